@@ -1,0 +1,55 @@
+# The two commands: `make run` and `make test`. Everything they need is installed below, into this folder.
+PYTHON ?= python3.11
+BIN := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export DAGSTER_HOME := $(CURDIR)/.dagster
+export DAGSTER_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help setup run test lint ui audit clean
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(BIN)/.installed ## both environments
+
+run: setup ## the main job: purify, train, compare, on the embedded data
+	@$(BIN)/python -m orchestration.run
+
+test: setup lint ## all tests
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+ui: setup ## Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000
+	@$(BIN)/python -m orchestration.ui
+
+audit: setup ## compute everything again from raw data and compare with dvc.lock
+	@$(BIN)/python -m orchestration.audit
+
+clean: ## remove outputs, caches and environments; never data/raw or data/incoming
+	rm -rf .venv .venv-dvc .dvc/cache .dvc/tmp data/cache data/noisy data/features data/sub_model data/scores \
+	  data/purified data/detector data/evaluation
+
+# DVC brings antlr4-python3-runtime 4.9, with which Dagster's asset selections fail (it needs 4.13): DVC is a
+# command-line tool here and lives in an environment of its own.
+$(BIN)/dvc: constraints-dvc.txt
+	@echo "Installing DVC into .venv-dvc …"
+	@$(PYTHON) -m venv .venv-dvc
+	@.venv-dvc/bin/python -m pip install --quiet --upgrade pip 2>/dev/null
+	@.venv-dvc/bin/python -m pip install --quiet --constraint constraints-dvc.txt dvc ruamel.yaml.clib
+	@mkdir -p $(BIN)
+	@ln -sf ../../.venv-dvc/bin/dvc $(BIN)/dvc
+	@touch -h $(BIN)/dvc .venv-dvc/bin/dvc
+
+$(BIN)/.installed: pyproject.toml constraints.txt constraints-dvc.txt
+	@echo "Installing into .venv (about 7 GB, most of it torch) …"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade pip 2>/dev/null
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,pipeline,dev]'
+	@$(MAKE) --no-print-directory $(BIN)/dvc
+	@touch $@

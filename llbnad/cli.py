@@ -1,0 +1,156 @@
+"""The `llbnad` command: both stages on one folder, and prediction with the result. Knows no DVC, Dagster or MLflow."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llbnad.config import (
+    Dataset,
+    InjectedNoise,
+    NoNoise,
+    Runtime,
+    ScenarioSettings,
+    parse,
+)
+from llbnad.errors import LlbnadError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+
+
+class Source(StrEnum):
+    """Where images come from."""
+
+    elpv = "elpv"
+    real_iad = "real_iad"
+    image_folder = "image_folder"
+
+
+class DetectorName(StrEnum):
+    """Detectors."""
+
+    patchcore = "patchcore"
+    padim = "padim"
+
+
+class Protocol(StrEnum):
+    """Noise protocols."""
+
+    replace = "replace"
+    add = "add"
+    as_is = "as_is"
+
+
+DEFAULTS = ScenarioSettings()
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option(help="Folder for tables, model and pictures.")],
+    source: Annotated[Source, typer.Option(help="Kind of data set.")] = Source.elpv,
+    root: Annotated[Path | None, typer.Option(help="Its folder (not needed for elpv).")] = None,
+    category: Annotated[str, typer.Option(help="Product; for elpv: mono or poly.")] = "mono",
+    variant: Annotated[str, typer.Option(help="real_iad: the JSON set.")] = "realiad_jsons",
+    image_dir: Annotated[str, typer.Option(help="real_iad: the image folder.")] = "realiad_1024",
+    noise_ratio: Annotated[float, typer.Option(help="α, share of anomalous training samples, in [0, 1).")] = 0.0,
+    max_noise_ratio: Annotated[float, typer.Option(help="Largest α of the comparison; fixes the test set.")] = 0.4,
+    protocol: Annotated[
+        Protocol, typer.Option(help="replace and add inject labelled anomalies; as_is takes the data as it is.")
+    ] = Protocol.replace,
+    detector: Annotated[DetectorName, typer.Option(help="The detector of both stages.")] = DetectorName.patchcore,
+    subsets: Annotated[int, typer.Option(min=1, help="T, number of sub-models.")] = 3,
+    aggregation: Annotated[str, typer.Option(help="mean, oof_mean, max, rank_mean or max_var.")] = DEFAULTS.aggregation,
+    keep: Annotated[float | None, typer.Option(help="Keep this share of the images (else: the MAD policy).")] = None,
+    mad_k: Annotated[float, typer.Option(help="MAD policy: cut at median + k robust standard deviations.")] = 2.5,
+    comparators: Annotated[bool, typer.Option(help="Train none / oracle / random as well.")] = True,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    suspects: Annotated[int, typer.Option(min=0, help="Images on a contact sheet.")] = DEFAULTS.suspects,
+    cache: Annotated[Path | None, typer.Option(help="Feature cache (default: OUT/features).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
+) -> None:
+    """Purify a training set, train the final detector on it and compare with none / oracle / random."""
+    from llbnad.contaminate import contaminate
+    from llbnad.features import FeatureStore
+    from llbnad.runtime import prepare
+    from llbnad.sources import read_source
+    from llbnad.two_stage import run_two_stage, write_run
+
+    content = {"source": source.value, "category": category}
+    if source is Source.real_iad:
+        content |= {"variant": variant, "image_dir": image_dir}
+    if source is not Source.elpv:
+        if root is None:
+            raise LlbnadError(f"--root is missing: the folder of the {source.value} data set")
+        content["root"] = str(root)
+    dataset = parse(Dataset, content, "llbnad run")
+    selection = {"policy": "mad", "k": mad_k} if keep is None else {"policy": "fraction", "keep": keep}
+    settings: ScenarioSettings = parse(
+        ScenarioSettings,
+        {
+            "seed": seed,
+            "detector": {"name": detector.value},
+            "aggregation": aggregation,
+            "selection": selection,
+            "comparators": list(DEFAULTS.comparators) if comparators else [],
+            "suspects": suspects,
+        },
+        "llbnad run",
+    )
+    noise: InjectedNoise | NoNoise = NoNoise()
+    if protocol is not Protocol.as_is:
+        injected = {"protocol": protocol.value, "ratio": noise_ratio, "max_ratio": max_noise_ratio}
+        noise = parse(InjectedNoise, injected, "llbnad run")
+
+    runtime = Runtime(device=device, threads=threads)
+    target = str(prepare(runtime))
+    scan, image_root = read_source(dataset, root)
+    noisy = contaminate(scan.manifest, noise, seed)
+    store = FeatureStore(
+        cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size
+    )
+    result = run_two_stage(noisy, store, image_root, subsets, settings)
+    write_run(result, noisy, store, image_root, suspects, out)
+    columns = ["method", "image_auroc", "pixel_auroc", "aupro", "n_selected", "contamination_after"]
+    typer.echo(result.evaluation.comparison[columns].to_string(index=False, float_format="%.3f", na_rep="–"))
+    if len(scan.rejected):
+        typer.echo(f"{len(scan.rejected)} files were left out: " + scan.rejected["reason"].value_counts().to_json())
+    typer.echo(f"written to {out}: metrics.json, comparison.csv, scores.parquet, purified.parquet, plots/")
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv and heatmaps/.")],
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
+) -> None:
+    """Score images: a CSV and a heat-map overlay each."""
+    from llbnad.model import Model
+    from llbnad.predict import find_images
+    from llbnad.predict import predict as predict_images
+    from llbnad.runtime import prepare
+
+    paths = find_images(images)
+    target = str(prepare(Runtime(device=device, threads=threads)))
+    table = predict_images(Model.load(model, target), paths, out, target)
+    failed = int((table["error"] != "").sum())
+    typer.echo(f"{len(table) - failed} images scored, {failed} unreadable; written to {out}")
+    if failed == len(table):
+        raise LlbnadError("none of the images could be read; predictions.csv says why")
+
+
+def main() -> None:
+    """Entry point: bad input is one clear line and exit code 2."""
+    try:
+        app()
+    except LlbnadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

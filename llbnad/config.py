@@ -1,0 +1,279 @@
+"""Typed, frozen mirror of params.yaml.
+
+An unknown key, a missing key or an impossible value is an error before anything runs. Defaults are for Python and the
+`llbnad` command; params.yaml has to spell out every knob, so that DVC sees each one (`load_params` insists).
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+
+from llbnad.errors import ConfigError
+
+SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+
+
+class Config(BaseModel):
+    """Base: immutable, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# Datasets: what the `raw` stage reads.
+
+
+class ElpvDataset(Config):
+    """Solar cells of the installed package `elpv-dataset`."""
+
+    source: Literal["elpv"] = "elpv"
+    root: str = "constraints.txt"  # the images come with a package; DVC follows the file that pins its version
+    category: Literal["mono", "poly"] = "mono"
+
+
+class RealIadDataset(Config):
+    """One category of a folder in Real-IAD's layout."""
+
+    source: Literal["real_iad"] = "real_iad"
+    root: str
+    category: str
+    variant: str = "realiad_jsons"  # the JSON set, e.g. realiad_jsons_sv or realiad_jsons_fuiad_0.1
+    image_dir: str = "realiad_1024"  # other sizes of the official download: realiad_512, realiad_256, realiad_raw
+
+
+class ImageFolderDataset(Config):
+    """A folder of images, sorted into good/ and bad/ as far as anybody knows; everything else is unlabelled."""
+
+    source: Literal["image_folder"] = "image_folder"
+    root: str
+    category: str
+
+
+Dataset = Annotated[ElpvDataset | RealIadDataset | ImageFolderDataset, Field(discriminator="source")]
+
+
+# Noise: how the training set is contaminated.
+
+
+class InjectedNoise(Config):
+    """Anomalous samples put into the training set by protocol (`llbnad.contaminate`)."""
+
+    protocol: Literal["replace", "add"] = "replace"
+    ratio: float = Field(0.1, ge=0, lt=1)  # α, share of the training samples
+    max_ratio: float = Field(0.4, ge=0, lt=1)  # largest α of the comparison: its pool never enters any test set
+    test_share: float = Field(0.3, gt=0, lt=1)  # share of normal samples held out, if the source has no split
+
+    @model_validator(mode="after")
+    def _ratio_within_reserve(self) -> "InjectedNoise":
+        if self.ratio > self.max_ratio:
+            raise ValueError(f"ratio {self.ratio} is above max_ratio {self.max_ratio}: raise max_ratio")
+        return self
+
+
+class NoNoise(Config):
+    """The data as it is: a production line, or an official fuiad JSON that is contaminated already."""
+
+    protocol: Literal["as_is"] = "as_is"
+
+
+Noise = Annotated[InjectedNoise | NoNoise, Field(discriminator="protocol")]
+
+
+class EncoderConfig(Config):
+    """The frozen network that turns an image into feature maps."""
+
+    name: str = "efficientnet_lite2"
+    input_size: int = Field(224, ge=32, le=2048)  # pixels; the image is resized to a square of this side
+    layers: tuple[int, ...] = (2, 3)  # feature stages; 2 and 3 are strides 8 and 16
+
+    @field_validator("layers")
+    @classmethod
+    def _ascending(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
+            raise ValueError(f"layers must be ascending, distinct and not negative, got {list(layers)}")
+        return layers
+
+
+# Detectors.
+
+
+class PatchcoreConfig(Config):
+    """Nearest-neighbour distance to a memory of training patches (`llbnad.detectors.patchcore`)."""
+
+    name: Literal["patchcore"] = "patchcore"
+    memory: Literal["random", "density"] = "random"
+    memory_size: int = Field(8192, ge=1)  # patches kept
+    neighbours: int = Field(1, ge=1, le=64)  # distance = mean over this many nearest patches
+
+
+class PadimConfig(Config):
+    """Mahalanobis distance to a Gaussian per position (`llbnad.detectors.padim`)."""
+
+    name: Literal["padim"] = "padim"
+    dimensions: int = Field(100, ge=1)  # feature channels kept, drawn at random
+    regularisation: float = Field(0.01, gt=0)  # added to the covariance's diagonal
+
+
+DetectorConfig = Annotated[PatchcoreConfig | PadimConfig, Field(discriminator="name")]
+
+
+# Stage 1.
+
+
+class FractionSelection(Config):
+    """Keep the lowest-scored share of the images (the paper; its authors' code keeps 0.2)."""
+
+    policy: Literal["fraction"] = "fraction"
+    keep: float = 0.2
+
+    @field_validator("keep")
+    @classmethod
+    def _share(cls, keep: float) -> float:
+        if not 0 < keep <= 1:
+            hint = f": did you mean {keep / 100:g}?" if 1 < keep <= 100 else ""
+            raise ValueError(f"keep must be in (0, 1], got {keep:g}{hint}")
+        return keep
+
+
+class MadSelection(Config):
+    """Keep scores up to median + k robust standard deviations (1.4826 · MAD)."""
+
+    policy: Literal["mad"] = "mad"
+    k: float = Field(2.5, ge=0)
+
+
+Selection = Annotated[FractionSelection | MadSelection, Field(discriminator="policy")]
+
+Aggregation = Literal["mean", "oof_mean", "max", "rank_mean", "max_var"]
+Comparator = Literal["none", "oracle", "random"]
+
+
+class ScenarioSettings(Config):
+    """Everything a scenario can set beside its data; params.yaml's `defaults` hold one of these."""
+
+    seed: int = Field(0, ge=0)  # of noise, partition and detectors; sub-models derive their own from it
+    encoder: EncoderConfig = EncoderConfig()
+    detector: DetectorConfig = PatchcoreConfig()
+    aggregation: Aggregation = "oof_mean"
+    selection: Selection = MadSelection()
+    comparators: tuple[Comparator, ...] = ("none", "oracle", "random")
+    suspects: int = Field(24, ge=0, le=500)  # images on the contact sheet
+
+
+class Scenario(ScenarioSettings):
+    """One thing to train for: a benchmark cell or a production line."""
+
+    dataset: str
+    noise: Noise = InjectedNoise()
+
+
+class Runtime(Config):
+    """How to compute, not what: none of these may change a result, and DVC does not follow them."""
+
+    device: str = "auto"  # auto, cpu, cuda, cuda:1 …
+    threads: int = Field(0, ge=0)  # CPU threads of one process; 0 = all cores
+    batch_size: int = Field(16, ge=1)  # images
+    executor: Literal["in_process", "multiprocess"] = "in_process"  # how Dagster runs a scenario's assets
+
+
+class Params(Config):
+    """The whole of params.yaml."""
+
+    datasets: dict[str, Dataset]
+    subsets: tuple[int, ...]  # 0 … T-1; T is the number of sub-models
+    defaults: ScenarioSettings
+    scenarios: dict[str, Scenario]
+    runtime: Runtime
+
+    @field_validator("subsets")
+    @classmethod
+    def _numbered(cls, subsets: tuple[int, ...]) -> tuple[int, ...]:
+        if not subsets or list(subsets) != list(range(len(subsets))):
+            raise ValueError(f"subsets must count 0, 1, … T-1, got {list(subsets)}")
+        return subsets
+
+    @model_validator(mode="after")
+    def _names(self) -> "Params":
+        for name in [*self.scenarios, *self.datasets]:
+            if not SCENARIO_NAME.fullmatch(name):
+                raise ValueError(f"the name {name!r} must be letters, digits, '_' and '.' (DVC joins names with '-')")
+        for name, scenario in self.scenarios.items():
+            if scenario.dataset not in self.datasets:
+                raise ValueError(f"scenarios.{name}.dataset is {scenario.dataset!r}; known: {sorted(self.datasets)}")
+            check_subsets(len(self.subsets), scenario.aggregation, f"scenarios.{name}.")
+        return self
+
+    def scenario(self, name: str) -> Scenario:
+        """The scenario called `name`, or a `ConfigError` that lists those there are."""
+        if name not in self.scenarios:
+            raise ConfigError(f"unknown scenario {name!r}; params.yaml has {sorted(self.scenarios)}")
+        return self.scenarios[name]
+
+    def dataset(self, name: str) -> Dataset:
+        """The dataset called `name`, or a `ConfigError` that lists those there are."""
+        if name not in self.datasets:
+            raise ConfigError(f"unknown dataset {name!r}; params.yaml has {sorted(self.datasets)}")
+        return self.datasets[name]
+
+
+def check_subsets(num_subsets: int, aggregation: str, where: str = "") -> None:
+    """Raise ValueError if out-of-fold aggregation is asked of a single sub-model."""
+    if aggregation == "oof_mean" and num_subsets < 2:
+        raise ValueError(
+            f"{where}aggregation oof_mean needs at least 2 subsets, got {num_subsets}: "
+            "with one, every image was trained on; use mean"
+        )
+
+
+def parse(kind: Any, content: Any, where: str) -> Any:
+    """Validate `content` as the type `kind`; pydantic's findings become one `ConfigError` that names each key."""
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{where}: {_finding(item)}" for item in error.errors())) from None
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is impossible.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} not found: run from the repository's root") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    params: Params = parse(Params, content, path.name)
+    unset = list(_unset_fields(params, ""))
+    if unset:
+        raise ConfigError("\n".join(f"{path.name}: {key} is missing (usual value: {value!r})" for key, value in unset))
+    return params
+
+
+def _finding(item: Any) -> str:
+    # The tags of discriminated unions stand in pydantic's location but not in the file.
+    tags = {"elpv", "real_iad", "image_folder", "replace", "add", "as_is", "patchcore", "padim", "fraction", "mad"}
+    key = ".".join(str(part) for part in item["loc"] if part not in tags)
+    if item["type"] == "extra_forbidden":
+        return f"{key} is an unknown key"
+    if item["type"] == "missing":
+        return f"{key} is missing"
+    message = item["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(item["input"], dict | Config) else f" (got {item['input']!r})"
+    return f"{key}: {message}{given}" if key else message
+
+
+def _unset_fields(config: Config, prefix: str) -> Any:
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if name not in config.model_fields_set:
+            yield prefix + name, value
+        elif isinstance(value, Config):
+            yield from _unset_fields(value, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                yield from _unset_fields(item, f"{prefix}{name}.{key}.")

@@ -1,0 +1,70 @@
+"""The protocol every detector follows, the patch embedding they share, and the one image score.
+
+A detector sees features only: it fits on a stream of batches, gives an anomaly map on the patch grid, and is saved as
+named tensors. The image score is the same everywhere, in stage 1, in the test and in prediction: the mean of the
+highest 1 % of the patch map.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from llbnad.features import Batch
+
+if TYPE_CHECKING:
+    import torch
+
+TOP_SHARE = 0.01  # of the map's patches, at least one
+
+
+class FeatureSource(Protocol):
+    """Where a detector's features come from; `llbnad.features.FeatureStore` is one."""
+
+    def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
+        """Features of `image_ids` in their order."""
+        ...
+
+
+class Detector(Protocol):
+    """One anomaly detector. Higher values are more anomalous; their unit is the detector's own."""
+
+    def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
+        """Learn what is normal from `image_ids`, whose order must not matter."""
+        ...
+
+    def patch_maps(self, batch: Batch) -> "torch.Tensor":
+        """Anomaly maps (B, h, w) float32 on the patch grid."""
+        ...
+
+    def tensors(self) -> "dict[str, torch.Tensor]":
+        """All that was learnt, by name."""
+        ...
+
+    def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
+        """Take back what `tensors` gave."""
+        ...
+
+
+def image_scores(maps: "torch.Tensor") -> "torch.Tensor":
+    """Image scores (B,) of patch maps (B, h, w): the mean of the highest 1 % of each map."""
+    flat = maps.flatten(1)  # (B, h·w)
+    count = max(1, math.ceil(TOP_SHARE * flat.shape[1]))
+    return flat.topk(count, dim=1).values.mean(dim=1)
+
+
+def embed(maps: "Sequence[torch.Tensor]") -> "torch.Tensor":
+    """Locally aware patch features: (B, C_l, h_l, w_l) a layer -> (B, h, w, ΣC_l) on the finest layer's grid.
+
+    Each layer is averaged over 3 × 3 neighbours and resized bilinearly (PatchCore, arXiv 2106.08265, section 3.1).
+    """
+    import torch
+    from torch.nn import functional
+
+    grid = maps[0].shape[-2:]
+    layers = []
+    for layer in maps:
+        pooled = functional.avg_pool2d(layer, 3, stride=1, padding=1, count_include_pad=False)
+        if pooled.shape[-2:] != grid:
+            pooled = functional.interpolate(pooled, size=grid, mode="bilinear", align_corners=False)
+        layers.append(pooled)
+    return torch.cat(layers, dim=1).permute(0, 2, 3, 1).contiguous()  # (B, h, w, C)

@@ -1,0 +1,72 @@
+"""PaDiM: a Gaussian of patch features at every position; the map is the Mahalanobis distance to it.
+
+References: Defard et al., "PaDiM: a Patch Distribution Modeling Framework", ICPR 2020 workshops (arXiv 2011.08785).
+Features are streamed: sums in float64, so the memory does not grow with the number of images.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from llbnad.config import PadimConfig
+from llbnad.detectors.base import FeatureSource, embed
+from llbnad.errors import DataError
+from llbnad.features import Batch
+
+
+class Padim:
+    """Position-wise Gaussian detector; distances are Mahalanobis, in standard deviations."""
+
+    def __init__(self, config: PadimConfig) -> None:
+        self.config = config
+        self.channels = torch.empty(0, dtype=torch.int64)  # (d,)
+        self.mean = torch.empty(0)  # (h, w, d)
+        self.whitening = torch.empty(0)  # (h·w, d, d), lower triangular: inverse of the covariance's Cholesky factor
+
+    def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
+        """Estimate mean and covariance of every position from `image_ids`."""
+        image_ids = sorted(image_ids)
+        if len(image_ids) < 2:
+            raise DataError(f"padim needs at least 2 training images, got {len(image_ids)}")
+        total = product = torch.empty(0)
+        grid = torch.Size()
+        for batch in features.batches(image_ids, "fit"):
+            patches = embed(batch.maps)
+            if not len(self.channels):
+                grid = patches.shape[1:3]
+                generator = torch.Generator().manual_seed(seed)
+                order = torch.randperm(patches.shape[-1], generator=generator)[: self.config.dimensions]
+                self.channels = order.sort().values.to(patches.device)
+                positions, dimensions = grid.numel(), len(self.channels)
+                total = torch.zeros(positions, dimensions, dtype=torch.float64, device=patches.device)
+                product = torch.zeros(positions, dimensions, dimensions, dtype=torch.float64, device=patches.device)
+            chosen = patches[..., self.channels].flatten(1, 2).transpose(0, 1).double()  # (h·w, B, d)
+            total += chosen.sum(dim=1)
+            product += chosen.transpose(1, 2) @ chosen
+        mean = total / len(image_ids)
+        covariance = (product - len(image_ids) * mean[:, :, None] * mean[:, None, :]) / (len(image_ids) - 1)
+        covariance += self.config.regularisation * torch.eye(covariance.shape[-1], device=covariance.device)
+        factor = torch.linalg.cholesky(covariance)
+        identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
+        self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False).float()
+        self.mean = mean.float().reshape(*grid, -1)
+
+    def patch_maps(self, batch: Batch) -> torch.Tensor:
+        """Mahalanobis distances (B, h, w)."""
+        patches = embed(batch.maps)
+        device = patches.device
+        centred = patches[..., self.channels.to(device)] - self.mean.to(device)  # (B, h, w, d)
+        whitened = self.whitening.to(device) @ centred.flatten(1, 2).permute(1, 2, 0)  # (h·w, d, B)
+        return whitened.norm(dim=1).T.reshape(patches.shape[:3])
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Channels, means and whitening matrices."""
+        return {
+            "channels": self.channels.cpu(),
+            "mean": self.mean.cpu().contiguous(),
+            "whitening": self.whitening.cpu().contiguous(),
+        }
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        self.channels, self.mean, self.whitening = tensors["channels"], tensors["mean"], tensors["whitening"]

@@ -1,0 +1,89 @@
+"""PatchCore: distance of a patch to its nearest neighbours in a memory of training patches.
+
+References: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022 (arXiv 2106.08265).
+Differences: the memory is a random sample, or the densest part of one, instead of the greedy coreset: farthest-first
+sampling looks for outliers and so amplifies contamination. The search is exact, in blocks of matrix products. The
+image score is this package's (`base.image_scores`), without PatchCore's re-weighting.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from llbnad.config import PatchcoreConfig
+from llbnad.detectors.base import FeatureSource, embed
+from llbnad.errors import DataError
+from llbnad.features import Batch
+
+QUERY_BLOCK = 4096  # patches compared with the memory at once
+DENSITY_OVERSAMPLING = 2  # candidates per patch kept by the density memory
+DENSITY_NEIGHBOURS = 5  # a patch's density is judged by the distance to this neighbour
+
+
+class Patchcore:
+    """Nearest-neighbour detector; distances are Euclidean in feature space."""
+
+    def __init__(self, config: PatchcoreConfig) -> None:
+        self.config = config
+        self.memory = torch.empty(0, 0)  # (M, C)
+
+    def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
+        """Fill the memory from the patches of `image_ids`."""
+        image_ids = sorted(image_ids)
+        wanted = self.config.memory_size * (DENSITY_OVERSAMPLING if self.config.memory == "density" else 1)
+        generator = torch.Generator().manual_seed(seed)
+        # as many patches of every image, so that none is read twice; the surplus is dropped at the end
+        per_image = -(-wanted // len(image_ids)) if image_ids else 0
+        drawn = []
+        for batch in features.batches(image_ids, "fit"):
+            patches = embed(batch.maps).flatten(1, 2)  # (B, h·w, C)
+            for image in patches:
+                order = torch.randperm(len(image), generator=generator)[:per_image]
+                drawn.append(image[order.to(image.device)])
+        if not drawn:
+            raise DataError("no training image for patchcore: at least 1 is needed")
+        memory = torch.cat(drawn)
+        order = torch.randperm(len(memory), generator=generator)[:wanted]
+        memory = memory[order.to(memory.device)]
+        self.memory = _densest(memory, self.config.memory_size) if self.config.memory == "density" else memory
+
+    def patch_maps(self, batch: Batch) -> torch.Tensor:
+        """Mean distance to the nearest `neighbours` patches of the memory, (B, h, w)."""
+        patches = embed(batch.maps)  # (B, h, w, C)
+        nearest = nearest_distances(patches.flatten(0, 2), self.memory.to(patches.device), self.config.neighbours)
+        return nearest.mean(dim=1).reshape(patches.shape[:3])
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The memory."""
+        return {"memory": self.memory.cpu().contiguous()}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take the memory back."""
+        self.memory = tensors["memory"]
+
+
+def nearest_distances(queries: torch.Tensor, memory: torch.Tensor, neighbours: int) -> torch.Tensor:
+    """Exact Euclidean distances (Q, k) of queries (Q, C) to their k nearest rows of memory (M, C), ascending.
+
+    Works in blocks: beside its arguments it needs QUERY_BLOCK × M numbers.
+    """
+    neighbours = min(neighbours, len(memory))
+    squared_norms = memory.square().sum(dim=1)  # (M,)
+    transposed = memory.T.contiguous()
+    found = []
+    for block in queries.split(QUERY_BLOCK):
+        distances = torch.addmm(squared_norms, block, transposed, alpha=-2)  # (q, M): |m|² - 2 q·m
+        if neighbours == 1:
+            nearest = distances.amin(dim=1, keepdim=True)
+        else:
+            nearest = distances.topk(neighbours, dim=1, largest=False).values
+        found.append((nearest + block.square().sum(dim=1, keepdim=True)).clamp_min(0).sqrt())
+    return torch.cat(found)
+
+
+def _densest(candidates: torch.Tensor, count: int) -> torch.Tensor:
+    """The `count` candidates whose neighbourhood is densest: rare patches, defects among them, are left out."""
+    # a candidate is its own nearest neighbour
+    distances = nearest_distances(candidates, candidates, DENSITY_NEIGHBOURS + 1)[:, -1]
+    keep = distances.argsort(stable=True)[:count]
+    return candidates[keep.sort().values]

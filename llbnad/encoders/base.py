@@ -1,0 +1,56 @@
+"""What an encoder is: a frozen network from an RGB image to feature maps, and a fingerprint that names it exactly."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from llbnad.config import EncoderConfig
+from llbnad.errors import DataError
+from llbnad.images import load_rgb
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides an encoder's output for an image."""
+
+    config: EncoderConfig
+    weights: str  # SHA-256 of the weights
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resampling: str = "bilinear, antialiased"
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of the recipe; the feature cache's address."""
+        content = {
+            "config": self.config.model_dump(mode="json"),
+            "weights": self.weights,
+            "mean": self.mean,
+            "std": self.std,
+            "resampling": self.resampling,
+            "stored": "float16",
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class Encoder(Protocol):
+    """A frozen network."""
+
+    def encode(self, images: np.ndarray) -> list[np.ndarray]:
+        """Feature maps of uint8 RGB images: (B, H, W, 3) -> one (B, C, h, w) float16 array a layer."""
+        ...
+
+
+def load_square(path: Path, size: int) -> np.ndarray:
+    """An image file as uint8 RGB (size, size, 3), resized without keeping its aspect ratio."""
+    from PIL import Image
+
+    try:
+        image = load_rgb(path)
+    except FileNotFoundError:
+        raise DataError(f"image {path} is gone: run `dvc repro` (or `dvc checkout`) to restore it") from None
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))

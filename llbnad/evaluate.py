@@ -1,0 +1,150 @@
+"""Test results of the final detector and its comparators, with exact metrics (`llbnad.metrics`).
+
+Image metrics use the data set's own labels. Pixel metrics compare the patch map, resized bilinearly to the encoder's
+input and smoothed with a Gaussian of σ = 4 px at 392 px, with the mask at the same size; where no test image has a mask
+they are None, not zero.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from llbnad.comparators import METHOD
+from llbnad.detectors import image_scores
+from llbnad.detectors.base import FeatureSource
+from llbnad.images import load_mask
+from llbnad.manifest import contamination, has_labels, is_anomalous
+from llbnad.metrics import PixelMetrics, PixelScores, ranking
+from llbnad.model import Model
+from llbnad.scores import Scores
+
+if TYPE_CHECKING:
+    import torch
+
+SMOOTHING = 4 / 392  # σ of the pixel map as a share of its side
+IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
+PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
+COUNTS = ("n_train", "n_selected", "contamination_before", "contamination_after")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the test says."""
+
+    comparison: pd.DataFrame  # a row a method: method, seed, metrics, counts
+    scores: Mapping[str, Scores]  # of the images evaluated, a method each
+
+    def metrics(self) -> dict[str, float | int | None]:
+        """The final detector's row, None where a metric does not apply."""
+        row = self.comparison[self.comparison["method"] == METHOD].iloc[0]
+        values = {name: None if pd.isna(row[name]) else row[name].item() for name in IMAGE_METRICS + PIXEL_METRICS}
+        counts = {name: None if pd.isna(row[name]) else float(row[name]) for name in COUNTS}
+        return {**values, **counts, "n_train": int(row["n_train"]), "n_selected": int(row["n_selected"])}
+
+    def predictions(self, images: pd.DataFrame) -> pd.DataFrame:
+        """A row per method and image: method, image_id, path, anomaly_class, score."""
+        known = images[["image_id", "path", "anomaly_class"]]
+        tables = [known.merge(s.series().reset_index(), on="image_id", validate="1:1") for s in self.scores.values()]
+        return pd.concat(tables, keys=list(self.scores), names=["method"]).reset_index("method").reset_index(drop=True)
+
+
+def images_to_evaluate(noisy: pd.DataFrame) -> pd.DataFrame:
+    """The test images; where nothing is set aside for testing (a production line), all images."""
+    test = noisy[noisy["split"] == "test"]
+    return (test if len(test) else noisy).reset_index(drop=True)
+
+
+def evaluate(
+    models: Mapping[str, Model],
+    training_sets: Mapping[str, Sequence[str]],
+    noisy: pd.DataFrame,
+    features: FeatureSource,
+    image_root: Path,
+    seed: int,
+) -> Evaluation:
+    """Score the test images with every method's model and compare.
+
+    Args:
+        models: trained models by method.
+        training_sets: image ids each was trained on. Methods with equal sets share their result.
+        noisy: manifest of the scenario, train and test.
+        features: of the test images.
+        image_root: what mask paths are relative to.
+        seed: reported beside each row.
+    """
+    images = images_to_evaluate(noisy)
+    train = noisy[noisy["split"] == "train"]
+    results: dict[tuple[str, ...], tuple[Scores, PixelMetrics | None]] = {}
+    scores, rows = {}, []
+    for method, model in models.items():
+        chosen = tuple(training_sets[method])
+        if chosen not in results:
+            results[chosen] = _score(model, images, features, image_root, f"test {method}")
+        scores[method], pixel = results[chosen]
+        rows.append(
+            {
+                "method": method,
+                "seed": seed,
+                **_image_metrics(scores[method], images),
+                **_pixel_row(pixel),
+                "n_train": len(train),
+                "n_selected": len(chosen),
+                "contamination_before": contamination(train),
+                "contamination_after": contamination(train[train["image_id"].isin(chosen)]),
+            }
+        )
+    comparison = pd.DataFrame(rows)
+    measured = [*IMAGE_METRICS, *PIXEL_METRICS, "contamination_before", "contamination_after"]
+    return Evaluation(comparison.astype(dict.fromkeys(measured, "float64")), scores)
+
+
+def _score(
+    model: Model, images: pd.DataFrame, features: FeatureSource, image_root: Path, description: str
+) -> tuple[Scores, PixelMetrics | None]:
+    ids = images["image_id"].tolist()
+    masks = dict(zip(images["image_id"], images["mask_path"], strict=True))
+    if not has_labels(images) or images["mask_path"].isna().all():
+        return model.score(features, ids, description), None
+    # an anomalous image without a mask says nothing about pixels; a normal one is normal everywhere
+    silent = set(images["image_id"][is_anomalous(images).astype(bool) & images["mask_path"].isna()])
+    size = model.encoder.input_size
+    pixels = PixelScores()
+    values = []
+    for batch in features.batches(ids, description):
+        maps = model.detector.patch_maps(batch)
+        values.append(image_scores(maps).cpu().numpy())
+        for image_id, pixel_map in zip(batch.image_ids, pixel_maps(maps, size).cpu().numpy(), strict=True):
+            if image_id not in silent:
+                path = masks[image_id]
+                mask = np.zeros((size, size), bool) if pd.isna(path) else load_mask(image_root / path, (size, size))
+                pixels.add(pixel_map, mask)
+    return Scores(tuple(ids), np.concatenate(values)), pixels.result()
+
+
+def pixel_maps(maps: "torch.Tensor", size: int) -> "torch.Tensor":
+    """Patch maps (B, h, w) as smoothed pixel maps (B, size, size)."""
+    from torch.nn import functional
+    from torchvision.transforms.v2.functional import gaussian_blur
+
+    resized = functional.interpolate(maps[:, None], size=(size, size), mode="bilinear", align_corners=False)
+    sigma = SMOOTHING * size
+    kernel = 2 * round(4 * sigma) + 1
+    return gaussian_blur(resized, [kernel, kernel], [sigma, sigma])[:, 0]
+
+
+def _image_metrics(scores: Scores, images: pd.DataFrame) -> dict[str, float | None]:
+    found = None
+    if has_labels(images):
+        anomalous = is_anomalous(images).astype(bool).to_numpy()
+        values = scores.of(images["image_id"].tolist())
+        found = ranking(values[~anomalous], values[anomalous])
+    return dict(zip(IMAGE_METRICS, (found.auroc, found.ap, found.f1_max) if found else (None,) * 3, strict=True))
+
+
+def _pixel_row(pixel: PixelMetrics | None) -> dict[str, float | None]:
+    values = (pixel.auroc, pixel.ap, pixel.f1_max, pixel.aupro) if pixel else (None,) * 4
+    return dict(zip(PIXEL_METRICS, values, strict=True))

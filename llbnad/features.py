@@ -1,0 +1,137 @@
+"""The content-addressed feature cache: every image meets the frozen encoder once in its life.
+
+One safetensors file per image, `<cache>/<encoder fingerprint>/<id[:2]>/<image id>.safetensors`, fp16, one tensor a
+layer. The address holds the image's bytes and all that decides the encoder's output, so an entry can never be stale,
+scenarios and sub-models share it, and it may be deleted at any time: what is missing is encoded again. Files are
+renamed into place whole, so two processes may fill the cache at once; reading maps the file into memory.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from llbnad.config import EncoderConfig
+from llbnad.encoders import create_encoder, recipe
+from llbnad.encoders.base import Encoder, load_square
+from llbnad.errors import IdentityError
+from llbnad.files import file_digest, replacing
+from llbnad.progress import track
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Features of a few images."""
+
+    image_ids: tuple[str, ...]
+    maps: "tuple[torch.Tensor, ...]"  # a layer each: (B, C, h, w) float32 on the store's device
+
+
+class FeatureStore:
+    """Features of a manifest's images, from the cache where they are, from the encoder where they are not.
+
+    Args:
+        cache: the cache's folder.
+        config: the encoder's.
+        manifest: the images, by id; their files are read only if a feature is missing.
+        image_root: what the manifest's paths are relative to.
+        device: torch's name of the device.
+        batch_size: images read and scored at once.
+    """
+
+    def __init__(
+        self,
+        cache: Path,
+        config: EncoderConfig,
+        manifest: pd.DataFrame,
+        image_root: Path,
+        device: str = "cpu",
+        batch_size: int = 16,
+    ) -> None:
+        self.config = config
+        self.device = device
+        self.batch_size = batch_size
+        self.fingerprint = recipe(config).fingerprint
+        self.folder = cache / self.fingerprint
+        self.image_root = image_root
+        self._paths: Mapping[str, str] = dict(zip(manifest["image_id"], manifest["path"], strict=True))
+        self._encoder: Encoder | None = None
+
+    @property
+    def image_ids(self) -> list[str]:
+        """All images of the manifest, sorted."""
+        return sorted(self._paths)
+
+    def ensure(self, image_ids: Sequence[str]) -> int:
+        """Encode those of `image_ids` that are not cached yet and return how many these were."""
+        unknown = [image_id for image_id in image_ids if image_id not in self._paths]
+        if unknown:
+            raise IdentityError(f"{len(unknown)} images are not in the manifest, first {unknown[0]}")
+        missing = sorted(image_id for image_id in set(image_ids) if not self._file(image_id).exists())
+        if missing:
+            self._encode(missing)
+        return len(missing)
+
+    def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
+        """The features of `image_ids` in their order, `batch_size` images at a time, with progress."""
+        import torch
+
+        self.ensure(image_ids)
+        starts = range(0, len(image_ids), self.batch_size)
+        for start in track(starts, description, unit="batch"):
+            chunk = tuple(image_ids[start : start + self.batch_size])
+            layers = zip(*(self._read(image_id) for image_id in chunk), strict=True)
+            stacked = tuple(torch.from_numpy(np.stack(layer)).to(self.device).float() for layer in layers)
+            yield Batch(chunk, stacked)
+
+    def _file(self, image_id: str) -> Path:
+        return self.folder / image_id[:2] / f"{image_id}.safetensors"
+
+    def _read(self, image_id: str) -> list[np.ndarray]:
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._file(image_id), framework="np") as tensors:
+                return [tensors.get_tensor(f"layer{layer}") for layer in self.config.layers]
+        except (SafetensorError, FileNotFoundError):  # damaged or deleted meanwhile: the cache is rebuilt, never trusted
+            self._encode([image_id])
+            with safe_open(self._file(image_id), framework="np") as tensors:
+                return [tensors.get_tensor(f"layer{layer}") for layer in self.config.layers]
+
+    def _encode(self, image_ids: Sequence[str]) -> None:
+        from safetensors.numpy import save_file
+
+        if self._encoder is None:
+            self._encoder = create_encoder(self.config, self.device)
+        chunks = [image_ids[start : start + self.batch_size] for start in range(0, len(image_ids), self.batch_size)]
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            # one batch ahead: images are decoded while the encoder works
+            upcoming = pool.submit(self._load, chunks[0])
+            for index, chunk in enumerate(track(chunks, "encode", unit="batch")):
+                images = upcoming.result()
+                if index + 1 < len(chunks):
+                    upcoming = pool.submit(self._load, chunks[index + 1])
+                layers = self._encoder.encode(images)
+                for position, image_id in enumerate(chunk):
+                    tensors = {
+                        f"layer{layer}": np.ascontiguousarray(maps[position])
+                        for layer, maps in zip(self.config.layers, layers, strict=True)
+                    }
+                    with replacing(self._file(image_id)) as temporary:
+                        save_file(tensors, temporary)
+
+    def _load(self, image_ids: Sequence[str]) -> np.ndarray:
+        images = []
+        for image_id in image_ids:
+            path = self.image_root / self._paths[image_id]
+            images.append(load_square(path, self.config.input_size))
+            if file_digest(path) != image_id:
+                raise IdentityError(f"{path} is not the image the manifest knows: its bytes changed; rerun stage raw")
+        return np.stack(images)

@@ -1,0 +1,54 @@
+"""Writing outputs: whole or not at all, and the same bytes for the same content.
+
+Every writer goes to a temporary neighbour first and renames it, so a killed process leaves no partial output.
+Parquet files carry no pandas metadata, JSON is sorted: two runs with equal content give equal hashes.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes the place of `path` only if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_parquet(frame: pd.DataFrame, path: Path, schema: pa.Schema | None = None) -> None:
+    """Write `frame` without its index. `schema` fixes column order and types."""
+    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(None)
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def write_json(content: Mapping[str, Any] | list[Any], path: Path) -> None:
+    """Write sorted, indented JSON. NaN and infinities are refused: they are not JSON."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table for people and spreadsheets; floats with 6 decimals, missing values empty."""
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, algorithm).hexdigest()

@@ -1,0 +1,98 @@
+"""A trained model: encoder recipe, detector and what it learnt, in one safetensors file that needs nothing else.
+
+The file's metadata holds the configurations as JSON and the encoder's fingerprint; loading with another encoder (other
+weights, another version) is an error, not a wrong score.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from llbnad.config import DetectorConfig, EncoderConfig
+from llbnad.detectors import Detector, create_detector, image_scores
+from llbnad.detectors.base import FeatureSource
+from llbnad.encoders import recipe
+from llbnad.errors import DataError
+from llbnad.files import replacing
+from llbnad.partition import stable_number
+from llbnad.scores import Scores
+
+FORMAT = "llbnad model 1"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A detector together with the encoder it was trained on."""
+
+    encoder: EncoderConfig
+    config: DetectorConfig
+    detector: Detector
+
+    def score(self, features: FeatureSource, image_ids: Sequence[str], description: str = "score") -> Scores:
+        """Image scores of `image_ids`; the maps are not kept."""
+        ids: list[str] = []
+        values = []
+        for batch in features.batches(image_ids, description):
+            ids.extend(batch.image_ids)
+            values.append(image_scores(self.detector.patch_maps(batch)).cpu().numpy())
+        return Scores(tuple(ids), np.concatenate(values) if values else np.empty(0, np.float32))
+
+    def save(self, path: Path) -> None:
+        """Write the model file; equal models give equal bytes."""
+        from safetensors.torch import save
+
+        content = {
+            "format": FORMAT,
+            "encoder": self.encoder.model_dump(mode="json"),
+            "encoder_fingerprint": recipe(self.encoder).fingerprint,
+            "detector": self.config.model_dump(mode="json"),
+        }
+        # one metadata key: safetensors does not promise an order for several
+        payload = save(self.detector.tensors(), metadata={"llbnad": json.dumps(content, sort_keys=True)})
+        with replacing(path) as temporary:
+            temporary.write_bytes(payload)
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> "Model":
+        """Read a model file.
+
+        Raises:
+            DataError: it is missing, not ours, or was trained on an encoder that is not the installed one.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not path.is_file():
+            raise DataError(f"no model at {path}: `llbnad run` or stage detector writes one")
+        try:
+            with safe_open(path, framework="pt", device=device) as stored:
+                content = json.loads((stored.metadata() or {}).get("llbnad", "{}"))
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  not a dict
+        except SafetensorError as error:
+            raise DataError(f"{path} is not a model file ({error}): expected the safetensors that training wrote") from None
+        if content.get("format") != FORMAT:
+            raise DataError(f"{path} is a safetensors file, but not {FORMAT!r}")
+        encoder = EncoderConfig.model_validate(content["encoder"])
+        if recipe(encoder).fingerprint != content["encoder_fingerprint"]:
+            raise DataError(f"{path} was trained on other weights of {encoder.name}: train again with the installed ones")
+        config: DetectorConfig = TypeAdapter(DetectorConfig).validate_python(content["detector"])
+        detector = create_detector(config)
+        detector.restore(tensors)
+        return cls(encoder, config, detector)
+
+
+def train(
+    encoder: EncoderConfig, config: DetectorConfig, features: FeatureSource, image_ids: Sequence[str], seed: int
+) -> Model:
+    """Fit a fresh detector on `image_ids`."""
+    detector = create_detector(config)
+    detector.fit(features, image_ids, seed)
+    return Model(encoder, config, detector)
+
+
+def derived_seed(seed: int, purpose: str) -> int:
+    """An independent seed for each use of a scenario's seed, e.g. one a sub-model."""
+    return stable_number(purpose, seed, "seed") % (1 << 31)

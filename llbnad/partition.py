@@ -1,0 +1,48 @@
+"""Disjoint training subsets by physical sample, stable when images are added (stage 1 of arXiv 2508.07441, T subsets).
+
+The paper deals images out at random positions. Here a sample's subset follows from a hash of its id and the seed: all
+views of one item stay together, the order of the table does not matter, and a sample keeps its subset when others
+arrive. Subset sizes are therefore equal only on average.
+"""
+
+import hashlib
+from collections.abc import Iterable
+
+import pandas as pd
+
+from llbnad.errors import DataError
+
+
+def stable_number(key: str, seed: int, purpose: str) -> int:
+    """A uniform 64-bit number that depends on nothing but its arguments; `purpose` keeps uses independent."""
+    return int.from_bytes(hashlib.sha256(f"{purpose}/{seed}/{key}".encode()).digest()[:8], "big")
+
+
+def stable_shuffle(keys: Iterable[str], seed: int, purpose: str) -> list[str]:
+    """The distinct `keys` in an order that is random, reproducible and independent of the order given."""
+    return sorted(set(keys), key=lambda key: (stable_number(key, seed, purpose), key))
+
+
+def assign_subsets(train: pd.DataFrame, num_subsets: int, seed: int) -> pd.Series:
+    """The subset 0 … T-1 of each training image.
+
+    Args:
+        train: manifest rows of the training images.
+        num_subsets: T.
+        seed: of the split.
+
+    Returns:
+        integers, indexed by image id.
+
+    Raises:
+        DataError: a subset would be empty.
+    """
+    subsets = train["sample_id"].map(lambda sample: stable_number(sample, seed, "partition") % num_subsets)
+    empty = sorted(set(range(num_subsets)) - set(subsets))
+    if empty:
+        samples = train["sample_id"].nunique()
+        raise DataError(
+            f"{samples} training samples leave subset {empty[0]} of {num_subsets} empty: "
+            "use fewer subsets, more images or another seed"
+        )
+    return pd.Series(subsets.to_numpy(), index=pd.Index(train["image_id"], name="image_id"), name="subset", dtype="int64")

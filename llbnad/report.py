@@ -1,0 +1,112 @@
+"""The pictures of a run: which images are suspect and why, where the cut lies, what the test shows."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from llbnad.comparators import METHOD
+from llbnad.detectors.base import FeatureSource
+from llbnad.evaluate import Evaluation
+from llbnad.figures import Tile, contact_sheet, curves, score_distribution, score_histogram
+from llbnad.heat import mean_heat
+from llbnad.images import load_mask, load_rgb
+from llbnad.manifest import NORMAL, has_labels, is_anomalous
+from llbnad.model import Model
+from llbnad.purify import Purified
+
+THUMBNAIL = 224  # pixels
+GOOD, BAD = "#0072B2", "#D55E00"  # distinguishable for colour-blind readers
+
+
+def purification_plots(
+    scored: pd.DataFrame, purified: Purified, heat: Mapping[str, np.ndarray], image_root: Path, folder: Path
+) -> list[Path]:
+    """Histogram of the consensus scores with the cut, and the contact sheet of suspects, most suspicious first.
+
+    Args:
+        scored: training manifest with a column `score`.
+        purified: the verdict.
+        heat: patch maps of the suspects by image id.
+        image_root: what manifest paths are relative to.
+        folder: where the PNG files go.
+    """
+    anomalous = is_anomalous(scored).astype(bool).to_numpy() if has_labels(scored) else None
+    histogram, sheet = folder / "scores.png", folder / "suspects.png"
+    title = f"Consensus scores: {len(purified.kept)} of {len(scored)} images kept"
+    score_histogram(scored["score"].to_numpy(), anomalous, purified.cut, histogram, title)
+
+    rejected = set(purified.rejected)
+    suspects = scored[scored["image_id"].isin(heat)].sort_values(["score", "image_id"], ascending=[False, True])
+    tiles = []
+    for row in suspects.to_dict("records"):
+        verdict = "rejected" if row["image_id"] in rejected else "kept"
+        known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
+        caption = f"{verdict} · {row['score']:.2f}{known}"
+        tiles.append(_tile(row, heat[row["image_id"]], caption, BAD if verdict == "rejected" else GOOD, image_root))
+    contact_sheet(tiles, sheet, "Most suspicious training images")
+    return [histogram, sheet]
+
+
+def evaluation_plots(
+    result: Evaluation,
+    images: pd.DataFrame,
+    models: Mapping[str, Model],
+    features: FeatureSource,
+    image_root: Path,
+    count: int,
+    folder: Path,
+) -> list[Path]:
+    """ROC and PR curves and the best and worst test cases; without labels, the score distribution and the suspects.
+
+    Args:
+        result: of `llbnad.evaluate.evaluate`.
+        images: the manifest rows evaluated.
+        models: by method; the final detector draws the heat maps.
+        features: of the images.
+        image_root: what manifest paths are relative to.
+        count: images on the sheet.
+        folder: where the PNG files go.
+    """
+    sheet = folder / "cases.png"
+    scored = images.assign(score=result.scores[METHOD].of(images["image_id"].tolist()))
+    scored = scored.sort_values(["score", "image_id"], ascending=[False, True])
+    anomalous = is_anomalous(scored)
+    if has_labels(images) and anomalous.any() and not anomalous.all():
+        plots = [folder / "curves.png", sheet]
+        curves({name: _by_label(scores.of(images["image_id"].tolist()), images) for name, scores in
+                result.scores.items()}, plots[0])
+        third = max(1, count // 3)
+        chosen = {
+            "found": scored[anomalous].head(third),
+            "missed?": scored[anomalous].tail(third),
+            "false alarm?": scored[~anomalous].head(third),
+        }
+        title = "Test images: surest finds, lowest-scored defects, highest-scored normals"
+    else:
+        plots = [folder / "scores.png", sheet]
+        score_distribution(scored["score"].to_numpy(), plots[0], "Scores of the final detector")
+        chosen = {"suspect": scored.head(count)}
+        title = "Most suspicious images of the final detector"
+    ids = pd.concat(chosen.values())["image_id"].unique().tolist()
+    heat = mean_heat([models[METHOD]], features, ids)
+    tiles = []
+    for kind, rows in chosen.items():
+        for row in rows.to_dict("records"):
+            known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
+            colour = GOOD if row["anomaly_class"] == NORMAL else BAD
+            tiles.append(_tile(row, heat[row["image_id"]], f"{kind} · {row['score']:.2f}{known}", colour, image_root))
+    contact_sheet(tiles, sheet, title)
+    return plots
+
+
+def _by_label(values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    anomalous = is_anomalous(images).astype(bool).to_numpy()
+    return values[~anomalous], values[anomalous]
+
+
+def _tile(row: Mapping[str, object], heat: np.ndarray, caption: str, colour: str, image_root: Path) -> Tile:
+    image = np.asarray(load_rgb(image_root / str(row["path"])).resize((THUMBNAIL, THUMBNAIL)))
+    mask = None if pd.isna(row["mask_path"]) else load_mask(image_root / str(row["mask_path"]), (THUMBNAIL, THUMBNAIL))
+    return Tile(image, heat.astype(np.float32), caption, colour, mask)

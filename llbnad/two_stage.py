@@ -1,0 +1,95 @@
+"""Both stages of LLBNAD in one process: what `llbnad run` does, and the shortest way to read the method.
+
+The DVC stages in `orchestration/stages/` take the same steps one by one, each with its inputs and outputs on disk.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from llbnad.aggregate import aggregate, score_table
+from llbnad.comparators import METHOD, training_sets
+from llbnad.config import ScenarioSettings, check_subsets
+from llbnad.errors import ConfigError
+from llbnad.evaluate import Evaluation, evaluate, images_to_evaluate
+from llbnad.features import FeatureStore
+from llbnad.files import write_csv, write_json, write_parquet
+from llbnad.heat import mean_heat
+from llbnad.manifest import write_manifest
+from llbnad.model import Model, derived_seed, train
+from llbnad.partition import assign_subsets
+from llbnad.purify import Purified, purify
+from llbnad.report import evaluation_plots, purification_plots
+
+
+@dataclass(frozen=True)
+class TwoStageRun:
+    """Everything a run made."""
+
+    sub_models: list[Model]
+    scores: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
+    purified: Purified
+    models: dict[str, Model]  # `llbnad` and its comparators
+    evaluation: Evaluation
+
+
+def run_two_stage(
+    noisy: pd.DataFrame, features: FeatureStore, image_root: Path, num_subsets: int, settings: ScenarioSettings
+) -> TwoStageRun:
+    """Purify the training images of `noisy`, train the final detector on what is kept, and test it.
+
+    Args:
+        noisy: manifest with `split` train or test.
+        features: of its images.
+        image_root: what its mask paths are relative to.
+        num_subsets: T.
+        settings: encoder, detector, aggregation, selection, comparators, seed.
+    """
+    try:
+        check_subsets(num_subsets, settings.aggregation)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    images = noisy[noisy["split"] == "train"]
+    image_ids = images["image_id"].tolist()
+    encoder, detector, seed = settings.encoder, settings.detector, settings.seed
+
+    # Stage 1: sub-models on disjoint subsets score everything; their consensus selects.
+    subsets = assign_subsets(images, num_subsets, seed)
+    sub_models = [
+        train(encoder, detector, features, subsets.index[subsets == k].tolist(), derived_seed(seed, f"sub_model {k}"))
+        for k in range(num_subsets)
+    ]
+    table = score_table([model.score(features, image_ids) for model in sub_models], subsets)
+    table["score"] = aggregate(table, settings.aggregation)
+    purified = purify(table["score"], settings.selection)
+
+    # Stage 2: a fresh detector on the selected images, and the comparators on theirs.
+    sets = training_sets(images, purified.kept, settings.comparators, seed)
+    models: dict[str, Model] = {}
+    trained: dict[tuple[str, ...], Model] = {}
+    for method, chosen in sets.items():
+        if chosen not in trained:
+            trained[chosen] = train(encoder, detector, features, chosen, derived_seed(seed, "detector"))
+        models[method] = trained[chosen]
+    evaluation = evaluate(models, sets, noisy, features, image_root, seed)
+    return TwoStageRun(sub_models, table, purified, models, evaluation)
+
+
+def write_run(
+    run: TwoStageRun, noisy: pd.DataFrame, features: FeatureStore, image_root: Path, suspects: int, out: Path
+) -> None:
+    """Write a run's tables, models and pictures into `out`."""
+    images = noisy[noisy["split"] == "train"]
+    scored = images.merge(run.scores["score"].reset_index(), on="image_id", validate="1:1")
+    write_parquet(run.scores.reset_index(), out / "scores.parquet")
+    write_manifest(scored[scored["image_id"].isin(run.purified.kept)], out / "purified.parquet")
+    write_manifest(scored[scored["image_id"].isin(run.purified.rejected)], out / "rejected.parquet")
+    tested = images_to_evaluate(noisy)
+    write_parquet(run.evaluation.predictions(tested), out / "predictions.parquet")
+    run.models[METHOD].save(out / "model.safetensors")
+    heat = mean_heat(run.sub_models, features, run.scores["score"].nlargest(suspects).index.tolist())
+    purification_plots(scored, run.purified, heat, image_root, out / "plots" / "purification")
+    evaluation_plots(run.evaluation, tested, run.models, features, image_root, suspects, out / "plots" / "evaluation")
+    write_csv(run.evaluation.comparison, out / "comparison.csv")
+    write_json(run.evaluation.metrics(), out / "metrics.json")

@@ -1,0 +1,18 @@
+"""Where every stage's outputs lie, relative to the repository's root (dvc.yaml says the same in its `outs`)."""
+
+from pathlib import Path
+
+PARAMS = Path("params.yaml")
+DATA = Path("data")
+FEATURE_CACHE = DATA / "cache" / "features"
+STAGES = ("raw", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
+
+
+def stage_dir(stage: str, name: str) -> Path:
+    """Folder of `stage` for a scenario (for `raw`: for a dataset)."""
+    return DATA / stage / name
+
+
+def sub_model_dir(scenario: str, subset: int) -> Path:
+    """Folder of one sub-model."""
+    return stage_dir("sub_model", scenario) / str(subset)

@@ -1,0 +1,56 @@
+"""What every stage does around its work: settings in, clear errors out, the record at the end."""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+import typer
+
+from llbnad.config import ElpvDataset, Params, load_params
+from llbnad.errors import LlbnadError
+from llbnad.features import FeatureStore
+from llbnad.manifest import read_manifest
+from llbnad.runtime import prepare
+from orchestration.paths import DATA, FEATURE_CACHE, PARAMS, stage_dir
+
+IMAGE_ROOT = Path(".")  # manifests of the pipeline hold paths relative to the repository's root
+
+
+def run_stage(stage: Callable[..., None]) -> None:
+    """Run a stage's function as a command: one clear line and exit code 2 for errors, clean-up when told to end."""
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        typer.run(stage)
+    except LlbnadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def params() -> Params:
+    """params.yaml, checked."""
+    return load_params(PARAMS)
+
+
+def feature_store(params: Params, scenario: str) -> FeatureStore:
+    """The scenario's features, on the device params.yaml asks for."""
+    device = prepare(params.runtime)
+    return FeatureStore(
+        FEATURE_CACHE,
+        params.scenario(scenario).encoder,
+        read_manifest(stage_dir("noisy", scenario) / "manifest.parquet"),
+        IMAGE_ROOT,
+        str(device),
+        params.runtime.batch_size,
+    )
+
+
+def imported(root: Path, dataset: object) -> bool:
+    """Whether a dataset's images are copied into data/raw/<name>/images: those not under data/ already."""
+    return isinstance(dataset, ElpvDataset) or not root.resolve().is_relative_to(DATA.resolve())
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # an exception, so that temporary files are removed on the way out
+    raise SystemExit(128 + number)

@@ -1,0 +1,43 @@
+"""Stage `evaluation`: metrics, curves and heat maps on the test images, for the final detector and its comparators."""
+
+import pandas as pd
+
+from llbnad.evaluate import evaluate, images_to_evaluate
+from llbnad.files import write_csv, write_json, write_parquet
+from llbnad.manifest import read_manifest
+from llbnad.model import Model
+from llbnad.report import evaluation_plots
+from orchestration import tracking
+from orchestration.paths import stage_dir
+from orchestration.stages.common import IMAGE_ROOT, feature_store, params, run_stage
+
+
+def main(scenario: str) -> None:
+    """Test SCENARIO's detectors."""
+    settings = params()
+    config = settings.scenario(scenario)
+    noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
+    store = feature_store(settings, scenario)
+    folder = stage_dir("detector", scenario)
+    rows = pd.read_parquet(folder / "training_sets.parquet")
+    sets = {str(method): ids.tolist() for method, ids in rows.groupby("method", sort=False)["image_id"]}
+    models = {method: Model.load(folder / f"{method}.safetensors", store.device) for method in sets}
+    result = evaluate(models, sets, noisy, store, IMAGE_ROOT, config.seed)
+
+    out = stage_dir("evaluation", scenario)
+    images = images_to_evaluate(noisy)
+    plots = evaluation_plots(result, images, models, store, IMAGE_ROOT, config.suspects, out / "plots")
+    write_parquet(result.predictions(images), out / "predictions.parquet")
+    write_csv(result.comparison, out / "comparison.csv")
+    metrics = result.metrics()
+    write_json(metrics, out / "metrics.json")
+    auroc = metrics["image_auroc"]
+    print(f"evaluation {scenario}: " + (f"I-AUROC {auroc:.3f}" if auroc is not None else "no labels, scores only"))
+    for row in result.comparison.to_dict("records"):
+        metrics[f"image_auroc_{row['method']}"] = row["image_auroc"]
+    artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
+    tracking.record("evaluation", scenario, settings, metrics=metrics, artifacts=artifacts)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,30 @@
+"""Stage `features`: every image of a scenario meets the encoder, unless another scenario brought it there before."""
+
+from llbnad.encoders import recipe
+from llbnad.files import write_json
+from orchestration import tracking
+from orchestration.paths import stage_dir
+from orchestration.stages.common import feature_store, params, run_stage
+
+
+def main(scenario: str) -> None:
+    """Fill the feature cache with SCENARIO's images."""
+    settings = params()
+    store = feature_store(settings, scenario)
+    encoded = store.ensure(store.image_ids)
+    out = stage_dir("features", scenario)
+    exact = recipe(store.config)
+    index = {
+        "encoder": store.config.model_dump(mode="json"),
+        "weights_sha256": exact.weights,
+        "fingerprint": exact.fingerprint,
+        "images": store.image_ids,
+    }
+    write_json(index, out / "index.json")
+    print(f"features {scenario}: {encoded} images encoded, {len(store.image_ids) - encoded} found in the cache")
+    metrics = {"images_encoded": encoded, "images_cached": len(store.image_ids) - encoded}
+    tracking.record("features", scenario, settings, metrics=metrics)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,46 @@
+"""Stage `noisy`: a scenario's training and test images, contaminated by protocol."""
+
+import math
+
+import pandas as pd
+
+from llbnad.config import InjectedNoise
+from llbnad.contaminate import anomalous_samples, contaminate
+from llbnad.manifest import contamination, read_manifest, write_manifest
+from orchestration import tracking
+from orchestration.paths import stage_dir
+from orchestration.stages.common import params, run_stage
+from orchestration.validation import check_noisy
+
+
+def main(scenario: str) -> None:
+    """Build SCENARIO's noisy variant of its dataset."""
+    settings = params()
+    config = settings.scenario(scenario)
+    out = stage_dir("noisy", scenario)
+    raw = read_manifest(stage_dir("raw", config.dataset) / "manifest.parquet")
+    noisy = contaminate(raw, config.noise, config.seed)
+    expected = _expected_ratio(noisy, config.noise) if isinstance(config.noise, InjectedNoise) else None
+    check_noisy(noisy, expected, out / "validation.json")
+    write_manifest(noisy, out / "manifest.parquet")
+
+    train = noisy[noisy["split"] == "train"]
+    share = contamination(train)
+    known = "unlabelled" if share is None else f"{share:.1%} anomalous"
+    print(f"noisy {scenario}: {len(train)} training images ({known}), {len(noisy) - len(train)} test images")
+    metrics = {"n_train": len(train), "n_test": len(noisy) - len(train), "contamination_before": share}
+    tracking.record("noisy", scenario, settings, metrics=metrics, artifacts=[out / "manifest.parquet"])
+
+
+def _expected_ratio(noisy: pd.DataFrame, noise: InjectedNoise) -> float:
+    """The share of anomalous training samples that the protocol promises."""
+    train = noisy[noisy["split"] == "train"]
+    samples = train["sample_id"].nunique()
+    if noise.protocol == "replace":
+        return math.floor(noise.ratio * samples + 1e-9) / samples
+    normal = samples - len(anomalous_samples(train))
+    return math.floor(noise.ratio * normal + 1e-9) / samples
+
+
+if __name__ == "__main__":
+    run_stage(main)

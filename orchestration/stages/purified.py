@@ -1,0 +1,49 @@
+"""Stage `purified`: the policy's verdict on every training image; pictures of the cut and of the suspects."""
+
+import pandas as pd
+
+from llbnad.files import write_json
+from llbnad.heat import read_heat
+from llbnad.manifest import contamination, read_manifest, write_manifest
+from llbnad.purify import purify
+from llbnad.report import purification_plots
+from orchestration import tracking
+from orchestration.paths import stage_dir
+from orchestration.stages.common import IMAGE_ROOT, params, run_stage
+from orchestration.validation import check_purified
+
+
+def main(scenario: str) -> None:
+    """Select SCENARIO's normal training images."""
+    settings = params()
+    noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
+    train = noisy[noisy["split"] == "train"]
+    scores = pd.read_parquet(stage_dir("scores", scenario) / "scores.parquet").set_index("image_id")["score"]
+    result = purify(scores, settings.scenario(scenario).selection)
+    out = stage_dir("purified", scenario)
+    check_purified(train, scores.reset_index(), result.kept, result.rejected, out / "validation.json")
+
+    scored = train.merge(scores.reset_index(), on="image_id", validate="1:1")
+    kept = scored[scored["image_id"].isin(result.kept)]
+    rejected = scored[scored["image_id"].isin(result.rejected)]
+    summary = {
+        "n_train": len(train),
+        "n_selected": len(kept),
+        "kept_share": len(kept) / len(train),
+        "cut": result.cut,
+        "contamination_before": contamination(train),
+        "contamination_after": contamination(kept),
+        "contamination_rejected": contamination(rejected),
+    }
+    heat = read_heat(stage_dir("scores", scenario) / "suspects.safetensors")
+    plots = purification_plots(scored, result, heat, IMAGE_ROOT, out / "plots")
+    write_json(summary, out / "summary.json")
+    write_manifest(rejected, out / "rejected.parquet")
+    write_manifest(kept, out / "kept.parquet")
+    print(f"purified {scenario}: {len(kept)} of {len(train)} images kept")
+    artifacts = [out / "kept.parquet", out / "rejected.parquet", *plots]
+    tracking.record("purified", scenario, settings, metrics=summary, artifacts=artifacts)
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,38 @@
+"""Stage `raw`: a source's images and their manifest. Bad and doubled files are listed, never deleted."""
+
+import shutil
+from pathlib import Path
+
+from llbnad.files import replacing, write_csv
+from llbnad.manifest import write_manifest
+from llbnad.sources import read_source
+from orchestration.paths import stage_dir
+from orchestration.stages.common import imported, params, run_stage
+from orchestration.validation import check_manifest
+
+
+def main(dataset: str) -> None:
+    """Read DATASET of params.yaml. A folder below data/ is only read; others are copied to data/raw/DATASET/images."""
+    config = params().dataset(dataset)
+    out = stage_dir("raw", dataset)
+    images = out / "images"
+    scan, root = read_source(config, Path(config.root))
+    manifest = scan.manifest.copy()
+    copied = imported(root, config)
+    new_root = images if copied else root
+    check_manifest(manifest, out / "validation.json")
+
+    images.mkdir(parents=True, exist_ok=True)
+    if copied:
+        for path in [*manifest["path"], *manifest["mask_path"].dropna()]:
+            with replacing(images / path) as temporary:
+                shutil.copyfile(root / path, temporary)
+    for column in ("path", "mask_path"):
+        manifest[column] = manifest[column].map(lambda path: (new_root / path).as_posix(), na_action="ignore")
+    write_csv(scan.rejected, out / "rejected.csv")
+    write_manifest(manifest, out / "manifest.parquet")
+    print(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
+
+
+if __name__ == "__main__":
+    run_stage(main)

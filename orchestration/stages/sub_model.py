@@ -1,0 +1,33 @@
+"""Stage `sub_model`: one detector trained on one of the T subsets; it scores all training images."""
+
+from llbnad.manifest import read_manifest
+from llbnad.model import derived_seed, train
+from llbnad.partition import assign_subsets
+from orchestration import tracking
+from orchestration.paths import stage_dir, sub_model_dir
+from orchestration.stages.common import feature_store, params, run_stage
+
+
+def main(scenario: str, subset: int) -> None:
+    """Train sub-model SUBSET of SCENARIO."""
+    settings = params()
+    config = settings.scenario(scenario)
+    noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
+    images = noisy[noisy["split"] == "train"]
+    subsets = assign_subsets(images, len(settings.subsets), config.seed)
+    own = subsets.index[subsets == subset].tolist()
+
+    store = feature_store(settings, scenario)
+    model = train(config.encoder, config.detector, store, own, derived_seed(config.seed, f"sub_model {subset}"))
+    scores = model.score(store, images["image_id"].tolist())
+    out = sub_model_dir(scenario, subset)
+    scores.write(out / "scores.parquet")
+    model.save(out / "model.safetensors")
+    print(f"sub_model {scenario} {subset}: trained on {len(own)} of {len(images)} images, scored all")
+    metrics = {"n_train": len(own), "n_scored": len(images), "score_median": float(scores.series().median())}
+    artifacts = [out / "scores.parquet", out / "model.safetensors"]
+    tracking.record("sub_model", scenario, settings, subset=subset, metrics=metrics, artifacts=artifacts)
+
+
+if __name__ == "__main__":
+    run_stage(main)
