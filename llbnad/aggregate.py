@@ -6,7 +6,7 @@
 | `oof_mean`  | mean over the sub-models that did *not* train on its sample (out of fold)      | cross-validation    |
 | `max`       | the largest                                                                    |                     |
 | `rank_mean` | mean of its ranks in [0, 1] within each sub-model: no scale can dominate       | Borda count         |
-| `max_var`   | largest plus standard deviation over sub-models: disagreement counts as well   | ours, after "learning biases": models disagree on anomalies |
+| `max_var`   | largest plus standard deviation over sub-models: disagreement counts as well   | ours                |
 
 `mean` includes the sub-model that trained on the image, to which a memorised defect looks normal; `oof_mean` leaves it
 out.

@@ -1,7 +1,7 @@
 """The `llbnad` command: both stages on one folder, and prediction with the result. Knows no DVC, Dagster or MLflow."""
 
 import sys
-from enum import StrEnum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -35,7 +35,7 @@ class DetectorName(StrEnum):
     padim = "padim"
 
 
-class Protocol(StrEnum):
+class Protocol(Enum):  # not a StrEnum: its member `replace` would shadow str.replace
     """Noise protocols."""
 
     replace = "replace"
@@ -108,9 +108,7 @@ def run(
     target = str(prepare(runtime))
     scan, image_root = read_source(dataset, root)
     noisy = contaminate(scan.manifest, noise, seed)
-    store = FeatureStore(
-        cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size
-    )
+    store = FeatureStore(cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size)
     result = run_two_stage(noisy, store, image_root, subsets, settings)
     write_run(result, noisy, store, image_root, suspects, out)
     columns = ["method", "image_auroc", "pixel_auroc", "aupro", "n_selected", "contamination_after"]

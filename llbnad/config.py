@@ -113,7 +113,7 @@ class PadimConfig(Config):
 
     name: Literal["padim"] = "padim"
     dimensions: int = Field(100, ge=1)  # feature channels kept, drawn at random
-    regularisation: float = Field(0.01, gt=0)  # added to the covariance's diagonal
+    regularisation: float = Field(0.1, gt=0)  # added to the covariance's diagonal, as a share of the mean variance
 
 
 DetectorConfig = Annotated[PatchcoreConfig | PadimConfig, Field(discriminator="name")]

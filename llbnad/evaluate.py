@@ -120,7 +120,8 @@ def _score(
         for image_id, pixel_map in zip(batch.image_ids, pixel_maps(maps, size).cpu().numpy(), strict=True):
             if image_id not in silent:
                 path = masks[image_id]
-                mask = np.zeros((size, size), bool) if pd.isna(path) else load_mask(image_root / path, (size, size))
+                nothing: np.ndarray = np.zeros((size, size), bool)
+                mask = nothing if pd.isna(path) else load_mask(image_root / path, (size, size))
                 pixels.add(pixel_map, mask)
     return Scores(tuple(ids), np.concatenate(values)), pixels.result()
 

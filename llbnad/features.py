@@ -100,7 +100,10 @@ class FeatureStore:
         try:
             with safe_open(self._file(image_id), framework="np") as tensors:
                 return [tensors.get_tensor(f"layer{layer}") for layer in self.config.layers]
-        except (SafetensorError, FileNotFoundError):  # damaged or deleted meanwhile: the cache is rebuilt, never trusted
+        except (
+            SafetensorError,
+            FileNotFoundError,
+        ):  # damaged or deleted meanwhile: the cache is rebuilt, never trusted
             self._encode([image_id])
             with safe_open(self._file(image_id), framework="np") as tensors:
                 return [tensors.get_tensor(f"layer{layer}") for layer in self.config.layers]

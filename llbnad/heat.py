@@ -14,7 +14,7 @@ def mean_heat(models: Sequence[Model], features: FeatureSource, image_ids: Seque
     """Patch maps (h, w) float16 of `image_ids`, averaged over `models`."""
     import torch
 
-    heat = {}
+    heat: dict[str, np.ndarray] = {}
     for batch in features.batches(sorted(image_ids), "heat maps"):
         maps = torch.stack([model.detector.patch_maps(batch) for model in models]).mean(dim=0)  # (B, h, w)
         heat.update(zip(batch.image_ids, maps.half().cpu().numpy(), strict=True))

@@ -72,12 +72,16 @@ class Model:
                 content = json.loads((stored.metadata() or {}).get("llbnad", "{}"))
                 tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  not a dict
         except SafetensorError as error:
-            raise DataError(f"{path} is not a model file ({error}): expected the safetensors that training wrote") from None
+            raise DataError(
+                f"{path} is not a model file ({error}): expected the safetensors that training wrote"
+            ) from None
         if content.get("format") != FORMAT:
             raise DataError(f"{path} is a safetensors file, but not {FORMAT!r}")
         encoder = EncoderConfig.model_validate(content["encoder"])
         if recipe(encoder).fingerprint != content["encoder_fingerprint"]:
-            raise DataError(f"{path} was trained on other weights of {encoder.name}: train again with the installed ones")
+            raise DataError(
+                f"{path} was trained on other weights of {encoder.name}: train again with the installed ones"
+            )
         config: DetectorConfig = TypeAdapter(DetectorConfig).validate_python(content["detector"])
         detector = create_detector(config)
         detector.restore(tensors)

@@ -45,4 +45,6 @@ def assign_subsets(train: pd.DataFrame, num_subsets: int, seed: int) -> pd.Serie
             f"{samples} training samples leave subset {empty[0]} of {num_subsets} empty: "
             "use fewer subsets, more images or another seed"
         )
-    return pd.Series(subsets.to_numpy(), index=pd.Index(train["image_id"], name="image_id"), name="subset", dtype="int64")
+    return pd.Series(
+        subsets.to_numpy(), index=pd.Index(train["image_id"], name="image_id"), name="subset", dtype="int64"
+    )

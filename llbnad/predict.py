@@ -14,13 +14,11 @@ from llbnad.encoders import create_encoder
 from llbnad.encoders.base import load_square
 from llbnad.errors import DataError
 from llbnad.features import Batch
-from llbnad.figures import overlay
+from llbnad.figures import heat_range, overlay
 from llbnad.files import replacing, write_csv
 from llbnad.images import IMAGE_SUFFIXES, load_rgb
 from llbnad.model import Model
 from llbnad.progress import track
-
-HEAT_RANGE = (50.0, 99.5)  # percentiles of all maps of a call that span the colour scale
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:
@@ -65,10 +63,10 @@ def predict(model: Model, paths: Sequence[Path], out: Path, device: str = "cpu",
             rows[path] = {"path": str(path), "score": float(score), "heatmap": "", "error": ""}
             maps[path] = patch_map
     if maps:
-        low, high = np.percentile(np.stack(list(maps.values())), HEAT_RANGE)
+        scale = heat_range(list(maps.values()))
         for number, (path, patch_map) in enumerate(maps.items()):
             name = f"heatmaps/{number:05d}_{path.stem}.png"
-            _write_overlay(path, patch_map, (float(low), float(high)), out / name)
+            _write_overlay(path, patch_map, scale, out / name)
             rows[path]["heatmap"] = name
     table = pd.DataFrame([rows[path] for path in dict.fromkeys(paths)])
     write_csv(table, out / "predictions.csv")

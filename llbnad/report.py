@@ -1,7 +1,8 @@
 """The pictures of a run: which images are suspect and why, where the cut lies, what the test shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,8 +76,10 @@ def evaluation_plots(
     anomalous = is_anomalous(scored)
     if has_labels(images) and anomalous.any() and not anomalous.all():
         plots = [folder / "curves.png", sheet]
-        curves({name: _by_label(scores.of(images["image_id"].tolist()), images) for name, scores in
-                result.scores.items()}, plots[0])
+        curves(
+            {name: _by_label(scores.of(images["image_id"].tolist()), images) for name, scores in result.scores.items()},
+            plots[0],
+        )
         third = max(1, count // 3)
         chosen = {
             "found": scored[anomalous].head(third),
@@ -106,7 +109,7 @@ def _by_label(values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.
     return values[~anomalous], values[anomalous]
 
 
-def _tile(row: Mapping[str, object], heat: np.ndarray, caption: str, colour: str, image_root: Path) -> Tile:
-    image = np.asarray(load_rgb(image_root / str(row["path"])).resize((THUMBNAIL, THUMBNAIL)))
-    mask = None if pd.isna(row["mask_path"]) else load_mask(image_root / str(row["mask_path"]), (THUMBNAIL, THUMBNAIL))
+def _tile(row: Mapping[Any, Any], heat: np.ndarray, caption: str, colour: str, image_root: Path) -> Tile:
+    image = np.asarray(load_rgb(image_root / row["path"]).resize((THUMBNAIL, THUMBNAIL)))
+    mask = None if pd.isna(row["mask_path"]) else load_mask(image_root / row["mask_path"], (THUMBNAIL, THUMBNAIL))
     return Tile(image, heat.astype(np.float32), caption, colour, mask)

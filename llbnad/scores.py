@@ -11,9 +11,7 @@ import pyarrow as pa
 from llbnad.errors import DataError, IdentityError
 from llbnad.files import write_parquet
 
-SCHEMA = pa.schema(
-    [pa.field("image_id", pa.string(), nullable=False), pa.field("score", pa.float32(), nullable=False)]
-)
+SCHEMA = pa.schema([pa.field("image_id", pa.string(), nullable=False), pa.field("score", pa.float32(), nullable=False)])
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,9 @@ class Scores:
             raise IdentityError("an image id is scored twice")
         if not np.isfinite(self.values).all():
             index = int(np.flatnonzero(~np.isfinite(self.values))[0])
-            raise DataError(f"image {self.image_ids[index]} has the score {self.values[index]}; expected a finite number")
+            raise DataError(
+                f"image {self.image_ids[index]} has the score {self.values[index]}; expected a finite number"
+            )
 
     def series(self) -> pd.Series:
         """The scores indexed by image id, sorted by it."""

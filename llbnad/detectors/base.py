@@ -55,7 +55,9 @@ def image_scores(maps: "torch.Tensor") -> "torch.Tensor":
 def embed(maps: "Sequence[torch.Tensor]") -> "torch.Tensor":
     """Locally aware patch features: (B, C_l, h_l, w_l) a layer -> (B, h, w, ΣC_l) on the finest layer's grid.
 
-    Each layer is averaged over 3 × 3 neighbours and resized bilinearly (PatchCore, arXiv 2106.08265, section 3.1).
+    Each layer is averaged over 3 × 3 neighbours and resized bilinearly (PatchCore, arXiv 2106.08265, section 3.1), its
+    vectors are scaled to equal length, and all layers together to length 1. So distances lie in [0, 2] and every layer
+    has the same say, whatever the size of its activations (unlike PatchCore, which takes them raw).
     """
     import torch
     from torch.nn import functional
@@ -66,5 +68,5 @@ def embed(maps: "Sequence[torch.Tensor]") -> "torch.Tensor":
         pooled = functional.avg_pool2d(layer, 3, stride=1, padding=1, count_include_pad=False)
         if pooled.shape[-2:] != grid:
             pooled = functional.interpolate(pooled, size=grid, mode="bilinear", align_corners=False)
-        layers.append(pooled)
+        layers.append(functional.normalize(pooled, dim=1) / len(maps) ** 0.5)
     return torch.cat(layers, dim=1).permute(0, 2, 3, 1).contiguous()  # (B, h, w, C)

@@ -45,7 +45,9 @@ class Padim:
             product += chosen.transpose(1, 2) @ chosen
         mean = total / len(image_ids)
         covariance = (product - len(image_ids) * mean[:, :, None] * mean[:, None, :]) / (len(image_ids) - 1)
-        covariance += self.config.regularisation * torch.eye(covariance.shape[-1], device=covariance.device)
+        # relative to the features' scale: an absolute constant would drown the variances of unit vectors
+        variance = covariance.diagonal(dim1=1, dim2=2).mean()
+        covariance += self.config.regularisation * variance * torch.eye(covariance.shape[-1], device=covariance.device)
         factor = torch.linalg.cholesky(covariance)
         identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
         self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False).float()

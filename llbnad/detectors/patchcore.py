@@ -21,7 +21,7 @@ DENSITY_NEIGHBOURS = 5  # a patch's density is judged by the distance to this ne
 
 
 class Patchcore:
-    """Nearest-neighbour detector; distances are Euclidean in feature space."""
+    """Nearest-neighbour detector; distances between unit vectors, in [0, 2]."""
 
     def __init__(self, config: PatchcoreConfig) -> None:
         self.config = config

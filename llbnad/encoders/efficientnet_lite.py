@@ -9,6 +9,7 @@ References: Tan & Le, EfficientNet, ICML 2019 (arXiv 1905.11946); the Lite varia
 import importlib.util
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,8 +46,7 @@ class EfficientNetLite:
         if [tensor.shape for tensor in given] != [tensor.shape for tensor in wanted.values()]:
             raise OfflineError(f"{PACKAGE} does not fit this timm version: install the versions of constraints.txt")
         network.load_state_dict(dict(zip(wanted, given, strict=True)))
-        features = timm.models.FeatureGetterNet(network, out_indices=config.layers)
-        self.network = features.eval().requires_grad_(False).to(self.device)
+        self.network: Any = network.eval().requires_grad_(False).to(self.device)
 
     def encode(self, images: np.ndarray) -> list[np.ndarray]:
         """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float16."""
@@ -61,7 +61,10 @@ class EfficientNetLite:
                     chunk = np.concatenate([chunk, np.repeat(chunk[-1:], FIXED_BATCH - count, axis=0)])
                 batch = torch.from_numpy(chunk).to(self.device).permute(0, 3, 1, 2)  # (B, 3, H, W)
                 batch = batch.float().div_(255).sub_(0.5).div_(0.5).contiguous()
-                parts.append([maps[:count].half().cpu().numpy() for maps in self.network(batch)])
+                layers = self.network.forward_intermediates(
+                    batch, indices=list(self.recipe.config.layers), intermediates_only=True, stop_early=True
+                )
+                parts.append([maps[:count].half().cpu().numpy() for maps in layers])
         return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
 
 

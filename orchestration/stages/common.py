@@ -15,7 +15,7 @@ from llbnad.manifest import read_manifest
 from llbnad.runtime import prepare
 from orchestration.paths import DATA, FEATURE_CACHE, PARAMS, stage_dir
 
-IMAGE_ROOT = Path(".")  # manifests of the pipeline hold paths relative to the repository's root
+IMAGE_ROOT = Path()  # manifests of the pipeline hold paths relative to the repository's root
 
 
 def run_stage(stage: Callable[..., None]) -> None:

@@ -1,0 +1,86 @@
+"""Reading image files whatever their pixel format: everything becomes 8-bit RGB, masks become booleans.
+
+Cameras write grey 16-bit TIFFs, palettes, floats and alpha channels. Values are mapped to 0 … 255 by a fixed rule per
+format instead of stretching each image: two images of one line stay comparable.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from llbnad.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow opens 16-bit PNG and TIFF as one of these
+
+
+def load_rgb(path: Path) -> Image.Image:
+    """Decode an image file completely, as 8-bit RGB.
+
+    Integers above 8 bits are read as 16-bit, floats as 0 … 1 (as 0 … 255 if a value exceeds 1); alpha is laid over
+    black.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is empty, not an image, or truncated.
+    """
+    image = _open(path)
+    if image.mode in SIXTEEN_BIT_MODES:
+        return _grey(np.asarray(image).astype(np.float64) / 257)
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
+        return _grey(values * 255 if values.max(initial=0) <= 1 else values)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        colour = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colour.size, (0, 0, 0, 255)), colour).convert("RGB")
+    return image.convert("RGB")
+
+
+def load_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A defect mask as booleans (height, width).
+
+    A pixel belongs to the defect if at least half of the area it stands for does. A defect too thin for that keeps
+    every pixel it touches: it must not vanish.
+
+    Args:
+        path: image file, non-zero where the defect is.
+        size: (width, height) wanted.
+
+    Raises:
+        DataError: it is missing or unreadable.
+    """
+    try:
+        drawn = _open(path)
+    except FileNotFoundError:
+        raise DataError(f"mask {path} is gone: restore it, or run stage raw again") from None
+    defect = np.asarray(drawn if drawn.mode in ("1", "L", "P", "F", *SIXTEEN_BIT_MODES) else drawn.convert("L")) > 0
+    area = Image.fromarray(defect.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    coverage = np.asarray(area)
+    mask = coverage >= 0.5
+    return mask if mask.any() else coverage > 0
+
+
+def _grey(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _open(path: Path) -> Image.Image:
+    """The file, fully decoded; all ways a file can be broken become one error."""
+    try:
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty (0 bytes)")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                image.load()
+                return image.copy()
+    except FileNotFoundError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"{path} is not an image that Pillow can read") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path} is too large: {error}") from None
+    except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:  # what Pillow's decoders raise
+        raise DataError(f"{path} is damaged: {error}") from None
