@@ -121,7 +121,7 @@ def _score(
             if image_id not in silent:
                 path = masks[image_id]
                 nothing: np.ndarray = np.zeros((size, size), bool)
-                mask = nothing if pd.isna(path) else load_mask(image_root / path, (size, size))
+                mask: np.ndarray = nothing if pd.isna(path) else load_mask(image_root / path, (size, size))
                 pixels.add(pixel_map, mask)
     return Scores(tuple(ids), np.concatenate(values)), pixels.result()
 

@@ -36,7 +36,6 @@ def prepare(runtime: Runtime) -> "torch.device":
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
-    torch.use_deterministic_algorithms(True)
     name = runtime.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -44,6 +43,9 @@ def prepare(runtime: Runtime) -> "torch.device":
         device = torch.device(name)
     except RuntimeError:
         raise ConfigError(f"runtime.device {name!r} is unknown; expected auto, cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"runtime.device is {name!r}, but torch sees no GPU: use auto or cpu")
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"runtime.device is {name!r}, but torch sees no GPU: use auto or cpu")
+        # the kernels used here are deterministic on CPU anyway, and the switch costs 1.5 s (it imports torch's compiler)
+        torch.use_deterministic_algorithms(True)
     return device

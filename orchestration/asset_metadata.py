@@ -1,0 +1,76 @@
+"""What Dagster shows of a stage's outputs, told by the kind of file: row counts, numbers, tables, pictures."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+PICTURE_WIDTH = 900  # pixels; Dagster keeps metadata in its database
+PREVIEW_ROWS = 30
+HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
+
+
+def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, Any]:
+    """Dagster metadata of a stage.
+
+    Args:
+        paths: its outputs with their hashes, as dvc.lock has them.
+        root: the repository.
+        scenario: for the link to MLflow.
+    """
+    files = [file for path in sorted(paths) for file in _files(root / path)]
+    shown: dict[str, Any] = {}
+    for file in files:
+        if file.name not in HIDDEN:
+            shown.update(_of_file(file))
+    shown["outputs"] = dg.MetadataValue.md("\n".join(f"- `{path}` `{md5}`" for path, md5 in sorted(paths.items())))
+    link = root / "mlflow" / "runs" / f"{scenario}.json"
+    if link.exists():
+        shown["mlflow"] = dg.MetadataValue.url(json.loads(link.read_text())["url"])
+    return shown
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.name == "images" or not path.is_dir():  # raw images are counted by their manifest
+        return []
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _of_file(file: Path) -> dict[str, Any]:
+    if file.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        return {f"rows of {file.name}": pq.read_metadata(file).num_rows}
+    if file.suffix == ".csv":
+        import pandas as pd
+
+        table = pd.read_csv(file)
+        head = table.head(PREVIEW_ROWS).to_csv(index=False, sep="|", float_format="%.4f").strip().splitlines()
+        rule = "|".join(["---"] * len(table.columns))
+        return {
+            f"rows of {file.name}": len(table),
+            file.name: dg.MetadataValue.md("\n".join([head[0], rule, *head[1:]])),
+        }
+    if file.suffix == ".json":
+        numbers = json.loads(file.read_text())
+        return {key: value for key, value in numbers.items() if isinstance(value, int | float)}
+    if file.suffix == ".png":
+        return {file.stem: dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{_preview(file)})")}
+    return {}
+
+
+def _preview(file: Path) -> str:
+    from PIL import Image
+
+    with Image.open(file) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail((PICTURE_WIDTH, 10 * PICTURE_WIDTH))
+        buffer = io.BytesIO()
+        small.quantize(128).save(buffer, format="png", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,126 @@
+"""dvc.yaml -> Dagster assets: a stage is an asset, a scenario is a partition, materialising runs dvc.
+
+Nothing of the pipeline is said a second time here. Names, dependencies, descriptions, groups, kinds and checks come
+from dvc.yaml; whether anything has to be computed is DVC's decision; the data version is the hash in dvc.lock. So both
+doors, Dagster and `dvc repro`, lead to the same bytes.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from orchestration import dvc
+from orchestration.asset_metadata import metadata
+from orchestration.partitions import Chain, chain, template_of
+from orchestration.paths import stage_dir
+
+BUSY_RETRIES, BUSY_SECONDS = 60, 5  # another run may be computing the same raw data
+
+
+def dvc_assets(root: Path, scenarios: Sequence[str]) -> list[dg.AssetsDefinition]:
+    """One asset a stage, partitioned by scenario.
+
+    Args:
+        root: the repository.
+        scenarios: names in params.yaml.
+
+    Raises:
+        DvcError: dvc cannot read its files.
+    """
+    templates = dvc.templates(root)
+    graph = dvc.stage_graph(root)
+    chains = {scenario: chain(graph, scenario) for scenario in scenarios}
+    partitions = dg.StaticPartitionsDefinition(list(scenarios))
+    names = dict.fromkeys(name for one in chains.values() for name in one.stages)
+    return [_asset(name, root, templates, chains, partitions) for name in names]
+
+
+def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
+    """What a Great Expectations report says, as the result of an asset check."""
+    content = json.loads(report.read_text())
+    findings = content["expectations"]
+    lines = ["expectation|ok|observed|expected", "---|---|---|---"]
+    lines += [
+        "|".join(_cell(item[key]) for key in ("expectation", "success", "observed", "expected")) for item in findings
+    ]
+    failed = [item["expectation"] for item in findings if not item["success"]]
+    return dg.AssetCheckResult(
+        passed=content["success"],
+        asset_key=asset,
+        check_name=check,
+        description="all expectations met" if not failed else "failed: " + "; ".join(failed),
+        metadata={
+            "expectations": len(findings),
+            "failed": len(failed),
+            "report": dg.MetadataValue.md("\n".join(lines)),
+        },
+    )
+
+
+def report_path(stage: str, root: Path) -> Path:
+    """Where a stage with checks writes its validation report."""
+    template, _, instance = stage.partition("@")
+    return root / stage_dir(template, instance) / "validation.json"
+
+
+def _asset(
+    name: str,
+    root: Path,
+    templates: dict[str, dvc.Template],
+    chains: dict[str, Chain],
+    partitions: dg.StaticPartitionsDefinition,
+) -> dg.AssetsDefinition:
+    template = templates[template_of(next(one.stages[name] for one in chains.values() if name in one.stages))]
+    checks: list[str] = list(template.meta.get("checks", []))
+    upstream = {before for one in chains.values() for before in one.upstream.get(name, ())}
+
+    @dg.asset(
+        name=name,
+        deps=[dg.AssetKey(before) for before in sorted(upstream)],
+        partitions_def=partitions,
+        description=_description(template.desc, name),
+        group_name=template.meta.get("group"),
+        kinds={"dvc", *template.meta.get("kinds", [])},
+        owners=list(template.meta.get("owners", [])),
+        code_version=dvc.code_version(root, template),
+        check_specs=[dg.AssetCheckSpec(check, asset=name, blocking=True) for check in checks],
+        metadata={"dvc stage": f"{template.name} in dvc.yaml", "command": template.cmd},
+    )
+    def materialise(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        scenario = context.partition_key
+        stage = chains[scenario].stages[name]
+        report = report_path(stage, root)
+        try:
+            outcome = dvc.repro_stage(root, stage, context.log.info)
+        except dvc.BusyError as error:
+            raise dg.RetryRequested(max_retries=BUSY_RETRIES, seconds_to_wait=BUSY_SECONDS) from error
+        except dvc.DvcError as error:
+            if checks and report.exists() and not json.loads(report.read_text())["success"]:
+                yield from (check_results(report, name, check) for check in checks)
+            raise dg.Failure(description=str(error), allow_retries=False) from None
+        lock = dvc.read_lock(root)
+        paths = dvc.outputs(lock, stage)
+        context.log.info(f"{stage}: {outcome}")
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(dvc.data_version(lock, stage)),
+            metadata={"outcome": outcome, "dvc stage": stage, **metadata(paths, root, scenario)},
+            check_results=[check_results(report, name, check) for check in checks],
+        )
+
+    return materialise
+
+
+def _description(template: str, name: str) -> str:
+    """The stage's description without DVC's placeholders."""
+    number = name.rpartition("_")[2]
+    text = template.replace("${item.subset}", number)
+    text = re.sub(r"dataset \$\{[^}]+\}", "the dataset", text)
+    return re.sub(r"\$\{[^}]+\}", "the scenario", text)
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

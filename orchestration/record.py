@@ -1,0 +1,67 @@
+"""After a plain `dvc repro`: tell Dagster what there is, so that its UI shows the same thing.
+
+Reports a materialisation, with the same data version, pictures and checks, of every asset whose data version in
+dvc.lock is not the one Dagster knows. Run again, it reports nothing.
+
+    python -m orchestration.record
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+
+from llbnad.config import load_params
+from orchestration import dvc
+from orchestration.asset_metadata import metadata
+from orchestration.dvc_assets import check_results, report_path
+from orchestration.partitions import chain, template_of
+from orchestration.paths import PARAMS
+
+VERSION_TAG = "dagster/data_version"
+
+
+def record_materialisations(root: Path, scenarios: Sequence[str]) -> int:
+    """Report what dvc.lock has of `scenarios` to the Dagster instance of DAGSTER_HOME; returns how many were new."""
+    os.environ.setdefault("DAGSTER_HOME", str(root / ".dagster"))
+    graph, lock, templates = dvc.stage_graph(root), dvc.read_lock(root), dvc.templates(root)
+    reported = 0
+    with dg.DagsterInstance.get() as instance:
+        for scenario in scenarios:
+            for asset, stage in chain(graph, scenario).stages.items():
+                paths = dvc.outputs(lock, stage)
+                version = dvc.data_version(lock, stage)
+                if not paths or _known_version(instance, asset, scenario) == version:
+                    continue
+                shown = {"outcome": "ran by dvc repro", "dvc stage": stage, **metadata(paths, root, scenario)}
+                event = dg.AssetMaterialization(asset, metadata=shown, partition=scenario, tags={VERSION_TAG: version})
+                instance.report_runless_asset_event(event)
+                for check in templates[template_of(stage)].meta.get("checks", []):
+                    found = check_results(report_path(stage, root), asset, check)
+                    verdict = dg.AssetCheckEvaluation(
+                        asset_key=dg.AssetKey(asset),
+                        check_name=check,
+                        passed=found.passed,
+                        metadata=found.metadata,
+                        description=found.description,
+                        blocking=True,
+                        partition=scenario,
+                    )
+                    instance.report_runless_asset_event(verdict)
+                reported += 1
+    return reported
+
+
+def _known_version(instance: dg.DagsterInstance, asset: str, scenario: str) -> str | None:
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[scenario])
+    for found in instance.fetch_materializations(wanted, limit=1).records:
+        if found.asset_materialization and found.asset_materialization.tags:
+            return found.asset_materialization.tags.get(VERSION_TAG)
+    return None
+
+
+if __name__ == "__main__":
+    repository = Path.cwd()
+    names = list(load_params(repository / PARAMS).scenarios)
+    print(f"{record_materialisations(repository, names)} materialisations reported to Dagster")

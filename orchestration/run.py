@@ -1,0 +1,99 @@
+"""`make run`: all that params.yaml asks for through `dvc repro`, with an ETA over all stages and a table at the end."""
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from llbnad.config import Params, load_params
+from llbnad.errors import LlbnadError
+from orchestration import dvc
+from orchestration.paths import PARAMS, stage_dir
+from orchestration.record import record_materialisations
+
+RUNNING = re.compile(r"Running stage '([^']+)'")
+METHODS = ("none", "llbnad", "oracle", "random")
+
+
+def run(root: Path) -> None:
+    """Reproduce all stages, tell Dagster, show the results.
+
+    Raises:
+        ConfigError: params.yaml is wrong; nothing has run.
+        DvcError: a stage failed; what was done before it is kept.
+    """
+    params = load_params(root / PARAMS)
+    console = Console(highlight=False)
+    started = time.monotonic()
+    executed = _repro(root, console)
+    if executed:
+        console.print(f"{executed} stages ran in {time.monotonic() - started:.0f} s; the others had not changed.")
+    else:
+        console.print("Nothing to do: data, parameters and code are as they were; all results are up to date.")
+    record_materialisations(root, list(params.scenarios))
+    console.print(results_table(params, root))
+    console.print("pictures      data/purified/*/plots, data/evaluation/*/plots")
+    console.print("numbers       data/evaluation/*/{metrics.json,comparison.csv}, data/purified/*/rejected.parquet")
+    console.print("Dagster UI    make ui, then http://127.0.0.1:3000")
+    console.print("MLflow UI     make ui, then http://127.0.0.1:5000")
+
+
+def results_table(params: Params, root: Path) -> Table:
+    """I-AUROC of every method per scenario, and the contamination before and after purification."""
+    protocol = "image AUROC on the same test images; last model, no choice on the test set"
+    table = Table(title="LLBNAD and its comparators", caption=protocol)
+    for heading in ("scenario", "contamination", *METHODS):
+        table.add_column(
+            "LLBNAD" if heading == "llbnad" else heading, justify="left" if heading == "scenario" else "right"
+        )
+    for scenario in params.scenarios:
+        rows = pd.read_csv(root / stage_dir("evaluation", scenario) / "comparison.csv").set_index("method")
+        own = rows.loc["llbnad"]
+        before, after = (_shown(own[name], ".1%") for name in ("contamination_before", "contamination_after"))
+        values = [_shown(rows["image_auroc"].get(method), ".3f") for method in METHODS]
+        table.add_row(scenario, f"{before} → {after}", *values)
+    return table
+
+
+def _repro(root: Path, console: Console) -> int:
+    """Run `dvc repro`; its stages' own progress bars go straight to the terminal. Returns how many stages ran."""
+    total = len(dvc.stage_graph(root))
+    started, seen, ran, lines = time.monotonic(), 0, 0, []
+    with dvc.running(["--wait-for-lock", "repro"], root, stderr=None) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            text = line.rstrip()
+            lines.append(text)
+            stage = RUNNING.search(text)
+            if stage or "skipping" in text:
+                seen += 1
+            if stage:
+                elapsed = time.monotonic() - started
+                rest = f", about {elapsed / ran * (total - seen + 1):.0f} s left" if ran else ""
+                ran += 1
+                console.print(f"[bold]\\[{seen}/{total}] {stage[1]}[/bold]  ({elapsed:.0f} s{rest})")
+            elif text and not text.startswith((">", "Updating", "Generating", "Use `dvc", "Stage '", "To track")):
+                console.print(f"  {text}", markup=False)
+        if process.wait() != 0:
+            raise dvc.DvcError("`dvc repro` stopped:\n" + "\n".join(lines[-5:]))
+    return ran
+
+
+def _shown(value: Any, form: str) -> str:
+    return "–" if value is None or pd.isna(value) else format(value, form)
+
+
+if __name__ == "__main__":
+    try:
+        run(Path.cwd())
+    except LlbnadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted; finished stages are kept, `make run` goes on from here", file=sys.stderr)
+        sys.exit(130)

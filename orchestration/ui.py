@@ -1,0 +1,65 @@
+"""`make ui`: Dagster (web server and daemon) and the MLflow server side by side on this machine, until Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestration.tracking import ENVIRONMENT, HOME
+
+PATIENCE = 15  # seconds to end in
+
+
+def main(
+    dagster_port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on; neither UI asks for a password.")] = "127.0.0.1",
+) -> None:
+    """Start both user interfaces."""
+    root = Path.cwd()
+    (root / HOME).mkdir(exist_ok=True)
+    home = os.environ.get("DAGSTER_HOME", str(root / ".dagster"))
+    environment = {
+        **os.environ,
+        **ENVIRONMENT,
+        "DAGSTER_HOME": home,
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes otherwise
+    }
+    python = Path(sys.executable).parent
+    commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port)]]
+    if not os.environ.get("MLFLOW_TRACKING_URI"):  # else it has a server of its own
+        store, artifacts = root / HOME / "mlflow.db", root / HOME / "artifacts"
+        commands.append(
+            [str(python / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1",
+             "--backend-store-uri", f"sqlite:///{store}", "--artifacts-destination", artifacts.as_uri()]
+        )  # fmt: skip
+    # a shell's background job ignores SIGINT, and so would its children: both end on SIGTERM as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    started = [subprocess.Popen(command, env=environment, start_new_session=True) for command in commands]
+    print(
+        f"Dagster http://{host}:{dagster_port}    MLflow http://{host}:{mlflow_port}    (Ctrl-C ends both)", flush=True
+    )
+    try:
+        while all(process.poll() is None for process in started):
+            time.sleep(0.5)
+    except KeyboardInterrupt:
+        print("ending both …", flush=True)
+    finally:
+        for process in started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+        for process in started:
+            try:
+                process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    typer.run(main)
