@@ -23,7 +23,7 @@ from llbnad.files import write_json
 from llbnad.manifest import SCHEMA
 
 HEX_64 = r"^[0-9a-f]{64}$"
-ABSOLUTE = r"^(/|\\|[A-Za-z]:)"
+ABSOLUTE = r"^(?:/|\\|[A-Za-z]:)"
 SHOWN = 5  # offending values quoted in a report
 
 

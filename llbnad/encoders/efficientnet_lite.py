@@ -59,7 +59,9 @@ class EfficientNetLite:
                 count = len(chunk)
                 if count < FIXED_BATCH:
                     chunk = np.concatenate([chunk, np.repeat(chunk[-1:], FIXED_BATCH - count, axis=0)])
-                batch = torch.from_numpy(chunk).to(self.device).permute(0, 3, 1, 2)  # (B, 3, H, W)
+                batch = (
+                    torch.from_numpy(np.ascontiguousarray(chunk)).to(self.device).permute(0, 3, 1, 2)
+                )  # (B, 3, H, W)
                 batch = batch.float().div_(255).sub_(0.5).div_(0.5).contiguous()
                 layers = self.network.forward_intermediates(
                     batch, indices=list(self.recipe.config.layers), intermediates_only=True, stop_early=True

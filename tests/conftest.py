@@ -1,0 +1,73 @@
+"""Real images for tests: solar cells of the installed package, magnetic tiles where the data lies beside the clone."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from llbnad.config import ElpvDataset
+from llbnad.sources import elpv
+from llbnad.sources.base import Listing, scan
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+MAGNETIC_TILE = REPOSITORY.parent / "shared" / "data" / "magnetic_tile"
+
+
+@pytest.fixture(scope="session")
+def magnetic_tile() -> Path:
+    if not MAGNETIC_TILE.is_dir():
+        pytest.skip(f"the magnetic-tile data is not at {MAGNETIC_TILE}; it is not part of the repository")
+    return MAGNETIC_TILE
+
+
+@pytest.fixture(scope="session")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 normal and 24 defective solar cells: good/ and bad/."""
+    folder = tmp_path_factory.mktemp("cells")
+    listing = elpv.records(ElpvDataset())
+    for name, label, count in (("good", "OK", 60), ("bad", "defect", 24)):
+        (folder / name).mkdir()
+        for record in [record for record in listing.records if record.anomaly_class == label][:count]:
+            shutil.copy(listing.root / record.path, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def few_cells() -> tuple[pd.DataFrame, Path]:
+    """Manifest of 20 solar cells, 14 of them normal, and the root of its paths."""
+    listing = elpv.records(ElpvDataset())
+    normal = [record for record in listing.records if record.anomaly_class == "OK"][:14]
+    defective = [record for record in listing.records if record.anomaly_class != "OK"][:6]
+    return scan(Listing(listing.root, normal + defective)).manifest, listing.root
+
+
+def save_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
+    """A random RGB image; distinct seeds give distinct bytes."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def made_manifest(normal: int, anomalous: int, views: int = 1) -> pd.DataFrame:
+    """A labelled manifest without files; every sample has `views` images, a defect shows in the first only."""
+    rows = [
+        {
+            "image_id": f"{number:063x}{view}",
+            "path": f"{number}_{view}.png",
+            "mask_path": None,
+            "category": "made",
+            "sample_id": f"sample {number}",
+            "view": f"C{view + 1}",
+            "anomaly_class": "AK" if number >= normal and view == 0 else "OK",
+            "split": None,
+            "width": 8,
+            "height": 8,
+        }
+        for number in range(normal + anomalous)
+        for view in range(views)
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,146 @@
+"""The `llbnad` command as people type it: real processes on real images."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from tests.conftest import REPOSITORY, save_image
+
+METRICS = {"image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"}
+COUNTS = {"n_train", "n_selected", "contamination_before", "contamination_after"}
+
+
+def llbnad(*arguments):
+    command = [sys.executable, "-m", "llbnad.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cells):
+    out = tmp_path_factory.mktemp("run")
+    cache = tmp_path_factory.mktemp("cache")
+    arguments = ["run", "--source", "image_folder", "--root", cells, "--category", "cells", "--noise-ratio", 0.2,
+                 "--max-noise-ratio", 0.3, "--subsets", 2, "--suspects", 6, "--cache", cache]  # fmt: skip
+    for name in ("a", "b"):
+        done = llbnad(*arguments, "--out", out / name)
+        assert done.returncode == 0, done.stderr
+    return out, done
+
+
+def test_run_writes_what_it_promises(trained):
+    out, done = trained
+    metrics = json.loads((out / "a" / "metrics.json").read_text())
+    assert set(metrics) == METRICS | COUNTS
+    assert metrics["pixel_auroc"] is None  # no masks: skipped, not zero
+    assert 0.5 < metrics["image_auroc"] <= 1
+    comparison = pd.read_csv(out / "a" / "comparison.csv")
+    assert comparison["method"].tolist() == ["llbnad", "none", "oracle", "random"]
+    assert {"seed", *METRICS, *COUNTS} <= set(comparison.columns)
+    scores = pd.read_parquet(out / "a" / "scores.parquet")
+    assert {"image_id", "sub_model_0", "sub_model_1", "subset", "score"} == set(scores.columns)
+    assert len(scores) == metrics["n_train"]
+    assert len(pd.read_parquet(out / "a" / "purified.parquet")) == metrics["n_selected"]
+    assert "oracle" in done.stdout and "written to" in done.stdout
+
+
+def test_second_fresh_run_has_the_same_bytes(trained):
+    out, _ = trained
+    files = sorted(path.relative_to(out / "a") for path in (out / "a").rglob("*") if path.is_file())
+    assert len(files) >= 10
+    for file in files:
+        assert (out / "a" / file).read_bytes() == (out / "b" / file).read_bytes(), file
+
+
+def test_predict_scores_what_it_can_read_and_says_what_it_cannot(trained, cells, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in sorted((cells / "bad").iterdir())[:2]:
+        (images / path.name).write_bytes(path.read_bytes())
+    (images / "broken.png").write_bytes(b"nothing")
+    done = llbnad("predict", trained[0] / "a" / "model.safetensors", images, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert len(table) == 3
+    broken = table[table["path"].str.endswith("broken.png")].iloc[0]
+    assert pd.isna(broken["score"]) and "not an image" in broken["error"]
+    good = table[table["error"].isna()]
+    assert good["score"].gt(0).all()
+    assert all((tmp_path / "out" / name).is_file() for name in good["heatmap"])
+
+
+def test_prediction_equals_the_score_in_the_pipeline(trained, cells, tmp_path):
+    known = pd.read_parquet(trained[0] / "a" / "predictions.parquet").query("method == 'llbnad'").head(5)
+    paths = [cells / path for path in known["path"]]
+    done = llbnad("predict", trained[0] / "a" / "model.safetensors", *paths, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    scores = pd.read_csv(tmp_path / "predictions.csv").set_index("path")["score"]
+    # fp16 features either way; the CSV keeps 6 decimals
+    assert [scores[str(path)] for path in paths] == pytest.approx(known["score"].tolist(), abs=1e-5)
+
+
+def test_unsorted_folder_gives_scores_only(cells, tmp_path):
+    for number, path in enumerate(sorted(cells.rglob("*.png"))[:30]):
+        target = tmp_path / "line" / f"{number}.png"
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    out = tmp_path / "out"
+    done = llbnad("run", "--source", "image_folder", "--root", tmp_path / "line", "--protocol", "as_is", "--subsets", 2,
+                  "--detector", "padim", "--suspects", 4, "--out", out)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["image_auroc"] is None and metrics["n_train"] == 30
+    assert (out / "plots" / "evaluation" / "scores.png").is_file()
+    assert len(pd.read_parquet(out / "rejected.parquet")) == 30 - metrics["n_selected"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--source", "image_folder", "--out", "x"], "--root is missing"),
+        (["run", "--source", "real_iad", "--root", "/nowhere", "--out", "x"], "is not a folder"),
+        (["run", "--noise-ratio", "0.5", "--out", "x"], "ratio 0.5 is above max_ratio 0.4"),
+        (["run", "--keep", "20", "--out", "x"], "did you mean 0.2?"),
+        (["run", "--aggregation", "median", "--out", "x"], "aggregation"),
+        (["run", "--device", "tpu9000", "--out", "x"], "device"),
+        (["predict", "gone.safetensors", "README.md", "--out", "x"], "no model at gone.safetensors"),
+        (["predict", "gone.safetensors", "nowhere/", "--out", "x"], "does not exist"),
+        (["run", "--source", "ftp", "--out", "x"], "ftp"),
+    ],
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(arguments, message):
+    done = llbnad(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_names_every_option():
+    text = llbnad("run", "--help").stdout
+    assert all(option in text for option in ("--source", "--root", "--noise-ratio", "--detector", "--out", "--keep"))
+
+
+def test_the_library_needs_none_of_the_tools_around_it():
+    code = (
+        "import pkgutil, importlib, sys, llbnad\n"
+        "for module in pkgutil.walk_packages(llbnad.__path__, 'llbnad.'): importlib.import_module(module.name)\n"
+        "print([name for name in ('dagster', 'dvc', 'mlflow', 'great_expectations', 'orchestration')"
+        " if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_masks_give_pixel_metrics(tmp_path):
+    for number in range(12):
+        save_image(tmp_path / "set" / "good" / f"{number}.png", number)
+    for number in range(4):
+        save_image(tmp_path / "set" / "bad" / f"{number}.png", 100 + number)
+        save_image(tmp_path / "set" / "bad" / f"{number}_mask.png", 200 + number)
+    done = llbnad("run", "--source", "image_folder", "--root", tmp_path / "set", "--max-noise-ratio", 0.2,
+                  "--noise-ratio", 0.1, "--subsets", 2, "--out", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    # every pixel of these masks is set, so there is no normal pixel in defective images; normal images supply them
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["aupro"] is not None

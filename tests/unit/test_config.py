@@ -1,0 +1,86 @@
+"""params.yaml is checked whole before anything runs; every message names the key."""
+
+import copy
+
+import pytest
+import yaml
+
+from llbnad.config import load_params
+from llbnad.errors import ConfigError
+from tests.conftest import REPOSITORY
+
+CONTENT = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+
+
+def load(tmp_path, *changes):
+    """params.yaml of the repository with (dotted key, value) changes; `...` removes the key."""
+    content = copy.deepcopy(CONTENT)
+    for key, value in changes:
+        *parents, last = key.split("|")
+        node = content
+        for parent in parents:
+            node = node[parent]
+        if value is ...:
+            del node[last]
+        else:
+            node[last] = value
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return load_params(path)
+
+
+def test_the_repository_s_own_file_is_right_and_frozen(tmp_path):
+    params = load(tmp_path)
+    assert {"elpv_mono_a00", "elpv_mono_a20"} <= set(params.scenarios)
+    with pytest.raises(ValueError, match="frozen"):
+        params.subsets = (0,)
+
+
+A20 = "scenarios|elpv_mono_a20|"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (A20 + "colour", 1, "params.yaml: scenarios.elpv_mono_a20.colour is an unknown key"),
+        (A20 + "dataset", "moon", "scenarios.elpv_mono_a20.dataset is 'moon'; known:"),
+        (A20 + "noise|ratio", 1.2, "scenarios.elpv_mono_a20.noise.ratio: Input should be less than 1 (got 1.2)"),
+        (A20 + "noise|ratio", 0.5, "ratio 0.5 is above max_ratio 0.4: raise max_ratio"),
+        (A20 + "selection", {"policy": "fraction", "keep": 20}, "keep must be in (0, 1], got 20: did you mean 0.2?"),
+        (A20 + "selection", {"policy": "magic"}, "selection"),
+        (A20 + "detector|memory_size", 0, "detector.memory_size"),
+        (A20 + "aggregation", "median", "aggregation"),
+        (A20 + "encoder|layers", [3, 2], "layers must be ascending"),
+        (A20 + "seed", ..., "scenarios.elpv_mono_a20.seed is missing (usual value: 0)"),
+        (A20 + "detector|neighbours", ..., "detector.neighbours is missing (usual value: 1)"),
+        ("subsets", [0, 2], "subsets must count 0, 1, … T-1, got [0, 2]"),
+        ("subsets", [0], "aggregation oof_mean needs at least 2 subsets, got 1"),
+        ("datasets|elpv_mono|source", "ftp", "datasets.elpv_mono"),
+        ("runtime|threads", -1, "runtime.threads"),
+        ("scenarios|bad-name", {}, "scenarios.bad-name"),
+        ("runtime", ..., "runtime is missing"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, key, value, message):
+    with pytest.raises(ConfigError) as caught:
+        load(tmp_path, (key, value))
+    assert message in str(caught.value)
+
+
+def test_names_that_dvc_could_not_tell_apart_are_refused(tmp_path):
+    scenario = CONTENT["scenarios"]["elpv_mono_a00"]
+    with pytest.raises(ConfigError, match="DVC joins names with '-'"):
+        load(tmp_path, ("scenarios|a-0", scenario))
+
+
+def test_unknown_scenario_lists_the_known(tmp_path):
+    with pytest.raises(ConfigError, match="unknown scenario 'x'; "):
+        load(tmp_path).scenario("x")
+
+
+def test_no_file_and_no_yaml(tmp_path):
+    with pytest.raises(ConfigError, match="run from the repository's root"):
+        load_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("a: [")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        load_params(tmp_path / "params.yaml")

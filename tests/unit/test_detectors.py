@@ -1,0 +1,139 @@
+"""Detectors on analytic features: a planted defect is found where it lies; a saved model is the same model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from llbnad.config import EncoderConfig, PadimConfig, PatchcoreConfig
+from llbnad.detectors import embed, image_scores
+from llbnad.detectors.patchcore import nearest_distances
+from llbnad.errors import DataError
+from llbnad.features import Batch
+from llbnad.model import Model, derived_seed, train
+
+CONFIGS = [
+    PatchcoreConfig(memory_size=400),
+    PatchcoreConfig(memory="density", memory_size=400),
+    PatchcoreConfig(memory_size=400, neighbours=3),
+    PadimConfig(dimensions=6),
+]
+SIDE = 8
+
+
+class MadeFeatures:
+    """Features made from the image id's number: a common direction plus noise; ids from 1000 on carry a defect."""
+
+    def __init__(self, batch_size=4):
+        self.batch_size = batch_size
+
+    def one(self, image_id):
+        rng = np.random.default_rng(int(image_id))
+        fine = rng.normal(0, 0.1, (6, SIDE, SIDE)) + np.arange(1, 7)[:, None, None]
+        coarse = rng.normal(0, 0.1, (4, SIDE // 2, SIDE // 2)) + 1
+        if int(image_id) >= 1000:
+            fine[:, 2:5, 5:8] *= rng.normal(0, 3, 6)[:, None, None]  # every defect is another one
+        return torch.tensor(fine, dtype=torch.float32), torch.tensor(coarse, dtype=torch.float32)
+
+    def batches(self, image_ids, description):
+        for start in range(0, len(image_ids), self.batch_size):
+            chunk = tuple(image_ids[start : start + self.batch_size])
+            yield Batch(chunk, tuple(torch.stack(layer) for layer in zip(*map(self.one, chunk), strict=True)))
+
+
+NORMAL = [f"{number:04d}" for number in range(40)]
+DEFECT = [f"{number:04d}" for number in range(1000, 1010)]
+
+
+def fitted(config, ids=NORMAL, seed=0, **features):
+    return train(EncoderConfig(), config, MadeFeatures(**features), ids, seed)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_planted_defect_is_found_where_it_lies(config):
+    model = fitted(config)
+    scores = model.score(MadeFeatures(), NORMAL[30:] + DEFECT)
+    assert scores.of(DEFECT).min() > scores.of(NORMAL[30:]).max()
+    maps = torch.cat([model.detector.patch_maps(batch) for batch in MadeFeatures().batches(DEFECT, "")])
+    assert maps.shape == (10, SIDE, SIDE)
+    rows, columns = np.unravel_index(maps.flatten(1).argmax(1).numpy(), (SIDE, SIDE))
+    assert ((rows >= 1) & (rows <= 5) & (columns >= 4)).all()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_order_and_batch_size_of_training_images_do_not_matter(config):
+    first, second = fitted(config), fitted(config, NORMAL[::-1], batch_size=7)
+    for name, tensor in first.detector.tensors().items():
+        assert torch.allclose(tensor, second.detector.tensors()[name], atol=1e-4), name
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_saved_model_scores_the_same_and_equal_models_have_equal_bytes(tmp_path, config):
+    model = fitted(config)
+    model.save(tmp_path / "a.safetensors")
+    fitted(config).save(tmp_path / "b.safetensors")
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    loaded = Model.load(tmp_path / "a.safetensors")
+    ids = NORMAL[:3] + DEFECT[:3]
+    assert np.array_equal(loaded.score(MadeFeatures(), ids).values, model.score(MadeFeatures(), ids).values)
+
+
+def test_another_seed_is_another_memory():
+    first, second = (fitted(CONFIGS[0], seed=seed).detector.tensors()["memory"] for seed in (0, 1))
+    assert not torch.equal(first, second)
+    assert derived_seed(0, "sub_model 0") != derived_seed(0, "sub_model 1")
+
+
+def test_density_memory_leaves_rare_patches_out():
+    contaminated = NORMAL + DEFECT
+    plain, dense = (fitted(config, contaminated).score(MadeFeatures(), DEFECT).values for config in CONFIGS[:2])
+    assert np.median(dense) > 2 * np.median(plain)
+
+
+def test_nearest_distances_are_exact():
+    rng = torch.Generator().manual_seed(0)
+    queries, memory = torch.randn(50, 7, generator=rng), torch.randn(90, 7, generator=rng)
+    expected = torch.cdist(queries, memory).sort(dim=1).values
+    assert torch.allclose(nearest_distances(queries, memory, 1), expected[:, :1], atol=1e-3)
+    assert torch.allclose(nearest_distances(queries, memory, 5), expected[:, :5], atol=1e-3)
+    assert nearest_distances(queries, memory[:2], 5).shape == (50, 2)
+
+
+def test_embedding_has_unit_length_and_layers_weigh_alike():
+    maps = next(iter(MadeFeatures().batches(NORMAL[:2], ""))).maps
+    patches = embed((maps[0] * 1000, maps[1]))
+    assert patches.shape == (2, SIDE, SIDE, 10)
+    assert torch.allclose(patches.norm(dim=-1), torch.ones(2, SIDE, SIDE))
+    assert torch.allclose(patches, embed(maps), atol=1e-5)
+
+
+def test_image_score_is_the_mean_of_the_top_percent():
+    maps = torch.arange(400.0).reshape(1, 20, 20)
+    assert image_scores(maps).item() == pytest.approx((399 + 398 + 397 + 396) / 4)
+    assert image_scores(maps[:, :2, :2]).item() == 21  # at least one patch
+
+
+def test_nothing_to_train_on():
+    with pytest.raises(DataError, match="at least 1"):
+        fitted(CONFIGS[0], [])
+    with pytest.raises(DataError, match="at least 2"):
+        fitted(CONFIGS[3], NORMAL[:1])
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no model at"):
+        Model.load(tmp_path / "gone.safetensors")
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(DataError, match="is not a model file"):
+        Model.load(tmp_path / "text.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(DataError, match="but not"):
+        Model.load(tmp_path / "other.safetensors")
+    model = fitted(CONFIGS[0])
+    content = {"format": "llbnad model 1", "encoder": model.encoder.model_dump(mode="json"),
+               "encoder_fingerprint": "0" * 64, "detector": model.config.model_dump(mode="json")}  # fmt: skip
+    save_file(model.detector.tensors(), tmp_path / "old.safetensors", metadata={"llbnad": json.dumps(content)})
+    with pytest.raises(DataError, match="trained on other weights"):
+        Model.load(tmp_path / "old.safetensors")

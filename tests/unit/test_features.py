@@ -1,0 +1,128 @@
+"""The feature cache: what it gives is what the encoder gives, whatever was cached, by whom, and beside which image."""
+
+import concurrent.futures
+import multiprocessing
+
+import numpy as np
+import pytest
+import torch
+
+from llbnad.config import EncoderConfig
+from llbnad.encoders import create_encoder, recipe
+from llbnad.encoders.base import load_square
+from llbnad.errors import ConfigError, DataError, IdentityError
+from llbnad.features import FeatureStore
+
+CONFIG = EncoderConfig(input_size=64)
+
+
+def store(cache, few_cells, **settings):
+    manifest, root = few_cells
+    return FeatureStore(cache, CONFIG, manifest, root, **settings)
+
+
+def collect(features, ids):
+    batches = list(features.batches(ids, "test"))
+    return [torch.cat(layer) for layer in zip(*(batch.maps for batch in batches), strict=True)]
+
+
+def tree(folder):
+    return {path.name: path.read_bytes() for path in folder.rglob("*.safetensors")}
+
+
+def test_cached_equals_uncached(tmp_path, few_cells):
+    manifest, root = few_cells
+    ids = manifest["image_id"].tolist()
+    cached = store(tmp_path, few_cells)
+    first, second = collect(cached, ids), collect(store(tmp_path, few_cells), ids)
+    images = np.stack([load_square(root / path, 64) for path in manifest["path"]])
+    direct = create_encoder(CONFIG, "cpu").encode(images)
+    for cold, warm, layer in zip(first, second, direct, strict=True):
+        assert torch.equal(cold, warm)
+        assert np.array_equal(cold.numpy(), layer.astype(np.float32))
+
+
+def test_values_do_not_depend_on_batch_mates(few_cells):
+    manifest, root = few_cells
+    images = np.stack([load_square(root / path, 64) for path in manifest["path"]])
+    encoder = create_encoder(CONFIG, "cpu")
+    together = encoder.encode(images)
+    alone = encoder.encode(images[7:8])
+    reversed_order = encoder.encode(images[::-1])
+    for layer, one, backwards in zip(together, alone, reversed_order, strict=True):
+        assert np.array_equal(layer[7], one[0])
+        assert np.array_equal(layer, backwards[::-1])
+
+
+def test_every_image_is_encoded_once(tmp_path, few_cells):
+    ids = few_cells[0]["image_id"].tolist()
+    assert store(tmp_path, few_cells).ensure(ids[:5]) == 5
+    assert store(tmp_path, few_cells).ensure(ids) == 15
+    assert store(tmp_path, few_cells).ensure(ids) == 0
+
+
+def test_cache_bytes_do_not_depend_on_order_or_batch_size(tmp_path, few_cells):
+    ids = few_cells[0]["image_id"].tolist()
+    store(tmp_path / "a", few_cells).ensure(ids)
+    other = store(tmp_path / "b", few_cells, batch_size=3)
+    other.ensure(ids[10:])
+    other.ensure(ids[::-1])
+    assert tree(tmp_path / "a") == tree(tmp_path / "b")
+
+
+def fill(arguments):
+    cache, few_cells = arguments
+    return store(cache, few_cells).ensure(few_cells[0]["image_id"].tolist())
+
+
+def test_two_processes_may_fill_it_at_once(tmp_path, few_cells):
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+        list(pool.map(fill, [(tmp_path / "both", few_cells)] * 2))
+    fill((tmp_path / "one", few_cells))
+    assert tree(tmp_path / "both") == tree(tmp_path / "one")
+    assert not [path for path in (tmp_path / "both").rglob("*") if path.suffix == ".tmp"]
+
+
+def test_damaged_entry_is_rebuilt(tmp_path, few_cells):
+    ids = few_cells[0]["image_id"].tolist()
+    whole = collect(store(tmp_path, few_cells), ids)
+    victim = next(tmp_path.rglob(f"{ids[3]}.safetensors"))
+    victim.write_bytes(victim.read_bytes()[:100])
+    again = collect(store(tmp_path, few_cells), ids)
+    assert all(torch.equal(one, two) for one, two in zip(whole, again, strict=True))
+
+
+def test_changed_image_is_not_taken_for_the_old_one(tmp_path, cells):
+    from llbnad.config import ImageFolderDataset
+    from llbnad.sources import read_source
+
+    copy = tmp_path / "images"
+    copy.mkdir()
+    first, second = sorted((cells / "good").iterdir())[:2]
+    (copy / "a.png").write_bytes(first.read_bytes())
+    scan, root = read_source(ImageFolderDataset(root=str(copy), category="c"), copy)
+    (copy / "a.png").write_bytes(second.read_bytes())
+    with pytest.raises(IdentityError, match="bytes changed"):
+        FeatureStore(tmp_path / "cache", CONFIG, scan.manifest, root).ensure(scan.manifest["image_id"].tolist())
+    (copy / "a.png").unlink()
+    with pytest.raises(DataError, match="is gone"):
+        FeatureStore(tmp_path / "cache", CONFIG, scan.manifest, root).ensure(scan.manifest["image_id"].tolist())
+    assert not tree(tmp_path)
+
+
+def test_unknown_image_is_an_error(tmp_path, few_cells):
+    with pytest.raises(IdentityError, match="not in the manifest"):
+        store(tmp_path, few_cells).ensure(["f" * 64])
+
+
+def test_fingerprint_changes_with_all_that_changes_values():
+    settings = [{}, {"input_size": 96}, {"layers": (3,)}]
+    assert len({recipe(EncoderConfig(**change)).fingerprint for change in settings}) == 3
+
+
+def test_wrong_encoder_settings():
+    with pytest.raises(ConfigError, match="unknown encoder 'resnet'; there are"):
+        recipe(EncoderConfig(name="resnet"))
+    with pytest.raises(ConfigError, match="stages 0 … 4"):
+        recipe(EncoderConfig(layers=(5,)))

@@ -1,0 +1,42 @@
+"""Pictures: equal content gives equal bytes; heat shows where the map is high."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llbnad.figures import Tile, contact_sheet, curves, heat_range, overlay, score_histogram
+
+
+def draw(kind, path):
+    rng = np.random.default_rng(0)
+    scores = rng.random(60)
+    if kind == "histogram":
+        score_histogram(scores, scores > 0.8, 0.7, path, "title")
+    elif kind == "curves":
+        curves({"llbnad": (scores[:40], scores[40:] + 0.2), "none": (scores[:40], scores[40:])}, path)
+    else:
+        image = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        mask = np.zeros((32, 32), bool)
+        mask[4:9, 4:9] = True
+        tiles = [Tile(image, rng.random((4, 4), dtype=np.float32), f"tile {k}", "#000000", mask) for k in range(7)]
+        contact_sheet(tiles[: 0 if kind == "empty sheet" else 7], path, "sheet")
+
+
+@pytest.mark.parametrize("kind", ["histogram", "curves", "sheet", "empty sheet"])
+def test_equal_content_gives_equal_bytes(tmp_path, kind):
+    draw(kind, tmp_path / "a.png")
+    draw(kind, tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.width > 100
+        assert "Software" not in picture.info
+
+
+def test_overlay_colours_the_hot_corner_alone():
+    image = np.full((64, 64, 3), 100, np.uint8)
+    heat = np.zeros((8, 8), np.float32)
+    heat[0, 0] = 1
+    shown = overlay(image, heat, (0, 1))
+    assert np.array_equal(shown[40:, 40:], image[40:, 40:])
+    assert shown[2, 2, 0] > 150
+    assert heat_range([]) == (0, 1)

@@ -1,0 +1,71 @@
+"""Every pixel format becomes 8-bit RGB; every kind of broken file becomes one clear error."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llbnad.errors import DataError
+from llbnad.images import load_mask, load_rgb
+from tests.conftest import save_image
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_scaled_by_a_fixed_rule(tmp_path, suffix):
+    values = np.array([[0, 257, 65535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / f"deep.{suffix}")
+    assert np.asarray(load_rgb(tmp_path / f"deep.{suffix}"))[0].tolist() == [[0] * 3, [1] * 3, [255] * 3]
+
+
+def test_dark_16_bit_image_is_not_stretched(tmp_path):
+    Image.fromarray(np.full((2, 2), 2570, dtype=np.uint16)).save(tmp_path / "dark.png")
+    assert set(np.asarray(load_rgb(tmp_path / "dark.png")).ravel()) == {10}
+
+
+def test_float_image_of_unit_range(tmp_path):
+    Image.fromarray(np.array([[0.0, 1.0]], dtype=np.float32)).save(tmp_path / "f.tif")
+    assert np.asarray(load_rgb(tmp_path / "f.tif"))[0, :, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_every_mode_becomes_rgb_of_the_same_size(tmp_path, mode):
+    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    Image.new("RGB", (7, 5), (255, 255, 255)).convert(mode).save(path)
+    image = load_rgb(path)
+    assert (image.mode, image.size) == ("RGB", (7, 5))
+    assert np.asarray(image).min() >= 250
+
+
+def test_transparent_pixels_are_black(tmp_path):
+    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert np.asarray(load_rgb(tmp_path / "clear.png")).max() == 0
+
+
+def broken(folder, kind):
+    path = folder / f"{kind}.png"
+    whole = save_image(folder / "whole.png", size=(64, 64)).read_bytes()
+    path.write_bytes({"empty": b"", "text": b"not an image", "truncated": whole[: len(whole) // 2]}[kind])
+    return path
+
+
+@pytest.mark.parametrize(("kind", "reason"), [("empty", "0 bytes"), ("text", "not an image"), ("truncated", "damaged")])
+def test_broken_file_is_an_error_that_names_it(tmp_path, kind, reason):
+    path = broken(tmp_path, kind)
+    with pytest.raises(DataError, match=reason) as caught:
+        load_rgb(path)
+    assert str(path) in str(caught.value)
+
+
+def test_mask_keeps_half_covered_pixels_and_loses_no_thin_defect(tmp_path):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[:4, :6] = 255
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    assert load_mask(tmp_path / "m.png", (2, 2)).tolist() == [[True, True], [False, False]]
+    thin = np.zeros((100, 100), np.uint8)
+    thin[50, 50] = 1
+    Image.fromarray(thin).save(tmp_path / "thin.png")
+    assert load_mask(tmp_path / "thin.png", (10, 10)).sum() == 1
+
+
+def test_missing_mask_says_what_to_do(tmp_path):
+    with pytest.raises(DataError, match="run stage raw again"):
+        load_mask(tmp_path / "gone.png", (4, 4))

@@ -1,0 +1,122 @@
+"""Exact metrics against scikit-learn and against the usual threshold loop."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+from llbnad.metrics import PixelScores, false_positive_rates, pr_curve, ranking, roc_curve
+
+
+@pytest.fixture(params=[False, True], ids=["distinct", "ties"])
+def scores(request):
+    rng = np.random.default_rng(3)
+    normal, anomalous = rng.normal(0, 1, 300), rng.normal(1, 1, 80)
+    return (normal.round(1), anomalous.round(1)) if request.param else (normal, anomalous)
+
+
+def test_image_metrics_equal_scikit_learn(scores):
+    normal, anomalous = scores
+    labels = np.r_[np.zeros(len(normal)), np.ones(len(anomalous))]
+    values = np.r_[normal, anomalous]
+    found = ranking(normal, anomalous)
+    precision, recall, _ = precision_recall_curve(labels, values)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    assert found.auroc == pytest.approx(roc_auc_score(labels, values), abs=1e-12)
+    assert found.ap == pytest.approx(average_precision_score(labels, values), abs=1e-12)
+    assert found.f1_max == pytest.approx(f1.max(), abs=1e-12)
+
+
+def test_curves_enclose_their_areas(scores):
+    normal, anomalous = scores
+    found = ranking(normal, anomalous)
+    false, true = roc_curve(normal, anomalous)
+    assert np.trapezoid(true, false) == pytest.approx(found.auroc, abs=1e-12)
+    recall, precision = pr_curve(normal, anomalous)
+    assert np.sum(np.diff(recall, prepend=0) * precision) == pytest.approx(found.ap, abs=1e-12)
+
+
+def test_no_metric_without_both_kinds():
+    assert ranking(np.zeros(3), np.zeros(0)) is None
+    assert ranking(np.zeros(0), np.zeros(3)) is None
+
+
+def test_ties_count_half():
+    assert false_positive_rates(np.array([0.0, 1, 1, 2]), np.array([1.0]))[0] == pytest.approx(0.5)
+
+
+@pytest.fixture
+def pixels():
+    """Smooth maps with two defect regions each; the second image has none."""
+    rng = np.random.default_rng(0)
+    maps, masks = [], []
+    for index in range(4):
+        mask = np.zeros((60, 60), bool)
+        if index != 1:
+            mask[5:15, 5:20] = True
+            mask[30:33, 40 : 42 + index] = True
+        noise = ndimage.gaussian_filter(rng.normal(size=mask.shape), 2)
+        maps.append((noise + 0.25 * ndimage.gaussian_filter(mask.astype(float), 2)).astype(np.float32))
+        masks.append(mask)
+    return maps, masks
+
+
+def test_pixel_metrics_equal_scikit_learn_and_the_threshold_loop(pixels):
+    maps, masks = pixels
+    collected = PixelScores()
+    for one, mask in zip(maps, masks, strict=True):
+        collected.add(one, mask)
+    found = collected.result()
+    values, labels = np.concatenate([m.ravel() for m in maps]), np.concatenate([m.ravel() for m in masks])
+    assert found.auroc == pytest.approx(roc_auc_score(labels, values), abs=1e-5)
+    assert found.ap == pytest.approx(average_precision_score(labels, values), abs=1e-5)
+    assert found.aupro == pytest.approx(threshold_aupro(maps, masks, 2000), abs=2e-3)
+    assert found.aupro == pytest.approx(threshold_aupro(maps, masks, 200), abs=1e-2)
+
+
+def threshold_aupro(maps, masks, count):
+    """The usual definition: overlap of each region at falling thresholds, integrated up to FPR 0.3."""
+    normal = np.concatenate([one[~mask] for one, mask in zip(maps, masks, strict=True)])
+    regions = []
+    for one, mask in zip(maps, masks, strict=True):
+        labels, number = ndimage.label(mask, structure=np.ones((3, 3)))
+        regions += [one[labels == k + 1] for k in range(number)]
+    low, high = min(m.min() for m in maps), max(m.max() for m in maps)
+    thresholds = np.linspace(high, low, count)
+    false = np.array([(normal > t).mean() for t in thresholds])
+    overlap = np.array([np.mean([(region > t).mean() for region in regions]) for t in thresholds])
+    inside = false <= 0.3
+    end = np.interp(0.3, false, overlap)
+    return np.trapezoid(np.r_[overlap[inside], end], np.r_[false[inside], 0.3]) / 0.3
+
+
+def test_one_hot_pixel_does_not_move_aupro(pixels):
+    maps, masks = pixels
+    results = []
+    for peak in (None, 1e6):
+        collected = PixelScores()
+        for one, mask in zip(maps, masks, strict=True):
+            changed = one.copy()
+            if peak:
+                changed[0, 0] = peak
+            collected.add(changed, mask)
+        results.append(collected.result().aupro)
+    assert results[1] == pytest.approx(results[0], abs=0.01)
+
+
+def test_regions_count_alike_and_diagonal_neighbours_are_one():
+    mask = np.zeros((20, 20), bool)
+    mask[0:10, 0:10] = True  # found
+    mask[15, 15] = mask[16, 16] = True  # one region of two pixels, missed
+    collected = PixelScores()
+    collected.add(np.where(mask & (np.arange(20)[:, None] < 12), 1.0, 0.0), mask)
+    # the missed region ties with all normal pixels: FPR 0.5, beyond 0.3
+    assert collected.result().aupro == pytest.approx(0.5)
+
+
+def test_no_masks_no_pixel_metrics():
+    collected = PixelScores()
+    collected.add(np.zeros((4, 4)), np.zeros((4, 4), bool))
+    assert collected.result() is None
+    with pytest.raises(ValueError, match="differ in shape"):
+        collected.add(np.zeros((4, 4)), np.zeros((4, 5), bool))
