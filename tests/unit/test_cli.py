@@ -105,7 +105,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         (["run", "--keep", "20", "--out", "x"], "did you mean 0.2?"),
         (["run", "--aggregation", "median", "--out", "x"], "aggregation"),
         (["run", "--device", "tpu9000", "--out", "x"], "device"),
-        (["predict", "gone.safetensors", "README.md", "--out", "x"], "no model at gone.safetensors"),
+        (["predict", "gone.safetensors", "params.yaml", "--out", "x"], "no model at gone.safetensors"),
         (["predict", "gone.safetensors", "nowhere/", "--out", "x"], "does not exist"),
         (["run", "--source", "ftp", "--out", "x"], "ftp"),
     ],

@@ -1,0 +1,53 @@
+"""The reproducibility audit, for real: everything is computed again, and one forged hash is found."""
+
+import yaml
+
+from orchestration.audit import DIFFERENT, IDENTICAL, compare
+from tests.pipeline.conftest import command, commit
+
+
+def audit(folder, *arguments):
+    return command(folder, ["python", "-m", "orchestration.audit", *arguments], COLUMNS="200")
+
+
+def test_a_forged_hash_is_the_one_difference(by_dagster, tmp_path_factory):
+    import shutil
+
+    folder = tmp_path_factory.mktemp("audited") / "repository"
+    shutil.copytree(by_dagster, folder, symlinks=True)
+    assert audit(folder, "--save-reference").returncode == 0
+    path = folder / "dvc.lock"
+    lock = yaml.safe_load(path.read_text())
+    (forged,) = [out for out in lock["stages"]["detector@noisy20"]["outs"] if out["path"].startswith("data/detector")]
+    forged["md5"] = "0" * 32 + ".dir"
+    path.write_text(yaml.safe_dump(lock, sort_keys=False))
+    commit(folder, "outputs")
+
+    done = audit(folder)
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
+    total = sum(len(stage["outs"]) for stage in lock["stages"].values())
+    assert f"{total - 1} outputs identical, 1 different" in done.stdout
+    assert "00000000000000000000000000000000.dir" in done.stdout
+    # the metrics tell the reader how much it matters: here not at all
+    assert "image_auroc" in done.stdout and "+0.000000" in done.stdout
+
+
+def test_without_a_committed_lock_it_says_so(tmp_path):
+    command(tmp_path, ["git", "init", "--quiet"])
+    done = audit(tmp_path)
+    assert done.returncode == 2
+    assert "dvc.lock" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_compare_finds_changed_missing_and_new_outputs():
+    def lock(**outs):
+        return {"stages": {"s": {"outs": [{"path": path, "md5": md5} for path, md5 in outs.items()]}}}
+
+    findings = {finding.path: finding for finding in compare(lock(a="1", b="2", c="3"), lock(a="1", b="9", d="4"))}
+    assert {path: finding.verdict for path, finding in findings.items()} == {
+        "a": IDENTICAL,
+        "b": DIFFERENT,
+        "c": DIFFERENT,
+        "d": DIFFERENT,
+    }
+    assert findings["c"].computed is None and findings["d"].committed is None

@@ -1,0 +1,146 @@
+"""`dvc repro` and Dagster lead to the same bytes, and neither computes what the other has done."""
+
+import json
+import shutil
+
+import dagster as dg
+import pandas as pd
+import yaml
+
+from orchestration import dvc
+from orchestration.record import record_materialisations
+from tests.pipeline.conftest import command, materialise, repro
+
+
+def hashes(folder, scenario="noisy20"):
+    stages = dvc.read_lock(folder)["stages"]
+    wanted = {name: stage for name, stage in stages.items() if scenario in name or name == "raw@cells"}
+    return {out["path"]: out["md5"] for stage in wanted.values() for out in stage["outs"]}
+
+
+def events(folder, scenario):
+    """The latest materialisation of each asset."""
+    with dg.DagsterInstance.from_ref(dg.DagsterInstance.from_config(str(folder / ".dagster")).get_ref()) as instance:
+        found = {}
+        for key in instance.all_asset_keys():
+            wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[scenario])
+            records = instance.fetch_materializations(wanted, limit=1).records
+            if records:
+                found[key.to_user_string()] = records[0].asset_materialization
+        return found
+
+
+def test_two_fresh_runs_through_either_door_have_the_same_bytes(by_dvc, by_dagster):
+    first, second = hashes(by_dvc), hashes(by_dagster)
+    assert len(first) >= 20
+    assert first == second
+
+
+def test_after_dagster_dvc_has_nothing_to_do(by_dagster):
+    status = command(by_dagster, ["dvc", "status"])
+    assert "up to date" in status.stdout, status.stdout
+    assert "Running stage" not in repro(by_dagster)
+
+
+def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_dagster):
+    found = events(by_dagster, "noisy20")
+    assert set(found) == {"raw", "noisy", "features", "sub_model_0", "sub_model_1", "scores", "purified", "detector",
+                          "evaluation"}  # fmt: skip
+    lock = dvc.read_lock(by_dagster)
+    for asset, event in found.items():
+        stage = event.metadata["dvc stage"].value
+        assert event.tags["dagster/data_version"] == dvc.data_version(lock, stage), asset
+        assert event.metadata["outcome"].value == "ran"
+    one = found["features"]
+    assert one.tags["dagster/data_version"] == next(iter(dvc.outputs(lock, "features@noisy20").values()))
+    assert "data:image/png;base64," in found["purified"].metadata["suspects"].value
+    assert "data:image/png;base64," in found["evaluation"].metadata["curves"].value
+    metrics = json.loads((by_dagster / "data/evaluation/noisy20/metrics.json").read_text())
+    assert found["evaluation"].metadata["image_auroc"].value == metrics["image_auroc"]
+    kept = len(pd.read_parquet(by_dagster / "data/purified/noisy20/kept.parquet"))
+    assert found["purified"].metadata["rows of kept.parquet"].value == kept
+    assert found["evaluation"].metadata["mlflow"].value.startswith("http")
+
+
+def test_after_dvc_dagster_runs_nothing(by_dvc):
+    before = hashes(by_dvc)
+    done = materialise(by_dvc, "*", "noisy20")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = events(by_dvc, "noisy20")
+    assert len(found) == 9
+    assert {event.metadata["outcome"].value for event in found.values()} == {"unchanged"}
+    assert hashes(by_dvc) == before
+
+
+def test_plain_dvc_runs_are_told_to_dagster_once(by_dvc, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(by_dvc / ".dagster"))
+    assert record_materialisations(by_dvc, ["line"]) == 9
+    assert record_materialisations(by_dvc, ["line"]) == 0
+    event = events(by_dvc, "line")["raw"]
+    assert event.metadata["rows of rejected.csv"].value == 3
+
+
+def test_lost_outputs_are_restored_and_dagster_says_so(copy_of):
+    shutil.rmtree(copy_of / "data" / "purified")
+    assert materialise(copy_of, "purified", "noisy20").returncode == 0
+    assert events(copy_of, "noisy20")["purified"].metadata["outcome"].value == "restored from cache"
+    assert (copy_of / "data" / "purified" / "noisy20" / "kept.parquet").is_file()
+
+
+def test_an_edit_reruns_what_it_must_and_nothing_else(copy_of):
+    path = copy_of / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["scenarios"]["noisy20"]["selection"] = {"policy": "fraction", "keep": 0.5}
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    ran = {line.split("'")[1] for line in repro(copy_of).splitlines() if line.startswith("Running stage")}
+    assert ran == {"purified@noisy20", "detector@noisy20", "evaluation@noisy20"}
+    summary = json.loads((copy_of / "data/purified/noisy20/summary.json").read_text())
+    assert summary["kept_share"] == 0.5
+    # and back: DVC remembers
+    params["scenarios"]["noisy20"]["selection"] = {"policy": "mad", "k": 2.5}
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    assert "Running stage" not in repro(copy_of)
+
+
+def test_an_unknown_key_stops_everything_before_anything_runs(copy_of):
+    path = copy_of / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["scenarios"]["noisy20"]["colour"] = "blue"
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    done = materialise(copy_of, "raw", "noisy20")
+    assert done.returncode != 0
+    assert "scenarios.noisy20.colour is an unknown key" in done.stdout + done.stderr
+    run = command(copy_of, ["python", "-m", "orchestration.run"])
+    assert (run.returncode, "Running" in run.stdout) == (2, False)
+    assert "scenarios.noisy20.colour is an unknown key" in run.stderr
+
+
+def test_unlabelled_line_gets_a_detector_suspects_and_no_metrics(by_dvc):
+    metrics = json.loads((by_dvc / "data/evaluation/line/metrics.json").read_text())
+    assert metrics["image_auroc"] is None and metrics["contamination_before"] is None
+    assert metrics["n_train"] == 24
+    rejected = pd.read_csv(by_dvc / "data/raw/line/rejected.csv").set_index("path")["reason"].to_dict()
+    assert rejected == {"again.png": "duplicate", "broken.png": "unreadable", "empty.png": "unreadable"}
+    assert len(list((by_dvc / "data/incoming/line").iterdir())) == 27  # nothing is deleted
+    for picture in ("purified/line/plots/suspects.png", "evaluation/line/plots/scores.png"):
+        assert (by_dvc / "data" / picture).is_file()
+    assert (by_dvc / "data/detector/line/llbnad.safetensors").is_file()
+
+
+def test_images_are_stored_once(by_dvc):
+    """A set below data/ is only read: nothing is copied from it, and the manifest points at it."""
+    assert not list((by_dvc / "data/raw/line/images").iterdir())
+    paths = pd.read_parquet(by_dvc / "data/raw/line/manifest.parquet")["path"]
+    assert all((by_dvc / path).is_file() and path.startswith("data/incoming/line/") for path in paths)
+
+
+def test_outputs_hold_no_absolute_path_and_nothing_of_the_clock(by_dvc):
+    for file in [*by_dvc.glob("data/*/noisy20/**/*.json"), *by_dvc.glob("data/*/noisy20/**/*.csv")]:
+        assert str(by_dvc) not in file.read_text(), file
+
+
+def test_second_run_says_that_there_is_nothing_to_do(by_dvc):
+    done = command(by_dvc, ["python", "-m", "orchestration.run"])
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to do" in done.stdout
+    assert "oracle" in done.stdout and "noisy20" in done.stdout

@@ -1,0 +1,116 @@
+"""The definitions load, and their graph is dvc.yaml's."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from llbnad.config import load_params
+from orchestration import dvc
+from orchestration.definitions import definitions
+from orchestration.partitions import chain
+from orchestration.paths import STAGES
+from tests.conftest import REPOSITORY
+
+
+@pytest.fixture(scope="module")
+def assets():
+    return definitions(REPOSITORY).resolve_asset_graph()
+
+
+def scenarios():
+    return list(load_params(REPOSITORY / "params.yaml").scenarios)
+
+
+def test_graph_of_assets_is_the_graph_of_dvc(assets):
+    graph = dvc.stage_graph(REPOSITORY)
+    assert set(graph) == {stage for name in scenarios() for stage in chain(graph, name).stages.values()}
+    for scenario in scenarios():
+        one = chain(graph, scenario)
+        for asset, stage in one.stages.items():
+            node = assets.get(dg.AssetKey(asset))
+            assert {key.to_user_string() for key in node.parent_keys} == set(one.upstream[asset])
+            assert {one.stages[name] for name in one.upstream[asset]} == graph[stage]
+
+
+def test_assets_have_the_names_partitions_and_descriptions_of_dvc_yaml(assets):
+    names = {key.to_user_string() for key in assets.get_all_asset_keys()}
+    subsets = load_params(REPOSITORY / "params.yaml").subsets
+    assert names == {*STAGES, *(f"sub_model_{k}" for k in subsets)} - {"sub_model"}
+    for name in names:
+        node = assets.get(dg.AssetKey(name))
+        assert node.partitions_def.get_partition_keys() == scenarios()
+        assert node.description and "${" not in node.description
+        assert node.group_name in {"data", "stage_1", "stage_2"}
+        assert "dvc" in node.kinds
+
+
+def test_selection_strings_work():
+    """They do not where DVC's antlr4 4.9 is installed beside Dagster."""
+    selected = dg.AssetSelection.from_string("sub_model_0+").resolve(definitions(REPOSITORY).resolve_asset_graph())
+    assert {key.to_user_string() for key in selected} >= {"sub_model_0", "scores", "evaluation"}
+    assert dg.AssetSelection.from_string("*") is not None
+
+
+def test_the_code_location_loads_no_heavy_library():
+    code = (
+        "import sys, orchestration.definitions\n"
+        "print([name for name in ('torch', 'timm', 'mlflow', 'great_expectations') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_dagster_accepts_the_code_location():
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "dagster"), "definitions", "validate"],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_mlflow_from_the_root_is_the_library():
+    code = "import mlflow; print(mlflow.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert "site-packages" in done.stdout
+    assert not (REPOSITORY / "mlflow" / "__init__.py").exists()
+
+
+# Written by every stage or decided elsewhere: settings (each stage's params), errors, atomic writing, progress, threads;
+# features and encoders have an address of their own (the features stage and its index depend on their code).
+NOT_BYTES = {"config", "errors", "files", "progress", "runtime", "features", "encoders"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_the_code_it_calls(stage):
+    """Every llbnad module that a stage imports is a dependency in dvc.yaml, so that an edit reruns it."""
+    module = REPOSITORY / "orchestration" / "stages" / f"{stage}.py"
+    imported = {
+        node.module.split(".")[1]
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("llbnad.")
+    }
+    declared = {Path(dep).stem for dep in dvc.templates(REPOSITORY)[stage].code}
+    assert stage in declared
+    # manifest, scores and heat are tables that pass through; they are declared where a stage makes or changes one
+    assert imported - declared - NOT_BYTES <= {"manifest", "heat"}
+
+
+def test_declared_code_exists_and_orchestration_holds_no_algorithm():
+    for template in dvc.templates(REPOSITORY).values():
+        for dep in template.code:
+            assert (REPOSITORY / dep).exists(), dep
+    for file in (REPOSITORY / "orchestration").rglob("*.py"):
+        assert not re.search(r"^\s*(import torch|from torch)", file.read_text(), re.MULTILINE), file
+
+
+def test_every_parameter_of_a_scenario_is_followed_by_some_stage():
+    text = (REPOSITORY / "dvc.yaml").read_text()
+    scenario = next(iter(yaml.safe_load((REPOSITORY / "params.yaml").read_text())["scenarios"].values()))
+    for key in scenario:
+        assert re.search(rf"scenarios\.\$\{{(item\.scenario|key)\}}\.{key}", text), key

@@ -1,0 +1,119 @@
+"""Killed, cancelled, blocked: no partial output, no orphan process, and the next run goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from llbnad.model import Model
+from llbnad.scores import Scores
+from orchestration import dvc
+from tests.pipeline.conftest import environment, repro, stage
+
+SUB_MODEL = "data/sub_model/noisy20/0"
+
+
+def processes_in(folder):
+    """Ids of running processes whose working directory is `folder`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").resolve() == folder and (entry / "exe").exists():
+                found.append(int(entry.name))
+        except OSError:
+            continue  # it ended meanwhile, or belongs to another user
+    return found
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_sub_model_leaves_no_partial_output_and_resumes(copy_of, number):
+    folder = copy_of / SUB_MODEL
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    arguments = [sys.executable, "-m", "orchestration.stages.sub_model", "noisy20", "0"]
+    for delay in (1.0, 2.2, 2.8, 3.4):
+        for path in folder.iterdir():
+            path.unlink()
+        process = subprocess.Popen(arguments, cwd=copy_of, env=environment(copy_of), stderr=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL)  # fmt: skip
+        time.sleep(delay)
+        process.send_signal(number)
+        process.wait(30)
+        for path in [path for path in folder.iterdir() if not path.name.startswith(".")]:
+            assert path.read_bytes() == whole[path.name], f"{path} is partial after {delay} s"
+        if number == signal.SIGTERM:
+            assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]
+    repro(copy_of)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".tmp"} == whole
+    assert len(Scores.read(folder / "scores.parquet").image_ids) > 0
+    assert Model.load(folder / "model.safetensors")
+
+
+def test_interrupted_function_ends_the_whole_process_group(copy_of):
+    resolved = copy_of.resolve()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        dvc.running(["repro", "--force", "--single-item", "evaluation@noisy20"], copy_of) as process,
+    ):
+        assert wait_for(lambda: len(processes_in(resolved)) >= 2)
+        raise KeyboardInterrupt
+    assert process.poll() is not None
+    assert wait_for(lambda: not processes_in(resolved), 5)
+
+
+def test_cancelled_dagster_run_ends_its_stage(copy_of):
+    resolved = copy_of.resolve()
+    (copy_of / "data/evaluation/noisy20/metrics.json").unlink()
+    (copy_of / ".dvc/cache").rename(copy_of / ".dvc/elsewhere")  # else it is restored at once
+    process = subprocess.Popen(
+        ["dagster", "asset", "materialize", "--select", "evaluation", "--partition", "noisy20",
+         "-m", "orchestration.definitions"],
+        cwd=copy_of, env=environment(copy_of), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+
+    def stage_is_running():
+        lines = [Path(f"/proc/{number}/cmdline") for number in processes_in(resolved)]
+        return any(b"orchestration.stages.evaluation" in line.read_bytes() for line in lines if line.exists())
+
+    assert wait_for(stage_is_running)
+    os.kill(process.pid, signal.SIGINT)  # what cancelling a run does to its process
+    process.wait(60)
+    assert wait_for(lambda: not processes_in(resolved), 10)
+    assert not (copy_of / "data/evaluation/noisy20/metrics.json").exists()
+
+
+def test_failed_stage_names_its_error_and_keeps_what_was_done(copy_of):
+    for image in (copy_of / "data/incoming/cells/bad").iterdir():
+        image.unlink()
+    with pytest.raises(dvc.DvcError, match="failed") as caught:
+        dvc.repro_stage(copy_of, "raw@cells", lambda line: None)
+        dvc.repro_stage(copy_of, "noisy@noisy20", lambda line: None)
+    assert "there are 0: the largest possible ratio is 0.0" in str(caught.value)
+
+
+def test_unknown_scenario_is_one_clear_line(copy_of):
+    done = stage(copy_of, "noisy", "moon")
+    assert done.returncode == 2
+    assert done.stderr.strip() == "error: unknown scenario 'moon'; params.yaml has ['line', 'noisy20']"
+
+
+def test_lock_is_never_read_half_written(copy_of):
+    """Readers wait for DVC's own lock, so dvc.lock is whole whenever it is read."""
+    whole = set(dvc.read_lock(copy_of)["stages"])
+    with dvc.running(["--wait-for-lock", "repro", "--force", "--single-item", "noisy@noisy20"], copy_of) as process:
+        while process.poll() is None:
+            assert set(dvc.read_lock(copy_of)["stages"]) == whole
+    assert process.returncode == 0
