@@ -46,6 +46,6 @@ def prepare(runtime: Runtime) -> "torch.device":
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError(f"runtime.device is {name!r}, but torch sees no GPU: use auto or cpu")
-        # the kernels used here are deterministic on CPU anyway, and the switch costs 1.5 s (it imports torch's compiler)
+        # on CPU the kernels used here are deterministic anyway, and the switch imports torch's compiler: 1.5 s
         torch.use_deterministic_algorithms(True)
     return device

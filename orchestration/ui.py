@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from orchestration.tracking import ENVIRONMENT, HOME
+from orchestration.mlflow_runs import ENVIRONMENT, HOME
 
 PATIENCE = 15  # seconds to end in
 

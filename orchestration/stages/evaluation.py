@@ -33,10 +33,8 @@ def main(scenario: str) -> None:
     write_json(metrics, out / "metrics.json")
     auroc = metrics["image_auroc"]
     print(f"evaluation {scenario}: " + (f"I-AUROC {auroc:.3f}" if auroc is not None else "no labels, scores only"))
-    for row in result.comparison.to_dict("records"):
-        metrics[f"image_auroc_{row['method']}"] = row["image_auroc"]
     artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
-    tracking.record("evaluation", scenario, settings, metrics=metrics, artifacts=artifacts)
+    tracking.record("evaluation", scenario, settings, artifacts=artifacts)
 
 
 if __name__ == "__main__":

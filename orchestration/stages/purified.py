@@ -42,7 +42,7 @@ def main(scenario: str) -> None:
     write_manifest(kept, out / "kept.parquet")
     print(f"purified {scenario}: {len(kept)} of {len(train)} images kept")
     artifacts = [out / "kept.parquet", out / "rejected.parquet", *plots]
-    tracking.record("purified", scenario, settings, metrics=summary, artifacts=artifacts)
+    tracking.record("purified", scenario, settings, artifacts=artifacts)
 
 
 if __name__ == "__main__":
