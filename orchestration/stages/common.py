@@ -47,8 +47,11 @@ def feature_store(params: Params, scenario: str) -> FeatureStore:
 
 
 def imported(root: Path, dataset: object) -> bool:
-    """Whether a dataset's images are copied into data/raw/<name>/images: those not under data/ already."""
-    return isinstance(dataset, ElpvDataset) or not root.resolve().is_relative_to(DATA.resolve())
+    """Whether a dataset's images are copied into data/raw/<name>/images: those not under data/ already.
+
+    A link below data/ counts as data: what it points to is somebody's decision and must not change the bytes.
+    """
+    return isinstance(dataset, ElpvDataset) or not root.absolute().is_relative_to(DATA.absolute())
 
 
 def _end(number: int, frame: FrameType | None) -> None:
