@@ -17,6 +17,7 @@ from orchestration.paths import PARAMS, stage_dir
 from orchestration.record import record_materialisations
 
 RUNNING = re.compile(r"Running stage '([^']+)'")
+DVC_CHATTER = (">", "Updating", "Generating", "Use `dvc", "Stage '", "To ", "\t")
 METHODS = ("none", "llbnad", "oracle", "random")
 
 
@@ -77,7 +78,7 @@ def _repro(root: Path, console: Console) -> int:
                 rest = f", about {elapsed / ran * (total - seen + 1):.0f} s left" if ran else ""
                 ran += 1
                 console.print(f"[bold]\\[{seen}/{total}] {stage[1]}[/bold]  ({elapsed:.0f} s{rest})")
-            elif text and not text.startswith((">", "Updating", "Generating", "Use `dvc", "Stage '", "To track")):
+            elif text and not text.startswith(DVC_CHATTER):
                 console.print(f"  {text}", markup=False)
         if process.wait() != 0:
             raise dvc.DvcError("`dvc repro` stopped:\n" + "\n".join(lines[-5:]))

@@ -1,0 +1,21 @@
+"""The method on real images with masks, where they lie beside the clone: it must help, and not more than it can."""
+
+import json
+
+import pandas as pd
+
+from tests.unit.test_cli import llbnad
+
+
+def test_llbnad_helps_on_contaminated_magnetic_tiles(magnetic_tile, tmp_path):
+    done = llbnad("run", "--source", "real_iad", "--root", magnetic_tile, "--category", "magnetic_tile",
+                  "--noise-ratio", 0.1, "--detector", "padim", "--suspects", 6, "--out", tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    table = pd.read_csv(tmp_path / "comparison.csv").set_index("method")
+    auroc = table["image_auroc"]
+    assert auroc["oracle"] > auroc["none"] + 0.05
+    assert auroc["oracle"] + 0.01 > auroc["llbnad"] > max(auroc["none"], auroc["random"]) + 0.03
+    assert (table["aupro"].between(0.5, 1)).all() and (table["pixel_auroc"].between(0.5, 1)).all()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["contamination_after"] < 0.6 * metrics["contamination_before"]
+    assert abs(metrics["contamination_before"] - 0.1) < 0.002
