@@ -9,6 +9,7 @@ __all__ = ["DETECTORS", "Detector", "create_detector", "embed", "image_scores"]
 DETECTORS = Registry(
     "detector",
     {
+        "dinomaly": "llbnad.detectors.dinomaly:Dinomaly",
         "padim": "llbnad.detectors.padim:Padim",
         "patchcore": "llbnad.detectors.patchcore:Patchcore",
     },

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from llbnad.config import EncoderConfig
 from llbnad.detectors import embed, image_scores
+from llbnad.detectors.dinomaly import DinomalyConfig
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore import PatchcoreConfig, nearest_distances
 from llbnad.errors import DataError
@@ -20,6 +21,7 @@ CONFIGS = [
     PatchcoreConfig(memory="density", memory_size=400),
     PatchcoreConfig(memory_size=400, neighbours=3),
     PadimConfig(dimensions=6),
+    DinomalyConfig(steps=60, batch_size=8, width=32, depth=4),
 ]
 SIDE = 8
 
@@ -58,8 +60,10 @@ def test_planted_defect_is_found_where_it_lies(config):
     scores = model.score(MadeFeatures(), NORMAL[30:] + DEFECT)
     assert scores.of(DEFECT).min() > scores.of(NORMAL[30:]).max()
     maps = torch.cat([model.detector.patch_maps(batch) for batch in MadeFeatures().batches(DEFECT, "")])
-    assert maps.shape == (10, SIDE, SIDE)
-    rows, columns = np.unravel_index(maps.flatten(1).argmax(1).numpy(), (SIDE, SIDE))
+    side = maps.shape[-1]  # the grid of the finest layer, or of the coarsest
+    assert maps.shape == (10, side, side) and side in (SIDE, SIDE // 2)
+    rows, columns = np.unravel_index(maps.flatten(1).argmax(1).numpy(), (side, side))
+    rows, columns = rows * SIDE // side, columns * SIDE // side
     assert ((rows >= 1) & (rows <= 5) & (columns >= 4)).all()
 
 
