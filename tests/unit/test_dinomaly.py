@@ -12,7 +12,7 @@ from llbnad.detectors.dinomaly import Dinomaly, DinomalyConfig, tokens
 from llbnad.detectors.dinomaly_network import DinomalyNetwork, linear_attention, reconstruction_loss, token_distances
 from llbnad.detectors.dinomaly_recipe import learning_rate, mining
 from llbnad.detectors.stable_adamw import StableAdamW
-from llbnad.errors import DataError
+from llbnad.errors import ConfigError, DataError
 from llbnad.features import Batch, FeatureStore
 from llbnad.model import train
 
@@ -151,12 +151,27 @@ def test_prefix_tokens_inform_the_decoder_but_are_not_scored():
     assert not torch.equal(detector.patch_maps(batch), detector.patch_maps(other))
 
 
-def test_same_seed_gives_the_same_bytes_whatever_the_order_or_reading(tmp_path):
+def test_same_seed_gives_the_same_bytes_whatever_the_order_or_reading():
     state = torch.random.get_rng_state()
     first, second = fitted().tensors(), fitted(ids=NORMAL[::-1], batch_size=13).tensors()
     assert torch.equal(torch.random.get_rng_state(), state)  # the caller's generator is left alone
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["bottleneck.expand.weight"], fitted(seed=1).tensors()["bottleneck.expand.weight"])
+
+
+def test_bytes_do_not_depend_on_the_process_threads():
+    threads = torch.get_num_threads()
+    try:
+        found = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            detector = fitted(SMALL.model_copy(update={"steps": 10}))
+            (batch,) = MadeTokens(6).batches(DEFECT, "")
+            found.append({**detector.tensors(), "maps": detector.patch_maps(batch)})
+            assert torch.get_num_threads() == count
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_map_does_not_depend_on_batch_mates():
@@ -172,6 +187,22 @@ def test_bfloat16_is_another_training_to_a_similar_end():
     one, other = single.patch_maps(batch), half.patch_maps(batch)
     assert not torch.equal(one, other)
     assert np.corrcoef(one.flatten(), other.flatten())[0, 1] > 0.95
+
+
+def test_sizes_follow_the_encoder():
+    def built(channels, **settings):
+        detector = Dinomaly(DinomalyConfig(**settings))
+        detector.channels = channels
+        return detector._build()
+
+    vit, cnn = built((384, 384)), built((48, 120))
+    assert (vit.bottleneck.expand.in_features, len(vit.blocks), vit.blocks[0].heads) == (384, 8, 6)
+    assert (cnn.bottleneck.expand.in_features, len(cnn.blocks), cnn.blocks[0].heads) == (168, 4, 1)
+    assert len(built((48, 120), depth=6).blocks) == 6
+    with pytest.raises(ConfigError, match="every layer needs a decoder block"):
+        built((48, 120), depth=1)
+    with pytest.raises(ValueError, match="at least 1, or auto"):
+        DinomalyConfig(depth=0)
 
 
 def test_untrained_or_without_images():
