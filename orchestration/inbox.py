@@ -1,0 +1,103 @@
+"""The inbox of a production line, data/incoming/<line>/: which files lie there and which of them are complete.
+
+A file is complete when two looks saw the same inode, size and modification time, and nobody touched it for
+`arrival.stable_seconds`. "Touched" is the change time, which writing, renaming and copying all set and no tool can
+forge. Hidden and temporary files and links are left alone.
+"""
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from llbnad.config import NAME_REASON, SCENARIO_NAME
+from orchestration.paths import INCOMING
+
+TEMPORARY = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".swp", "~")
+LOOK_SECONDS = 1.0  # between two looks within one ingest
+
+
+class Mark(NamedTuple):
+    """What changes when a file does."""
+
+    inode: int
+    size: int  # bytes
+    mtime_ns: int
+
+
+class Seen(NamedTuple):
+    """A file at the time of a look."""
+
+    mark: Mark
+    changed: float  # seconds since the epoch
+
+
+def lines(root: Path) -> dict[str, str | None]:
+    """Folders of data/incoming, each with the reason why it cannot be a line, or None."""
+    found: dict[str, str | None] = {}
+    if (root / INCOMING).is_dir():
+        for entry in sorted(os.scandir(root / INCOMING), key=lambda entry: entry.name):
+            if entry.is_dir() and not entry.name.startswith("."):
+                found[entry.name] = why_not(entry.name)
+    return found
+
+
+def why_not(name: str) -> str | None:
+    """Why a folder's name cannot be a line's, or None if it can."""
+    if SCENARIO_NAME.fullmatch(name):
+        return None
+    return f"its name {name!r} must be letters, digits and '_' ({NAME_REASON}): rename the folder"
+
+
+def look(inbox: Path) -> dict[str, Seen]:
+    """Every file that is to be taken in once complete, by its POSIX path relative to `inbox`."""
+    return dict(_walk(inbox, ""))
+
+
+def complete(before: Mapping[str, Seen], now: Mapping[str, Seen], stable_seconds: float) -> dict[str, Mark]:
+    """The files that both looks saw alike and nobody touched for `stable_seconds`."""
+    limit = time.time() - stable_seconds
+    return {
+        path: seen.mark
+        for path, seen in now.items()
+        if seen.changed <= limit and path in before and before[path].mark == seen.mark
+    }
+
+
+def look_twice(inbox: Path, stable_seconds: float) -> tuple[dict[str, Mark], int]:
+    """The complete files, and how many others there are."""
+    before = look(inbox)
+    if not before:
+        return {}, 0
+    time.sleep(min(LOOK_SECONDS, stable_seconds))
+    now = look(inbox)
+    found = complete(before, now, stable_seconds)
+    return found, len(now) - len(found)
+
+
+def mark_of(path: Path) -> Mark | None:
+    """The file's mark, None if it is not there."""
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Mark(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, Seen]]:
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.lower().endswith(TEMPORARY):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        elif entry.is_file(follow_symlinks=False):
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue  # it went while we looked
+            yield prefix + entry.name, Seen(Mark(found.st_ino, found.st_size, found.st_mtime_ns), found.st_ctime)
