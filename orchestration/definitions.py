@@ -1,12 +1,17 @@
-"""What Dagster loads: assets generated from dvc.yaml, and the job that runs one scenario end to end."""
+"""What Dagster loads: assets generated from dvc.yaml, the jobs, the sensor and the schedule of production lines."""
 
+import os
 from pathlib import Path
 
 import dagster as dg
 
 from llbnad.config import load_params
 from orchestration.dvc_assets import dvc_assets
+from orchestration.partitions import sync
 from orchestration.paths import PARAMS
+from orchestration.retraining import INGEST, ingest_asset, known_lines, retrain
+from orchestration.schedules import retraining_schedule
+from orchestration.sensors import arrival_sensor
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -21,10 +26,19 @@ def definitions(root: Path) -> dg.Definitions:
     executor = dg.in_process_executor if params.runtime.executor == "in_process" else dg.multiprocess_executor
     scenario = dg.define_asset_job(
         "scenario",
-        selection=dg.AssetSelection.all(),
+        selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST),
         description="One scenario from raw data to the evaluated detector; what did not change is not computed again.",
     )
-    return dg.Definitions(assets=dvc_assets(root, list(params.scenarios)), jobs=[scenario], executor=executor)
+    if os.environ.get("DAGSTER_HOME"):  # else the sensor does it, in the instance it is given
+        with dg.DagsterInstance.get() as instance:
+            sync(instance, [*params.scenarios, *known_lines(root, params)])
+    return dg.Definitions(
+        assets=[ingest_asset(root), *dvc_assets(root, params, [INGEST])],
+        jobs=[scenario, retrain],
+        sensors=[arrival_sensor(root, params.arrival)],
+        schedules=[retraining_schedule(root, params.arrival)],
+        executor=executor,
+    )
 
 
 defs = definitions(ROOT)

@@ -53,6 +53,7 @@ class Template:
     meta: Mapping[str, Any]
     code: tuple[str, ...]  # its dependencies that are code
     cmd: str
+    over: str  # the section of params.yaml whose entries it is expanded over: datasets or scenarios
 
 
 def templates(root: Path) -> dict[str, Template]:
@@ -62,7 +63,8 @@ def templates(root: Path) -> dict[str, Template]:
     for name, stage in content.items():
         body = stage.get("do", stage)
         code = tuple(dep for dep in body["deps"] if dep.startswith(("llbnad", "orchestration")))
-        found[name] = Template(name, body.get("desc", ""), body.get("meta", {}), code, body["cmd"])
+        over = "datasets" if stage.get("foreach") == "${datasets}" else "scenarios"
+        found[name] = Template(name, body.get("desc", ""), body.get("meta", {}), code, body["cmd"], over)
     return found
 
 
@@ -127,6 +129,12 @@ def data_version(lock: Mapping[str, Any], stage: str) -> str:
     if len(hashes) == 1:
         return next(iter(hashes.values()))
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def tracked_version(root: Path, path: str) -> str | None:
+    """MD5 of data put under DVC with `add`, None if it is not."""
+    file = root / f"{path}.dvc"
+    return str(yaml.safe_load(file.read_text())["outs"][0]["md5"]) if file.exists() else None
 
 
 def repro_stage(root: Path, stage: str, log: Callable[[str], None]) -> Outcome:

@@ -23,15 +23,24 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from llbnad.config import load_params
-from llbnad.errors import DataError, LlbnadError
+from llbnad.errors import ConfigError, DataError, LlbnadError
 from llbnad.files import file_digest, replacing, write_json
 from llbnad.images import load_rgb
 from llbnad.progress import track
 from orchestration import dvc
-from orchestration.arrivals import Arrival, Places, Planned, last_batch, read_plan, read_report, write_plan, write_report
+from orchestration.arrivals import (
+    Arrival,
+    Places,
+    Planned,
+    last_batch,
+    read_plan,
+    read_report,
+    write_plan,
+    write_report,
+)
 from orchestration.inbox import Mark, lines, look_twice, mark_of, why_not
 from orchestration.paths import INCOMING, PARAMS
-from orchestration.register import register
+from orchestration.register import conflict, register
 
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}  # Pillow's names
 LONGEST_NAME = 240  # bytes; file systems allow 255, and ".json" is put behind it
@@ -77,11 +86,14 @@ def ingest(root: Path, line: str, stable_seconds: float, version: Callable[[Path
 
     Raises:
         DataError: the folder's name cannot be a line's.
+        ConfigError: the name belongs to another dataset or scenario, or params.yaml is wrong.
         BusyLineError: another ingest of this line is at work.
         DvcError: the images are taken in, but DVC failed to record them; the next ingest tries again.
     """
     if reason := why_not(line):
         raise DataError(f"{INCOMING / line} is no production line: {reason}")
+    if reason := conflict(load_params(root / PARAMS), line):
+        raise ConfigError(reason)
     places = Places(root, line)
     locks = root / ".dvc" / "tmp"
     locks.mkdir(parents=True, exist_ok=True)
@@ -170,7 +182,7 @@ def _complete(places: Places, version: Callable[[Path, Sequence[str]], None]) ->
         report += settled
         write_report(places.root, places.line, report)
     if any(arrival.fate == "raw" for arrival in report):  # without an image there is nothing to train on
-        register(places.root, places.line, places.relative(places.arrived))
+        register(places.root, places.line)
     paths = [path for path in (places.arrived, places.report) if path.exists()]
     if paths:
         version(places.root, [places.relative(path) for path in paths])

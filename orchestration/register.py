@@ -15,40 +15,43 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.mergevalue import MergeValue
 from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
-from llbnad.config import load_params
+from llbnad.config import Params, load_params
 from llbnad.errors import ConfigError
 from llbnad.files import replacing
-from orchestration.paths import PARAMS
+from orchestration.paths import PARAMS, stage_dir
 
 
-def register(root: Path, line: str, images: str) -> bool:
-    """Add the line to params.yaml; False if it is there.
+def conflict(params: Params, line: str) -> str | None:
+    """Why the name cannot be a line's: something else in params.yaml has it. None if it can."""
+    dataset, scenario = params.datasets.get(line), params.scenarios.get(line)
+    if dataset is not None and Path(dataset.root) != Path(_images(line)):
+        found = f"the dataset with root {dataset.root}"
+    elif scenario is not None and scenario.dataset != line:
+        found = f"the scenario of dataset {scenario.dataset}"
+    else:
+        return None
+    return f"params.yaml gives the name {line} to {found}: rename the folder in data/incoming"
 
-    Args:
-        root: the repository.
-        line: name of the dataset and of the scenario.
-        images: folder of its images, relative to the repository.
+
+def register(root: Path, line: str) -> bool:
+    """Add the line to params.yaml as a dataset and a scenario; False if it is there.
 
     Raises:
-        ConfigError: the name belongs to another dataset, or params.yaml is wrong.
+        ConfigError: the name belongs to something else, or params.yaml is wrong.
     """
     path = root / PARAMS
     with FileLock(root / ".dvc" / "tmp" / "params.lock"):
         params = load_params(path)
-        known = params.datasets.get(line)
-        if known is not None and Path(known.root) != Path(images):
-            raise ConfigError(
-                f"the folder data/incoming/{line} has the name of a dataset with root {known.root} in {path.name}: "
-                f"rename the folder (its images are safe in {images})"
-            )
-        if known is not None and line in params.scenarios:
+        if reason := conflict(params, line):
+            raise ConfigError(reason)
+        if line in params.datasets and line in params.scenarios:
             return False
         yaml = YAML()
         yaml.preserve_quotes = True
         yaml.width = 2**20  # lines are as long as their authors made them
         content = yaml.load(path.read_text())
-        if known is None:
-            dataset = {"source": "image_folder", "root": images, "category": _text(line)}
+        if line not in params.datasets:
+            dataset = {"source": "image_folder", "root": _images(line), "category": _text(line)}
             content["datasets"].insert(0, _text(line), _flow(dataset))
         if line not in params.scenarios:
             content["scenarios"].insert(0, _text(line), _scenario(_text(line), content["defaults"]))
@@ -58,6 +61,10 @@ def register(root: Path, line: str, images: str) -> bool:
             temporary.write_text(stream.getvalue())
             load_params(temporary)
     return True
+
+
+def _images(line: str) -> str:
+    return (stage_dir("raw", line) / "arrived").as_posix()
 
 
 def _scenario(line: str, defaults: CommentedMap) -> CommentedMap:

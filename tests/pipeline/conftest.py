@@ -50,9 +50,7 @@ def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[
     for name, source in images.items():
         shutil.copytree(source, folder / "data" / "own" / name)
     params = {
-        "datasets": {
-            name: {"source": "image_folder", "root": f"data/own/{name}", "category": name} for name in images
-        },
+        "datasets": {name: {"source": "image_folder", "root": f"data/own/{name}", "category": name} for name in images},
         "subsets": [0, 1],
         "defaults": DEFAULTS,
         "scenarios": dict(scenarios),

@@ -28,7 +28,7 @@ def test_a_new_line_adds_its_own_lines_and_nothing_else(repository, line):
     key = line if line == "bottle" else f"'{line}'"  # else YAML takes it for a number, nothing or a truth value
     path = repository / "params.yaml"
     before = path.read_text()
-    assert register(repository, line, f"data/raw/{line}/arrived")
+    assert register(repository, line)
     root = f"{{source: image_folder, root: data/raw/{line}/arrived, category: {key}}}"
     assert added(before, path.read_text()) == [
         f"  {key}: {root}",
@@ -44,27 +44,31 @@ def test_a_new_line_adds_its_own_lines_and_nothing_else(repository, line):
 
 
 def test_registered_twice_is_registered_once(repository):
-    register(repository, "bottle", "data/raw/bottle/arrived")
+    register(repository, "bottle")
     before = (repository / "params.yaml").read_bytes()
-    assert not register(repository, "bottle", "data/raw/bottle/arrived")
+    assert not register(repository, "bottle")
     assert (repository / "params.yaml").read_bytes() == before
 
 
 def test_what_people_changed_stays(repository):
     """A line that somebody gave its own settings keeps them; a missing half is added."""
     path = repository / "params.yaml"
-    register(repository, "bottle", "data/raw/bottle/arrived")
+    register(repository, "bottle")
     changed = path.read_text().replace("comparators: [none]\n", "comparators: [none, random] # ours\n", 1)
     changed = changed.replace("  bottle: {source: image_folder", "  bottle:   {source: image_folder")
     path.write_text(changed)
-    register(repository, "cap", "data/raw/cap/arrived")
+    register(repository, "cap")
     text = path.read_text()
     assert "comparators: [none, random] # ours" in text
     assert load_params(path).scenario("bottle").comparators == ("none", "random")
 
 
-def test_the_name_of_another_dataset_is_refused(repository):
+@pytest.mark.parametrize(
+    ("line", "owner"),
+    [("elpv_mono", "the dataset with root constraints"), ("elpv_mono_a20", "the scenario of dataset elpv_mono")],
+)
+def test_the_name_of_something_else_is_refused(repository, line, owner):
     before = (repository / "params.yaml").read_bytes()
-    with pytest.raises(ConfigError, match="has the name of a dataset with root constraints.txt"):
-        register(repository, "elpv_mono", "data/raw/elpv_mono/arrived")
+    with pytest.raises(ConfigError, match=f"gives the name {line} to {owner}"):
+        register(repository, line)
     assert (repository / "params.yaml").read_bytes() == before
