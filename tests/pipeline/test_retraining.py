@@ -137,12 +137,12 @@ def test_sensor_in_dagster_adds_the_partition_and_asks_for_the_job(root):
         assert "cap" in instance.get_dynamic_partitions("scenario")
         assert "elpv_mono_a20" in instance.get_dynamic_partitions("scenario")
 
-        run = dg.DagsterRun(job_name="retrain", run_id="1" * 32, status=dg.DagsterRunStatus.QUEUED,
+        run = dg.DagsterRun(job_name="retrain", run_id="1" * 32, status=dg.DagsterRunStatus.STARTING,
                             tags={"dagster/partition": "cap"})  # fmt: skip
         instance.add_run(run)
         context = dg.build_sensor_context(instance, cursor, repository_def=repository)
         reason = sensor(context).skip_reason.skip_message
-        assert "cap: run 11111111 of it is queued" in reason
+        assert "cap: run 11111111 of it is starting" in reason
         assert "elpv_mono: params.yaml gives the name elpv_mono to the dataset with root constraints.txt" in reason
         assert run_in_progress(instance, "bottle") is None
 
