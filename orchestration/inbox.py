@@ -26,13 +26,6 @@ class Mark(NamedTuple):
     mtime_ns: int
 
 
-class Seen(NamedTuple):
-    """A file at the time of a look."""
-
-    mark: Mark
-    changed: float  # seconds since the epoch
-
-
 def lines(root: Path) -> dict[str, str | None]:
     """Folders of data/incoming, each with the reason why it cannot be a line, or None."""
     found: dict[str, str | None] = {}
@@ -50,19 +43,15 @@ def why_not(name: str) -> str | None:
     return f"its name {name!r} must be letters, digits and '_' ({NAME_REASON}): rename the folder"
 
 
-def look(inbox: Path) -> dict[str, Seen]:
+def look(inbox: Path) -> dict[str, os.stat_result]:
     """Every file that is to be taken in once complete, by its POSIX path relative to `inbox`."""
     return dict(_walk(inbox, ""))
 
 
-def complete(before: Mapping[str, Seen], now: Mapping[str, Seen], stable_seconds: float) -> dict[str, Mark]:
-    """The files that both looks saw alike and nobody touched for `stable_seconds`."""
+def untouched(seen: Mapping[str, os.stat_result], stable_seconds: float) -> list[str]:
+    """The files nobody touched for `stable_seconds`."""
     limit = time.time() - stable_seconds
-    return {
-        path: seen.mark
-        for path, seen in now.items()
-        if seen.changed <= limit and path in before and before[path].mark == seen.mark
-    }
+    return [path for path, found in seen.items() if found.st_ctime <= limit]
 
 
 def look_twice(inbox: Path, stable_seconds: float) -> tuple[dict[str, Mark], int]:
@@ -72,20 +61,24 @@ def look_twice(inbox: Path, stable_seconds: float) -> tuple[dict[str, Mark], int
         return {}, 0
     time.sleep(min(LOOK_SECONDS, stable_seconds))
     now = look(inbox)
-    found = complete(before, now, stable_seconds)
+    marks = {path: _mark(now[path]) for path in untouched(now, stable_seconds)}
+    found = {path: mark for path, mark in marks.items() if path in before and _mark(before[path]) == mark}
     return found, len(now) - len(found)
 
 
 def mark_of(path: Path) -> Mark | None:
     """The file's mark, None if it is not there."""
     try:
-        found = path.lstat()
+        return _mark(path.lstat())
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _mark(found: os.stat_result) -> Mark:
     return Mark(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, Seen]]:
+def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
     try:
         entries = list(os.scandir(folder))
     except FileNotFoundError:
@@ -100,4 +93,4 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, Seen]]:
                 found = entry.stat(follow_symlinks=False)
             except FileNotFoundError:
                 continue  # it went while we looked
-            yield prefix + entry.name, Seen(Mark(found.st_ino, found.st_size, found.st_mtime_ns), found.st_ctime)
+            yield prefix + entry.name, found

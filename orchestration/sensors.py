@@ -1,13 +1,14 @@
 """The sensor over all inboxes: enough complete files of a line start its job `retrain`.
 
-Files are known by inode, size and modification time; only when a run is asked for are contents read, and then of a few
-files: the run key is made of them. While a line has a run in progress its inbox is not looked at.
+A file costs one `stat` a look while it waits and nothing once it is taken in; contents are read only when a run is
+asked for, and then of a few files: the run key is made of them. While a line has a run in progress its inbox is not
+looked at.
 """
 
 import hashlib
 import json
 import math
-import time
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,22 +19,22 @@ from llbnad.config import Arrival, load_params
 from llbnad.errors import LlbnadError
 from llbnad.files import file_digest
 from orchestration.arrivals import last_batch
-from orchestration.inbox import Mark, lines, look
+from orchestration.inbox import lines, look, untouched
 from orchestration.partitions import sync
 from orchestration.paths import INCOMING, PARAMS
 from orchestration.register import conflict
 from orchestration.retraining import known_lines, retrain, run_in_progress
 
-MARK_DIGITS = 16
-HASHED_FILES, HASHED_BYTES = 200, 2**28  # contents in a run key; the other files enter it by their marks
+DIGITS = 16  # of a hash
+HASHED_FILES, HASHED_BYTES = 200, 2**28  # contents in a run key; the others enter it by size and time
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What one evaluation found out about one line."""
 
-    memory: dict[str, str]  # for the next evaluation
-    reason: str = ""  # why no run is asked for
+    reason: str | None  # why no run is asked for
+    asked: str = ""  # the state of the inbox when a run was asked for last: what the next evaluation must know
     run_key: str | None = None
 
 
@@ -70,7 +71,7 @@ def arrival_sensor(root: Path, settings: Arrival) -> dg.SensorDefinition:
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else "; ".join(reasons) or f"no folder in {INCOMING}",
-            cursor=json.dumps({line: verdict.memory for line, verdict in verdicts.items() if verdict.memory}),
+            cursor=json.dumps({line: verdict.asked for line, verdict in verdicts.items() if verdict.asked}),
         )
 
     return arrivals
@@ -87,58 +88,45 @@ def evaluate(
         cursor: what the last evaluation remembered.
         must_wait: says why a line cannot be retrained now, or None.
     """
-    memories: Mapping[str, dict[str, str]] = json.loads(cursor) if cursor else {}
+    remembered: dict[str, str] = json.loads(cursor) if cursor else {}
     verdicts = {}
     for line, bad_name in lines(root).items():
-        memory = memories.get(line, {})
-        if bad_name:
-            verdicts[line] = Verdict({}, bad_name)
-        elif reason := must_wait(line):
-            verdicts[line] = Verdict(memory, reason)
+        asked = remembered.get(line, "")
+        if reason := bad_name or must_wait(line):
+            verdicts[line] = Verdict(reason, asked)
         else:
-            verdicts[line] = _look_at(root, line, settings, memory)
+            verdicts[line] = _look_at(root, line, settings, asked)
     return verdicts
 
 
-def _look_at(root: Path, line: str, settings: Arrival, memory: Mapping[str, str]) -> Verdict:
-    inbox = root / INCOMING / line
-    now = look(inbox)
+def _look_at(root: Path, line: str, settings: Arrival, asked: str) -> Verdict:
+    now = look(root / INCOMING / line)
     if not now:
-        return Verdict({}, "no new files")
-    marks = {path: _mark_digest(path, seen.mark) for path, seen in now.items()}
-    before = memory.get("seen", "")
-    known = {before[start : start + MARK_DIGITS] for start in range(0, len(before), MARK_DIGITS)}
-    limit = time.time() - settings.stable_seconds
-    complete = sorted(path for path, seen in now.items() if marks[path] in known and seen.changed <= limit)
-    listing = hashlib.sha256("".join(marks[path] for path in complete).encode()).hexdigest()[:MARK_DIGITS]
-    asked = memory.get("asked", "")
-    remembered = {"seen": "".join(sorted(marks.values())), "asked": asked}
+        return Verdict("no new files")
+    # one look is enough to ask; the ingest takes two before it moves a file
+    complete = untouched(now, settings.stable_seconds)
     others = f"; {len(now) - len(complete)} files are not complete yet" if len(now) > len(complete) else ""
     if len(complete) < settings.min_new_images:
-        return Verdict(remembered, f"{len(complete)} of the {settings.min_new_images} new files it takes{others}")
-    if listing == asked:
+        return Verdict(f"{len(complete)} of the {settings.min_new_images} new files it takes{others}", asked)
+    # whatever is done to an inbox changes how many files there are or when the last one was touched
+    state = f"{len(complete)} files, {max(now[path].st_ctime_ns for path in complete)}"
+    if state == asked:
         waits = "the run asked for did not take them in: see why it failed; the schedule tries again"
-        return Verdict(remembered, f"{len(complete)} files wait, but {waits}{others}")
-    content = _content_digest(inbox, complete, marks)
-    key = f"{line}-{last_batch(root, line) + 1}-{content}"
-    return Verdict({**remembered, "asked": listing}, run_key=key)
+        return Verdict(f"{len(complete)} files wait, but {waits}{others}", asked)
+    content = _content_digest(root / INCOMING / line, {path: now[path] for path in sorted(complete)})
+    return Verdict(None, state, f"{line}-{last_batch(root, line) + 1}-{content}")
 
 
-def _content_digest(inbox: Path, paths: list[str], marks: Mapping[str, str]) -> str:
+def _content_digest(inbox: Path, files: Mapping[str, os.stat_result]) -> str:
+    """Of the contents of the first files, and of the sizes and times of the others."""
     digest, read = hashlib.sha256(), 0
-    for number, path in enumerate(paths):
-        try:
-            size = (inbox / path).stat().st_size
-            if number < HASHED_FILES and read + size <= HASHED_BYTES:
+    for number, (path, seen) in enumerate(files.items()):
+        if number < HASHED_FILES and read + seen.st_size <= HASHED_BYTES:
+            try:
                 digest.update(file_digest(inbox / path).encode())
-                read += size
+                read += seen.st_size
                 continue
-        except OSError:
-            pass  # gone or unreadable: its mark will do
-        digest.update(marks[path].encode())
-    return digest.hexdigest()[:MARK_DIGITS]
-
-
-def _mark_digest(path: str, mark: Mark) -> str:
-    text = f"{path}/{mark.inode}/{mark.size}/{mark.mtime_ns}".encode(errors="surrogateescape")
-    return hashlib.blake2b(text, digest_size=MARK_DIGITS // 2).hexdigest()
+            except OSError:
+                pass  # gone or unreadable
+        digest.update(repr((path, seen.st_size, seen.st_mtime_ns)).encode())
+    return digest.hexdigest()[:DIGITS]
