@@ -23,7 +23,7 @@ from llbnad.sources import read_source
 from orchestration import dvc
 from orchestration.arrivals import Places, batches, last_batch, read_report
 from orchestration.inbox import lines
-from orchestration.ingest import ingest
+from orchestration.ingest import BusyLineError, ingest
 from tests.conftest import REPOSITORY, save_image
 from tests.pipeline.conftest import command, make_workspace
 
@@ -223,6 +223,33 @@ def test_killed_before_every_change_of_the_disk(root, mixed, tmp_path, monkeypat
     finally:
         if other_file_system:
             shutil.rmtree(elsewhere)
+
+
+def test_what_dvc_could_not_record_is_recorded_next_time(root, mixed):
+    arrive(root, mixed)
+
+    def refuse(root, paths):
+        raise dvc.DvcError("no space left")
+
+    with pytest.raises(dvc.DvcError, match="no space left"):
+        ingest(root, "bottle", 0, refuse)
+    assert set(contents(*places(root))) == set(contents(mixed))
+    told = []
+    done = ingest(root, "bottle", 0, lambda root, paths: told.extend(paths))
+    assert told == ["data/raw/bottle/arrived", "data/raw/bottle/arrivals.jsonl"]
+    assert len(done.arrivals) == 11 and {one.batch for one in done.arrivals} == {1}
+    assert_settled(root, contents(mixed))
+
+
+def test_one_ingest_of_a_line_at_a_time(root, mixed):
+    arrive(root, mixed)
+
+    def meanwhile(root, paths):
+        with pytest.raises(BusyLineError, match="another ingest of line bottle"):
+            ingest(root, "bottle", 0, unversioned)
+
+    ingest(root, "bottle", 0, meanwhile)
+    assert_settled(root, contents(mixed))
 
 
 def test_files_that_are_not_complete_are_left(root, tmp_path):
