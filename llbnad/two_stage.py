@@ -3,12 +3,13 @@
 The DVC stages in `orchestration/stages/` take the same steps one by one, each with its inputs and outputs on disk.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from llbnad.aggregate import aggregate, score_table
+from llbnad.calibrate import calibrate
 from llbnad.comparators import METHOD, training_sets
 from llbnad.config import ScenarioSettings, check_subsets
 from llbnad.errors import ConfigError
@@ -72,6 +73,9 @@ def run_two_stage(
         if chosen not in trained:
             trained[chosen] = train(encoder, detector, features, chosen, derived_seed(seed, "detector"))
         models[method] = trained[chosen]
+    kept = images[images["image_id"].isin(purified.kept)]
+    threshold = calibrate(kept, features, encoder, detector, settings.calibration, seed)
+    models[METHOD] = replace(models[METHOD], threshold=threshold)
     evaluation = evaluate(models, sets, noisy, features, image_root, seed)
     return TwoStageRun(sub_models, table, purified, models, evaluation)
 
