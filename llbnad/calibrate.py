@@ -2,12 +2,13 @@
 
 K folds by physical sample: a detector trained on the other folds scores the held-out one. Each saw (K-1)/K of what the
 final detector sees, so its scores of unseen normals are at the final detector's scale, a little above it at most. The
-out-of-fold scores of stage 1 are not: a sub-model saw 1/T of the images, defects among them, and what it has not seen
-enough of scores higher, so a threshold from them would be biased upwards and miss defects.
+out-of-fold scores of stage 1 are not: a sub-model saw 1/T of the images, so normals it has not seen the like of score
+higher, and a threshold from them is biased upwards; defects among what it saw pull some scores down again.
 
-What the threshold cannot know: the policy also rejected the oddest *normal* images, and these are not among the scores.
-The false-positive rate on all normal images is therefore the target plus up to their share; `fpr_at_threshold` shows
-the true one where there are labels.
+The scores are of what the policy kept, and it is not all normal images and only these. The oddest normal images were
+rejected, so on all normal images the rate is above the target, by up to the share of normals rejected; a defect that was
+kept scores high and raises the threshold, so the rate falls below the target, and so does the recall. `fpr_at_threshold`
+shows the true rate where there are labels. Solar cells (elpv mono), target 1 %: 5.7 % at α = 0, 0 % at α = 0.2.
 """
 
 import numpy as np
