@@ -5,10 +5,11 @@ final detector sees, so its scores of unseen normals are at the final detector's
 out-of-fold scores of stage 1 are not: a sub-model saw 1/T of the images, so normals it has not seen the like of score
 higher, and a threshold from them is biased upwards; defects among what it saw pull some scores down again.
 
-The scores are of what the policy kept, and it is not all normal images and only these. The oddest normal images were
-rejected, so on all normal images the rate is above the target, by up to the share of normals rejected; a defect that was
-kept scores high and raises the threshold, so the rate falls below the target, and so does the recall. `fpr_at_threshold`
-shows the true rate where there are labels. Solar cells (elpv mono), target 1 %: 5.7 % at α = 0, 0 % at α = 0.2.
+The scores are of what the policy kept, which is not all normal images and not only these. The oddest normal images were
+rejected, so on all normal images the rate is above the target, by up to the share of normals rejected. A defect that
+was kept scores high and raises the threshold, so the rate falls below the target, and so does the recall. Metric
+`fpr_at_threshold` shows the true rate where there are labels. Solar cells (elpv mono), target 1 %: 5.7 % at α = 0, 0 %
+at α = 0.2.
 """
 
 import numpy as np

@@ -64,6 +64,7 @@ def run(
     aggregation: Annotated[str, typer.Option(help="mean, oof_mean, max, rank_mean or max_var.")] = DEFAULTS.aggregation,
     keep: Annotated[float | None, typer.Option(help="Keep this share of the images (else: the MAD policy).")] = None,
     mad_k: Annotated[float, typer.Option(help="MAD policy: cut at median + k robust standard deviations.")] = 2.5,
+    review: Annotated[Path | None, typer.Option(help="CSV of people's verdicts, which override the policy.")] = None,
     target_fpr: Annotated[
         float, typer.Option(help="False positives the decision threshold may make, in (0, 1).")
     ] = DEFAULTS.calibration.target_fpr,
@@ -84,6 +85,7 @@ def run(
     from llbnad.runtime import prepare
     from llbnad.sources import read_source
     from llbnad.two_stage import run_two_stage, write_run
+    from llbnad.verdicts import read_verdicts
 
     content = {"source": source.value, "category": category}
     if source is Source.real_iad:
@@ -117,8 +119,9 @@ def run(
     scan, image_root = read_source(dataset, root)
     noisy = contaminate(scan.manifest, noise, seed)
     store = FeatureStore(cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size)
-    result = run_two_stage(noisy, store, image_root, subsets, settings)
-    write_run(result, noisy, store, image_root, suspects, out)
+    verdicts = {} if review is None else read_verdicts(review)
+    result = run_two_stage(noisy, store, image_root, subsets, settings, verdicts)
+    write_run(result, store, image_root, suspects, out)
     columns = ["method", "image_auroc", "pixel_auroc", "aupro", "n_selected", "contamination_after"]
     typer.echo(result.evaluation.comparison[columns].to_string(index=False, float_format="%.3f", na_rep="–"))
     threshold = result.models[METHOD].threshold

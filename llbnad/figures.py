@@ -114,9 +114,9 @@ def drift_history(reports: "Mapping[str, DriftReport]", path: Path, title: str) 
             axes.set_xticks(range(len(reports)), [])
             axes.margins(x=0.05, y=0.25)
         grid[-1].set_xticks(range(len(reports)), list(reports), rotation=45, ha="right", fontsize=8)
-        grid[0].figure.suptitle(title)
+        grid[0].set_title(title, loc="left")
         handles, texts = grid[0].get_legend_handles_labels()
-        grid[0].figure.legend(handles, texts, loc="outside upper right", ncols=3, frameon=False, fontsize=8)
+        grid[0].figure.legend(handles, texts, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
 
 
 def contact_sheet(tiles: Sequence[Tile], path: Path, title: str) -> None:

@@ -22,7 +22,7 @@ class Purified:
 
     kept: tuple[str, ...]  # image ids, sorted
     rejected: tuple[str, ...]  # image ids, sorted
-    cut: float  # the largest score kept
+    cut: float  # the largest score the policy kept
 
 
 def purify(scores: pd.Series, selection: Selection) -> Purified:

@@ -20,7 +20,8 @@ def main(scenario: str) -> None:
     config = settings.scenario(scenario)
     noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
     kept = read_manifest(stage_dir("purified", scenario) / "kept.parquet")
-    train_rows = noisy[noisy["split"] == "train"]
+    left_out = read_manifest(stage_dir("purified", scenario) / "excluded.parquet")["image_id"]
+    train_rows = noisy[(noisy["split"] == "train") & ~noisy["image_id"].isin(left_out)]
     sets = training_sets(train_rows, kept["image_id"].tolist(), config.comparators, config.seed)
 
     store = feature_store(settings, scenario)

@@ -25,7 +25,7 @@ CHANGES = {
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """100 normal cells in random order, the last 30 also dark, blurred, small: manifest, ids by kind, features, root."""
+    """Manifest, ids by kind, features and root of 100 normal cells, the last 30 also dark, blurred, small."""
     root = tmp_path_factory.mktemp("drift")
     listing = elpv.records(ElpvDataset())
     cells = [record for record in listing.records if record.anomaly_class == "OK"][: REFERENCE + BATCH]
