@@ -79,8 +79,11 @@ def excluded(verdicts: Mapping[str, str]) -> list[str]:
 def with_verdicts(manifest: pd.DataFrame, verdicts: Mapping[str, str]) -> pd.DataFrame:
     """`manifest` without the excluded images, labelled by people where the data set has no label."""
     remaining = manifest[~manifest["image_id"].isin(excluded(verdicts))]
-    said = remaining["image_id"].map({key: {"normal": NORMAL, "defect": DEFECT}.get(verdicts[key]) for key in verdicts})
-    return remaining.assign(anomaly_class=remaining["anomaly_class"].where(remaining["anomaly_class"].notna(), said))
+    classes = {"normal": NORMAL, "defect": DEFECT}
+    said = {image_id: classes[verdict] for image_id, verdict in verdicts.items() if verdict in classes}
+    labels = remaining["anomaly_class"].astype("object")
+    filled = labels.where(labels.notna(), remaining["image_id"].map(said))
+    return remaining.assign(anomaly_class=filled.where(filled.notna(), None))
 
 
 def override(purified: Purified, verdicts: Mapping[str, str]) -> Purified:

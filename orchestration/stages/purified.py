@@ -53,10 +53,8 @@ def main(scenario: str) -> None:
     print(f"purified {scenario}: {len(kept)} of {len(train)} images kept")
     if verdicts:
         counts = ", ".join(f"{summary[f'n_verdict_{name}']} {name}" for name in ("normal", "defect", "exclude"))
-        print(
-            f"purified {scenario}: verdicts of {config.review}: {counts}; {summary['n_overruled']} overrule the policy, "
-            f"{summary['n_verdict_elsewhere']} are of images that are not in this scenario"
-        )
+        print(f"purified {scenario}: {config.review} says {counts}; {summary['n_overruled']} overrule the policy")
+        print(f"purified {scenario}: {summary['n_verdict_elsewhere']} verdicts are of images not in this scenario")
     artifacts = [out / "kept.parquet", out / "rejected.parquet", *plots]
     tracking.record("purified", scenario, settings, artifacts=artifacts)
 
