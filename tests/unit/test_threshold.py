@@ -9,7 +9,8 @@ import pytest
 from safetensors import safe_open
 
 from llbnad.calibrate import assign_folds, calibrate, out_of_fold_scores
-from llbnad.config import CalibrationConfig, EncoderConfig, PatchcoreConfig
+from llbnad.config import CalibrationConfig, EncoderConfig
+from llbnad.detectors.patchcore import PatchcoreConfig
 from llbnad.errors import ConfigError, DataError
 from llbnad.model import Model, train
 from llbnad.predict import threshold_of
