@@ -1,4 +1,4 @@
-"""Score images with a trained model file: a table and heat-map overlays.
+"""Score images with a trained model file and decide: a table and heat-map overlays.
 
 One bad image never stops the others: it gets a row with the reason instead of a score.
 """
@@ -19,6 +19,7 @@ from llbnad.files import replacing, write_csv
 from llbnad.images import IMAGE_SUFFIXES, load_rgb
 from llbnad.model import Model
 from llbnad.progress import track
+from llbnad.threshold import Threshold
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:
@@ -40,15 +41,49 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     return found
 
 
-def predict(model: Model, paths: Sequence[Path], out: Path, device: str = "cpu", batch_size: int = 16) -> pd.DataFrame:
+def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
+    """The model's threshold, or the one for another false-positive rate.
+
+    Raises:
+        ConfigError: the rate is not in (0, 1).
+        DataError: a rate is asked of a model that was not calibrated.
+    """
+    if target_fpr is None:
+        return model.threshold
+    if model.threshold is None:
+        raise DataError(
+            f"the model has no threshold to move to a false-positive rate of {target_fpr:g}: "
+            "train it with calibration.folds of at least 2"
+        )
+    return model.threshold.at(target_fpr)
+
+
+def predict(
+    model: Model,
+    paths: Sequence[Path],
+    out: Path,
+    device: str = "cpu",
+    batch_size: int = 16,
+    threshold: Threshold | None = None,
+) -> pd.DataFrame:
     """Score `paths`, write `out`/predictions.csv and `out`/heatmaps/*.png, and return the table.
 
+    Args:
+        model: encoder and detector.
+        paths: image files.
+        out: folder to write to.
+        device: torch's name of the device.
+        batch_size: images scored at once.
+        threshold: decides (see `threshold_of`); without one, threshold and label stay empty.
+
     Returns:
-        one row an image: path, score (empty if unreadable), heatmap (relative to `out`), error.
+        one row an image: path, score (empty if unreadable), threshold, label (normal or defect), heatmap (relative to
+        `out`), error.
     """
     import torch
 
     encoder = create_encoder(model.encoder, device)
+    cut = None if threshold is None else threshold.value
     rows: dict[Path, dict[str, object]] = {}
     maps: dict[Path, np.ndarray] = {}
     starts = range(0, len(paths), batch_size)
@@ -60,7 +95,9 @@ def predict(model: Model, paths: Sequence[Path], out: Path, device: str = "cpu",
         batch = Batch(tuple(map(str, images)), tuple(torch.from_numpy(layer).to(device).float() for layer in layers))
         patch_maps = model.detector.patch_maps(batch)
         for path, score, patch_map in zip(images, image_scores(patch_maps), patch_maps.cpu().numpy(), strict=True):
-            rows[path] = {"path": str(path), "score": float(score), "heatmap": "", "error": ""}
+            label = "" if threshold is None else str(threshold.labels(np.array([score]))[0])
+            rows[path] = {"path": str(path), "score": float(score), "threshold": cut, "label": label,
+                          "heatmap": "", "error": ""}  # fmt: skip
             maps[path] = patch_map
     if maps:
         scale = heat_range(list(maps.values()))
@@ -80,7 +117,8 @@ def _readable(
         try:
             yield path, load_square(path, size)
         except DataError as error:
-            rows[path] = {"path": str(path), "score": None, "heatmap": "", "error": str(error)}
+            rows[path] = {"path": str(path), "score": None, "threshold": None, "label": "",
+                          "heatmap": "", "error": str(error)}  # fmt: skip
 
 
 def _write_overlay(path: Path, patch_map: np.ndarray, scale: tuple[float, float], out: Path) -> None:
