@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from llbnad.config import load_params
+from orchestration.drift_asset import DRIFT, drift_asset
 from orchestration.dvc_assets import dvc_assets
 from orchestration.partitions import sync
 from orchestration.paths import PARAMS
@@ -26,14 +27,14 @@ def definitions(root: Path) -> dg.Definitions:
     executor = dg.in_process_executor if params.runtime.executor == "in_process" else dg.multiprocess_executor
     scenario = dg.define_asset_job(
         "scenario",
-        selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST),
+        selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT),
         description="One scenario from raw data to the evaluated detector; what did not change is not computed again.",
     )
     if os.environ.get("DAGSTER_HOME"):  # else the sensor does it, in the instance it is given
         with dg.DagsterInstance.get() as instance:
             sync(instance, [*params.scenarios, *known_lines(root, params)])
     return dg.Definitions(
-        assets=[ingest_asset(root), *dvc_assets(root, params, [INGEST])],
+        assets=[ingest_asset(root), *dvc_assets(root, params, [INGEST]), drift_asset(root)],
         jobs=[scenario, retrain],
         sensors=[arrival_sensor(root, params.arrival)],
         schedules=[retraining_schedule(root, params.arrival)],

@@ -42,13 +42,13 @@ def test_graph_of_assets_is_the_graph_of_dvc(assets):
 def test_assets_have_the_names_partitions_and_descriptions_of_dvc_yaml(assets):
     names = {key.to_user_string() for key in assets.get_all_asset_keys()}
     subsets = load_params(REPOSITORY / "params.yaml").subsets
-    assert names == {"ingest", *STAGES, *(f"sub_model_{k}" for k in subsets)} - {"sub_model"}
+    assert names == {"ingest", "drift", *STAGES, *(f"sub_model_{k}" for k in subsets)} - {"sub_model"}
     for name in names:
         node = assets.get(dg.AssetKey(name))
         assert node.partitions_def.name == "scenario"
         assert node.description and "${" not in node.description
         assert node.group_name in {"data", "stage_1", "stage_2"}
-        assert "dvc" in node.kinds
+        assert ("dvc" in node.kinds) == (name != "drift")
 
 
 def test_a_stage_is_found_by_name_for_every_scenario():
@@ -135,5 +135,6 @@ def test_declared_code_exists_and_orchestration_holds_no_algorithm():
 def test_every_parameter_of_a_scenario_is_followed_by_some_stage():
     text = (REPOSITORY / "dvc.yaml").read_text()
     scenario = next(iter(yaml.safe_load((REPOSITORY / "params.yaml").read_text())["scenarios"].values()))
-    for key in scenario:
+    assert "${item.review}" in text  # a file: its content is followed
+    for key in scenario.keys() - {"review"}:
         assert re.search(rf"scenarios\.\$\{{(item\.scenario|key)\}}\.{key}", text), key
