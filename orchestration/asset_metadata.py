@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,20 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
         scenario: for the link to MLflow.
     """
     files = [file for path in sorted(paths) for file in _files(root / path)]
-    shown: dict[str, Any] = {}
-    for file in files:
-        if file.name not in HIDDEN:
-            shown.update(_of_file(file))
+    shown = metadata_of_files(files)
     shown["outputs"] = dg.MetadataValue.md("\n".join(f"- `{path}` `{md5}`" for path, md5 in sorted(paths.items())))
     link = root / "mlflow" / "runs" / f"{scenario}.json"
     if link.exists():
         shown["mlflow"] = dg.MetadataValue.url(json.loads(link.read_text())["url"])
+    return shown
+
+
+def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
+    """Dagster metadata of single files."""
+    shown: dict[str, Any] = {}
+    for file in files:
+        if file.name not in HIDDEN:
+            shown.update(_of_file(file))
     return shown
 
 

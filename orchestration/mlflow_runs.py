@@ -83,7 +83,7 @@ class ScenarioRun:
                 inside = path.parent.relative_to(folder) if path.is_relative_to(folder) else Path()
                 self.client.log_artifact(run.info.run_id, str(path), (stage / inside).as_posix())
         digests = _digests(folder, stage)
-        self._log(run, metrics, {f"md5.{stage}": json.dumps(digests, sort_keys=True), **_git_tags()})
+        self._log(run, metrics, {f"md5.{stage}": json.dumps(digests, sort_keys=True), **git_tags()})
 
     def add_from_disk(self, anew: bool = False) -> None:
         """Log the stages that are not recorded yet, or not as they are on disk; with `anew`, all of them."""
@@ -233,7 +233,7 @@ def _same(old: float | None, new: float) -> bool:
     return old is not None and (old == new or (math.isnan(old) and math.isnan(new)))
 
 
-def _git_tags() -> dict[str, str]:
+def git_tags() -> dict[str, str]:
     """The commit; `-dirty` if tracked files differ, dvc.lock aside, which a running pipeline rewrites."""
 
     def git(*arguments: str) -> str:
