@@ -1,4 +1,4 @@
-"""What Dagster loads: assets generated from dvc.yaml, the registry behind them, the job that runs a scenario to its end."""
+"""What Dagster loads: assets generated from dvc.yaml, the registry behind them, the job that runs one scenario."""
 
 from pathlib import Path
 
