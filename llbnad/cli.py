@@ -3,9 +3,10 @@
 import sys
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import yaml
 
 from llbnad.config import (
     Dataset,
@@ -15,7 +16,9 @@ from llbnad.config import (
     ScenarioSettings,
     parse,
 )
-from llbnad.errors import LlbnadError
+from llbnad.detectors import DETECTORS
+from llbnad.errors import ConfigError, LlbnadError
+from llbnad.policies import POLICIES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -26,13 +29,6 @@ class Source(StrEnum):
     elpv = "elpv"
     real_iad = "real_iad"
     image_folder = "image_folder"
-
-
-class DetectorName(StrEnum):
-    """Detectors."""
-
-    patchcore = "patchcore"
-    padim = "padim"
 
 
 class Protocol(Enum):  # not a StrEnum: its member `replace` would shadow str.replace
@@ -59,11 +55,19 @@ def run(
     protocol: Annotated[
         Protocol, typer.Option(help="replace and add inject labelled anomalies; as_is takes the data as it is.")
     ] = Protocol.replace,
-    detector: Annotated[DetectorName, typer.Option(help="The detector of both stages.")] = DetectorName.patchcore,
+    detector: Annotated[str, typer.Option(help=f"The detector of both stages: {', '.join(DETECTORS.names)}.")] = (
+        DEFAULTS.detector.name
+    ),
     subsets: Annotated[int, typer.Option(min=1, help="T, number of sub-models.")] = 3,
     aggregation: Annotated[str, typer.Option(help="mean, oof_mean, max, rank_mean or max_var.")] = DEFAULTS.aggregation,
-    keep: Annotated[float | None, typer.Option(help="Keep this share of the images (else: the MAD policy).")] = None,
-    mad_k: Annotated[float, typer.Option(help="MAD policy: cut at median + k robust standard deviations.")] = 2.5,
+    policy: Annotated[str, typer.Option(help=f"Selection policy: {', '.join(POLICIES.names)}.")] = (
+        DEFAULTS.selection.policy
+    ),
+    keep: Annotated[float | None, typer.Option(help="Short for policy fraction with this share.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Any other, e.g. detector.memory_size=4096; repeatable."),
+    ] = None,
     comparators: Annotated[bool, typer.Option(help="Train none / oracle / random as well.")] = True,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     suspects: Annotated[int, typer.Option(min=0, help="Images on a contact sheet.")] = DEFAULTS.suspects,
@@ -86,19 +90,15 @@ def run(
             raise LlbnadError(f"--root is missing: the folder of the {source.value} data set")
         content["root"] = str(root)
     dataset = parse(Dataset, content, "llbnad run")
-    selection = {"policy": "mad", "k": mad_k} if keep is None else {"policy": "fraction", "keep": keep}
-    settings: ScenarioSettings = parse(
-        ScenarioSettings,
-        {
-            "seed": seed,
-            "detector": {"name": detector.value},
-            "aggregation": aggregation,
-            "selection": selection,
-            "comparators": list(DEFAULTS.comparators) if comparators else [],
-            "suspects": suspects,
-        },
-        "llbnad run",
-    )
+    wanted: dict[str, Any] = {
+        "seed": seed,
+        "detector": {"name": detector},
+        "aggregation": aggregation,
+        "selection": {"policy": policy} if keep is None else {"policy": "fraction", "keep": keep},
+        "comparators": list(DEFAULTS.comparators) if comparators else [],
+        "suspects": suspects,
+    }
+    config: ScenarioSettings = parse(ScenarioSettings, _with_settings(wanted, settings or []), "llbnad run")
     noise: InjectedNoise | NoNoise = NoNoise()
     if protocol is not Protocol.as_is:
         injected = {"protocol": protocol.value, "ratio": noise_ratio, "max_ratio": max_noise_ratio}
@@ -108,8 +108,8 @@ def run(
     target = str(prepare(runtime))
     scan, image_root = read_source(dataset, root)
     noisy = contaminate(scan.manifest, noise, seed)
-    store = FeatureStore(cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size)
-    result = run_two_stage(noisy, store, image_root, subsets, settings)
+    store = FeatureStore(cache or out / "features", config.encoder, noisy, image_root, target, runtime.batch_size)
+    result = run_two_stage(noisy, store, image_root, subsets, config)
     write_run(result, noisy, store, image_root, suspects, out)
     columns = ["method", "image_auroc", "pixel_auroc", "aupro", "n_selected", "contamination_after"]
     typer.echo(result.evaluation.comparison[columns].to_string(index=False, float_format="%.3f", na_rep="–"))
@@ -139,6 +139,22 @@ def predict(
     typer.echo(f"{len(table) - failed} images scored, {failed} unreadable; written to {out}")
     if failed == len(table):
         raise LlbnadError("none of the images could be read; predictions.csv says why")
+
+
+def _with_settings(content: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """`content` with every `a.b=value` of `settings` put in; values are read as YAML."""
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {setting!r}: expected KEY=VALUE, e.g. detector.memory_size=4096")
+        *parents, last = key.split(".")
+        node = content
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"--set {setting!r}: {parent} holds a value, not settings")
+        node[last] = yaml.safe_load(value)
+    return content
 
 
 def main() -> None:

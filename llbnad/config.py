@@ -6,12 +6,27 @@ An unknown key, a missing key or an impossible value is an error before anything
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from llbnad.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from llbnad.registry import Registry
 
 SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
 
@@ -96,55 +111,48 @@ class EncoderConfig(Config):
         return layers
 
 
-# Detectors.
+class DetectorConfig(Config):
+    """Settings of a detector; each lives beside its detector in `llbnad/detectors/`."""
+
+    name: str
 
 
-class PatchcoreConfig(Config):
-    """Nearest-neighbour distance to a memory of training patches (`llbnad.detectors.patchcore`)."""
+class SelectionPolicy(Config):
+    """A policy with its settings, in `llbnad/policies/`: how many of the training images the consensus calls normal."""
 
-    name: Literal["patchcore"] = "patchcore"
-    memory: Literal["random", "density"] = "random"
-    memory_size: int = Field(8192, ge=1)  # patches kept
-    neighbours: int = Field(1, ge=1, le=64)  # distance = mean over this many nearest patches
+    policy: str
 
-
-class PadimConfig(Config):
-    """Mahalanobis distance to a Gaussian per position (`llbnad.detectors.padim`)."""
-
-    name: Literal["padim"] = "padim"
-    dimensions: int = Field(100, ge=1)  # feature channels kept, drawn at random
-    regularisation: float = Field(0.1, gt=0)  # added to the covariance's diagonal, as a share of the mean variance
+    def count(self, ordered: "np.ndarray") -> int:
+        """How many of the ascending scores (N,) are kept, 1 … N."""
+        raise NotImplementedError
 
 
-DetectorConfig = Annotated[PatchcoreConfig | PadimConfig, Field(discriminator="name")]
+def _detector(content: Any) -> Any:
+    from llbnad.detectors import DETECTORS
+
+    return _of_registry(content, DETECTORS, "name", DetectorConfig, lambda found: found.config_class)
 
 
-# Stage 1.
+def _policy(content: Any) -> Any:
+    from llbnad.policies import POLICIES
+
+    return _of_registry(content, POLICIES, "policy", SelectionPolicy, lambda found: found)
 
 
-class FractionSelection(Config):
-    """Keep the lowest-scored share of the images (the paper; its authors' code keeps 0.2)."""
-
-    policy: Literal["fraction"] = "fraction"
-    keep: float = 0.2
-
-    @field_validator("keep")
-    @classmethod
-    def _share(cls, keep: float) -> float:
-        if not 0 < keep <= 1:
-            hint = f": did you mean {keep / 100:g}?" if 1 < keep <= 100 else ""
-            raise ValueError(f"keep must be in (0, 1], got {keep:g}{hint}")
-        return keep
+def _of_registry(content: Any, registry: "Registry", key: str, kind: type[Config], config_class: Any) -> Any:
+    """`content` validated as the class its `key` names; a bare string is that name with default settings."""
+    if isinstance(content, kind):
+        return content
+    if isinstance(content, str):
+        content = {key: content}
+    if not isinstance(content, dict) or key not in content:
+        raise ValueError(f"expected a mapping with the key {key!r}, one of {registry.names}")
+    return config_class(registry.get(content[key])).model_validate(content)
 
 
-class MadSelection(Config):
-    """Keep scores up to median + k robust standard deviations (1.4826 · MAD)."""
+AnyDetector = Annotated[SerializeAsAny[DetectorConfig], BeforeValidator(_detector)]
+AnyPolicy = Annotated[SerializeAsAny[SelectionPolicy], BeforeValidator(_policy)]
 
-    policy: Literal["mad"] = "mad"
-    k: float = Field(2.5, ge=0)
-
-
-Selection = Annotated[FractionSelection | MadSelection, Field(discriminator="policy")]
 
 Aggregation = Literal["mean", "oof_mean", "max", "rank_mean", "max_var"]
 Comparator = Literal["none", "oracle", "random"]
@@ -155,9 +163,9 @@ class ScenarioSettings(Config):
 
     seed: int = Field(0, ge=0)  # of noise, partition and detectors; sub-models derive their own from it
     encoder: EncoderConfig = EncoderConfig()
-    detector: DetectorConfig = PatchcoreConfig()
+    detector: AnyDetector = Field(default_factory=lambda: _detector("patchcore"))
     aggregation: Aggregation = "oof_mean"
-    selection: Selection = MadSelection()
+    selection: AnyPolicy = Field(default_factory=lambda: _policy("mad"))
     comparators: tuple[Comparator, ...] = ("none", "oracle", "random")
     suspects: int = Field(24, ge=0, le=500)  # images on the contact sheet
 
@@ -276,7 +284,7 @@ def load_params(path: Path) -> Params:
 
 def _finding(item: Any) -> str:
     # The tags of discriminated unions stand in pydantic's location but not in the file.
-    tags = {"elpv", "real_iad", "image_folder", "replace", "add", "as_is", "patchcore", "padim", "fraction", "mad"}
+    tags = {"elpv", "real_iad", "image_folder", "replace", "add", "as_is"}
     key = ".".join(str(part) for part in item["loc"] if part not in tags)
     if item["type"] == "extra_forbidden":
         return f"{key} is an unknown key"

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from llbnad.config import DetectorConfig, EncoderConfig
-from llbnad.detectors import Detector, create_detector, image_scores
+from llbnad.detectors import DETECTORS, Detector, create_detector, image_scores
 from llbnad.detectors.base import FeatureSource
 from llbnad.encoders import recipe
 from llbnad.errors import DataError
@@ -82,7 +81,8 @@ class Model:
             raise DataError(
                 f"{path} was trained on other weights of {encoder.name}: train again with the installed ones"
             )
-        config: DetectorConfig = TypeAdapter(DetectorConfig).validate_python(content["detector"])
+        settings = content["detector"]
+        config: DetectorConfig = DETECTORS.get(settings["name"]).config_class.model_validate(settings)
         detector = create_detector(config)
         detector.restore(tensors)
         return cls(encoder, config, detector)

@@ -1,19 +1,21 @@
-"""Detectors by name. A new one is a module, its config in `llbnad/config.py` and a line in `create_detector`."""
+"""Detectors by name. A new one is a file with a config and a class, and a line here (llbnad/README.md shows how)."""
 
-from llbnad.config import DetectorConfig, PadimConfig, PatchcoreConfig
+from llbnad.config import DetectorConfig
 from llbnad.detectors.base import Detector, embed, image_scores
+from llbnad.registry import Registry
 
-__all__ = ["Detector", "create_detector", "embed", "image_scores"]
+__all__ = ["DETECTORS", "Detector", "create_detector", "embed", "image_scores"]
+
+DETECTORS = Registry(
+    "detector",
+    {
+        "padim": "llbnad.detectors.padim:Padim",
+        "patchcore": "llbnad.detectors.patchcore:Patchcore",
+    },
+)
 
 
 def create_detector(config: DetectorConfig) -> Detector:
     """An untrained detector."""
-    if isinstance(config, PatchcoreConfig):
-        from llbnad.detectors.patchcore import Patchcore
-
-        return Patchcore(config)
-    if isinstance(config, PadimConfig):
-        from llbnad.detectors.padim import Padim
-
-        return Padim(config)
-    raise TypeError(f"no detector for {config!r}")
+    detector: Detector = DETECTORS.get(config.name)(config)
+    return detector

@@ -5,19 +5,35 @@ Features are streamed: sums in float64, so the memory does not grow with the num
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
+from pydantic import Field
 
-from llbnad.config import PadimConfig
+from llbnad.config import DetectorConfig
 from llbnad.detectors.base import FeatureSource, embed
 from llbnad.errors import DataError
 from llbnad.features import Batch
+
+if TYPE_CHECKING:
+    import torch
+
+
+class PadimConfig(DetectorConfig):
+    """Settings of `Padim`."""
+
+    name: Literal["padim"] = "padim"
+    dimensions: int = Field(100, ge=1)  # feature channels kept, drawn at random
+    regularisation: float = Field(0.1, gt=0)  # added to the covariance's diagonal, as a share of the mean variance
 
 
 class Padim:
     """Position-wise Gaussian detector; distances are Mahalanobis, in standard deviations."""
 
+    config_class: ClassVar = PadimConfig
+
     def __init__(self, config: PadimConfig) -> None:
+        import torch
+
         self.config = config
         self.channels = torch.empty(0, dtype=torch.int64)  # (d,)
         self.mean = torch.empty(0)  # (h, w, d)
@@ -25,6 +41,8 @@ class Padim:
 
     def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
         """Estimate mean and covariance of every position from `image_ids`."""
+        import torch
+
         image_ids = sorted(image_ids)
         if len(image_ids) < 2:
             raise DataError(f"padim needs at least 2 training images, got {len(image_ids)}")
@@ -53,7 +71,7 @@ class Padim:
         self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False).float()
         self.mean = mean.float().reshape(*grid, -1)
 
-    def patch_maps(self, batch: Batch) -> torch.Tensor:
+    def patch_maps(self, batch: Batch) -> "torch.Tensor":
         """Mahalanobis distances (B, h, w)."""
         patches = embed(batch.maps)
         device = patches.device
@@ -61,7 +79,7 @@ class Padim:
         whitened = self.whitening.to(device) @ centred.flatten(1, 2).permute(1, 2, 0)  # (h·w, d, B)
         return whitened.norm(dim=1).T.reshape(patches.shape[:3])
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> "dict[str, torch.Tensor]":
         """Channels, means and whitening matrices."""
         return {
             "channels": self.channels.cpu(),
@@ -69,6 +87,6 @@ class Padim:
             "whitening": self.whitening.cpu().contiguous(),
         }
 
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
         """Take back what `tensors` gave."""
         self.channels, self.mean, self.whitening = tensors["channels"], tensors["mean"], tensors["whitening"]

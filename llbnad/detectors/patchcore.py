@@ -7,28 +7,47 @@ image score is this package's (`base.image_scores`), without PatchCore's re-weig
 """
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import torch
+from pydantic import Field
 
-from llbnad.config import PatchcoreConfig
+from llbnad.config import DetectorConfig
 from llbnad.detectors.base import FeatureSource, embed
 from llbnad.errors import DataError
 from llbnad.features import Batch
+
+if TYPE_CHECKING:
+    import torch
 
 QUERY_BLOCK = 4096  # patches compared with the memory at once
 DENSITY_OVERSAMPLING = 2  # candidates per patch kept by the density memory
 DENSITY_NEIGHBOURS = 5  # a patch's density is judged by the distance to this neighbour
 
 
+class PatchcoreConfig(DetectorConfig):
+    """Settings of `Patchcore`."""
+
+    name: Literal["patchcore"] = "patchcore"
+    memory: Literal["random", "density"] = "random"
+    memory_size: int = Field(8192, ge=1)  # patches kept
+    neighbours: int = Field(1, ge=1, le=64)  # distance = mean over this many nearest patches
+
+
 class Patchcore:
     """Nearest-neighbour detector; distances between unit vectors, in [0, 2]."""
 
+    config_class: ClassVar = PatchcoreConfig
+
     def __init__(self, config: PatchcoreConfig) -> None:
+        import torch
+
         self.config = config
         self.memory = torch.empty(0, 0)  # (M, C)
 
     def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
         """Fill the memory from the patches of `image_ids`."""
+        import torch
+
         image_ids = sorted(image_ids)
         wanted = self.config.memory_size * (DENSITY_OVERSAMPLING if self.config.memory == "density" else 1)
         generator = torch.Generator().manual_seed(seed)
@@ -47,26 +66,28 @@ class Patchcore:
         memory = memory[order.to(memory.device)]
         self.memory = _densest(memory, self.config.memory_size) if self.config.memory == "density" else memory
 
-    def patch_maps(self, batch: Batch) -> torch.Tensor:
+    def patch_maps(self, batch: Batch) -> "torch.Tensor":
         """Mean distance to the nearest `neighbours` patches of the memory, (B, h, w)."""
         patches = embed(batch.maps)  # (B, h, w, C)
         nearest = nearest_distances(patches.flatten(0, 2), self.memory.to(patches.device), self.config.neighbours)
         return nearest.mean(dim=1).reshape(patches.shape[:3])
 
-    def tensors(self) -> dict[str, torch.Tensor]:
+    def tensors(self) -> "dict[str, torch.Tensor]":
         """The memory."""
         return {"memory": self.memory.cpu().contiguous()}
 
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+    def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
         """Take the memory back."""
         self.memory = tensors["memory"]
 
 
-def nearest_distances(queries: torch.Tensor, memory: torch.Tensor, neighbours: int) -> torch.Tensor:
+def nearest_distances(queries: "torch.Tensor", memory: "torch.Tensor", neighbours: int) -> "torch.Tensor":
     """Exact Euclidean distances (Q, k) of queries (Q, C) to their k nearest rows of memory (M, C), ascending.
 
     Works in blocks: beside its arguments it needs QUERY_BLOCK × M numbers.
     """
+    import torch
+
     neighbours = min(neighbours, len(memory))
     squared_norms = memory.square().sum(dim=1)  # (M,)
     transposed = memory.T.contiguous()
@@ -81,7 +102,7 @@ def nearest_distances(queries: torch.Tensor, memory: torch.Tensor, neighbours: i
     return torch.cat(found)
 
 
-def _densest(candidates: torch.Tensor, count: int) -> torch.Tensor:
+def _densest(candidates: "torch.Tensor", count: int) -> "torch.Tensor":
     """The `count` candidates whose neighbourhood is densest: rare patches, defects among them, are left out."""
     # a candidate is its own nearest neighbour
     distances = nearest_distances(candidates, candidates, DENSITY_NEIGHBOURS + 1)[:, -1]

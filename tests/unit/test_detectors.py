@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llbnad.config import EncoderConfig, PadimConfig, PatchcoreConfig
+from llbnad.config import EncoderConfig
 from llbnad.detectors import embed, image_scores
-from llbnad.detectors.patchcore import nearest_distances
+from llbnad.detectors.padim import PadimConfig
+from llbnad.detectors.patchcore import PatchcoreConfig, nearest_distances
 from llbnad.errors import DataError
 from llbnad.features import Batch
 from llbnad.model import Model, derived_seed, train

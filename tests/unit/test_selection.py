@@ -6,11 +6,12 @@ import pytest
 
 from llbnad.aggregate import aggregate, rank_correlation, score_table
 from llbnad.comparators import METHOD, training_sets
-from llbnad.config import FractionSelection, MadSelection
 from llbnad.errors import ConfigError, DataError, IdentityError
 from llbnad.manifest import contamination
 from llbnad.partition import assign_subsets
-from llbnad.purify import mad_cut, purify
+from llbnad.policies.fraction import Fraction
+from llbnad.policies.mad import Mad, mad_cut
+from llbnad.purify import purify
 from llbnad.scores import Scores
 from tests.conftest import made_manifest
 
@@ -34,14 +35,14 @@ def test_perfect_scores_hand_no_anomaly_to_stage_2(method):
     manifest = made_manifest(80, 20).sample(frac=1, random_state=4)
     subsets = assign_subsets(manifest, 3, 0)
     scores = aggregate(score_table(sub_model_scores(manifest), subsets), method)
-    kept = purify(scores, FractionSelection(keep=0.8)).kept
+    kept = purify(scores, Fraction(keep=0.8)).kept
     trained_on = training_sets(manifest, kept, ("none",), 0)[METHOD]
     assert len(trained_on) == 80
     assert contamination(manifest[manifest["image_id"].isin(trained_on)]) == 0
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("selection", [FractionSelection(keep=0.5), MadSelection(k=1.0)])
+@pytest.mark.parametrize("selection", [Fraction(keep=0.5), Mad(k=1.0)])
 def test_permuting_the_images_leaves_the_kept_set_unchanged(method, selection):
     manifest = made_manifest(60, 20)
     scores = sub_model_scores(manifest, perfect=False)
@@ -58,7 +59,7 @@ def test_one_sub_model_is_plain_ranking(method):
     (scores,) = sub_model_scores(manifest, models=1, perfect=False)
     table = score_table([scores], assign_subsets(manifest, 1, 0))
     ranking = scores.series().sort_values().index[:12]
-    assert set(purify(aggregate(table, method), FractionSelection(keep=0.4)).kept) == set(ranking)
+    assert set(purify(aggregate(table, method), Fraction(keep=0.4)).kept) == set(ranking)
 
 
 def test_one_sub_model_has_no_out_of_fold_score():
@@ -85,7 +86,7 @@ def test_one_badly_scaled_sub_model_does_not_dominate_ranks():
     noisy = sub_model_scores(manifest, models=1, seed=7, perfect=False)[0]
     loud = Scores(noisy.image_ids, noisy.values * 1e6)
     table = score_table([*good, loud], assign_subsets(manifest, 3, 0))
-    rejected = {method: purify(aggregate(table, method), FractionSelection(keep=0.8)).rejected for method in METHODS}
+    rejected = {method: purify(aggregate(table, method), Fraction(keep=0.8)).rejected for method in METHODS}
     found = {method: contamination(manifest[manifest["image_id"].isin(ids)]) for method, ids in rejected.items()}
     assert found["rank_mean"] >= 0.8
     assert found["mean"] < 0.5
@@ -120,13 +121,13 @@ def test_mad_cut_on_known_numbers():
 
 def test_mad_keeps_all_of_a_set_without_spread_and_fraction_breaks_ties_by_id():
     equal = pd.Series(1.0, index=pd.Index(list("dbca")))
-    assert purify(equal, MadSelection(k=0)).kept == tuple("abcd")
-    assert purify(equal, FractionSelection(keep=0.5)).kept == ("a", "b")
+    assert purify(equal, Mad(k=0)).kept == tuple("abcd")
+    assert purify(equal, Fraction(keep=0.5)).kept == ("a", "b")
 
 
 def test_kept_and_rejected_partition_the_images_and_the_cut_is_the_largest_kept():
     scores = pd.Series(np.random.default_rng(0).random(50), index=pd.Index([f"{n:02}" for n in range(50)]))
-    result = purify(scores, FractionSelection(keep=0.3))
+    result = purify(scores, Fraction(keep=0.3))
     assert sorted(result.kept + result.rejected) == sorted(scores.index)
     assert scores[list(result.kept)].max() == result.cut < scores[list(result.rejected)].min()
 

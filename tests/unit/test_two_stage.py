@@ -3,13 +3,16 @@
 import numpy as np
 import pandas as pd
 
-from llbnad.config import FractionSelection, InjectedNoise, MadSelection, PatchcoreConfig, ScenarioSettings
+from llbnad.config import InjectedNoise, ScenarioSettings
 from llbnad.contaminate import contaminate
+from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.policies.fraction import Fraction
+from llbnad.policies.mad import Mad
 from llbnad.two_stage import run_two_stage
 from tests.conftest import made_manifest
 from tests.unit.test_detectors import MadeFeatures
 
-SETTINGS = ScenarioSettings(detector=PatchcoreConfig(memory_size=600), selection=FractionSelection(keep=0.8))
+SETTINGS = ScenarioSettings(detector=PatchcoreConfig(memory_size=600), selection=Fraction(keep=0.8))
 
 
 def manifest():
@@ -69,7 +72,7 @@ def test_order_of_images_changes_nothing():
 
 
 def test_clean_data_stays_nearly_whole_under_mad():
-    settings = SETTINGS.model_copy(update={"selection": MadSelection(k=3.5)})
+    settings = SETTINGS.model_copy(update={"selection": Mad(k=3.5)})
     noisy, _, result = run(manifest(), settings, ratio=0.0)
     assert len(result.purified.kept) >= 0.9 * (noisy["split"] == "train").sum()
 

@@ -1,0 +1,28 @@
+"""Keep the lowest-scored share of the images (arXiv 2508.07441; the authors' code keeps 20 %)."""
+
+import math
+from typing import Literal
+
+import numpy as np
+from pydantic import field_validator
+
+from llbnad.config import SelectionPolicy
+
+
+class Fraction(SelectionPolicy):
+    """A fixed share, whatever the scores look like."""
+
+    policy: Literal["fraction"] = "fraction"
+    keep: float = 0.2  # of the images, in (0, 1]
+
+    @field_validator("keep")
+    @classmethod
+    def _share(cls, keep: float) -> float:
+        if not 0 < keep <= 1:
+            hint = f": did you mean {keep / 100:g}?" if 1 < keep <= 100 else ""
+            raise ValueError(f"keep must be in (0, 1], got {keep:g}{hint}")
+        return keep
+
+    def count(self, ordered: np.ndarray) -> int:
+        """The rounded share, at least one image."""
+        return max(1, math.floor(self.keep * len(ordered) + 0.5))
