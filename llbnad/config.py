@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from llbnad.registry import Registry
 
-SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+NAME_REASON = "DVC joins names with '-' and splits them at '.'"
 
 
 class Config(BaseModel):
@@ -205,6 +206,21 @@ class Promotion(Config):
     max_kept_change: float = Field(0.2, ge=0, le=1)  # against the champion's; more means that the data changed
 
 
+class Arrival(Config):
+    """When new production images are taken in and trained on; they change no bytes, so DVC does not follow them."""
+
+    stable_seconds: float = Field(10.0, ge=0)  # a file nobody touched for so long is taken to be complete
+    min_new_images: int = Field(20, ge=1)  # new images that are worth a training
+    cron: str = "0 2 * * *"  # when lines with enough new images are retrained whatever the sensor did; UTC
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, cron: str) -> str:
+        if len(cron.split()) != 5:
+            raise ValueError("expected minute hour day month weekday, such as '0 2 * * *'")
+        return cron
+
+
 class Params(Config):
     """The whole of params.yaml."""
 
@@ -212,6 +228,7 @@ class Params(Config):
     subsets: tuple[int, ...]  # 0 … T-1; T is the number of sub-models
     defaults: ScenarioSettings
     scenarios: dict[str, Scenario]
+    arrival: Arrival
     runtime: Runtime
     promotion: Promotion
 
@@ -226,7 +243,7 @@ class Params(Config):
     def _names(self) -> "Params":
         for name in [*self.scenarios, *self.datasets]:
             if not SCENARIO_NAME.fullmatch(name):
-                raise ValueError(f"the name {name!r} must be letters, digits, '_' and '.' (DVC joins names with '-')")
+                raise ValueError(f"the name {name!r} must be letters, digits and '_' ({NAME_REASON})")
         for name, scenario in self.scenarios.items():
             if scenario.dataset not in self.datasets:
                 raise ValueError(f"scenarios.{name}.dataset is {scenario.dataset!r}; known: {sorted(self.datasets)}")

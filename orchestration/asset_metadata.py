@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,22 @@ def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
     return shown
 
 
+def from_log(stage: str, lines: Sequence[str]) -> dict[str, Any]:
+    """What a stage said of its own work in this run: not part of its outputs, for it differs from run to run.
+
+    Args:
+        stage: with its instance, e.g. `features@bottle`; its line begins with `features bottle`.
+        lines: all that was printed.
+    """
+    own = re.compile(rf"{re.escape(stage).replace('@', ' ').replace(re.escape('-'), ' ')}: (.+)")
+    said = [match[1] for line in lines if (match := own.fullmatch(line))]
+    if not said:
+        return {}
+    counts = re.fullmatch(r"(\d+) images encoded, (\d+) found in the cache", said[-1])
+    encoded = {"images encoded": int(counts[1]), "images found in the cache": int(counts[2])} if counts else {}
+    return {"summary": said[-1], **encoded}
+
+
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
@@ -52,7 +69,12 @@ def _of_file(file: Path) -> dict[str, Any]:
     if file.suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        return {f"rows of {file.name}": pq.read_metadata(file).num_rows}
+        shown: dict[str, Any] = {f"rows of {file.name}": pq.read_metadata(file).num_rows}
+        if file.name == "scores.parquet" and "subset" in pq.read_schema(file).names:
+            counts = pq.read_table(file, columns=["subset"])["subset"].value_counts().to_pylist()
+            sizes = sorted((count["values"], count["counts"]) for count in counts)
+            shown["images of each subset"] = ", ".join(str(size) for _, size in sizes)
+        return shown
     if file.suffix == ".csv":
         import pandas as pd
 

@@ -5,6 +5,8 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 FEATURE_CACHE = DATA / "cache" / "features"
+INCOMING = DATA / "incoming"  # a folder a production line: its inbox
+QUARANTINE = DATA / "quarantine"
 STAGES = ("raw", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
 
 

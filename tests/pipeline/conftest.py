@@ -40,7 +40,7 @@ LINE = {**DEFAULTS, "dataset": "line", "noise": {"protocol": "as_is"}, "comparat
 
 
 def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[str, Any]) -> Path:
-    """A git repository with our code, `images` below data/raw/ and `scenarios` in params.yaml."""
+    """A git repository with our code, `images` below data/own/ and `scenarios` in params.yaml."""
     for name in CODE:
         source, target = REPOSITORY / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,14 +49,13 @@ def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[
         else:
             shutil.copy(source, target)
     for name, source in images.items():
-        shutil.copytree(source, folder / "data" / "incoming" / name)
+        shutil.copytree(source, folder / "data" / "own" / name)
     params = {
-        "datasets": {
-            name: {"source": "image_folder", "root": f"data/incoming/{name}", "category": name} for name in images
-        },
+        "datasets": {name: {"source": "image_folder", "root": f"data/own/{name}", "category": name} for name in images},
         "subsets": [0, 1],
         "defaults": DEFAULTS,
         "scenarios": dict(scenarios),
+        "arrival": {"stable_seconds": 0, "min_new_images": 20, "cron": "0 2 * * *"},
         "runtime": {"device": "cpu", "threads": 0, "batch_size": 16, "executor": "in_process"},
         "promotion": Promotion().model_dump(),
     }
