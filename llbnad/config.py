@@ -155,6 +155,31 @@ AnyDetector = Annotated[SerializeAsAny[DetectorConfig], BeforeValidator(_detecto
 AnyPolicy = Annotated[SerializeAsAny[SelectionPolicy], BeforeValidator(_policy)]
 
 
+# Stage 2.
+
+
+class CalibrationConfig(Config):
+    """The decision threshold of the final detector (`llbnad.calibrate`)."""
+
+    target_fpr: float = 0.01  # share of normal images that may be called defects
+    folds: int = Field(3, ge=0)  # K; each fold costs a training on (K-1)/K of the kept images; 0 = no threshold
+
+    @field_validator("target_fpr")
+    @classmethod
+    def _rate(cls, target_fpr: float) -> float:
+        if not 0 < target_fpr < 1:
+            hint = f": did you mean {target_fpr / 100:g}?" if 1 <= target_fpr < 100 else ""
+            raise ValueError(f"target_fpr must be in (0, 1), got {target_fpr:g}{hint}")
+        return target_fpr
+
+    @field_validator("folds")
+    @classmethod
+    def _not_one(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("folds must be 0 (no threshold) or at least 2, got 1")
+        return folds
+
+
 Aggregation = Literal["mean", "oof_mean", "max", "rank_mean", "max_var"]
 Comparator = Literal["none", "oracle", "random"]
 
@@ -167,6 +192,8 @@ class ScenarioSettings(Config):
     detector: AnyDetector = Field(default_factory=lambda: _detector("patchcore"))
     aggregation: Aggregation = "oof_mean"
     selection: AnyPolicy = Field(default_factory=lambda: _policy("mad"))
+    review: str = "data/review/none.csv"  # people's verdicts, which override the policy (`llbnad.verdicts`)
+    calibration: CalibrationConfig = CalibrationConfig()
     comparators: tuple[Comparator, ...] = ("none", "oracle", "random")
     suspects: int = Field(24, ge=0, le=500)  # images on the contact sheet
 

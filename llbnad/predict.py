@@ -1,4 +1,4 @@
-"""Score images with a trained model: numbers and maps one by one, or a table with pictures for a folder.
+"""Score images with a trained model and decide: one by one, or a table with pictures for a folder.
 
 One bad image never stops the others: it gets a row with the reason instead of a score.
 """
@@ -20,6 +20,7 @@ from llbnad.files import replacing, write_csv
 from llbnad.images import IMAGE_SUFFIXES, load_rgb
 from llbnad.model import Model
 from llbnad.progress import track
+from llbnad.threshold import Threshold
 
 SHEET_IMAGES = 24  # highest scores on the contact sheet
 THUMBNAIL = 224  # pixels
@@ -33,6 +34,7 @@ class Prediction:
 
     score: float | None
     patch_map: np.ndarray | None  # (h, w) float32
+    label: str = ""  # normal or defect; empty without a threshold
     error: str = ""
 
 
@@ -49,12 +51,12 @@ class Predictor:
         self.model, self.device, self.batch_size = model, device, batch_size
         self.encoder = create_encoder(model.encoder, device)
 
-    def predict(self, sources: Sequence[Source]) -> Iterator[Prediction]:
-        """One prediction a source, in their order."""
+    def predict(self, sources: Sequence[Source], threshold: Threshold | None = None) -> Iterator[Prediction]:
+        """One prediction a source, in their order; `threshold` decides (see `threshold_of`)."""
         for start in range(0, len(sources), self.batch_size):
-            yield from self._batch(sources[start : start + self.batch_size])
+            yield from self._batch(sources[start : start + self.batch_size], threshold)
 
-    def _batch(self, sources: Sequence[Source]) -> list[Prediction]:
+    def _batch(self, sources: Sequence[Source], threshold: Threshold | None) -> list[Prediction]:
         import torch
 
         found: list[Prediction | None] = []
@@ -64,13 +66,15 @@ class Predictor:
                 images.append(load_square(source, self.model.encoder.input_size))
                 found.append(None)
             except DataError as error:
-                found.append(Prediction(None, None, str(error)))
+                found.append(Prediction(None, None, error=str(error)))
         if images:
             layers = self.encoder.encode(np.stack(images))
             names = tuple(map(str, range(len(images))))
             batch = Batch(names, tuple(torch.from_numpy(layer).to(self.device).float() for layer in layers))
             maps = self.model.detector.patch_maps(batch)
-            scored = iter(zip(image_scores(maps).tolist(), maps.cpu().numpy(), strict=True))
+            scores = image_scores(maps).cpu().numpy()
+            labels = [""] * len(scores) if threshold is None else [str(label) for label in threshold.labels(scores)]
+            scored = iter(zip(scores.tolist(), maps.cpu().numpy(), labels, strict=True))
             found = [Prediction(*next(scored)) if item is None else item for item in found]
         return [item for item in found if item is not None]
 
@@ -94,24 +98,59 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     return found
 
 
-def predict(model: Model, paths: Sequence[Path], out: Path, device: str = "cpu", batch_size: int = 16) -> pd.DataFrame:
+def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
+    """The model's threshold, or the one for another false-positive rate.
+
+    Raises:
+        ConfigError: the rate is not in (0, 1).
+        DataError: a rate is asked of a model that was not calibrated.
+    """
+    if target_fpr is None:
+        return model.threshold
+    if model.threshold is None:
+        raise DataError(
+            f"the model has no threshold to move to a false-positive rate of {target_fpr:g}: "
+            "train it with calibration.folds of at least 2"
+        )
+    return model.threshold.at(target_fpr)
+
+
+def predict(
+    model: Model,
+    paths: Sequence[Path],
+    out: Path,
+    device: str = "cpu",
+    batch_size: int = 16,
+    threshold: Threshold | None = None,
+) -> pd.DataFrame:
     """Score `paths`; write `out`/predictions.csv, heatmaps/*.png and contact_sheet.png, and return the table.
 
+    Args:
+        model: encoder and detector.
+        paths: image files.
+        out: folder to write to.
+        device: torch's name of the device.
+        batch_size: images scored at once.
+        threshold: decides (see `threshold_of`); without one, threshold and label stay empty.
+
     Returns:
-        one row an image: path, score (empty if unreadable), heatmap (relative to `out`), error.
+        one row an image: path, score (empty if unreadable), threshold, label (normal or defect), heatmap (relative to
+        `out`), error.
     """
     paths = list(dict.fromkeys(paths))
-    predictions = Predictor(model, device, batch_size).predict(paths)
+    predictions = Predictor(model, device, batch_size).predict(paths, threshold)
     results = dict(zip(paths, track(predictions, "predict", len(paths)), strict=True))
     maps = {path: result.patch_map for path, result in results.items() if result.patch_map is not None}
     names = {path: f"heatmaps/{number:05d}_{path.stem}.png" for number, path in enumerate(maps)}
     scale = heat_range(list(maps.values()))
     for path, patch_map in maps.items():
         _write_overlay(path, patch_map, scale, out / names[path])
+    cut = None if threshold is None else threshold.value
     rows = [
-        {"path": str(path), "score": result.score, "heatmap": names.get(path, ""), "error": result.error}
-        for path, result in results.items()
-    ]
+        {"path": str(path), "score": one.score, "threshold": None if one.error else cut, "label": one.label,
+         "heatmap": names.get(path, ""), "error": one.error}
+        for path, one in results.items()
+    ]  # fmt: skip
     table = pd.DataFrame(rows)
     write_csv(table, out / "predictions.csv")
     _write_sheet(table, maps, out / "contact_sheet.png")

@@ -96,7 +96,8 @@ def _judge(
     known = images[images["anomaly_class"].notna()]
     labels = dict(zip(known["image_id"], is_anomalous(known).astype(bool).tolist(), strict=True))
     model = Model.load(path, store.device)
-    own = take_probe(model, store, kept, rejected, labels, settings.promotion.probe_size)
+    cut = model.threshold.value if model.threshold else None
+    own = take_probe(model, store, kept, rejected, labels, settings.promotion.probe_size, cut)
     before, again = retake(champion, model, store, set(store.image_ids), own) if champion else (None, None)
     return own, acceptance.judge(own, before, again, settings.promotion)
 

@@ -10,10 +10,10 @@ from orchestration.dvc_assets import dvc_assets
 from orchestration.partitions import sync
 from orchestration.paths import PARAMS
 from orchestration.registry_assets import registry_assets
-from orchestration.serving_assets import serving_assets
 from orchestration.retraining import INGEST, ingest_asset, known_lines, retrain
 from orchestration.schedules import retraining_schedule
 from orchestration.sensors import arrival_sensor
+from orchestration.serving_assets import serving_assets
 
 ROOT = Path(__file__).resolve().parents[1]
 

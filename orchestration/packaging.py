@@ -37,7 +37,7 @@ def contents(model: Path, files: Mapping[str, Path], metadata: Mapping[str, Any]
 def signature() -> Any:
     """Three optional inputs of which a row fills one; score, label, heat map and error as the output."""
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, Schema, TensorSpec
+    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
     inputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.string, "path", required=False),
@@ -51,7 +51,8 @@ def signature() -> Any:
         ColSpec(Array(Array(DataType.double)), "heat_map", required=False),
         ColSpec(DataType.string, "error", required=False),
     ]
-    return ModelSignature(Schema(inputs), Schema(outputs))
+    params = ParamSchema([ParamSpec("target_fpr", DataType.double, 0.0)])  # 0: the model's own threshold
+    return ModelSignature(Schema(inputs), Schema(outputs), params)
 
 
 def input_example() -> dict[str, list[Any]]:

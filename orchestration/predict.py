@@ -18,11 +18,15 @@ def main(
     model: Annotated[str, typer.Argument(help="MLflow address, or a model file (.safetensors).")],
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv, contact_sheet.png and heatmaps/.")],
+    fpr: Annotated[
+        float | None,
+        typer.Option(help="Sensitivity: false positives accepted, in (0, 1); more find more. Default: the model's."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
 ) -> None:
-    """Score images: a CSV and a heat-map overlay each."""
-    cli.predict(model_file(model), images, out, device, threads)
+    """Score images and call them normal or defect: a CSV and a heat-map overlay each."""
+    cli.predict(model_file(model), images, out, fpr, device, threads)
 
 
 if __name__ == "__main__":

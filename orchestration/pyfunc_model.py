@@ -6,9 +6,11 @@ Input, one row an image, exactly one of the columns filled:
 * `bytes`: an encoded image (PNG, JPEG …); in JSON its base64 text;
 * `array`: pixels (H, W, 3), RGB, 0 … 255; in JSON nested lists.
 
-Output, one row an image in the same order: `score`; `label` ("normal" or "anomalous", null where the model holds no
+Output, one row an image in the same order: `score`; `label` ("normal" or "defect", null where the model holds no
 threshold); `heat_map`, the patch map as nested lists (h, w) in the score's unit, which a client resizes over the image;
 `error`, null unless the image could not be scored, which never stops the others.
+
+The parameter `target_fpr` moves the threshold to another false-positive rate; 0 leaves it where training put it.
 
 A path is read with the server's rights: who may ask is the server's business.
 """
@@ -42,6 +44,8 @@ class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score the rows of `model_input`; see the module's text for the columns."""
+        from llbnad.predict import threshold_of
+
         sources: list[Path | bytes | np.ndarray] = []
         errors: dict[int, str] = {}
         for number, row in enumerate(model_input.to_dict("records")):
@@ -49,7 +53,8 @@ class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
                 sources.append(source_of(row))
             except DataError as error:
                 errors[number] = str(error)
-        found = self.predictor.predict(sources)
+        threshold = threshold_of(self.predictor.model, (params or {}).get("target_fpr") or None)
+        found = self.predictor.predict(sources, threshold)
         rows: list[dict[str, Any]] = []
         for number in range(len(model_input)):
             if number in errors:
@@ -57,7 +62,9 @@ class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
                 continue
             one = next(found)
             heat_map = None if one.patch_map is None else one.patch_map.tolist()
-            rows.append({"score": one.score, "label": None, "heat_map": heat_map, "error": one.error or None})
+            rows.append(
+                {"score": one.score, "label": one.label or None, "heat_map": heat_map, "error": one.error or None}
+            )
         # objects: a missing number is null in JSON, where NaN would not be JSON
         return pd.DataFrame(rows, columns=["score", "label", "heat_map", "error"], dtype=object)
 

@@ -18,6 +18,7 @@ class PredictionConfig(dg.Config):
     """Run configuration of `predictions`."""
 
     folder: str = ""  # images to score, with subfolders; relative to the repository or absolute
+    fpr: float | None = None  # sensitivity: false positives accepted; without one, the model's own threshold
 
 
 def serving_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> list[dg.AssetsDefinition]:
@@ -43,7 +44,8 @@ def serving_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> li
             return
         out = DATA / PREDICTIONS / context.partition_key
         address = f"models:/{model_name(context.partition_key)}@{CHAMPION}"
-        run_module(root, ["orchestration.predict", address, config.folder, "--out", str(out)], context)
+        knob = [] if config.fpr is None else ["--fpr", str(config.fpr)]
+        run_module(root, ["orchestration.predict", address, config.folder, "--out", str(out), *knob], context)
         shown = metadata_of_files([root / out / name for name in ("predictions.csv", "contact_sheet.png")])
         yield dg.MaterializeResult(metadata={"model": address, "folder": config.folder, **shown})
 

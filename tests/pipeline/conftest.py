@@ -20,7 +20,7 @@ from orchestration import dvc
 from tests.conftest import REPOSITORY
 
 CODE = ("llbnad", "orchestration", ".dvc/config", ".dvcignore", ".gitignore", ".dagster/dagster.yaml", "dvc.yaml",
-        "constraints.txt", "pyproject.toml")  # fmt: skip
+        "constraints.txt", "pyproject.toml", "data/review/none.csv")  # fmt: skip
 ENCODER = {"name": "efficientnet_lite2", "input_size": 64, "layers": [2, 3]}
 DEFAULTS = {
     "seed": 0,
@@ -28,6 +28,8 @@ DEFAULTS = {
     "detector": {"name": "patchcore", "memory": "random", "memory_size": 1024, "neighbours": 1},
     "aggregation": "oof_mean",
     "selection": {"policy": "mad", "k": 2.5},
+    "review": "data/review/none.csv",
+    "calibration": {"target_fpr": 0.1, "folds": 3},
     "comparators": ["none", "oracle", "random"],
     "suspects": 6,
 }
