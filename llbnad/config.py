@@ -214,6 +214,25 @@ class Runtime(Config):
     executor: Literal["in_process", "multiprocess"] = "in_process"  # how Dagster runs a scenario's assets
 
 
+class Promotion(Config):
+    """When a new detector may take the place of the one in use (`llbnad.acceptance`). Changes no output of DVC's."""
+
+    probe_size: int = Field(200, ge=8)  # images of each kind that detectors are compared on; seconds to score
+    # Rank correlation with the champion on normal images. Solar cells: 0.84 to 0.95 after half as many images more,
+    # 0.50 to 0.88 after half of the images were others. Normal images differ by little: 0.9 would refuse chance.
+    min_agreement: float = Field(0.4, ge=-1, le=1)
+    min_spread: float = Field(0.01, ge=0)  # of normal scores, relative; a collapsed detector gives every image the same
+    min_separation: float = Field(0.6, ge=0, le=1)  # AUROC of rejected against kept images; 0.5 is blind
+    # Against the champion. Solar cells: 0.01 at most after retraining on good images, 0.02 to 0.08 with a third of the
+    # images defects.
+    max_separation_loss: float = Field(0.05, ge=0, le=1)
+    threshold_slack: float = Field(1.0, ge=0)  # reach above the highest normal score, in median-to-highest distances
+    min_auroc: float = Field(0.5, ge=0, le=1)  # on labelled test images, where there are some; 0.5 is chance
+    max_auroc_loss: float = Field(0.02, ge=0, le=1)  # against the champion; about what another seed changes
+    min_kept_share: float = Field(0.15, ge=0, le=1)  # below the paper's fixed 0.2: less is no training set
+    max_kept_change: float = Field(0.2, ge=0, le=1)  # against the champion's; more means that the data changed
+
+
 class Arrival(Config):
     """When new production images are taken in and trained on; they change no bytes, so DVC does not follow them."""
 
@@ -238,6 +257,7 @@ class Params(Config):
     scenarios: dict[str, Scenario]
     arrival: Arrival
     runtime: Runtime
+    promotion: Promotion
 
     @field_validator("subsets")
     @classmethod

@@ -24,10 +24,7 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
         scenario: for the link to MLflow.
     """
     files = [file for path in sorted(paths) for file in _files(root / path)]
-    shown: dict[str, Any] = {}
-    for file in files:
-        if file.name not in HIDDEN:
-            shown.update(_of_file(file))
+    shown = metadata_of_files(files)
     shown["outputs"] = dg.MetadataValue.md("\n".join(f"- `{path}` `{md5}`" for path, md5 in sorted(paths.items())))
     link = root / "mlflow" / "runs" / f"{scenario}.json"
     if link.exists():
@@ -38,6 +35,15 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
 def picture(file: Path) -> dg.MarkdownMetadataValue:
     """A small copy of a picture."""
     return dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{_preview(file)})")
+
+
+def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
+    """Dagster metadata of single files."""
+    shown: dict[str, Any] = {}
+    for file in files:
+        if file.name not in HIDDEN:
+            shown.update(_of_file(file))
+    return shown
 
 
 def from_log(stage: str, lines: Sequence[str]) -> dict[str, Any]:

@@ -187,11 +187,18 @@ def _logged(arguments: list[str], root: Path, what: str, log: Callable[[str], No
 
 
 @contextmanager
-def running(arguments: list[str], root: Path, **popen: Any) -> Iterator[subprocess.Popen[str]]:
-    """A dvc command in a session of its own, which does not outlive the block."""
+def running(
+    arguments: list[str], root: Path, executable: str | None = None, **popen: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """A command, dvc unless told, in a session of its own, which does not outlive the block."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **popen}
     process = subprocess.Popen(
-        [_executable(), *arguments], cwd=root, env=environment(), text=True, start_new_session=True, **options
+        [executable or _executable(), *arguments],
+        cwd=root,
+        env=environment(),
+        text=True,
+        start_new_session=True,
+        **options,
     )
     try:
         yield process

@@ -18,6 +18,7 @@ from orchestration.ingest import BusyLineError, Ingested, ingest
 from orchestration.partitions import FINAL, SCENARIOS
 from orchestration.paths import INCOMING, PARAMS, stage_dir
 from orchestration.register import conflict
+from orchestration.registry_assets import CHAMPION
 
 INGEST = "ingest"
 PARTITION_TAG = "dagster/partition"
@@ -27,7 +28,7 @@ SHOWN = 20  # files listed in the metadata
 
 retrain = dg.define_asset_job(
     "retrain",
-    selection=dg.AssetSelection.assets(FINAL).upstream() | dg.AssetSelection.assets("drift"),
+    selection=dg.AssetSelection.assets(CHAMPION).upstream() | dg.AssetSelection.assets("drift"),
     description="A production line: take in what arrived, then everything that follows from it. The sensor and the "
     "schedule start this job; a line whose images did not change is not computed again.",
 )

@@ -9,7 +9,7 @@ from llbnad.heat import read_heat
 from llbnad.manifest import contamination, read_manifest, write_manifest
 from llbnad.purify import purify
 from llbnad.report import purification_plots
-from llbnad.verdicts import excluded, override, read_verdicts, verdict_summary, with_verdicts
+from llbnad.verdicts import excluded, override, read_verdicts, verdict_summary
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.stages.common import IMAGE_ROOT, params, run_stage
@@ -22,8 +22,9 @@ def main(scenario: str) -> None:
     config = settings.scenario(scenario)
     everything = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
     verdicts = read_verdicts(Path(config.review))
-    noisy = with_verdicts(everything, verdicts)
-    train = noisy[noisy["split"] == "train"]
+    left_out = everything["image_id"].isin(excluded(verdicts))
+    # labels stay the data set's own: a verdict that agrees with the policy must not make kept.parquet another file
+    train = everything[(everything["split"] == "train") & ~left_out]
     table = pd.read_parquet(stage_dir("scores", scenario) / "scores.parquet").set_index("image_id")
     scores = table["score"].drop(excluded(verdicts), errors="ignore")
     by_policy = purify(scores, config.selection)
@@ -47,7 +48,7 @@ def main(scenario: str) -> None:
     heat = read_heat(stage_dir("scores", scenario) / "suspects.safetensors")
     plots = purification_plots(scored, result, heat, IMAGE_ROOT, out / "plots")
     write_json(summary, out / "summary.json")
-    write_manifest(everything[everything["image_id"].isin(excluded(verdicts))], out / "excluded.parquet")
+    write_manifest(everything[left_out], out / "excluded.parquet")
     write_manifest(rejected, out / "rejected.parquet")
     write_manifest(kept, out / "kept.parquet")
     print(f"purified {scenario}: {len(kept)} of {len(train)} images kept")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from llbnad.config import Promotion
 from orchestration import dvc
 from tests.conftest import REPOSITORY
 
@@ -58,6 +59,7 @@ def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[
         "scenarios": dict(scenarios),
         "arrival": {"stable_seconds": 0, "min_new_images": 20, "cron": "0 2 * * *"},
         "runtime": {"device": "cpu", "threads": 0, "batch_size": 16, "executor": "in_process"},
+        "promotion": Promotion().model_dump(),
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     git(folder, "init", "--quiet")
