@@ -31,7 +31,7 @@ ui: setup ## Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000
 audit: setup ## compute everything again from raw data and compare with dvc.lock
 	@$(BIN)/python -m orchestration.audit
 
-clean: ## remove outputs, caches and environments; never data/raw or data/incoming
+clean: ## remove outputs, caches and environments; never images of yours or of a line
 	rm -rf .venv .venv-dvc .dvc/cache .dvc/tmp data/cache data/noisy data/features data/sub_model data/scores \
 	  data/purified data/detector data/evaluation
 

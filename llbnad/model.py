@@ -1,7 +1,7 @@
-"""A trained model: encoder recipe, detector and what it learnt, in one safetensors file that needs nothing else.
+"""A trained model: encoder recipe, detector, what it learnt and the threshold, in one safetensors file.
 
-The file's metadata holds the configurations as JSON and the encoder's fingerprint; loading with another encoder (other
-weights, another version) is an error, not a wrong score.
+The file needs nothing else. Its metadata holds the configurations as JSON and the encoder's fingerprint; loading with
+another encoder (other weights, another version) is an error, not a wrong score.
 """
 
 import json
@@ -19,8 +19,10 @@ from llbnad.errors import DataError
 from llbnad.files import replacing
 from llbnad.partition import stable_number
 from llbnad.scores import Scores
+from llbnad.threshold import Threshold
 
 FORMAT = "llbnad model 1"
+CALIBRATION = "threshold.scores"  # tensor beside the detector's own
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Model:
     encoder: EncoderConfig
     config: DetectorConfig
     detector: Detector
+    threshold: Threshold | None = None
 
     def score(self, features: FeatureSource, image_ids: Sequence[str], description: str = "score") -> Scores:
         """Image scores of `image_ids`; the maps are not kept."""
@@ -42,6 +45,7 @@ class Model:
 
     def save(self, path: Path) -> None:
         """Write the model file; equal models give equal bytes."""
+        import torch
         from safetensors.torch import save
 
         content = {
@@ -50,8 +54,12 @@ class Model:
             "encoder_fingerprint": recipe(self.encoder).fingerprint,
             "detector": self.config.model_dump(mode="json"),
         }
+        tensors = self.detector.tensors()
+        if self.threshold is not None:
+            content["threshold"] = self.threshold.summary()
+            tensors = {**tensors, CALIBRATION: torch.from_numpy(self.threshold.scores)}
         # one metadata key: safetensors does not promise an order for several
-        payload = save(self.detector.tensors(), metadata={"llbnad": json.dumps(content, sort_keys=True)})
+        payload = save(tensors, metadata={"llbnad": json.dumps(content, sort_keys=True)})
         with replacing(path) as temporary:
             temporary.write_bytes(payload)
 
@@ -83,9 +91,13 @@ class Model:
             )
         settings = content["detector"]
         config: DetectorConfig = DETECTORS.get(settings["name"]).config_class.model_validate(settings)
+        calibration = tensors.pop(CALIBRATION, None)
         detector = create_detector(config)
         detector.restore(tensors)
-        return cls(encoder, config, detector)
+        threshold = None
+        if calibration is not None:
+            threshold = Threshold.restore(content["threshold"], calibration.cpu().numpy())
+        return cls(encoder, config, detector, threshold)
 
 
 def train(

@@ -1,8 +1,8 @@
 """The MLflow runs of a scenario: one parent, one nested run a sub-model, found again by a key.
 
 Stages are processes of their own, so the key, a tag of the run, is the hash of what the scenario is: name, settings,
-subsets, the noisy manifest's bytes. Recording again changes nothing. Outputs are pointed at by hash: tag `md5.<stage>`
-holds the files' digests, `dvc.<stage>` what dvc.lock says of the stages before.
+subsets, the bytes of noisy manifest and review file. Recording again changes nothing. Outputs are pointed at by hash:
+tag `md5.<stage>` holds the files' digests, `dvc.<stage>` what dvc.lock says of the stages before.
 """
 
 import hashlib
@@ -54,12 +54,13 @@ def link_path(scenario: str) -> Path:
 
 
 def scenario_key(scenario: str, params: Params) -> str:
-    """What makes a scenario run the same run: its name, settings, subsets and noisy manifest."""
+    """What makes a scenario run the same run: its name, settings, subsets, noisy manifest and people's verdicts."""
     identity = [
         scenario,
         params.scenario(scenario).model_dump(mode="json"),
         list(params.subsets),
         file_digest(noisy_manifest(scenario), "md5"),
+        file_digest(Path(params.scenario(scenario).review), "md5"),
     ]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -83,7 +84,7 @@ class ScenarioRun:
                 inside = path.parent.relative_to(folder) if path.is_relative_to(folder) else Path()
                 self.client.log_artifact(run.info.run_id, str(path), (stage / inside).as_posix())
         digests = _digests(folder, stage)
-        self._log(run, metrics, {f"md5.{stage}": json.dumps(digests, sort_keys=True), **_git_tags()})
+        self._log(run, metrics, {f"md5.{stage}": json.dumps(digests, sort_keys=True), **git_tags()})
 
     def add_from_disk(self, anew: bool = False) -> None:
         """Log the stages that are not recorded yet, or not as they are on disk; with `anew`, all of them."""
@@ -233,7 +234,7 @@ def _same(old: float | None, new: float) -> bool:
     return old is not None and (old == new or (math.isnan(old) and math.isnan(new)))
 
 
-def _git_tags() -> dict[str, str]:
+def git_tags() -> dict[str, str]:
     """The commit; `-dirty` if tracked files differ, dvc.lock aside, which a running pipeline rewrites."""
 
     def git(*arguments: str) -> str:

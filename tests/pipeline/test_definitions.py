@@ -13,9 +13,12 @@ import yaml
 from llbnad.config import load_params
 from orchestration import dvc
 from orchestration.definitions import definitions
-from orchestration.partitions import chain
+from orchestration.partitions import chain, pattern, sync, template_of
 from orchestration.paths import STAGES
 from tests.conftest import REPOSITORY
+
+# Dagster's alone: they look into inboxes, the registry and folders, and write none of DVC's outputs.
+SIDE_EFFECTS = {"ingest", "drift", "challenger", "champion", "predictions"}
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +37,44 @@ def test_graph_of_assets_is_the_graph_of_dvc(assets):
         one = chain(graph, scenario)
         for asset, stage in one.stages.items():
             node = assets.get(dg.AssetKey(asset))
-            assert {key.to_user_string() for key in node.parent_keys} == set(one.upstream[asset])
+            # what depends on no stage depends on the ingest, which is Dagster's alone
+            assert {key.to_user_string() for key in node.parent_keys} == set(one.upstream[asset] or {"ingest"})
             assert {one.stages[name] for name in one.upstream[asset]} == graph[stage]
 
 
 def test_assets_have_the_names_partitions_and_descriptions_of_dvc_yaml(assets):
     names = {key.to_user_string() for key in assets.get_all_asset_keys()}
     subsets = load_params(REPOSITORY / "params.yaml").subsets
-    assert names == {*STAGES, *(f"sub_model_{k}" for k in subsets)} - {"sub_model"}
-    for name in names:
+    generated = {*STAGES, *(f"sub_model_{k}" for k in subsets)} - {"sub_model"}
+    assert names == generated | SIDE_EFFECTS
+    for name in generated | {"ingest"}:
         node = assets.get(dg.AssetKey(name))
-        assert node.partitions_def.get_partition_keys() == scenarios()
+        assert node.partitions_def.name == "scenario"
         assert node.description and "${" not in node.description
         assert node.group_name in {"data", "stage_1", "stage_2"}
         assert "dvc" in node.kinds
+
+
+def test_a_stage_is_found_by_name_for_every_scenario():
+    """Assets are made from the first scenario's chain; the others, and those to come, differ from it in names only."""
+    params, graph = load_params(REPOSITORY / "params.yaml"), dvc.stage_graph(REPOSITORY)
+    templates = dvc.templates(REPOSITORY)
+    first, settings = next(iter(params.scenarios.items()))
+    patterns = {
+        asset: pattern(stage, templates[template_of(stage)], first, settings.dataset)
+        for asset, stage in chain(graph, first).stages.items()
+    }
+    for name, scenario in params.scenarios.items():
+        found = {asset: one.stage(name, scenario.dataset) for asset, one in patterns.items()}
+        assert found == chain(graph, name).stages
+
+
+def test_partitions_follow_params():
+    with dg.instance_for_test() as instance:
+        sync(instance, ["a", "b", "new", "b"])
+        assert set(instance.get_dynamic_partitions("scenario")) == {"a", "b", "new"}
+        sync(instance, ["b", "c"])
+        assert set(instance.get_dynamic_partitions("scenario")) == {"b", "c"}
 
 
 def test_selection_strings_work():
@@ -112,5 +139,6 @@ def test_declared_code_exists_and_orchestration_holds_no_algorithm():
 def test_every_parameter_of_a_scenario_is_followed_by_some_stage():
     text = (REPOSITORY / "dvc.yaml").read_text()
     scenario = next(iter(yaml.safe_load((REPOSITORY / "params.yaml").read_text())["scenarios"].values()))
-    for key in scenario:
+    assert "${item.review}" in text  # a file: its content is followed
+    for key in scenario.keys() - {"review"}:
         assert re.search(rf"scenarios\.\$\{{(item\.scenario|key)\}}\.{key}", text), key

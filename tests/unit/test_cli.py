@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY, save_image
 
 METRICS = {"image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"}
 COUNTS = {"n_train", "n_selected", "contamination_before", "contamination_after"}
+DECISION = {"n_labelled", "threshold", "fpr_at_threshold", "recall_at_threshold"}
 
 
 def llbnad(*arguments):
@@ -23,7 +24,8 @@ def trained(tmp_path_factory, cells):
     out = tmp_path_factory.mktemp("run")
     cache = tmp_path_factory.mktemp("cache")
     arguments = ["run", "--source", "image_folder", "--root", cells, "--category", "cells", "--noise-ratio", 0.2,
-                 "--max-noise-ratio", 0.3, "--subsets", 2, "--suspects", 6, "--cache", cache]  # fmt: skip
+                 "--max-noise-ratio", 0.3, "--subsets", 2, "--suspects", 6, "--target-fpr", 0.1,
+                 "--cache", cache]  # fmt: skip
     for name in ("a", "b"):
         done = llbnad(*arguments, "--out", out / name)
         assert done.returncode == 0, done.stderr
@@ -33,7 +35,8 @@ def trained(tmp_path_factory, cells):
 def test_run_writes_what_it_promises(trained):
     out, done = trained
     metrics = json.loads((out / "a" / "metrics.json").read_text())
-    assert set(metrics) == METRICS | COUNTS
+    assert set(metrics) == METRICS | COUNTS | DECISION
+    assert 0 <= metrics["fpr_at_threshold"] < metrics["recall_at_threshold"] <= 1
     assert metrics["pixel_auroc"] is None  # no masks: skipped, not zero
     assert 0.5 < metrics["image_auroc"] <= 1
     comparison = pd.read_csv(out / "a" / "comparison.csv")
@@ -44,6 +47,7 @@ def test_run_writes_what_it_promises(trained):
     assert len(scores) == metrics["n_train"]
     assert len(pd.read_parquet(out / "a" / "purified.parquet")) == metrics["n_selected"]
     assert "oracle" in done.stdout and "written to" in done.stdout
+    assert "for 10.00% false positives, from" in done.stdout
 
 
 def test_second_fresh_run_has_the_same_bytes(trained):
@@ -69,6 +73,23 @@ def test_predict_scores_what_it_can_read_and_says_what_it_cannot(trained, cells,
     good = table[table["error"].isna()]
     assert good["score"].gt(0).all()
     assert all((tmp_path / "out" / name).is_file() for name in good["heatmap"])
+
+
+def test_labels_follow_the_sensitivity_knob(trained, cells, tmp_path):
+    model = trained[0] / "a" / "model.safetensors"
+    tables = {}
+    for name, knob in {"default": [], "sensitive": ["--fpr", 0.4]}.items():
+        done = llbnad("predict", model, cells / "bad", "--out", tmp_path / name, *knob)
+        assert done.returncode == 0, done.stderr
+        tables[name] = pd.read_csv(tmp_path / name / "predictions.csv")
+        table = tables[name]
+        assert (table["label"] == "defect").equals(table["score"] > table["threshold"])
+        assert "called defects" in done.stdout and "false positives, from" in done.stdout
+    assert tables["sensitive"]["threshold"][0] < tables["default"]["threshold"][0]
+    found = {name: set(table["path"][table["label"] == "defect"]) for name, table in tables.items()}
+    assert found["default"] < found["sensitive"]
+    percent = llbnad("predict", model, cells / "bad", "--out", tmp_path / "x", "--fpr", 5)
+    assert percent.returncode == 2 and "did you mean 0.05?" in percent.stderr
 
 
 def test_prediction_equals_the_score_in_the_pipeline(trained, cells, tmp_path):
