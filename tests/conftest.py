@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from llbnad.config import DetectorConfig, ElpvDataset, EncoderConfig, PadimConfig, PatchcoreConfig
+from llbnad.config import DetectorConfig, ElpvDataset, EncoderConfig
+from llbnad.detectors.padim import PadimConfig
+from llbnad.detectors.patchcore import PatchcoreConfig
 from llbnad.features import FeatureStore
 from llbnad.model import train
 from llbnad.sources import elpv
