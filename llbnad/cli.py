@@ -18,6 +18,7 @@ from llbnad.config import (
 )
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, LlbnadError
+from llbnad.export import Format
 from llbnad.policies import POLICIES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -175,6 +176,20 @@ def _with_settings(content: dict[str, Any], settings: list[str]) -> dict[str, An
                 raise ConfigError(f"--set {setting!r}: {parent} holds a value, not settings")
         node[last] = yaml.safe_load(value)
     return content
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    out: Annotated[Path, typer.Option(help="Folder for the graph and its JSON.")],
+    format: Annotated[list[Format], typer.Option(help="onnx or openvino; may be given twice.")] = [Format.onnx],  # noqa: B006
+) -> None:
+    """Write encoder, detector and score as one graph (needs the extra `export`)."""
+    from llbnad.export import export as export_model
+    from llbnad.model import Model
+
+    targets = export_model(Model.load(model), format, out)
+    typer.echo(f"written: {', '.join(str(path) for path in targets.values())}")
 
 
 def main() -> None:

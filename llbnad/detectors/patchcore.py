@@ -92,7 +92,8 @@ def nearest_distances(queries: "torch.Tensor", memory: "torch.Tensor", neighbour
     squared_norms = memory.square().sum(dim=1)  # (M,)
     transposed = memory.T.contiguous()
     found = []
-    for block in queries.split(QUERY_BLOCK):
+    # an exported graph has one block: how many there are would freeze its batch size
+    for block in (queries,) if torch.compiler.is_exporting() else queries.split(QUERY_BLOCK):
         distances = torch.addmm(squared_norms, block, transposed, alpha=-2)  # (q, M): |m|² - 2 q·m
         if neighbours == 1:
             nearest = distances.amin(dim=1, keepdim=True)

@@ -72,7 +72,7 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
 
 def test_after_dvc_dagster_runs_nothing(by_dvc):
     before = hashes(by_dvc)
-    done = materialise(by_dvc, "*", "noisy20")
+    done = materialise(by_dvc, "+key:evaluation", "noisy20")
     assert done.returncode == 0, done.stderr[-3000:]
     found = stages(events(by_dvc, "noisy20"))
     assert len(found) == 9

@@ -18,7 +18,7 @@ from orchestration.paths import STAGES
 from tests.conftest import REPOSITORY
 
 # Dagster's alone: they look into inboxes, the registry and folders, and write none of DVC's outputs.
-SIDE_EFFECTS = {"ingest", "drift", "challenger", "champion", "predictions"}
+SIDE_EFFECTS = {"ingest", "drift", "challenger", "champion", "predictions", "exported"}
 
 
 @pytest.fixture(scope="module")
