@@ -9,6 +9,7 @@ __all__ = ["DETECTORS", "Detector", "create_detector", "embed", "image_scores"]
 DETECTORS = Registry(
     "detector",
     {
+        "dfr": "llbnad.detectors.dfr:Dfr",
         "padim": "llbnad.detectors.padim:Padim",
         "patchcore": "llbnad.detectors.patchcore:Patchcore",
     },

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from llbnad.config import DetectorConfig
-from llbnad.detectors.base import FeatureSource, embed
-from llbnad.errors import DataError
+from llbnad.detectors.base import FeatureSource, draw_patches, embed
 from llbnad.features import Batch
 
 if TYPE_CHECKING:
@@ -48,22 +47,8 @@ class Patchcore:
         """Fill the memory from the patches of `image_ids`."""
         import torch
 
-        image_ids = sorted(image_ids)
         wanted = self.config.memory_size * (DENSITY_OVERSAMPLING if self.config.memory == "density" else 1)
-        generator = torch.Generator().manual_seed(seed)
-        # as many patches of every image, so that none is read twice; the surplus is dropped at the end
-        per_image = -(-wanted // len(image_ids)) if image_ids else 0
-        drawn = []
-        for batch in features.batches(image_ids, "fit"):
-            patches = embed(batch.maps).flatten(1, 2)  # (B, h·w, C)
-            for image in patches:
-                order = torch.randperm(len(image), generator=generator)[:per_image]
-                drawn.append(image[order.to(image.device)])
-        if not drawn:
-            raise DataError("no training image for patchcore: at least 1 is needed")
-        memory = torch.cat(drawn)
-        order = torch.randperm(len(memory), generator=generator)[:wanted]
-        memory = memory[order.to(memory.device)]
+        memory = draw_patches(features, image_ids, wanted, torch.Generator().manual_seed(seed), "patchcore")
         self.memory = _densest(memory, self.config.memory_size) if self.config.memory == "density" else memory
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from llbnad.config import EncoderConfig
 from llbnad.detectors import embed, image_scores
+from llbnad.detectors.dfr import DfrConfig
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore import PatchcoreConfig, nearest_distances
 from llbnad.errors import DataError
@@ -20,6 +21,7 @@ CONFIGS = [
     PatchcoreConfig(memory="density", memory_size=400),
     PatchcoreConfig(memory_size=400, neighbours=3),
     PadimConfig(dimensions=6),
+    DfrConfig(patches=2048, hidden=32, steps=200, batch=256),
 ]
 SIDE = 8
 
@@ -91,6 +93,25 @@ def test_density_memory_leaves_rare_patches_out():
     contaminated = NORMAL + DEFECT
     plain, dense = (fitted(config, contaminated).score(MadeFeatures(), DEFECT).values for config in CONFIGS[:2])
     assert np.median(dense) > 2 * np.median(plain)
+
+
+def test_dfr_reconstructs_what_it_saw_and_not_the_defect():
+    config = CONFIGS[4]
+    maps = torch.cat([fitted(config).detector.patch_maps(batch) for batch in MadeFeatures().batches(DEFECT, "")])
+    defect, normal = maps[:, 3, 6], maps[:, :, :3].flatten(1).amax(1)
+    assert (defect > 2 * normal).all()
+    narrow, wide = (len(fitted(config.model_copy(update={"latent": share})).detector.tensors()["network.2.bias"])
+                    for share in (0.5, 1.0))  # fmt: skip
+    assert narrow < wide == 10
+
+
+def test_training_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    for config in CONFIGS:
+        fitted(config)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_nearest_distances_are_exact():
