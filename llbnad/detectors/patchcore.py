@@ -1,9 +1,10 @@
 """PatchCore: distance of a patch to its nearest neighbours in a memory of training patches.
 
 References: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022 (arXiv 2106.08265).
-Differences: the memory is a random sample, or the densest part of one, instead of the greedy coreset: farthest-first
-sampling looks for outliers and so amplifies contamination. The search is exact, in blocks of matrix products. The
-image score is this package's (`base.image_scores`), without PatchCore's re-weighting.
+Differences: the memory is a random sample, or the densest part of one; the paper's greedy coreset amplifies
+contamination (`coreset`), so it is not the default, and picks from a random sample, which bounds its time. The search
+is exact, in blocks of matrix products. The image score is this package's (`base.image_scores`), without PatchCore's
+re-weighting.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +14,13 @@ from pydantic import Field
 
 from llbnad.config import DetectorConfig
 from llbnad.detectors.base import FeatureSource, draw_patches, embed
+from llbnad.detectors.coreset import farthest_first
 from llbnad.features import Batch
 
 if TYPE_CHECKING:
     import torch
 
 QUERY_BLOCK = 4096  # patches compared with the memory at once
-DENSITY_OVERSAMPLING = 2  # candidates per patch kept by the density memory
 DENSITY_NEIGHBOURS = 5  # a patch's density is judged by the distance to this neighbour
 
 
@@ -27,8 +28,9 @@ class PatchcoreConfig(DetectorConfig):
     """Settings of `Patchcore`."""
 
     name: Literal["patchcore"] = "patchcore"
-    memory: Literal["random", "density"] = "random"
+    memory: Literal["random", "density", "greedy"] = "random"
     memory_size: int = Field(8192, ge=1)  # patches kept
+    oversampling: int = Field(2, ge=1)  # density and greedy choose from this many candidates a patch kept
     neighbours: int = Field(1, ge=1, le=64)  # distance = mean over this many nearest patches
 
 
@@ -47,9 +49,15 @@ class Patchcore:
         """Fill the memory from the patches of `image_ids`."""
         import torch
 
-        wanted = self.config.memory_size * (DENSITY_OVERSAMPLING if self.config.memory == "density" else 1)
-        memory = draw_patches(features, image_ids, wanted, torch.Generator().manual_seed(seed), "patchcore")
-        self.memory = _densest(memory, self.config.memory_size) if self.config.memory == "density" else memory
+        kind, size = self.config.memory, self.config.memory_size
+        generator = torch.Generator().manual_seed(seed)
+        wanted = size if kind == "random" else size * self.config.oversampling
+        memory = draw_patches(features, image_ids, wanted, generator, "patchcore")
+        if kind == "density":
+            memory = _densest(memory, size)
+        elif kind == "greedy":
+            memory = memory[farthest_first(memory, size, generator).sort().values]
+        self.memory = memory
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
         """Mean distance to the nearest `neighbours` patches of the memory, (B, h, w)."""

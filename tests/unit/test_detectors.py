@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from llbnad.config import EncoderConfig
 from llbnad.detectors import embed, image_scores
+from llbnad.detectors.coreset import farthest_first
 from llbnad.detectors.dfr import DfrConfig
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore import PatchcoreConfig, nearest_distances
@@ -21,6 +22,7 @@ CONFIGS = [
     PatchcoreConfig(memory="density", memory_size=400),
     PatchcoreConfig(memory_size=400, neighbours=3),
     PadimConfig(dimensions=6),
+    PatchcoreConfig(memory="greedy", memory_size=400),
     DfrConfig(patches=2048, hidden=32, steps=200, batch=256),
 ]
 SIDE = 8
@@ -95,8 +97,29 @@ def test_density_memory_leaves_rare_patches_out():
     assert np.median(dense) > 2 * np.median(plain)
 
 
+def test_greedy_takes_outliers_first():
+    rng = torch.Generator().manual_seed(0)
+    points = torch.randn(500, 200, generator=rng) * 0.01
+    outliers = {17, 100, 499}
+    points[list(outliers), :3] += 5 * torch.eye(3)
+    assert set(farthest_first(points, 4, rng).tolist()) == {0, *outliers}
+    assert farthest_first(torch.zeros(6, 2), 6, rng).sort().values.tolist() == list(range(6))  # equals, none twice
+
+
+def test_greedy_memory_amplifies_contamination():
+    contaminated = NORMAL + DEFECT[:2]
+    random = PatchcoreConfig(memory_size=100, oversampling=20)
+    maps = torch.cat([embed(batch.maps) for batch in MadeFeatures().batches(DEFECT[:2], "")])
+    planted = maps[:, 2:5, 5:8].flatten(0, 2)  # 18 of 2688 patches
+    shares = []
+    for config in (random, random.model_copy(update={"memory": "greedy"})):
+        memory = fitted(config, contaminated).detector.tensors()["memory"]
+        shares.append((nearest_distances(memory, planted, 1) < 1e-3).float().mean())
+    assert shares[1] > 5 * max(shares[0], 18 / 2688)
+
+
 def test_dfr_reconstructs_what_it_saw_and_not_the_defect():
-    config = CONFIGS[4]
+    config = CONFIGS[-1]
     maps = torch.cat([fitted(config).detector.patch_maps(batch) for batch in MadeFeatures().batches(DEFECT, "")])
     defect, normal = maps[:, 3, 6], maps[:, :, :3].flatten(1).amax(1)
     assert (defect > 2 * normal).all()
