@@ -12,6 +12,7 @@ DETECTORS = Registry(
         "dfr": "llbnad.detectors.dfr:Dfr",
         "padim": "llbnad.detectors.padim:Padim",
         "patchcore": "llbnad.detectors.patchcore:Patchcore",
+        "softpatch": "llbnad.detectors.softpatch:Softpatch",
     },
 )
 

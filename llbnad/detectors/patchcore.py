@@ -7,7 +7,7 @@ is exact, in blocks of matrix products. The image score is this package's (`base
 re-weighting.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -82,17 +82,32 @@ def nearest_distances(queries: "torch.Tensor", memory: "torch.Tensor", neighbour
     import torch
 
     neighbours = min(neighbours, len(memory))
+    found = []
+    for squared in _squared_distances(queries, memory):
+        if neighbours == 1:  # much faster than topk
+            found.append(squared.amin(dim=1, keepdim=True))
+        else:
+            found.append(squared.topk(neighbours, dim=1, largest=False).values)
+    return torch.cat(found).clamp_min(0).sqrt()
+
+
+def nearest_neighbours(queries: "torch.Tensor", memory: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    """Distances (Q,) to the nearest row of memory, and which row that is (Q,)."""
+    import torch
+
+    found = [squared.min(dim=1) for squared in _squared_distances(queries, memory)]
+    return torch.cat([f.values for f in found]).clamp_min(0).sqrt(), torch.cat([f.indices for f in found])
+
+
+def _squared_distances(queries: "torch.Tensor", memory: "torch.Tensor") -> "Iterator[torch.Tensor]":
+    """Squared distances (q, M) of QUERY_BLOCK queries at a time; rounding may leave them just below 0."""
+    import torch
+
     squared_norms = memory.square().sum(dim=1)  # (M,)
     transposed = memory.T.contiguous()
-    found = []
     for block in queries.split(QUERY_BLOCK):
-        distances = torch.addmm(squared_norms, block, transposed, alpha=-2)  # (q, M): |m|² - 2 q·m
-        if neighbours == 1:
-            nearest = distances.amin(dim=1, keepdim=True)
-        else:
-            nearest = distances.topk(neighbours, dim=1, largest=False).values
-        found.append((nearest + block.square().sum(dim=1, keepdim=True)).clamp_min(0).sqrt())
-    return torch.cat(found)
+        partial = torch.addmm(squared_norms, block, transposed, alpha=-2)  # (q, M): |m|² - 2 q·m
+        yield partial.add_(block.square().sum(dim=1, keepdim=True))
 
 
 def _densest(candidates: "torch.Tensor", count: int) -> "torch.Tensor":

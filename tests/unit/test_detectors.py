@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.neighbors import LocalOutlierFactor
 
 from llbnad.config import EncoderConfig
-from llbnad.detectors import embed, image_scores
+from llbnad.detectors import embed, image_scores, outlier_factors, softpatch
 from llbnad.detectors.coreset import farthest_first
 from llbnad.detectors.dfr import DfrConfig
+from llbnad.detectors.outlier_factors import local_outlier_factor
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore import PatchcoreConfig, nearest_distances
+from llbnad.detectors.softpatch import SoftpatchConfig
 from llbnad.errors import DataError
 from llbnad.features import Batch
 from llbnad.model import Model, derived_seed, train
@@ -23,6 +26,9 @@ CONFIGS = [
     PatchcoreConfig(memory_size=400, neighbours=3),
     PadimConfig(dimensions=6),
     PatchcoreConfig(memory="greedy", memory_size=400),
+    SoftpatchConfig(memory_size=400),
+    SoftpatchConfig(discriminator="gaussian", memory_size=400, memory="greedy"),
+    SoftpatchConfig(discriminator="nearest", memory_size=400, soft_weights=False),
     DfrConfig(patches=2048, hidden=32, steps=200, batch=256),
 ]
 SIDE = 8
@@ -116,6 +122,48 @@ def test_greedy_memory_amplifies_contamination():
         memory = fitted(config, contaminated).detector.tensors()["memory"]
         shares.append((nearest_distances(memory, planted, 1) < 1e-3).float().mean())
     assert shares[1] > 5 * max(shares[0], 18 / 2688)
+
+
+@pytest.mark.parametrize("discriminator", ["lof", "gaussian", "nearest"])
+def test_softpatch_discards_noisy_patches(discriminator):
+    planted = torch.cat([embed(batch.maps)[:, 3, 6] for batch in MadeFeatures().batches(DEFECT[:5], "")])
+    held = {}
+    for discard in (0.0, 0.15):
+        # the memory could hold all patches: only the discriminator keeps them out
+        config = SoftpatchConfig(discriminator=discriminator, memory_size=10_000, discard=discard)
+        memory = fitted(config, NORMAL + DEFECT[:5]).detector.tensors()["memory"]
+        assert len(memory) == (1 - discard) * 45 * SIDE * SIDE
+        held[discard] = int((nearest_distances(planted, memory, 1) < 1e-3).sum())
+    assert held == {0.0: 5, 0.15: 0}
+
+
+def test_softpatch_distrusts_the_outliers_it_kept():
+    config = SoftpatchConfig(memory_size=10_000, discard=0)
+    soft, hard = (fitted(config.model_copy(update={"soft_weights": s}), NORMAL + DEFECT[:5]) for s in (True, False))
+    noisy = next(MadeFeatures().batches(DEFECT[:5], ""))
+    clean = next(MadeFeatures().batches(["0077"], ""))
+    torch.manual_seed(0)
+    for batch, low, high in ((noisy, 1.2, 100), (clean, 0.8, 1.2)):
+        shifted = Batch(batch.image_ids, tuple(maps + 0.02 * torch.randn_like(maps) for maps in batch.maps))
+        ratio = (soft.detector.patch_maps(shifted) / hard.detector.patch_maps(shifted))[:, 3, 6]
+        assert ((ratio > low) & (ratio < high)).all()
+
+
+def test_local_outlier_factor_is_scikit_learns():
+    groups = torch.randn(3, 40, 5, generator=torch.Generator().manual_seed(0))
+    for group, factors in zip(groups, local_outlier_factor(groups, 6), strict=True):
+        expected = -LocalOutlierFactor(n_neighbors=6).fit(group.numpy()).negative_outlier_factor_
+        assert np.allclose(factors, expected, rtol=1e-4)
+    assert torch.isfinite(local_outlier_factor(torch.ones(1, 4, 5), 6)).all()
+
+
+def test_softpatch_judges_alike_in_blocks(monkeypatch):
+    whole = fitted(CONFIGS[5]).detector.tensors()
+    monkeypatch.setattr(softpatch, "BLOCK_NUMBERS", 5000)
+    monkeypatch.setattr(outlier_factors, "BLOCK_NUMBERS", 5000)
+    blocks = fitted(CONFIGS[5]).detector.tensors()
+    assert torch.equal(whole["memory"], blocks["memory"])
+    assert torch.allclose(whole["weights"], blocks["weights"])
 
 
 def test_dfr_reconstructs_what_it_saw_and_not_the_defect():
