@@ -1,9 +1,10 @@
 """The content-addressed feature cache: every image meets the frozen encoder once in its life.
 
 One safetensors file per image, `<cache>/<encoder fingerprint>/<id[:2]>/<image id>.safetensors`, fp16, one tensor a
-layer. The address holds the image's bytes and all that decides the encoder's output, so an entry can never be stale,
-scenarios and sub-models share it, and it may be deleted at any time: what is missing is encoded again. Files are
-renamed into place whole, so two processes may fill the cache at once; reading maps the file into memory.
+layer, and with a ViT one of its prefix tokens. The address holds the image's bytes and all that decides the encoder's
+output, so an entry can never be stale, scenarios and sub-models share it, and it may be deleted at any time: what is
+missing is encoded again. Files are renamed into place whole, so two processes may fill the cache at once; reading maps
+the file into memory.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import pandas as pd
 
 from llbnad.config import EncoderConfig
 from llbnad.encoders import create_encoder, recipe
-from llbnad.encoders.base import Encoder, load_square
+from llbnad.encoders.base import Encoded, Encoder, load_square
 from llbnad.errors import IdentityError
 from llbnad.files import file_digest, replacing
 from llbnad.progress import track
@@ -32,6 +33,7 @@ class Batch:
 
     image_ids: tuple[str, ...]
     maps: "tuple[torch.Tensor, ...]"  # a layer each: (B, C, h, w) float32 on the store's device
+    prefixes: "tuple[torch.Tensor, ...]" = ()  # of a ViT, a layer each: class and register tokens (B, p, C)
 
 
 class FeatureStore:
@@ -87,26 +89,36 @@ class FeatureStore:
         starts = range(0, len(image_ids), self.batch_size)
         for start in track(starts, description, unit="batch"):
             chunk = tuple(image_ids[start : start + self.batch_size])
-            layers = zip(*(self._read(image_id) for image_id in chunk), strict=True)
-            stacked = tuple(torch.from_numpy(np.stack(layer)).to(self.device).float() for layer in layers)
-            yield Batch(chunk, stacked)
+            images = [self._read(image_id) for image_id in chunk]
+            maps, prefixes = (
+                tuple(torch.from_numpy(np.stack(layer)).to(self.device).float() for layer in zip(*kind, strict=True))
+                for kind in zip(*images, strict=True)
+            )
+            yield Batch(chunk, maps, prefixes)
 
     def _file(self, image_id: str) -> Path:
         return self.folder / image_id[:2] / f"{image_id}.safetensors"
 
-    def _read(self, image_id: str) -> list[np.ndarray]:
-        from safetensors import SafetensorError, safe_open
+    def _read(self, image_id: str) -> Encoded:
+        """One image's layers, without the batch axis."""
+        from safetensors import SafetensorError
 
         try:
-            with safe_open(self._file(image_id), framework="np") as tensors:
-                return [tensors.get_tensor(f"layer{layer}") for layer in self.config.layers]
-        except (
-            SafetensorError,
-            FileNotFoundError,
-        ):  # damaged or deleted meanwhile: the cache is rebuilt, never trusted
-            self._encode([image_id])
-            with safe_open(self._file(image_id), framework="np") as tensors:
-                return [tensors.get_tensor(f"layer{layer}") for layer in self.config.layers]
+            return self._open(image_id)
+        except (SafetensorError, FileNotFoundError):
+            self._encode([image_id])  # damaged or deleted meanwhile: the cache is rebuilt, never trusted
+            return self._open(image_id)
+
+    def _open(self, image_id: str) -> Encoded:
+        from safetensors import safe_open
+
+        with safe_open(self._file(image_id), framework="np") as tensors:
+            stored = set(tensors.keys())
+            maps, prefixes = (
+                [tensors.get_tensor(name) for layer in self.config.layers if (name := f"{kind}{layer}") in stored]
+                for kind in ("layer", "prefix")
+            )
+        return Encoded(maps, prefixes)
 
     def _encode(self, image_ids: Sequence[str]) -> None:
         from safetensors.numpy import save_file
@@ -121,11 +133,12 @@ class FeatureStore:
                 images = upcoming.result()
                 if index + 1 < len(chunks):
                     upcoming = pool.submit(self._load, chunks[index + 1])
-                layers = self._encoder.encode(images)
+                encoded = self._encoder.encode(images)
                 for position, image_id in enumerate(chunk):
                     tensors = {
-                        f"layer{layer}": np.ascontiguousarray(maps[position])
-                        for layer, maps in zip(self.config.layers, layers, strict=True)
+                        f"{kind}{layer}": np.ascontiguousarray(values[position])
+                        for kind, arrays in (("layer", encoded.maps), ("prefix", encoded.prefixes))
+                        for layer, values in zip(self.config.layers, arrays, strict=bool(arrays))
                     }
                     with replacing(self._file(image_id)) as temporary:
                         save_file(tensors, temporary)

@@ -56,8 +56,9 @@ def predict(model: Model, paths: Sequence[Path], out: Path, device: str = "cpu",
         images = dict(_readable(paths[start : start + batch_size], model.encoder.input_size, rows))
         if not images:
             continue
-        layers = encoder.encode(np.stack(list(images.values())))
-        batch = Batch(tuple(map(str, images)), tuple(torch.from_numpy(layer).to(device).float() for layer in layers))
+        encoded = encoder.encode(np.stack(list(images.values())))
+        maps_and_prefixes = (tuple(torch.from_numpy(layer).to(device).float() for layer in part) for part in encoded)
+        batch = Batch(tuple(map(str, images)), *maps_and_prefixes)
         patch_maps = model.detector.patch_maps(batch)
         for path, score, patch_map in zip(images, image_scores(patch_maps), patch_maps.cpu().numpy(), strict=True):
             rows[path] = {"path": str(path), "score": float(score), "heatmap": "", "error": ""}

