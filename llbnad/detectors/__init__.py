@@ -9,9 +9,11 @@ __all__ = ["DETECTORS", "Detector", "create_detector", "embed", "image_scores"]
 DETECTORS = Registry(
     "detector",
     {
+        "dfr": "llbnad.detectors.dfr:Dfr",
         "dinomaly": "llbnad.detectors.dinomaly:Dinomaly",
         "padim": "llbnad.detectors.padim:Padim",
         "patchcore": "llbnad.detectors.patchcore:Patchcore",
+        "softpatch": "llbnad.detectors.softpatch:Softpatch",
     },
 )
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from llbnad.errors import DataError
 from llbnad.features import Batch
 
 if TYPE_CHECKING:
@@ -70,3 +71,30 @@ def embed(maps: "Sequence[torch.Tensor]") -> "torch.Tensor":
             pooled = functional.interpolate(pooled, size=grid, mode="bilinear", align_corners=False)
         layers.append(functional.normalize(pooled, dim=1) / len(maps) ** 0.5)
     return torch.cat(layers, dim=1).permute(0, 2, 3, 1).contiguous()  # (B, h, w, C)
+
+
+def draw_patches(
+    features: FeatureSource, image_ids: Sequence[str], count: int, generator: "torch.Generator", detector: str
+) -> "torch.Tensor":
+    """Up to `count` patches (P, C) drawn at random from `image_ids`, whose order does not matter; none twice.
+
+    Memory: about `count` patches and one batch, however many images there are.
+
+    Raises:
+        DataError: there is no image; the message names `detector`.
+    """
+    import torch
+
+    image_ids = sorted(image_ids)
+    # as many of every image, so that none is read twice; the surplus is dropped at the end
+    per_image = -(-count // len(image_ids)) if image_ids else 0
+    drawn = []
+    for batch in features.batches(image_ids, "fit"):
+        for image in embed(batch.maps).flatten(1, 2):  # (h·w, C)
+            order = torch.randperm(len(image), generator=generator)[:per_image]
+            drawn.append(image[order.to(image.device)])
+    if not drawn:
+        raise DataError(f"no training image for {detector}: at least 1 is needed")
+    patches = torch.cat(drawn)
+    order = torch.randperm(len(patches), generator=generator)[:count]
+    return patches[order.to(patches.device)]
