@@ -19,6 +19,7 @@ from llbnad.files import replacing, write_csv
 from llbnad.images import IMAGE_SUFFIXES, load_rgb
 from llbnad.model import Model
 from llbnad.progress import track
+from llbnad.sources.base import relative_files
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:
@@ -30,7 +31,7 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            found += [path / inside for inside in relative_files(path, IMAGE_SUFFIXES)]
         elif path.exists():
             found.append(path)
         else:
@@ -65,7 +66,7 @@ def predict(model: Model, paths: Sequence[Path], out: Path, device: str = "cpu",
     if maps:
         scale = heat_range(list(maps.values()))
         for number, (path, patch_map) in enumerate(maps.items()):
-            name = f"heatmaps/{number:05d}_{path.stem}.png"
+            name = f"heatmaps/{number:05d}_{path.stem[:60]}.png"  # a file's name has 255 bytes at most
             _write_overlay(path, patch_map, scale, out / name)
             rows[path]["heatmap"] = name
     table = pd.DataFrame([rows[path] for path in dict.fromkeys(paths)])

@@ -100,12 +100,15 @@ def scan(listing: Listing) -> Scan:
 
 
 def relative_files(root: Path, suffixes: frozenset[str]) -> Iterator[str]:
-    """POSIX paths, relative to `root`, of its files with one of `suffixes`, in order; hidden ones are left out."""
+    """POSIX paths, relative to `root`, of its files with one of `suffixes`, in order; hidden ones are left out.
+
+    Links that lead nowhere are files too: somebody wanted an image there. Links to folders are not followed.
+    """
     for path in sorted(root.rglob("*")):
         inside = path.relative_to(root)
         if (
             path.suffix.lower() in suffixes
-            and path.is_file()
+            and (path.is_file() or (path.is_symlink() and not path.exists()))
             and not any(part.startswith(".") for part in inside.parts)
         ):
             yield inside.as_posix()
@@ -113,6 +116,11 @@ def relative_files(root: Path, suffixes: frozenset[str]) -> Iterator[str]:
 
 def _examine(root: Path, record: Record) -> _Finding:
     path = root / record.path
+    try:
+        record.path.encode()
+    except UnicodeEncodeError:
+        name = record.path.encode(errors="backslashreplace").decode()
+        return _Finding(rejection=Rejection(name, "unreadable", f"{name}: its name is not UTF-8; rename the file"))
     try:
         image = load_rgb(path)
         return _Finding(file_digest(path), image.size)

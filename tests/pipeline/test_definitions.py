@@ -137,7 +137,7 @@ def modules_of(name: str) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_code_it_calls(stage):
-    """All code of ours that a stage imports, directly or not, is a dependency in dvc.yaml, so that an edit reruns it."""
+    """All code of ours that a stage imports, directly or not, is a dependency in dvc.yaml: an edit reruns it."""
     declared = {Path(dep).with_suffix("").as_posix().replace("/", ".") for dep in dvc.templates(REPOSITORY)[stage].code}
     assert f"orchestration.stages.{stage}" in declared
     excepted = (DECIDED_ELSEWHERE | UNUSED.get(stage, {})).keys() - declared

@@ -1,12 +1,15 @@
 """Sources: every trap of Real-IAD's records, half-sorted folders, and bad files of every kind."""
 
 import json
+import os
 import shutil
 
 import pytest
 
 from llbnad.config import ElpvDataset, ImageFolderDataset, RealIadDataset
 from llbnad.errors import DataError
+from llbnad.files import write_csv
+from llbnad.manifest import read_manifest, write_manifest
 from llbnad.sources import read_source
 from tests.conftest import save_image
 
@@ -203,6 +206,34 @@ def test_bad_files_are_listed_with_the_reason_and_stay_on_disk(tmp_path):
     }
     assert scan.rejected["detail"].str.contains("labelled defect, not OK").sum() == 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_odd_names_and_links_never_stop_a_scan(tmp_path):
+    save_image(tmp_path / "good" / "a.png")
+    folder = tmp_path / "good"
+    (folder / "circle.png").symlink_to("circle.png")
+    (folder / "nowhere.png").symlink_to("gone.png")
+    (folder / "link.png").symlink_to(save_image(tmp_path / "elsewhere.bin.png", 1))
+    (folder / "folder.png").mkdir()
+    (folder / "up").symlink_to("..")
+    odd = ["new\nline.png", 'comma, "quote".png', "-dash.png", "n" * 251 + ".png", "ä 空.PNG"]
+    for seed, name in enumerate(odd):
+        shutil.copy(save_image(tmp_path / ".hidden.png", seed + 2), folder / name)
+    latin = os.fsencode(folder) + b"/caf\xe9.png"
+    shutil.copy(save_image(tmp_path / ".hidden.png", 9), os.fsdecode(latin))
+    scan = folder_scan(tmp_path)
+    kept = {*(f"good/{name}" for name in odd), "good/a.png", "elsewhere.bin.png"}
+    assert set(scan.manifest["path"]) == kept
+    assert dict(zip(scan.rejected["path"], scan.rejected["reason"], strict=True)) == {
+        "good/caf\\udce9.png": "unreadable",
+        "good/circle.png": "unreadable",
+        "good/link.png": "duplicate",
+        "good/nowhere.png": "missing",
+    }
+    # the tables can be written, and a file be written under a name of full length
+    write_csv(scan.rejected, tmp_path / "rejected.csv")
+    write_manifest(scan.manifest, tmp_path / ("m" * 247 + ".parquet"))
+    assert set(read_manifest(tmp_path / ("m" * 247 + ".parquet"))["path"]) == kept
 
 
 def test_listed_but_missing_image_and_mask(real_iad):
