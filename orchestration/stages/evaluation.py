@@ -33,6 +33,8 @@ def main(scenario: str) -> None:
     write_json(metrics, out / "metrics.json")
     auroc = metrics["image_auroc"]
     print(f"evaluation {scenario}: " + (f"I-AUROC {auroc:.3f}" if auroc is not None else "no labels, scores only"))
+    if not (noisy["split"] == "test").any():
+        print(f"evaluation {scenario}: no image is set aside for testing; these are the training images themselves")
     artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
     tracking.record("evaluation", scenario, settings, artifacts=artifacts)
 
