@@ -114,6 +114,15 @@ def test_wrong_json_is_named(real_iad, text, message):
         read(root)
 
 
+@pytest.mark.parametrize(("key", "value"), [("image_path", None), ("image_path", "S0001/a.jpg"), ("mask_path", 0)])
+def test_record_with_an_impossible_path_is_named(real_iad, key, value):
+    root, _, content = real_iad
+    content["test"][0][key] = value
+    (root / "realiad_jsons" / f"{NUT}.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"{NUT}.json: {key} {value!r}"):
+        read(root)
+
+
 def test_record_without_a_key_is_named(real_iad):
     root, _, content = real_iad
     del content["test"][0]["anomaly_class"]
