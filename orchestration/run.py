@@ -85,7 +85,7 @@ def _repro(root: Path, console: Console) -> int:
             elif text and not text.startswith(DVC_CHATTER):
                 console.print(f"  {text}", markup=False)
         if process.wait() != 0:
-            raise dvc.DvcError("`dvc repro` stopped:\n" + "\n".join(lines[-5:]))
+            raise dvc.DvcError("\n".join(["`dvc repro` stopped; the reason stands above", *lines[-5:]]))
     return ran
 
 

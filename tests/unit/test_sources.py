@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -11,7 +13,7 @@ from llbnad.errors import DataError
 from llbnad.files import write_csv
 from llbnad.manifest import read_manifest, write_manifest
 from llbnad.sources import read_source
-from tests.conftest import save_image
+from tests.conftest import REPOSITORY, save_image
 
 NUT = "plastic_nut"
 
@@ -224,6 +226,7 @@ def test_odd_names_and_links_never_stop_a_scan(tmp_path):
     (folder / "nowhere.png").symlink_to("gone.png")
     (folder / "link.png").symlink_to(save_image(tmp_path / "elsewhere.bin.png", 1))
     (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")  # opening it would wait for ever
     (folder / "up").symlink_to("..")
     odd = ["new\nline.png", 'comma, "quote".png', "-dash.png", "n" * 251 + ".png", "ä 空.PNG"]
     for seed, name in enumerate(odd):
@@ -243,6 +246,38 @@ def test_odd_names_and_links_never_stop_a_scan(tmp_path):
     write_csv(scan.rejected, tmp_path / "rejected.csv")
     write_manifest(scan.manifest, tmp_path / ("m" * 247 + ".parquet"))
     assert set(read_manifest(tmp_path / ("m" * 247 + ".parquet"))["path"]) == kept
+
+
+READ_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from PIL import Image
+from llbnad.config import ImageFolderDataset
+from llbnad.sources import read_source
+Image.init()  # what it would import later, it may not be allowed to read then
+os.chdir(sys.argv[1])
+if os.getuid() == 0:  # root may read everything
+    os.seteuid(65534)
+scan = read_source(ImageFolderDataset(root=".", category="c"), Path("."))[0]
+print(list(scan.manifest["path"]), dict(zip(scan.rejected["path"], scan.rejected["reason"])))
+"""
+
+
+def test_what_may_not_be_read_is_listed(tmp_path):
+    root = tmp_path / "images"
+    for seed, name in enumerate(("a.png", "file.png", "nolist/b.png", "nosearch/c.png")):
+        save_image(root / name, seed)
+    if os.getuid() == 0:
+        for path in [root, *root.rglob("*")]:
+            os.chown(path, 65534, 65534)
+    for name, mode in (("file.png", 0o000), ("nolist", 0o300), ("nosearch", 0o400)):
+        (root / name).chmod(mode)
+    command = [sys.executable, "-c", READ_AS_NOBODY, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    for name in ("nolist", "nosearch"):  # pytest wants to remove them
+        (root / name).chmod(0o700)
+    unreadable = {"file.png": "unreadable", "nolist": "unreadable", "nosearch/c.png": "unreadable"}
+    assert done.stdout.strip() == f"['a.png'] {unreadable}", done.stderr
 
 
 def test_listed_but_missing_image_and_mask(real_iad):
