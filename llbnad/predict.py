@@ -20,6 +20,7 @@ from llbnad.files import replacing, write_csv
 from llbnad.images import IMAGE_SUFFIXES, load_rgb
 from llbnad.model import Model
 from llbnad.progress import track
+from llbnad.sources.base import relative_files
 from llbnad.threshold import Threshold
 
 SHEET_IMAGES = 24  # highest scores on the contact sheet
@@ -89,7 +90,7 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            found += [path / inside for inside in relative_files(path, IMAGE_SUFFIXES)]
         elif path.exists():
             found.append(path)
         else:
@@ -142,7 +143,8 @@ def predict(
     predictions = Predictor(model, device, batch_size).predict(paths, threshold)
     results = dict(zip(paths, track(predictions, "predict", len(paths)), strict=True))
     maps = {path: result.patch_map for path, result in results.items() if result.patch_map is not None}
-    names = {path: f"heatmaps/{number:05d}_{path.stem}.png" for number, path in enumerate(maps)}
+    # a file's name has 255 bytes at most
+    names = {path: f"heatmaps/{number:05d}_{path.stem[:60]}.png" for number, path in enumerate(maps)}
     scale = heat_range(list(maps.values()))
     for path, patch_map in maps.items():
         _write_overlay(path, patch_map, scale, out / names[path])
