@@ -97,8 +97,9 @@ def agreement(challenger: Probe | None, champion: Probe | None, least: float) ->
     ids = sorted(champion.kept)
     if len(ids) < ENOUGH:
         return Finding("agreement", True, f"not comparable: {len(ids)} images", f"at least {ENOUGH} images")
-    # identical scores have no ranks: nan, which is not agreement
-    found = float(spearmanr(values(challenger.kept, ids), values(champion.kept, ids)).statistic)
+    both = values(challenger.kept, ids), values(champion.kept, ids)
+    constant = any(np.ptp(scores) == 0 for scores in both)  # has no ranks: no agreement
+    found = 0.0 if constant else float(spearmanr(*both).statistic)
     return Finding("agreement", found >= least, f"{found:.3f} over {len(ids)} images", f"at least {least:g}")
 
 
