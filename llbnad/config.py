@@ -180,7 +180,7 @@ class CalibrationConfig(Config):
         return folds
 
 
-Aggregation = Literal["mean", "oof_mean", "max", "rank_mean", "max_var"]
+Aggregation = Literal["mean", "oof_mean", "robust_mean", "max", "rank_mean", "max_var"]
 Comparator = Literal["none", "oracle", "random"]
 
 
@@ -191,7 +191,9 @@ class ScenarioSettings(Config):
     encoder: EncoderConfig = EncoderConfig()
     detector: AnyDetector = Field(default_factory=lambda: _detector("patchcore"))
     aggregation: Aggregation = "oof_mean"
-    selection: AnyPolicy = Field(default_factory=lambda: _policy("mad"))
+    selection: AnyPolicy = Field(default_factory=lambda: _policy("mixture"))
+    # patches of kept images not learnt from, as a share per share of images rejected (`llbnad.patches`); 0 = none
+    patch_rejection: float = Field(0.5, ge=0, le=2)
     review: str = "data/review/none.csv"  # people's verdicts, which override the policy (`llbnad.verdicts`)
     calibration: CalibrationConfig = CalibrationConfig()
     comparators: tuple[Comparator, ...] = ("none", "oracle", "random")

@@ -34,6 +34,7 @@ class Batch:
     image_ids: tuple[str, ...]
     maps: "tuple[torch.Tensor, ...]"  # a layer each: (B, C, h, w) float32 on the store's device
     prefixes: "tuple[torch.Tensor, ...]" = ()  # of a ViT, a layer each: class and register tokens (B, p, C)
+    trusted: "torch.Tensor | None" = None  # (B, h, w) bool on the detector's patch grid: to learn from; None = all
 
 
 class FeatureStore:

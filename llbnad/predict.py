@@ -71,8 +71,10 @@ class Predictor:
         if images:
             encoded = self.encoder.encode(np.stack(images))
             names = tuple(map(str, range(len(images))))
-            parts = (tuple(torch.from_numpy(layer).to(self.device).float() for layer in part) for part in encoded)
-            batch = Batch(names, *parts)
+            layers, prefixes = (
+                tuple(torch.from_numpy(layer).to(self.device).float() for layer in part) for part in encoded
+            )
+            batch = Batch(names, layers, prefixes)
             maps = self.model.detector.patch_maps(batch)
             scores = image_scores(maps).cpu().numpy()
             labels = [""] * len(scores) if threshold is None else [str(label) for label in threshold.labels(scores)]
