@@ -24,7 +24,7 @@ from llbnad.model import Model, derived_seed, train
 from llbnad.partition import assign_subsets
 from llbnad.purify import Purified, purify
 from llbnad.report import evaluation_plots, purification_plots
-from llbnad.verdicts import excluded, override, with_verdicts
+from llbnad.verdicts import override, with_verdicts
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,7 @@ def run_two_stage(
     ]
     table = score_table([model.score(features, image_ids) for model in sub_models], subsets)
     table["score"] = aggregate(table, settings.aggregation)
-    judged = table["score"].drop(excluded(verdicts), errors="ignore")
-    purified = override(purify(judged, settings.selection), verdicts)
+    purified = override(purify(table["score"], settings.selection), verdicts)
 
     # Stage 2: a fresh detector on the selected images, and the comparators on theirs.
     noisy = with_verdicts(noisy, verdicts)

@@ -26,9 +26,9 @@ def main(scenario: str) -> None:
     # labels stay the data set's own: a verdict that agrees with the policy must not make kept.parquet another file
     train = everything[(everything["split"] == "train") & ~left_out]
     table = pd.read_parquet(stage_dir("scores", scenario) / "scores.parquet").set_index("image_id")
-    scores = table["score"].drop(excluded(verdicts), errors="ignore")
-    by_policy = purify(scores, config.selection)
+    by_policy = purify(table["score"], config.selection)
     result = override(by_policy, verdicts)
+    scores = table["score"].drop(excluded(verdicts), errors="ignore")
     out = stage_dir("purified", scenario)
     check_purified(train, scores.reset_index(), result.kept, result.rejected, out / "validation.json")
 
