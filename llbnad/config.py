@@ -193,7 +193,7 @@ class ScenarioSettings(Config):
     aggregation: Aggregation = "oof_mean"
     selection: AnyPolicy = Field(default_factory=lambda: _policy("mixture"))
     # patches of kept images not learnt from, as a share per share of images rejected (`llbnad.patches`); 0 = none
-    patch_rejection: float = Field(0.5, ge=0, le=2)
+    patch_rejection: float = Field(0.7, ge=0, le=2)
     review: str = "data/review/none.csv"  # people's verdicts, which override the policy (`llbnad.verdicts`)
     calibration: CalibrationConfig = CalibrationConfig()
     comparators: tuple[Comparator, ...] = ("none", "oracle", "random")

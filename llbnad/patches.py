@@ -48,7 +48,7 @@ def trusted_patches(maps: Maps, kept: Sequence[str], patch_rejection: float) -> 
     """The patches of the kept images to learn from.
 
     Args:
-        maps: out-of-fold maps (h, w) of all images the policy judged, by id.
+        maps: out-of-fold maps (h, w) of all training images, by id.
         kept: ids of those it kept.
         patch_rejection: share of patches dropped per share of images rejected; 0 drops none.
 

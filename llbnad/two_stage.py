@@ -25,7 +25,7 @@ from llbnad.partition import assign_subsets
 from llbnad.patches import TrustedFeatures, out_of_fold_maps, trusted_patches
 from llbnad.purify import Purified, purify
 from llbnad.report import evaluation_plots, purification_plots
-from llbnad.verdicts import excluded, override, with_verdicts
+from llbnad.verdicts import override, with_verdicts
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,8 @@ def run_two_stage(
     table = score_table(scored, subsets)
     table["score"] = aggregate(table, settings.aggregation)
     heat = out_of_fold_maps(maps, subsets)
-    judged = table["score"].drop(excluded(verdicts), errors="ignore")
-    purified = override(purify(judged, settings.selection), verdicts)
-    trusted = trusted_patches({i: heat[i] for i in judged.index}, purified.kept, settings.patch_rejection)
+    purified = override(purify(table["score"], settings.selection), verdicts)
+    trusted = trusted_patches(heat, purified.kept, settings.patch_rejection)
 
     # Stage 2: a fresh detector on the selected images, and the comparators on theirs.
     noisy = with_verdicts(noisy, verdicts)
