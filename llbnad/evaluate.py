@@ -112,7 +112,7 @@ def evaluate(
         )
     comparison = pd.DataFrame(rows)
     measured = [*IMAGE_METRICS, *PIXEL_METRICS, "contamination_before", "contamination_after"]
-    threshold = models[METHOD].threshold
+    threshold = models[METHOD].threshold if METHOD in models else None
     decision: dict[str, float | None] = {}
     if threshold is not None:
         own = scores[METHOD].of(images["image_id"].tolist())

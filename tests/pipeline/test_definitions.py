@@ -126,18 +126,27 @@ DECIDED_ELSEWHERE = {
 # Imported, but what the stage uses of it decides nothing.
 UNUSED = {
     "raw": {"llbnad.contaminate": "validation counts with it, in a suite of another stage"},
-    "sub_model": {"llbnad.manifest": "reads a table; fitting and scoring do not depend on its order"},
-    "scores": {"llbnad.manifest": "reads a table; consensus does not depend on its order"},
+    "sub_model": {
+        "llbnad.manifest": "reads a table; fitting and scoring do not depend on its order",
+        "llbnad.threshold": "sub-models have none",
+    },
+    "scores": {
+        "llbnad.manifest": "reads a table; consensus does not depend on its order",
+        "llbnad.model": "a type; the maps were made by stage sub_model",
+        "llbnad.detectors": "a type",
+    },
     "purified": {
         "llbnad.contaminate": "validation counts with it, in a suite of another stage",
         "llbnad.comparators": "a name",
         "llbnad.evaluate": "a type",
         "llbnad.metrics": "draws curves, of another stage",
-        "llbnad.model": "a type; heat maps were made by stage scores",
+        "llbnad.model": "a type; the maps were made by stage sub_model",
         "llbnad.detectors": "a type",
+        "llbnad.drift": "a type; draws another report",
     },
     "evaluation": {
         "llbnad.comparators": "a name; the training sets are read from a file",
+        "llbnad.drift": "a type; draws another report",
         "llbnad.partition": "seeds of training, which is over",
         "llbnad.purify": "a type",
     },
