@@ -13,7 +13,7 @@ from llbnad.detectors import image_scores
 from llbnad.encoders import create_encoder
 from llbnad.encoders.base import load_square
 from llbnad.errors import DataError
-from llbnad.features import Batch
+from llbnad.features import fresh_batch
 from llbnad.figures import heat_range, overlay
 from llbnad.files import replacing, write_csv
 from llbnad.images import IMAGE_SUFFIXES, load_rgb
@@ -46,8 +46,6 @@ def predict(model: Model, paths: Sequence[Path], out: Path, device: str = "cpu",
     Returns:
         one row an image: path, score (empty if unreadable), heatmap (relative to `out`), error.
     """
-    import torch
-
     encoder = create_encoder(model.encoder, device)
     rows: dict[Path, dict[str, object]] = {}
     maps: dict[Path, np.ndarray] = {}
@@ -56,9 +54,7 @@ def predict(model: Model, paths: Sequence[Path], out: Path, device: str = "cpu",
         images = dict(_readable(paths[start : start + batch_size], model.encoder.input_size, rows))
         if not images:
             continue
-        encoded = encoder.encode(np.stack(list(images.values())))
-        maps_and_prefixes = (tuple(torch.from_numpy(layer).to(device).float() for layer in part) for part in encoded)
-        batch = Batch(tuple(map(str, images)), *maps_and_prefixes)
+        batch = fresh_batch(tuple(map(str, images)), np.stack(list(images.values())), encoder, device)
         patch_maps = model.detector.patch_maps(batch)
         for path, score, patch_map in zip(images, image_scores(patch_maps), patch_maps.cpu().numpy(), strict=True):
             rows[path] = {"path": str(path), "score": float(score), "heatmap": "", "error": ""}

@@ -1,8 +1,8 @@
 """The protocol every detector follows, the patch embedding they share, and the one image score.
 
-A detector sees features only: it fits on a stream of batches, gives an anomaly map on the patch grid, and is saved as
-named tensors. The image score is the same everywhere, in stage 1, in the test and in prediction: the mean of the
-highest 1 % of the patch map.
+A detector sees features, or images if it says so (`DetectorConfig.uses_features`): it fits on a stream of batches,
+gives an anomaly map on a grid of patches, and is saved as named tensors. The image score is the same everywhere, in
+stage 1, in the test and in prediction: the mean of the highest 1 % of the patch map.
 """
 
 import math
