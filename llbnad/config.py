@@ -6,7 +6,7 @@ An unknown key, a missing key or an impossible value is an error before anything
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -114,6 +114,8 @@ class EncoderConfig(Config):
 
 class DetectorConfig(Config):
     """Settings of a detector; each lives beside its detector in `llbnad/detectors/`."""
+
+    uses_features: ClassVar[bool] = True  # False: it has a network of its own and reads `Batch.images`
 
     name: str
 
@@ -350,4 +352,5 @@ def _unset_fields(config: Config, prefix: str) -> Any:
             yield from _unset_fields(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
             for key, item in value.items():
-                yield from _unset_fields(item, f"{prefix}{name}.{key}.")
+                if isinstance(item, Config):
+                    yield from _unset_fields(item, f"{prefix}{name}.{key}.")

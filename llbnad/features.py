@@ -7,9 +7,11 @@ missing is encoded again. Files are renamed into place whole, so two processes m
 the file into memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ import pandas as pd
 from llbnad.config import EncoderConfig
 from llbnad.encoders import create_encoder, recipe
 from llbnad.encoders.base import Encoded, Encoder, load_square
-from llbnad.errors import IdentityError
+from llbnad.errors import DataError, IdentityError
 from llbnad.files import file_digest, replacing
 from llbnad.progress import track
 
@@ -35,6 +37,73 @@ class Batch:
     maps: "tuple[torch.Tensor, ...]"  # a layer each: (B, C, h, w) float32 on the store's device
     prefixes: "tuple[torch.Tensor, ...]" = ()  # of a ViT, a layer each: class and register tokens (B, p, C)
     trusted: "torch.Tensor | None" = None  # (B, h, w) bool on the detector's patch grid: to learn from; None = all
+
+    def trusting(self, trusted: "torch.Tensor") -> "Batch":
+        """The same batch with `trusted` set; nothing is read or encoded for it."""
+        other = copy(self)
+        object.__setattr__(other, "trusted", trusted)
+        return other
+
+    @property
+    def images(self) -> "torch.Tensor":
+        """The images themselves, (B, 3, H, W) uint8 RGB at the encoder's input size, on the store's device."""
+        raise DataError("these features come without their images: this detector needs a FeatureStore")
+
+
+Features = tuple["tuple[torch.Tensor, ...]", "tuple[torch.Tensor, ...]"]  # maps and prefixes of a batch
+
+
+def _as_features(encoded: Encoded, device: str) -> Features:
+    """What an encoder gave, as a batch's maps and prefixes on `device`."""
+    import torch
+
+    maps, prefixes = (tuple(torch.from_numpy(layer).to(device).float() for layer in kind) for kind in encoded)
+    return maps, prefixes
+
+
+def _as_images(images: np.ndarray, device: str) -> "torch.Tensor":
+    """(B, H, W, 3) -> (B, 3, H, W) on `device`."""
+    import torch
+
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous()
+
+
+class DeferredBatch(Batch):
+    """A batch that encodes and reads what is asked of it: a detector with a network of its own pays for no features."""
+
+    _read_features: Callable[[], Features]
+    _read_images: "Callable[[], torch.Tensor]"
+
+    def __init__(
+        self, image_ids: tuple[str, ...], features: Callable[[], Features], images: "Callable[[], torch.Tensor]"
+    ) -> None:
+        self.__dict__.update(image_ids=image_ids, _read_features=features, _read_images=images)  # it is frozen
+
+    @cached_property
+    def _features(self) -> Features:
+        return self._read_features()
+
+    @property
+    def maps(self) -> "tuple[torch.Tensor, ...]":
+        """Encoded or read from the cache now."""
+        return self._features[0]
+
+    @property
+    def prefixes(self) -> "tuple[torch.Tensor, ...]":
+        """Encoded or read from the cache now."""
+        return self._features[1]
+
+    @cached_property
+    def images(self) -> "torch.Tensor":
+        """Decoded now."""
+        return self._read_images()
+
+
+def fresh_batch(names: tuple[str, ...], images: np.ndarray, encoder: Encoder, device: str) -> Batch:
+    """Images (B, H, W, 3) uint8 that no manifest knows, encoded if features are asked for."""
+    return DeferredBatch(
+        names, lambda: _as_features(encoder.encode(images), device), lambda: _as_images(images, device)
+    )
 
 
 class FeatureStore:
@@ -74,28 +143,44 @@ class FeatureStore:
 
     def ensure(self, image_ids: Sequence[str]) -> int:
         """Encode those of `image_ids` that are not cached yet and return how many these were."""
-        unknown = [image_id for image_id in image_ids if image_id not in self._paths]
-        if unknown:
-            raise IdentityError(f"{len(unknown)} images are not in the manifest, first {unknown[0]}")
+        self._check(image_ids)
         missing = sorted(image_id for image_id in set(image_ids) if not self._file(image_id).exists())
         if missing:
             self._encode(missing)
         return len(missing)
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
-        """The features of `image_ids` in their order, `batch_size` images at a time, with progress."""
-        import torch
+        """The images `image_ids` in their order, `batch_size` at a time, with progress.
 
-        self.ensure(image_ids)
+        The first batch of which features are asked has all of `image_ids` encoded, as far as they are not cached.
+        """
+        self._check(image_ids)
+        encoded = False
+
+        def features(chunk: tuple[str, ...]) -> Features:
+            nonlocal encoded
+            if not encoded:
+                self.ensure(image_ids)
+                encoded = True
+            return self._stacked(chunk)
+
         starts = range(0, len(image_ids), self.batch_size)
         for start in track(starts, description, unit="batch"):
             chunk = tuple(image_ids[start : start + self.batch_size])
-            images = [self._read(image_id) for image_id in chunk]
-            maps, prefixes = (
-                tuple(torch.from_numpy(np.stack(layer)).to(self.device).float() for layer in zip(*kind, strict=True))
-                for kind in zip(*images, strict=True)
-            )
-            yield Batch(chunk, maps, prefixes)
+            yield DeferredBatch(chunk, partial(features, chunk), partial(self._images, chunk))
+
+    def _check(self, image_ids: Sequence[str]) -> None:
+        unknown = [image_id for image_id in image_ids if image_id not in self._paths]
+        if unknown:
+            raise IdentityError(f"{len(unknown)} images are not in the manifest, first {unknown[0]}")
+
+    def _images(self, image_ids: tuple[str, ...]) -> "torch.Tensor":
+        return _as_images(self._load(image_ids), self.device)
+
+    def _stacked(self, image_ids: tuple[str, ...]) -> Features:
+        images = [self._read(image_id) for image_id in image_ids]
+        stacked = ([np.stack(layer) for layer in zip(*kind, strict=True)] for kind in zip(*images, strict=True))
+        return _as_features(Encoded(*stacked), self.device)
 
     def _file(self, image_id: str) -> Path:
         return self.folder / image_id[:2] / f"{image_id}.safetensors"

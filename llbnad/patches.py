@@ -10,7 +10,6 @@ of models that have not seen the image. The comparison is in `benchmarks/results
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -86,4 +85,4 @@ class TrustedFeatures:
                 yield batch
                 continue
             masks = np.stack([np.ones(shape, bool) if mask is None else mask for mask in known])
-            yield replace(batch, trusted=torch.from_numpy(masks).to(batch.maps[0].device))
+            yield batch.trusting(torch.from_numpy(masks))

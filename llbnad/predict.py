@@ -14,7 +14,7 @@ from llbnad.detectors import image_scores
 from llbnad.encoders import create_encoder
 from llbnad.encoders.base import load_square
 from llbnad.errors import DataError
-from llbnad.features import Batch
+from llbnad.features import fresh_batch
 from llbnad.figures import Tile, contact_sheet, heat_range, overlay
 from llbnad.files import replacing, write_csv
 from llbnad.images import IMAGE_SUFFIXES, load_rgb
@@ -58,7 +58,6 @@ class Predictor:
             yield from self._batch(sources[start : start + self.batch_size], threshold)
 
     def _batch(self, sources: Sequence[Source], threshold: Threshold | None) -> list[Prediction]:
-        import torch
 
         found: list[Prediction | None] = []
         images = []
@@ -69,12 +68,8 @@ class Predictor:
             except DataError as error:
                 found.append(Prediction(None, None, error=str(error)))
         if images:
-            encoded = self.encoder.encode(np.stack(images))
             names = tuple(map(str, range(len(images))))
-            layers, prefixes = (
-                tuple(torch.from_numpy(layer).to(self.device).float() for layer in part) for part in encoded
-            )
-            batch = Batch(names, layers, prefixes)
+            batch = fresh_batch(names, np.stack(images), self.encoder, self.device)
             maps = self.model.detector.patch_maps(batch)
             scores = image_scores(maps).cpu().numpy()
             labels = [""] * len(scores) if threshold is None else [str(label) for label in threshold.labels(scores)]

@@ -1,8 +1,8 @@
 """The protocol every detector follows, the patch embedding they share, and the one image score.
 
-A detector sees features only: it fits on a stream of batches, gives an anomaly map on the patch grid, and is saved as
-named tensors. The image score is the same everywhere, in stage 1, in the test and in prediction: the mean of the
-highest 1 % of the patch map.
+A detector sees features, or images if it says so (`DetectorConfig.uses_features`): it fits on a stream of batches,
+gives an anomaly map on a grid of patches, and is saved as named tensors. The image score is the same everywhere, in
+stage 1, in the test and in prediction: the mean of the highest 1 % of the patch map.
 """
 
 import math
@@ -92,7 +92,7 @@ def draw_patches(
     drawn = []
     for batch in features.batches(image_ids, "fit"):
         for number, image in enumerate(embed(batch.maps).flatten(1, 2)):  # (h·w, C)
-            patches = image if batch.trusted is None else image[batch.trusted[number].flatten()]
+            patches = image if batch.trusted is None else image[batch.trusted[number].flatten().to(image.device)]
             order = torch.randperm(len(patches), generator=generator)[:per_image]
             drawn.append(patches[order.to(image.device)])
     if not drawn:

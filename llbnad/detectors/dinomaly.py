@@ -100,7 +100,7 @@ class Dinomaly:
                 count = math.prod(batch_grid(batch))
                 targets, outputs = ([layer[:, -count:] for layer in part] for part in (layers, outputs))
                 if batch.trusted is not None:  # what is not to be learnt from counts as reconstructed
-                    trusted = batch.trusted.flatten(1)[..., None]  # (B, h·w, 1)
+                    trusted = batch.trusted.flatten(1)[..., None].to(targets[0].device)  # (B, h·w, 1)
                     outputs = [torch.where(trusted, o, t.to(o.dtype)) for o, t in zip(outputs, targets, strict=True)]
                 loss = reconstruction_loss(targets, outputs, *recipe.mining(self.config, step))
                 optimiser.zero_grad()
@@ -242,7 +242,7 @@ def _all_trusted(parts: Sequence[Batch]) -> "torch.Tensor | None":
     if all(part.trusted is None for part in parts):
         return None
     size = batch_grid(parts[0])
-    whole = [torch.ones(len(part.image_ids), *size, dtype=torch.bool, device=part.maps[0].device) for part in parts]
+    whole = [torch.ones(len(part.image_ids), *size, dtype=torch.bool) for part in parts]
     return torch.cat([w if part.trusted is None else part.trusted for part, w in zip(parts, whole, strict=True)])
 
 

@@ -63,7 +63,7 @@ class Padim:
             if batch.trusted is None:
                 count += len(batch.image_ids)
             else:  # a row of zeros adds nothing to any sum
-                trusted = batch.trusted.flatten(1).T[..., None].double()  # (h·w, B, 1)
+                trusted = batch.trusted.flatten(1).T[..., None].to(chosen)  # (h·w, B, 1)
                 chosen = chosen * trusted
                 count += trusted.sum(dim=1)
             total += chosen.sum(dim=1)

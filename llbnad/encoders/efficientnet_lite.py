@@ -30,19 +30,11 @@ class EfficientNetLite:
     """The network on a device, ready to encode."""
 
     def __init__(self, config: EncoderConfig, device: str) -> None:
-        import timm
         import torch
 
         self.recipe = self.describe(config)
         self.device = torch.device(device)
-        network = timm.create_model("tf_efficientnet_lite2", pretrained=False)
-        # weights_only: tensors alone are read, no code of the file runs
-        given = list(torch.load(_weights_file(), map_location="cpu", weights_only=True).values())
-        wanted = network.state_dict()
-        if [tensor.shape for tensor in given] != [tensor.shape for tensor in wanted.values()]:
-            raise OfflineError(f"{PACKAGE} does not fit this timm version: install the versions of constraints.txt")
-        network.load_state_dict(dict(zip(wanted, given, strict=True)))
-        self.network: Any = network.eval().requires_grad_(False).to(self.device)
+        self.network: Any = trained_network().eval().requires_grad_(False).to(self.device)
 
     @classmethod
     def describe(cls, config: EncoderConfig) -> Recipe:
@@ -69,6 +61,21 @@ class EfficientNetLite:
             batch, indices=list(self.recipe.config.layers), intermediates_only=True, stop_early=True
         )
         return found
+
+
+def trained_network() -> Any:
+    """timm's `tf_efficientnet_lite2` with the package's weights."""
+    import timm
+    import torch
+
+    network = timm.create_model("tf_efficientnet_lite2", pretrained=False)
+    # weights_only: tensors alone are read, no code of the file runs
+    given = list(torch.load(_weights_file(), map_location="cpu", weights_only=True).values())
+    wanted = network.state_dict()
+    if [tensor.shape for tensor in given] != [tensor.shape for tensor in wanted.values()]:
+        raise OfflineError(f"{PACKAGE} does not fit this timm version: install the versions of constraints.txt")
+    network.load_state_dict(dict(zip(wanted, given, strict=True)))
+    return network
 
 
 def _weights_file() -> Path:
