@@ -104,12 +104,16 @@ def main(
     config: Annotated[Path, typer.Argument(help="The grid, e.g. benchmarks/purification.yaml.")],
     processes: Annotated[int, typer.Option(min=1, help="Cells at once; each uses one CPU thread.")] = os.cpu_count()
     or 1,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Only these of the grid's; repeatable.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for tables and pictures.")] = RESULTS,
 ) -> None:
     """Run a grid, or what is missing of it, and write its table."""
     try:
         grid = load_grid(config)
-        content = json.dumps(grid.model_dump(mode="json"), sort_keys=True)
+        if seeds:
+            grid = grid.model_copy(update={"seeds": tuple(seeds)})
+        # a cell is named by its seed and ratio: adding one to the grid keeps what is done
+        content = json.dumps(grid.model_dump(mode="json", exclude={"seeds", "ratios"}), sort_keys=True)
         home = HOME / f"{config.stem}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
         rows = run_grid(grid, home, FEATURE_CACHE, processes)
         closed = gap_closed(rows)

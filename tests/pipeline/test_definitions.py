@@ -112,6 +112,7 @@ def test_mlflow_from_the_root_is_the_library():
 DECIDED_ELSEWHERE = {
     "llbnad.config": "settings are each stage's params",
     "llbnad.errors": "messages",
+    "llbnad.offline": "whether weights may be downloaded, not which",
     "llbnad.progress": "progress",
     "llbnad.runtime": "threads, device, allocator: how, not what",
     "llbnad.registry": "finds a class by its name",
