@@ -174,7 +174,10 @@ def test_help_names_every_option():
 def test_the_library_needs_none_of_the_tools_around_it():
     code = (
         "import pkgutil, importlib, sys, llbnad\n"
-        "for module in pkgutil.walk_packages(llbnad.__path__, 'llbnad.'): importlib.import_module(module.name)\n"
+        "for module in pkgutil.walk_packages(llbnad.__path__, 'llbnad.'):\n"
+        "    try: importlib.import_module(module.name)\n"
+        "    except ModuleNotFoundError as error:\n"
+        "        if error.name != 'anomalib': raise  # an extra\n"
         "print([name for name in ('dagster', 'dvc', 'mlflow', 'great_expectations', 'orchestration')"
         " if name in sys.modules])"
     )
