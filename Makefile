@@ -50,6 +50,6 @@ $(BIN)/.installed: pyproject.toml constraints.txt constraints-dvc.txt
 	@echo "Installing into .venv (about 7 GB, most of it torch) …"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade pip 2>/dev/null
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,pipeline,dev]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,pipeline,export,dev]'
 	@$(MAKE) --no-print-directory $(BIN)/dvc
 	@touch $@

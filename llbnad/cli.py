@@ -83,6 +83,7 @@ def run(
     """Purify a training set, train the final detector on it and compare with none / oracle / random."""
     from llbnad.comparators import METHOD
     from llbnad.contaminate import contaminate
+    from llbnad.encoders import recipe
     from llbnad.features import FeatureStore
     from llbnad.runtime import prepare
     from llbnad.sources import read_source
@@ -107,6 +108,8 @@ def run(
         "suspects": suspects,
     }
     config: ScenarioSettings = parse(ScenarioSettings, _with_settings(wanted, settings or []), "llbnad run")
+    seed, suspects = config.seed, config.suspects  # --set has the last word
+    recipe(config.encoder)  # raises before anything is read
     noise: InjectedNoise | NoNoise = NoNoise()
     if protocol is not Protocol.as_is:
         injected = {"protocol": protocol.value, "ratio": noise_ratio, "max_ratio": max_noise_ratio}
@@ -122,6 +125,8 @@ def run(
     write_run(result, store, image_root, suspects, out)
     columns = ["method", "image_auroc", "pixel_auroc", "aupro", "n_selected", "contamination_after"]
     typer.echo(result.evaluation.comparison[columns].to_string(index=False, float_format="%.3f", na_rep="–"))
+    if not (noisy["split"] == "test").any():
+        typer.echo("no image is set aside for testing: these are the training images themselves, so numbers flatter")
     threshold = result.models[METHOD].threshold
     if threshold is not None:
         typer.echo(threshold.describe())
@@ -174,7 +179,10 @@ def _with_settings(content: dict[str, Any], settings: list[str]) -> dict[str, An
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"--set {setting!r}: {parent} holds a value, not settings")
-        node[last] = yaml.safe_load(value)
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {setting!r}: {value!r} is not a YAML value") from None
     return content
 
 
@@ -197,6 +205,9 @@ def main() -> None:
     try:
         app()
     except LlbnadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # --out is a file, a folder may not be written, the disk is full
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

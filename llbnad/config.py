@@ -6,7 +6,7 @@ An unknown key, a missing key or an impossible value is an error before anything
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -115,6 +115,8 @@ class EncoderConfig(Config):
 class DetectorConfig(Config):
     """Settings of a detector; each lives beside its detector in `llbnad/detectors/`."""
 
+    uses_features: ClassVar[bool] = True  # False: it has a network of its own and reads `Batch.images`
+
     name: str
 
 
@@ -180,7 +182,7 @@ class CalibrationConfig(Config):
         return folds
 
 
-Aggregation = Literal["mean", "oof_mean", "max", "rank_mean", "max_var"]
+Aggregation = Literal["mean", "oof_mean", "robust_mean", "max", "rank_mean", "max_var"]
 Comparator = Literal["none", "oracle", "random"]
 
 
@@ -191,7 +193,9 @@ class ScenarioSettings(Config):
     encoder: EncoderConfig = EncoderConfig()
     detector: AnyDetector = Field(default_factory=lambda: _detector("patchcore"))
     aggregation: Aggregation = "oof_mean"
-    selection: AnyPolicy = Field(default_factory=lambda: _policy("mad"))
+    selection: AnyPolicy = Field(default_factory=lambda: _policy("mixture"))
+    # patches of kept images not learnt from, as a share per share of images rejected (`llbnad.patches`); 0 = none
+    patch_rejection: float = Field(0.7, ge=0, le=2)
     review: str = "data/review/none.csv"  # people's verdicts, which override the policy (`llbnad.verdicts`)
     calibration: CalibrationConfig = CalibrationConfig()
     comparators: tuple[Comparator, ...] = ("none", "oracle", "random")
@@ -348,4 +352,5 @@ def _unset_fields(config: Config, prefix: str) -> Any:
             yield from _unset_fields(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
             for key, item in value.items():
-                yield from _unset_fields(item, f"{prefix}{name}.{key}.")
+                if isinstance(item, Config):
+                    yield from _unset_fields(item, f"{prefix}{name}.{key}.")

@@ -78,11 +78,11 @@ def evaluate(
     image_root: Path,
     seed: int,
 ) -> Evaluation:
-    """Score the test images with every method's model and compare.
+    """Score the test images with every method's model and compare; equal models are scored once.
 
     Args:
         models: trained models by method.
-        training_sets: image ids each was trained on. Methods with equal sets share their result.
+        training_sets: image ids each was trained on.
         noisy: manifest of the scenario, train and test.
         features: of the test images.
         image_root: what mask paths are relative to.
@@ -90,13 +90,14 @@ def evaluate(
     """
     images = images_to_evaluate(noisy)
     train = noisy[noisy["split"] == "train"]
-    results: dict[tuple[str, ...], tuple[Scores, PixelMetrics | None]] = {}
+    results: dict[str, tuple[Scores, PixelMetrics | None]] = {}
     scores, rows = {}, []
     for method, model in models.items():
         chosen = tuple(training_sets[method])
-        if chosen not in results:
-            results[chosen] = _score(model, images, features, image_root, f"test {method}")
-        scores[method], pixel = results[chosen]
+        key = model.digest()
+        if key not in results:
+            results[key] = _score(model, images, features, image_root, f"test {method}")
+        scores[method], pixel = results[key]
         rows.append(
             {
                 "method": method,
@@ -111,7 +112,7 @@ def evaluate(
         )
     comparison = pd.DataFrame(rows)
     measured = [*IMAGE_METRICS, *PIXEL_METRICS, "contamination_before", "contamination_after"]
-    threshold = models[METHOD].threshold
+    threshold = models[METHOD].threshold if METHOD in models else None
     decision: dict[str, float | None] = {}
     if threshold is not None:
         own = scores[METHOD].of(images["image_id"].tolist())

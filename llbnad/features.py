@@ -1,14 +1,17 @@
 """The content-addressed feature cache: every image meets the frozen encoder once in its life.
 
 One safetensors file per image, `<cache>/<encoder fingerprint>/<id[:2]>/<image id>.safetensors`, fp16, one tensor a
-layer. The address holds the image's bytes and all that decides the encoder's output, so an entry can never be stale,
-scenarios and sub-models share it, and it may be deleted at any time: what is missing is encoded again. Files are
-renamed into place whole, so two processes may fill the cache at once; reading maps the file into memory.
+layer, and with a ViT one of its prefix tokens. The address holds the image's bytes and all that decides the encoder's
+output, so an entry can never be stale, scenarios and sub-models share it, and it may be deleted at any time: what is
+missing is encoded again. Files are renamed into place whole, so two processes may fill the cache at once; reading maps
+the file into memory.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +20,8 @@ import pandas as pd
 
 from llbnad.config import EncoderConfig
 from llbnad.encoders import create_encoder, recipe
-from llbnad.encoders.base import Encoder, load_square
-from llbnad.errors import IdentityError
+from llbnad.encoders.base import Encoded, Encoder, load_square
+from llbnad.errors import DataError, IdentityError
 from llbnad.files import file_digest, replacing
 from llbnad.progress import track
 
@@ -32,6 +35,75 @@ class Batch:
 
     image_ids: tuple[str, ...]
     maps: "tuple[torch.Tensor, ...]"  # a layer each: (B, C, h, w) float32 on the store's device
+    prefixes: "tuple[torch.Tensor, ...]" = ()  # of a ViT, a layer each: class and register tokens (B, p, C)
+    trusted: "torch.Tensor | None" = None  # (B, h, w) bool on the detector's patch grid: to learn from; None = all
+
+    def trusting(self, trusted: "torch.Tensor") -> "Batch":
+        """The same batch with `trusted` set; nothing is read or encoded for it."""
+        other = copy(self)
+        object.__setattr__(other, "trusted", trusted)
+        return other
+
+    @property
+    def images(self) -> "torch.Tensor":
+        """The images themselves, (B, 3, H, W) uint8 RGB at the encoder's input size, on the store's device."""
+        raise DataError("these features come without their images: this detector needs a FeatureStore")
+
+
+Features = tuple["tuple[torch.Tensor, ...]", "tuple[torch.Tensor, ...]"]  # maps and prefixes of a batch
+
+
+def _as_features(encoded: Encoded, device: str) -> Features:
+    """What an encoder gave, as a batch's maps and prefixes on `device`."""
+    import torch
+
+    maps, prefixes = (tuple(torch.from_numpy(layer).to(device).float() for layer in kind) for kind in encoded)
+    return maps, prefixes
+
+
+def _as_images(images: np.ndarray, device: str) -> "torch.Tensor":
+    """(B, H, W, 3) -> (B, 3, H, W) on `device`."""
+    import torch
+
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous()
+
+
+class DeferredBatch(Batch):
+    """A batch that encodes and reads what is asked of it: a detector with a network of its own pays for no features."""
+
+    _read_features: Callable[[], Features]
+    _read_images: "Callable[[], torch.Tensor]"
+
+    def __init__(
+        self, image_ids: tuple[str, ...], features: Callable[[], Features], images: "Callable[[], torch.Tensor]"
+    ) -> None:
+        self.__dict__.update(image_ids=image_ids, _read_features=features, _read_images=images)  # it is frozen
+
+    @cached_property
+    def _features(self) -> Features:
+        return self._read_features()
+
+    @property
+    def maps(self) -> "tuple[torch.Tensor, ...]":
+        """Encoded or read from the cache now."""
+        return self._features[0]
+
+    @property
+    def prefixes(self) -> "tuple[torch.Tensor, ...]":
+        """Encoded or read from the cache now."""
+        return self._features[1]
+
+    @cached_property
+    def images(self) -> "torch.Tensor":
+        """Decoded now."""
+        return self._read_images()
+
+
+def fresh_batch(names: tuple[str, ...], images: np.ndarray, encoder: Encoder, device: str) -> Batch:
+    """Images (B, H, W, 3) uint8 that no manifest knows, encoded if features are asked for."""
+    return DeferredBatch(
+        names, lambda: _as_features(encoder.encode(images), device), lambda: _as_images(images, device)
+    )
 
 
 class FeatureStore:
@@ -71,42 +143,68 @@ class FeatureStore:
 
     def ensure(self, image_ids: Sequence[str]) -> int:
         """Encode those of `image_ids` that are not cached yet and return how many these were."""
-        unknown = [image_id for image_id in image_ids if image_id not in self._paths]
-        if unknown:
-            raise IdentityError(f"{len(unknown)} images are not in the manifest, first {unknown[0]}")
+        self._check(image_ids)
         missing = sorted(image_id for image_id in set(image_ids) if not self._file(image_id).exists())
         if missing:
             self._encode(missing)
         return len(missing)
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
-        """The features of `image_ids` in their order, `batch_size` images at a time, with progress."""
-        import torch
+        """The images `image_ids` in their order, `batch_size` at a time, with progress.
 
-        self.ensure(image_ids)
+        The first batch of which features are asked has all of `image_ids` encoded, as far as they are not cached.
+        """
+        self._check(image_ids)
+        encoded = False
+
+        def features(chunk: tuple[str, ...]) -> Features:
+            nonlocal encoded
+            if not encoded:
+                self.ensure(image_ids)
+                encoded = True
+            return self._stacked(chunk)
+
         starts = range(0, len(image_ids), self.batch_size)
         for start in track(starts, description, unit="batch"):
             chunk = tuple(image_ids[start : start + self.batch_size])
-            layers = zip(*(self._read(image_id) for image_id in chunk), strict=True)
-            stacked = tuple(torch.from_numpy(np.stack(layer)).to(self.device).float() for layer in layers)
-            yield Batch(chunk, stacked)
+            yield DeferredBatch(chunk, partial(features, chunk), partial(self._images, chunk))
+
+    def _check(self, image_ids: Sequence[str]) -> None:
+        unknown = [image_id for image_id in image_ids if image_id not in self._paths]
+        if unknown:
+            raise IdentityError(f"{len(unknown)} images are not in the manifest, first {unknown[0]}")
+
+    def _images(self, image_ids: tuple[str, ...]) -> "torch.Tensor":
+        return _as_images(self._load(image_ids), self.device)
+
+    def _stacked(self, image_ids: tuple[str, ...]) -> Features:
+        images = [self._read(image_id) for image_id in image_ids]
+        stacked = ([np.stack(layer) for layer in zip(*kind, strict=True)] for kind in zip(*images, strict=True))
+        return _as_features(Encoded(*stacked), self.device)
 
     def _file(self, image_id: str) -> Path:
         return self.folder / image_id[:2] / f"{image_id}.safetensors"
 
-    def _read(self, image_id: str) -> list[np.ndarray]:
-        from safetensors import SafetensorError, safe_open
+    def _read(self, image_id: str) -> Encoded:
+        """One image's layers, without the batch axis."""
+        from safetensors import SafetensorError
 
         try:
-            with safe_open(self._file(image_id), framework="np") as tensors:
-                return [tensors.get_tensor(f"layer{layer}") for layer in self.config.layers]
-        except (
-            SafetensorError,
-            FileNotFoundError,
-        ):  # damaged or deleted meanwhile: the cache is rebuilt, never trusted
-            self._encode([image_id])
-            with safe_open(self._file(image_id), framework="np") as tensors:
-                return [tensors.get_tensor(f"layer{layer}") for layer in self.config.layers]
+            return self._open(image_id)
+        except (SafetensorError, FileNotFoundError):
+            self._encode([image_id])  # damaged or deleted meanwhile: the cache is rebuilt, never trusted
+            return self._open(image_id)
+
+    def _open(self, image_id: str) -> Encoded:
+        from safetensors import safe_open
+
+        with safe_open(self._file(image_id), framework="np") as tensors:
+            stored = set(tensors.keys())
+            maps, prefixes = (
+                [tensors.get_tensor(name) for layer in self.config.layers if (name := f"{kind}{layer}") in stored]
+                for kind in ("layer", "prefix")
+            )
+        return Encoded(maps, prefixes)
 
     def _encode(self, image_ids: Sequence[str]) -> None:
         from safetensors.numpy import save_file
@@ -121,11 +219,12 @@ class FeatureStore:
                 images = upcoming.result()
                 if index + 1 < len(chunks):
                     upcoming = pool.submit(self._load, chunks[index + 1])
-                layers = self._encoder.encode(images)
+                encoded = self._encoder.encode(images)
                 for position, image_id in enumerate(chunk):
                     tensors = {
-                        f"layer{layer}": np.ascontiguousarray(maps[position])
-                        for layer, maps in zip(self.config.layers, layers, strict=True)
+                        f"{kind}{layer}": np.ascontiguousarray(values[position])
+                        for kind, arrays in (("layer", encoded.maps), ("prefix", encoded.prefixes))
+                        for layer, values in zip(self.config.layers, arrays, strict=bool(arrays))
                     }
                     with replacing(self._file(image_id)) as temporary:
                         save_file(tensors, temporary)
@@ -138,3 +237,38 @@ class FeatureStore:
             if file_digest(path) != image_id:
                 raise IdentityError(f"{path} is not the image the manifest knows: its bytes changed; rerun stage raw")
         return np.stack(images)
+
+
+class PooledFeatures:
+    """Another source's feature maps, averaged over `factor` × `factor` positions where a map is large enough.
+
+    The finest map shrinks by `factor`; coarser ones only as far as they are finer than that. Everything is read once
+    and kept in memory as float16: for studies that train many detectors on the same few thousand images.
+    """
+
+    def __init__(self, features: "FeatureStore", factor: int) -> None:
+        self.features = features
+        self.factor = factor
+        self._known: dict[str, tuple[torch.Tensor, ...]] = {}
+
+    def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
+        """The batches of the source, pooled."""
+        import torch
+
+        missing = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self._known]
+        if missing:
+            for batch in self.features.batches(missing, "pool"):
+                self._known.update(zip(batch.image_ids, zip(*self._pooled(batch), strict=True), strict=True))
+        size = self.features.batch_size
+        for start in range(0, len(image_ids), size):
+            chunk = tuple(image_ids[start : start + size])
+            layers = zip(*(self._known[image_id] for image_id in chunk), strict=True)
+            yield Batch(chunk, tuple(torch.stack(layer).to(self.features.device).float() for layer in layers))
+
+    def _pooled(self, batch: Batch) -> "list[torch.Tensor]":
+        from torch.nn import functional
+
+        target = batch.maps[0].shape[-1] // self.factor
+        return [
+            functional.adaptive_avg_pool2d(layer, min(target, layer.shape[-1])).half().cpu() for layer in batch.maps
+        ]

@@ -14,12 +14,13 @@ from llbnad.detectors import image_scores
 from llbnad.encoders import create_encoder
 from llbnad.encoders.base import load_square
 from llbnad.errors import DataError
-from llbnad.features import Batch
+from llbnad.features import fresh_batch
 from llbnad.figures import Tile, contact_sheet, heat_range, overlay
 from llbnad.files import replacing, write_csv
 from llbnad.images import IMAGE_SUFFIXES, load_rgb
 from llbnad.model import Model
 from llbnad.progress import track
+from llbnad.sources.base import relative_files
 from llbnad.threshold import Threshold
 
 SHEET_IMAGES = 24  # highest scores on the contact sheet
@@ -57,7 +58,6 @@ class Predictor:
             yield from self._batch(sources[start : start + self.batch_size], threshold)
 
     def _batch(self, sources: Sequence[Source], threshold: Threshold | None) -> list[Prediction]:
-        import torch
 
         found: list[Prediction | None] = []
         images = []
@@ -68,9 +68,8 @@ class Predictor:
             except DataError as error:
                 found.append(Prediction(None, None, error=str(error)))
         if images:
-            layers = self.encoder.encode(np.stack(images))
             names = tuple(map(str, range(len(images))))
-            batch = Batch(names, tuple(torch.from_numpy(layer).to(self.device).float() for layer in layers))
+            batch = fresh_batch(names, np.stack(images), self.encoder, self.device)
             maps = self.model.detector.patch_maps(batch)
             scores = image_scores(maps).cpu().numpy()
             labels = [""] * len(scores) if threshold is None else [str(label) for label in threshold.labels(scores)]
@@ -88,7 +87,7 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            found += [path / inside for inside in relative_files(path, IMAGE_SUFFIXES)]
         elif path.exists():
             found.append(path)
         else:
@@ -141,7 +140,8 @@ def predict(
     predictions = Predictor(model, device, batch_size).predict(paths, threshold)
     results = dict(zip(paths, track(predictions, "predict", len(paths)), strict=True))
     maps = {path: result.patch_map for path, result in results.items() if result.patch_map is not None}
-    names = {path: f"heatmaps/{number:05d}_{path.stem}.png" for number, path in enumerate(maps)}
+    # a file's name has 255 bytes at most
+    names = {path: f"heatmaps/{number:05d}_{path.stem[:60]}.png" for number, path in enumerate(maps)}
     scale = heat_range(list(maps.values()))
     for path, patch_map in maps.items():
         _write_overlay(path, patch_map, scale, out / names[path])

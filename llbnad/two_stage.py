@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import pandas as pd
 
 from llbnad.aggregate import aggregate, score_table
@@ -18,13 +19,13 @@ from llbnad.errors import ConfigError
 from llbnad.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.features import FeatureStore
 from llbnad.files import write_csv, write_json, write_parquet
-from llbnad.heat import mean_heat
 from llbnad.manifest import write_manifest
 from llbnad.model import Model, derived_seed, train
 from llbnad.partition import assign_subsets
+from llbnad.patches import TrustedFeatures, out_of_fold_maps, trusted_patches
 from llbnad.purify import Purified, purify
 from llbnad.report import evaluation_plots, purification_plots
-from llbnad.verdicts import excluded, override, with_verdicts
+from llbnad.verdicts import override, with_verdicts
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TwoStageRun:
     """Everything a run made."""
 
     sub_models: list[Model]
+    heat: Mapping[str, np.ndarray]  # out-of-fold patch maps (h, w) of the training images, by id
     noisy: pd.DataFrame  # the manifest with people's verdicts: labels filled in, excluded images left out
     scores: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
     purified: Purified
@@ -54,7 +56,7 @@ def run_two_stage(
         features: of its images.
         image_root: what its mask paths are relative to.
         num_subsets: T.
-        settings: encoder, detector, aggregation, selection, calibration, comparators, seed.
+        settings: encoder, detector, aggregation, selection, patch rejection, calibration, comparators, seed.
         verdicts: people's, by image id (`llbnad.verdicts`).
     """
     try:
@@ -71,26 +73,32 @@ def run_two_stage(
         train(encoder, detector, features, subsets.index[subsets == k].tolist(), derived_seed(seed, f"sub_model {k}"))
         for k in range(num_subsets)
     ]
-    table = score_table([model.score(features, image_ids) for model in sub_models], subsets)
+    scored, maps = zip(*(model.score_with_maps(features, image_ids) for model in sub_models), strict=True)
+    table = score_table(scored, subsets)
     table["score"] = aggregate(table, settings.aggregation)
-    judged = table["score"].drop(excluded(verdicts), errors="ignore")
-    purified = override(purify(judged, settings.selection), verdicts)
+    heat = out_of_fold_maps(maps, subsets)
+    purified = override(purify(table["score"], settings.selection), verdicts)
+    trusted = trusted_patches(heat, purified.kept, settings.patch_rejection)
 
     # Stage 2: a fresh detector on the selected images, and the comparators on theirs.
     noisy = with_verdicts(noisy, verdicts)
     images = noisy[noisy["split"] == "train"]
     sets = training_sets(images, purified.kept, settings.comparators, seed)
     models: dict[str, Model] = {}
+    purified_features = TrustedFeatures(features, trusted)
     trained: dict[tuple[str, ...], Model] = {}
     for method, chosen in sets.items():
+        if method == METHOD and trusted:  # then it is not what a comparator with the same images is
+            models[method] = train(encoder, detector, purified_features, chosen, derived_seed(seed, "detector"))
+            continue
         if chosen not in trained:
             trained[chosen] = train(encoder, detector, features, chosen, derived_seed(seed, "detector"))
         models[method] = trained[chosen]
     kept = images[images["image_id"].isin(purified.kept)]
-    threshold = calibrate(kept, features, encoder, detector, settings.calibration, seed)
+    threshold = calibrate(kept, purified_features, encoder, detector, settings.calibration, seed)
     models[METHOD] = replace(models[METHOD], threshold=threshold)
     evaluation = evaluate(models, sets, noisy, features, image_root, seed)
-    return TwoStageRun(sub_models, noisy, table, purified, models, evaluation)
+    return TwoStageRun(sub_models, heat, noisy, table, purified, models, evaluation)
 
 
 def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, suspects: int, out: Path) -> None:
@@ -103,7 +111,7 @@ def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, suspec
     tested = images_to_evaluate(run.noisy)
     write_parquet(run.evaluation.predictions(tested), out / "predictions.parquet")
     run.models[METHOD].save(out / "model.safetensors")
-    heat = mean_heat(run.sub_models, features, run.scores["score"].nlargest(suspects).index.tolist())
+    heat = {image_id: run.heat[image_id] for image_id in run.scores["score"].nlargest(suspects).index}
     purification_plots(scored, run.purified, heat, image_root, out / "plots" / "purification")
     evaluation_plots(run.evaluation, tested, run.models, features, image_root, suspects, out / "plots" / "evaluation")
     write_csv(run.evaluation.comparison, out / "comparison.csv")

@@ -8,8 +8,9 @@ A CSV file with the header `image_id,verdict`, written by the review page (`llbn
 | `defect`  | rejected                    | labelled a defect, where the data set has no label      |
 | `exclude` | neither kept nor rejected   | left out                                                |
 
-Stage 1 is not repeated for a verdict: the sub-models may have trained on any of these images; what changes is what the
-final detector and its comparators train on. The policy's own cut is computed without the excluded images.
+Stage 1 is not repeated for a verdict: the sub-models may have trained on any of these images, and the policy's cut is
+computed with all of them, so that a verdict on one image moves no other. What changes is what the final detector and
+its comparators train on.
 """
 
 import csv
@@ -90,8 +91,8 @@ def override(purified: Purified, verdicts: Mapping[str, str]) -> Purified:
     """The policy's choice with people's over it; images without a verdict stay where they are.
 
     Args:
-        purified: of images that are not excluded.
-        verdicts: by image id; those of other images have no effect.
+        purified: the policy's choice.
+        verdicts: by image id; those of other images have no effect. Excluded images are neither kept nor rejected.
 
     Raises:
         DataError: nothing would be kept.
@@ -100,7 +101,8 @@ def override(purified: Purified, verdicts: Mapping[str, str]) -> Purified:
     for image_id in (kept | rejected) & verdicts.keys():
         kept.discard(image_id)
         rejected.discard(image_id)
-        (kept if verdicts[image_id] == "normal" else rejected).add(image_id)
+        if verdicts[image_id] != "exclude":
+            (kept if verdicts[image_id] == "normal" else rejected).add(image_id)
     if not kept:
         raise DataError("the verdicts leave no image to train on: call at least some of them normal")
     return Purified(tuple(sorted(kept)), tuple(sorted(rejected)), purified.cut)
@@ -119,5 +121,5 @@ def verdict_summary(
     """
     own = {image_id: verdict for image_id, verdict in verdicts.items() if image_id in set(manifest["image_id"])}
     counts = {f"n_verdict_{name}": list(own.values()).count(name) for name in VERDICTS}
-    overruled = set(by_policy.kept) ^ set(final.kept)
-    return {**counts, "n_verdict_elsewhere": len(verdicts) - len(own), "n_overruled": len(overruled)}
+    moved = (set(by_policy.kept) ^ set(final.kept)) - set(excluded(own))
+    return {**counts, "n_verdict_elsewhere": len(verdicts) - len(own), "n_overruled": len(moved)}

@@ -32,6 +32,11 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
     return shown
 
 
+def picture(file: Path) -> dg.MarkdownMetadataValue:
+    """A small copy of a picture."""
+    return dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{_preview(file)})")
+
+
 def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
     """Dagster metadata of single files."""
     shown: dict[str, Any] = {}
@@ -89,7 +94,7 @@ def _of_file(file: Path) -> dict[str, Any]:
         numbers = json.loads(file.read_text())
         return {key: value for key, value in numbers.items() if isinstance(value, int | float)}
     if file.suffix == ".png":
-        return {file.stem: dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{_preview(file)})")}
+        return {file.stem: picture(file)}
     return {}
 
 

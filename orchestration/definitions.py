@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from llbnad.config import load_params
+from orchestration.drift_asset import DRIFT, drift_asset
 from orchestration.dvc_assets import dvc_assets
 from orchestration.partitions import sync
 from orchestration.paths import PARAMS
@@ -31,14 +32,14 @@ def definitions(root: Path) -> dg.Definitions:
     serving = serving_assets(root, pipeline[0].partitions_def)
     scenario = dg.define_asset_job(
         "scenario",
-        selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, *serving),
+        selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, *serving),
         description="One scenario from raw data to the champion; what did not change is not computed again.",
     )
     if os.environ.get("DAGSTER_HOME"):  # else the sensor does it, in the instance it is given
         with dg.DagsterInstance.get() as instance:
             sync(instance, [*params.scenarios, *known_lines(root, params)])
     return dg.Definitions(
-        assets=[ingest_asset(root), *pipeline, *registry, *serving],
+        assets=[ingest_asset(root), *pipeline, drift_asset(root), *registry, *serving],
         jobs=[scenario, retrain],
         sensors=[arrival_sensor(root, params.arrival)],
         schedules=[retraining_schedule(root, params.arrival)],

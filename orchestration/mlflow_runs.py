@@ -184,6 +184,31 @@ def scenario_run(scenario: str, params: Params) -> Iterator[ScenarioRun]:
         run.link()
 
 
+def record_table(name: str, settings: Mapping[str, Any], closed: pd.DataFrame, files: Sequence[Path]) -> None:
+    """Log a benchmark table as a run of its own: settings, gain and share of the gap closed, files."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, RunTag
+
+    uri = tracking_uri()
+    client = MlflowClient(uri)
+    HOME.mkdir(exist_ok=True)
+    run = client.create_run(_experiment(client, uri), run_name=f"table {name}")
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(f"{column}/{row['detector']}/{row['policy']}/alpha_{row['alpha']:g}", float(row[column]), now, 0)
+        for row in closed.to_dict("records")
+        for column in ("image_auroc", "gain", "closed")
+        if not pd.isna(row[column])
+    ]
+    tags = [RunTag("grid", json.dumps(settings, sort_keys=True)[:5000]), *(RunTag(*tag) for tag in git_tags().items())]
+    client.log_batch(run.info.run_id, metrics=metrics, tags=tags)
+    for path in files:
+        client.log_artifact(run.info.run_id, str(path))
+    client.set_terminated(run.info.run_id)
+
+
 def _experiment(client: "MlflowClient", uri: str) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is not None:

@@ -10,6 +10,11 @@ QUARANTINE = DATA / "quarantine"
 STAGES = ("raw", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
 
 
+def drift_dir(line: str) -> Path:
+    """Where the drift reports of a production line lie; not DVC's."""
+    return DATA / "drift" / line
+
+
 def stage_dir(stage: str, name: str) -> Path:
     """Folder of `stage` for a scenario (for `raw`: for a dataset)."""
     return DATA / stage / name

@@ -1,7 +1,7 @@
 """A new production line becomes a dataset and a scenario of params.yaml, without a code change.
 
 Two entries are added at the head of `datasets` and `scenarios`; comments, anchors and everything else stay as they
-are, byte for byte.
+are, byte for byte. The line's file of verdicts is made too, empty.
 """
 
 import io
@@ -18,7 +18,8 @@ from ruamel.yaml.scalarstring import SingleQuotedScalarString
 from llbnad.config import Params, load_params
 from llbnad.errors import ConfigError
 from llbnad.files import replacing
-from orchestration.paths import PARAMS, stage_dir
+from llbnad.verdicts import write_verdicts
+from orchestration.paths import DATA, PARAMS, stage_dir
 
 
 def conflict(params: Params, line: str) -> str | None:
@@ -54,6 +55,8 @@ def register(root: Path, line: str) -> bool:
             dataset = {"source": "image_folder", "root": _images(line), "category": _text(line)}
             content["datasets"].insert(0, _text(line), _flow(dataset))
         if line not in params.scenarios:
+            if not (root / _review(line)).exists():
+                write_verdicts({}, root / _review(line))
             content["scenarios"].insert(0, _text(line), _scenario(_text(line), content["defaults"]))
         stream = io.StringIO()
         yaml.dump(content, stream)
@@ -63,12 +66,16 @@ def register(root: Path, line: str) -> bool:
     return True
 
 
+def _review(line: str) -> Path:
+    return DATA / "review" / f"{line}.csv"
+
+
 def _images(line: str) -> str:
     return (stage_dir("raw", line) / "arrived").as_posix()
 
 
 def _scenario(line: str, defaults: CommentedMap) -> CommentedMap:
-    entry = CommentedMap(dataset=line, noise=_flow({"protocol": "as_is"}))
+    entry = CommentedMap(dataset=line, noise=_flow({"protocol": "as_is"}), review=_review(line).as_posix())
     comparators = CommentedSeq(["none"])  # without labels there is no oracle
     comparators.fa.set_flow_style()
     entry["comparators"] = comparators

@@ -28,7 +28,7 @@ SHOWN = 20  # files listed in the metadata
 
 retrain = dg.define_asset_job(
     "retrain",
-    selection=dg.AssetSelection.assets(CHAMPION).upstream(),
+    selection=dg.AssetSelection.assets(CHAMPION).upstream() | dg.AssetSelection.assets("drift"),
     description="A production line: take in what arrived, then everything that follows from it. The sensor and the "
     "schedule start this job; a line whose images did not change is not computed again.",
 )

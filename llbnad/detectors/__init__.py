@@ -9,8 +9,12 @@ __all__ = ["DETECTORS", "Detector", "create_detector", "embed", "image_scores"]
 DETECTORS = Registry(
     "detector",
     {
+        "anomalib": "llbnad.detectors.anomalib:Anomalib",
+        "dfr": "llbnad.detectors.dfr:Dfr",
+        "dinomaly": "llbnad.detectors.dinomaly:Dinomaly",
         "padim": "llbnad.detectors.padim:Padim",
         "patchcore": "llbnad.detectors.patchcore:Patchcore",
+        "softpatch": "llbnad.detectors.softpatch:Softpatch",
     },
 )
 

@@ -1,14 +1,15 @@
 """The protocol every detector follows, the patch embedding they share, and the one image score.
 
-A detector sees features only: it fits on a stream of batches, gives an anomaly map on the patch grid, and is saved as
-named tensors. The image score is the same everywhere, in stage 1, in the test and in prediction: the mean of the
-highest 1 % of the patch map.
+A detector sees features, or images if it says so (`DetectorConfig.uses_features`): it fits on a stream of batches,
+gives an anomaly map on a grid of patches, and is saved as named tensors. The image score is the same everywhere, in
+stage 1, in the test and in prediction: the mean of the highest 1 % of the patch map.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from llbnad.errors import DataError
 from llbnad.features import Batch
 
 if TYPE_CHECKING:
@@ -70,3 +71,32 @@ def embed(maps: "Sequence[torch.Tensor]") -> "torch.Tensor":
             pooled = functional.interpolate(pooled, size=grid, mode="bilinear", align_corners=False)
         layers.append(functional.normalize(pooled, dim=1) / len(maps) ** 0.5)
     return torch.cat(layers, dim=1).permute(0, 2, 3, 1).contiguous()  # (B, h, w, C)
+
+
+def draw_patches(
+    features: FeatureSource, image_ids: Sequence[str], count: int, generator: "torch.Generator", detector: str
+) -> "torch.Tensor":
+    """Up to `count` patches (P, C) drawn at random from `image_ids`, whose order does not matter; none twice.
+
+    Patches that are not trusted (`Batch.trusted`) are not drawn. Memory: about `count` patches and one batch, however
+    many images there are.
+
+    Raises:
+        DataError: there is no image; the message names `detector`.
+    """
+    import torch
+
+    image_ids = sorted(image_ids)
+    # as many of every image, so that none is read twice; the surplus is dropped at the end
+    per_image = -(-count // len(image_ids)) if image_ids else 0
+    drawn = []
+    for batch in features.batches(image_ids, "fit"):
+        for number, image in enumerate(embed(batch.maps).flatten(1, 2)):  # (h·w, C)
+            patches = image if batch.trusted is None else image[batch.trusted[number].flatten().to(image.device)]
+            order = torch.randperm(len(patches), generator=generator)[:per_image]
+            drawn.append(patches[order.to(image.device)])
+    if not drawn:
+        raise DataError(f"no training image for {detector}: at least 1 is needed")
+    patches = torch.cat(drawn)
+    order = torch.randperm(len(patches), generator=generator)[:count]
+    return patches[order.to(patches.device)]

@@ -1,26 +1,26 @@
 """PatchCore: distance of a patch to its nearest neighbours in a memory of training patches.
 
 References: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022 (arXiv 2106.08265).
-Differences: the memory is a random sample, or the densest part of one, instead of the greedy coreset: farthest-first
-sampling looks for outliers and so amplifies contamination. The search is exact, in blocks of matrix products. The
-image score is this package's (`base.image_scores`), without PatchCore's re-weighting.
+Differences: the memory is a random sample, or the densest part of one; the paper's greedy coreset amplifies
+contamination (`coreset`), so it is not the default, and picks from a random sample, which bounds its time. The search
+is exact, in blocks of matrix products. The image score is this package's (`base.image_scores`), without PatchCore's
+re-weighting.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from llbnad.config import DetectorConfig
-from llbnad.detectors.base import FeatureSource, embed
-from llbnad.errors import DataError
+from llbnad.detectors.base import FeatureSource, draw_patches, embed
+from llbnad.detectors.coreset import farthest_first
 from llbnad.features import Batch
 
 if TYPE_CHECKING:
     import torch
 
 QUERY_BLOCK = 4096  # patches compared with the memory at once
-DENSITY_OVERSAMPLING = 2  # candidates per patch kept by the density memory
 DENSITY_NEIGHBOURS = 5  # a patch's density is judged by the distance to this neighbour
 
 
@@ -28,8 +28,9 @@ class PatchcoreConfig(DetectorConfig):
     """Settings of `Patchcore`."""
 
     name: Literal["patchcore"] = "patchcore"
-    memory: Literal["random", "density"] = "random"
+    memory: Literal["random", "density", "greedy"] = "random"
     memory_size: int = Field(8192, ge=1)  # patches kept
+    oversampling: int = Field(2, ge=1)  # density and greedy choose from this many candidates a patch kept
     neighbours: int = Field(1, ge=1, le=64)  # distance = mean over this many nearest patches
 
 
@@ -48,23 +49,15 @@ class Patchcore:
         """Fill the memory from the patches of `image_ids`."""
         import torch
 
-        image_ids = sorted(image_ids)
-        wanted = self.config.memory_size * (DENSITY_OVERSAMPLING if self.config.memory == "density" else 1)
+        kind, size = self.config.memory, self.config.memory_size
         generator = torch.Generator().manual_seed(seed)
-        # as many patches of every image, so that none is read twice; the surplus is dropped at the end
-        per_image = -(-wanted // len(image_ids)) if image_ids else 0
-        drawn = []
-        for batch in features.batches(image_ids, "fit"):
-            patches = embed(batch.maps).flatten(1, 2)  # (B, h·w, C)
-            for image in patches:
-                order = torch.randperm(len(image), generator=generator)[:per_image]
-                drawn.append(image[order.to(image.device)])
-        if not drawn:
-            raise DataError("no training image for patchcore: at least 1 is needed")
-        memory = torch.cat(drawn)
-        order = torch.randperm(len(memory), generator=generator)[:wanted]
-        memory = memory[order.to(memory.device)]
-        self.memory = _densest(memory, self.config.memory_size) if self.config.memory == "density" else memory
+        wanted = size if kind == "random" else size * self.config.oversampling
+        memory = draw_patches(features, image_ids, wanted, generator, "patchcore")
+        if kind == "density":
+            memory = _densest(memory, size)
+        elif kind == "greedy":
+            memory = memory[farthest_first(memory, size, generator).sort().values]
+        self.memory = memory
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
         """Mean distance to the nearest `neighbours` patches of the memory, (B, h, w)."""
@@ -89,18 +82,33 @@ def nearest_distances(queries: "torch.Tensor", memory: "torch.Tensor", neighbour
     import torch
 
     neighbours = min(neighbours, len(memory))
+    found = []
+    for squared in _squared_distances(queries, memory):
+        if neighbours == 1:  # much faster than topk
+            found.append(squared.amin(dim=1, keepdim=True))
+        else:
+            found.append(squared.topk(neighbours, dim=1, largest=False).values)
+    return torch.cat(found).clamp_min(0).sqrt()
+
+
+def nearest_neighbours(queries: "torch.Tensor", memory: "torch.Tensor") -> "tuple[torch.Tensor, torch.Tensor]":
+    """Distances (Q,) to the nearest row of memory, and which row that is (Q,)."""
+    import torch
+
+    found = [squared.min(dim=1) for squared in _squared_distances(queries, memory)]
+    return torch.cat([f.values for f in found]).clamp_min(0).sqrt(), torch.cat([f.indices for f in found])
+
+
+def _squared_distances(queries: "torch.Tensor", memory: "torch.Tensor") -> "Iterator[torch.Tensor]":
+    """Squared distances (q, M) of QUERY_BLOCK queries at a time; rounding may leave them just below 0."""
+    import torch
+
     squared_norms = memory.square().sum(dim=1)  # (M,)
     transposed = memory.T.contiguous()
-    found = []
     # an exported graph has one block: how many there are would freeze its batch size
     for block in (queries,) if torch.compiler.is_exporting() else queries.split(QUERY_BLOCK):
-        distances = torch.addmm(squared_norms, block, transposed, alpha=-2)  # (q, M): |m|² - 2 q·m
-        if neighbours == 1:
-            nearest = distances.amin(dim=1, keepdim=True)
-        else:
-            nearest = distances.topk(neighbours, dim=1, largest=False).values
-        found.append((nearest + block.square().sum(dim=1, keepdim=True)).clamp_min(0).sqrt())
-    return torch.cat(found)
+        partial = torch.addmm(squared_norms, block, transposed, alpha=-2)  # (q, M): |m|² - 2 q·m
+        yield partial.add_(block.square().sum(dim=1, keepdim=True))
 
 
 def _densest(candidates: "torch.Tensor", count: int) -> "torch.Tensor":

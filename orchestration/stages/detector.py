@@ -7,8 +7,10 @@ import pandas as pd
 from llbnad.calibrate import calibrate
 from llbnad.comparators import METHOD, training_sets
 from llbnad.files import write_parquet
+from llbnad.heat import read_heat
 from llbnad.manifest import read_manifest
 from llbnad.model import Model, derived_seed, train
+from llbnad.patches import TrustedFeatures
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.stages.common import feature_store, params, run_stage
@@ -25,14 +27,19 @@ def main(scenario: str) -> None:
     sets = training_sets(train_rows, kept["image_id"].tolist(), config.comparators, config.seed)
 
     store = feature_store(settings, scenario)
-    threshold = calibrate(kept, store, config.encoder, config.detector, config.calibration, config.seed)
+    trusted = read_heat(stage_dir("purified", scenario) / "trusted.safetensors")
+    purified = TrustedFeatures(store, trusted)
+    threshold = calibrate(kept, purified, config.encoder, config.detector, config.calibration, config.seed)
     out = stage_dir("detector", scenario)
     trained: dict[tuple[str, ...], Model] = {}
     for method, image_ids in sets.items():
-        if image_ids not in trained:  # at α = 0 none and oracle are the same set
-            seed = derived_seed(config.seed, "detector")
-            trained[image_ids] = train(config.encoder, config.detector, store, image_ids, seed)
-        model = trained[image_ids]
+        seed = derived_seed(config.seed, "detector")
+        if method == METHOD and trusted:  # then it is not what a comparator with the same images is
+            model = train(config.encoder, config.detector, purified, image_ids, seed)
+        else:
+            if image_ids not in trained:  # at α = 0 none and oracle are the same set
+                trained[image_ids] = train(config.encoder, config.detector, store, image_ids, seed)
+            model = trained[image_ids]
         if method == METHOD:
             model = replace(model, threshold=threshold)
         model.save(out / f"{method}.safetensors")

@@ -38,6 +38,8 @@ def main(scenario: str) -> None:
     auroc = metrics["image_auroc"]
     known = f"{result.n_labelled} of {len(images)} images have a label"
     print(f"evaluation {scenario}: " + (f"I-AUROC {auroc:.3f}, " if auroc is not None else "scores only, ") + known)
+    if not (noisy["split"] == "test").any():
+        print(f"evaluation {scenario}: no image is set aside for testing; these are the training images themselves")
     artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
     tracking.record("evaluation", scenario, settings, artifacts=artifacts)
 

@@ -1,4 +1,8 @@
-"""Stage `features`: every image of a scenario meets the encoder, unless another scenario brought it there before."""
+"""Stage `features`: every image of a scenario meets the encoder, unless another scenario brought it there before.
+
+A detector with a network of its own wants no features: then nothing is encoded. The index is the same, so the detector
+is no parameter of this stage; whoever misses a feature later encodes it.
+"""
 
 from llbnad.encoders import recipe
 from llbnad.files import write_json
@@ -11,7 +15,8 @@ def main(scenario: str) -> None:
     """Fill the feature cache with SCENARIO's images."""
     settings = params()
     store = feature_store(settings, scenario)
-    encoded = store.ensure(store.image_ids)
+    wanted = store.image_ids if settings.scenario(scenario).detector.uses_features else []
+    encoded = store.ensure(wanted)
     out = stage_dir("features", scenario)
     exact = recipe(store.config)
     index = {
@@ -21,8 +26,8 @@ def main(scenario: str) -> None:
         "images": store.image_ids,
     }
     write_json(index, out / "index.json")
-    print(f"features {scenario}: {encoded} images encoded, {len(store.image_ids) - encoded} found in the cache")
-    metrics = {"images_encoded": encoded, "images_cached": len(store.image_ids) - encoded}
+    print(f"features {scenario}: {encoded} images encoded, {len(wanted) - encoded} found in the cache")
+    metrics = {"images_encoded": encoded, "images_cached": len(wanted) - encoded}
     tracking.record("features", scenario, settings, metrics=metrics)
 
 

@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from llbnad.files import write_json
-from llbnad.heat import read_heat
+from llbnad.heat import read_heat, write_heat
 from llbnad.manifest import contamination, read_manifest, write_manifest
+from llbnad.patches import trusted_patches
 from llbnad.purify import purify
 from llbnad.report import purification_plots
 from llbnad.verdicts import excluded, override, read_verdicts, verdict_summary
@@ -26,9 +28,9 @@ def main(scenario: str) -> None:
     # labels stay the data set's own: a verdict that agrees with the policy must not make kept.parquet another file
     train = everything[(everything["split"] == "train") & ~left_out]
     table = pd.read_parquet(stage_dir("scores", scenario) / "scores.parquet").set_index("image_id")
-    scores = table["score"].drop(excluded(verdicts), errors="ignore")
-    by_policy = purify(scores, config.selection)
+    by_policy = purify(table["score"], config.selection)
     result = override(by_policy, verdicts)
+    scores = table["score"].drop(excluded(verdicts), errors="ignore")
     out = stage_dir("purified", scenario)
     check_purified(train, scores.reset_index(), result.kept, result.rejected, out / "validation.json")
 
@@ -45,8 +47,12 @@ def main(scenario: str) -> None:
         "contamination_rejected": contamination(rejected),
         **verdict_summary(verdicts, everything, by_policy, result),
     }
-    heat = read_heat(stage_dir("scores", scenario) / "suspects.safetensors")
+    maps = read_heat(stage_dir("scores", scenario) / "maps.safetensors")
+    trusted = trusted_patches(maps, result.kept, config.patch_rejection)
+    summary["patches_rejected"] = 1 - float(np.mean([mask.mean() for mask in trusted.values()])) if trusted else 0.0
+    heat = {image_id: maps[image_id] for image_id in scores.nlargest(config.suspects).index}
     plots = purification_plots(scored, result, heat, IMAGE_ROOT, out / "plots")
+    write_heat(trusted, out / "trusted.safetensors")
     write_json(summary, out / "summary.json")
     write_manifest(everything[left_out], out / "excluded.parquet")
     write_manifest(rejected, out / "rejected.parquet")

@@ -25,9 +25,10 @@ ENCODER = {"name": "efficientnet_lite2", "input_size": 64, "layers": [2, 3]}
 DEFAULTS = {
     "seed": 0,
     "encoder": ENCODER,
-    "detector": {"name": "patchcore", "memory": "random", "memory_size": 1024, "neighbours": 1},
+    "detector": {"name": "patchcore", "memory": "random", "memory_size": 1024, "oversampling": 2, "neighbours": 1},
     "aggregation": "oof_mean",
     "selection": {"policy": "mad", "k": 2.5},
+    "patch_rejection": 0.5,
     "review": "data/review/none.csv",
     "calibration": {"target_fpr": 0.1, "folds": 3},
     "comparators": ["none", "oracle", "random"],

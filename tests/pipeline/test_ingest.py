@@ -179,10 +179,22 @@ datasets: {cells: {source: image_folder, root: data/own/cells, category: cells}}
 subsets: [0]
 defaults: &defaults {seed: 0, encoder: {name: efficientnet_lite2, input_size: 64, layers: [2, 3]}, suspects: 0,
   detector: {name: padim, dimensions: 100, regularisation: 0.1}, aggregation: mean, comparators: [],
-  selection: {policy: mad, k: 2.5}}
+  selection: {policy: mad, k: 2.5}, patch_rejection: 0, review: data/review/none.csv,
+  calibration: {target_fpr: 0.01, folds: 0}}
 scenarios: {}
 arrival: {stable_seconds: 0, min_new_images: 1, cron: "0 2 * * *"}
 runtime: {device: cpu, threads: 0, batch_size: 16, executor: in_process}
+promotion:
+  probe_size: 200
+  min_agreement: 0.4
+  min_spread: 0.01
+  min_separation: 0.6
+  max_separation_loss: 0.05
+  threshold_slack: 1.0
+  min_auroc: 0.5
+  max_auroc_loss: 0.02
+  min_kept_share: 0.15
+  max_kept_change: 0.2
 """  # quick to read; this is done hundreds of times
 
 
@@ -373,6 +385,8 @@ def test_everything_through_the_command(tmp_path, mixed, cells):
     shown = command(folder, ["git", "status", "--porcelain", "--untracked-files=all"]).stdout
     assert sorted(line[3:] for line in shown.splitlines() if ".dvc/" not in line) == [
         *(f"data/raw/{line}/{name}.dvc" for line in ("bottle", "cap") for name in ("arrivals.jsonl", "arrived")),
+        "data/review/bottle.csv",
+        "data/review/cap.csv",
         "params.yaml",
     ]  # fmt: skip
     graph = dvc.stage_graph(folder)

@@ -3,7 +3,9 @@
 `Factory` is the line and what stands around it; a day is a function that takes it from one morning to the next.
 """
 
+import io
 import json
+import random
 import shutil
 import signal
 import subprocess
@@ -16,6 +18,8 @@ import dagster as dg
 import pandas as pd
 import pytest
 import yaml
+from mlflow import MlflowClient
+from PIL import Image
 
 from llbnad.config import load_params
 from llbnad.files import file_digest
@@ -40,6 +44,8 @@ class Factory:
         self.root = make_workspace(folder, {"other": few}, {"other": other})
         self._settings()
         self.cells = {kind: sorted((cells / kind).iterdir()) for kind in ("good", "bad")}
+        # neighbours in the data set are cells of one solar module and alike: that would be drift
+        random.Random(0).shuffle(self.cells["good"])
         self.arrived: Counter[str] = Counter()  # every content that ever arrived, as often as it did
         self.log = self.root / "daemon.log"
         self.daemon: subprocess.Popen[bytes] | None = None
@@ -47,11 +53,15 @@ class Factory:
     def _settings(self) -> None:
         path = self.root / "params.yaml"
         params = yaml.safe_load(path.read_text())
-        params["scenarios"]["other"] = {**params["defaults"], **params["scenarios"]["other"]}
+        # a memory that held most of these few small images would know each by heart, and no threshold would be sane
+        params["defaults"]["detector"]["memory_size"] = 256
         params["arrival"] = {"stable_seconds": 1, "min_new_images": ENOUGH, "cron": "0 2 * * *"}
+        params["scenarios"]["other"] = {**params["defaults"], **params["scenarios"]["other"]}
         path.write_text(yaml.safe_dump(params, sort_keys=False))
 
     def start(self) -> None:
+        with self.instance():  # its database is made here: two processes that make it at once spoil it
+            pass
         # from a shell's background it would ignore SIGINT
         self.daemon = subprocess.Popen(
             [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-m", "orchestration.definitions"],
@@ -95,6 +105,25 @@ class Factory:
             (record,) = instance.fetch_materializations(wanted, limit=1).records
         return {name: value.value for name, value in record.asset_materialization.metadata.items()}
 
+    def check(self, asset: str, name: str) -> dg.AssetCheckEvaluation:
+        """The newest verdict of an asset check."""
+        with self.instance() as instance:
+            wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+            events = [record.event_log_entry.dagster_event for record in instance.get_event_records(wanted)]
+        found = [event.asset_check_evaluation_data for event in events]
+        return next(one for one in found if (one.asset_key, one.check_name) == (dg.AssetKey(asset), name))
+
+    def champion(self) -> str:
+        """The version that has the alias."""
+        client = MlflowClient(f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}")
+        return str(client.get_model_version_by_alias(f"llbnad-{LINE}", "champion").version)
+
+    def versions(self) -> list[str]:
+        """All registered versions, newest first."""
+        client = MlflowClient(f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}")
+        found = client.search_model_versions(f"name = 'llbnad-{LINE}'")
+        return sorted((str(one.version) for one in found), key=int, reverse=True)
+
     def manifest(self) -> pd.DataFrame:
         return pd.read_parquet(self.root / "data" / "noisy" / LINE / "manifest.parquet")
 
@@ -136,12 +165,20 @@ def day_1(factory: Factory) -> None:
     assert factory.shown("scores")["images of each subset"] == ", ".join(str(size) for size in sizes)
     assert load_params(factory.root / "params.yaml").scenario(LINE).dataset == LINE
     assert Model.load(factory.root / "data" / "detector" / LINE / "llbnad.safetensors")
+    assert factory.check("drift", "drift").description == "no earlier batch to compare with"
+    assert (factory.champion(), factory.versions()) == ("1", ["1"])
     factory.assert_nothing_is_lost()
 
 
 def day_2(factory: Factory) -> None:
-    """More images, some broken, some known: only new ones meet the encoder, and all others keep their subset."""
+    """More images, some broken, some known: only new ones meet the encoder, all others keep their subset; people judged
+    two images, and that overrides the policy."""
     before = factory.manifest()
+    training = factory.root / "data" / "purified" / LINE
+    kept = pd.read_parquet(training / "kept.parquet")["image_id"].tolist()
+    defect, excluded = kept[0], kept[1]
+    review = factory.root / "data" / "review" / f"{LINE}.csv"
+    review.write_text(f"image_id,verdict\n{defect},defect\n{excluded},exclude\n")
     for number, path in enumerate(factory.cells["good"][20:34]):
         factory.deliver(f"cell {number}.png", path.read_bytes())
     for number, path in enumerate(factory.cells["good"][:4]):
@@ -155,11 +192,36 @@ def day_2(factory: Factory) -> None:
     assert (features["images encoded"], features["images found in the cache"]) == (14, 21)
     after = assign_subsets(factory.manifest(), 2, 0)
     assert after[before["image_id"]].equals(assign_subsets(before, 2, 0))
+    check = factory.check("drift", "drift")
+    assert check.passed and check.description.startswith("batch 2: no drift: 14 images are like the 21 known")
+    assert defect in pd.read_parquet(training / "rejected.parquet")["image_id"].tolist()
+    sets = pd.read_parquet(factory.root / "data" / "detector" / LINE / "training_sets.parquet")
+    assert excluded not in set(sets["image_id"])
+    assert defect not in set(sets["image_id"][sets["method"] == "llbnad"])
+    assert (factory.champion(), factory.versions()) == ("2", ["2", "1"])
     reason = json.loads((factory.root / "data/quarantine" / LINE / "broken.png.json").read_text())
     assert reason["reason"] == "unreadable" and "broken.png is damaged" in reason["detail"]
+    factory.assert_nothing_is_lost()
+
+
+def day_3(factory: Factory) -> None:
+    """The lamp is failing: people are warned."""
+    for number, path in enumerate(factory.cells["good"][34:54]):
+        with Image.open(path) as image:
+            stream = io.BytesIO()
+            image.point(lambda value: value * 0.5).save(stream, "png")
+        factory.deliver(f"dark {number}.png", stream.getvalue())
+    assert factory.wait_for_run(3).status == dg.DagsterRunStatus.SUCCESS, factory.log.read_text()[-3000:]
+    assert factory.versions() == ["3", "2", "1"]
+    assert factory.shown("features")["images encoded"] == 20
+    check = factory.check("drift", "drift")
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "batch 3: " in check.description and "brightness has changed" in check.description
+    assert "data:image/png;base64," in check.metadata["history"].value
     factory.assert_nothing_is_lost()
 
 
 def test_days_of_a_line(factory):
     day_1(factory)
     day_2(factory)
+    day_3(factory)

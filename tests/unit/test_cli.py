@@ -113,6 +113,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["image_auroc"] is None and metrics["n_train"] == 30
+    assert "these are the training images themselves" in done.stdout
     assert (out / "plots" / "evaluation" / "scores.png").is_file()
     assert len(pd.read_parquet(out / "rejected.parquet")) == 30 - metrics["n_selected"]
 
@@ -128,6 +129,9 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         (["run", "--detector", "magic", "--out", "x"], "unknown detector 'magic'; there are"),
         (["run", "--set", "detector.memory_sise=3", "--out", "x"], "detector.memory_sise is an unknown key"),
         (["run", "--set", "detector.memory_size", "--out", "x"], "expected KEY=VALUE"),
+        (["run", "--set", "suspects=[1", "--out", "x"], "'[1' is not a YAML value"),
+        (["run", "--set", "encoder.name=magic", "--source", "image_folder", "--root", ".", "--out", "x"], "'magic'"),
+        (["run", "--set", "encoder.layers=[9]", "--source", "image_folder", "--root", ".", "--out", "x"], "layers"),
         (["run", "--device", "tpu9000", "--out", "x"], "device"),
         (["predict", "gone.safetensors", "params.yaml", "--out", "x"], "no model at gone.safetensors"),
         (["predict", "gone.safetensors", "nowhere/", "--out", "x"], "does not exist"),
@@ -138,7 +142,28 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(arguments, message):
     done = llbnad(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
+    assert "Traceback" not in done.stderr and "read images" not in done.stderr
+
+
+def test_output_that_is_a_file_is_one_clear_line(cells, tmp_path):
+    (tmp_path / "out").touch()
+    done = llbnad("run", "--source", "image_folder", "--root", cells, "--category", "c", "--out", tmp_path / "out",
+                  "--set", "encoder.input_size=32")  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ") and str(tmp_path / "out") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_set_has_the_last_word(cells, tmp_path):
+    """Also of the settings that have an option of their own: --set seed=1 is --seed 1, in every step."""
+    for name, option in (("a", ["--seed", 1, "--suspects", 2]), ("b", ["--set", "seed=1", "--set", "suspects=2"])):
+        done = llbnad("run", "--source", "image_folder", "--root", cells, "--category", "c", "--subsets", 2,
+                      "--noise-ratio", 0.2, "--max-noise-ratio", 0.3, "--no-comparators", "--set",
+                      "encoder.input_size=32", "--set", "detector.memory_size=64", "--cache", tmp_path / "cache",
+                      *option, "--out", tmp_path / name)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    for name in ("scores.parquet", "predictions.parquet", "comparison.csv", "plots/purification/suspects.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
 def test_help_names_every_option():

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from sklearn.neighbors import LocalOutlierFactor
 
 from llbnad.config import EncoderConfig
-from llbnad.detectors import embed, image_scores
+from llbnad.detectors import embed, image_scores, outlier_factors, softpatch
+from llbnad.detectors.coreset import farthest_first
+from llbnad.detectors.dfr import DfrConfig
+from llbnad.detectors.dinomaly import DinomalyConfig
+from llbnad.detectors.outlier_factors import local_outlier_factor
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore import PatchcoreConfig, nearest_distances
+from llbnad.detectors.softpatch import SoftpatchConfig
 from llbnad.errors import DataError
 from llbnad.features import Batch
 from llbnad.model import Model, derived_seed, train
@@ -20,6 +26,12 @@ CONFIGS = [
     PatchcoreConfig(memory="density", memory_size=400),
     PatchcoreConfig(memory_size=400, neighbours=3),
     PadimConfig(dimensions=6),
+    PatchcoreConfig(memory="greedy", memory_size=400),
+    SoftpatchConfig(memory_size=400),
+    SoftpatchConfig(discriminator="gaussian", memory_size=400, memory="greedy"),
+    SoftpatchConfig(discriminator="nearest", memory_size=400, soft_weights=False),
+    DinomalyConfig(steps=60, batch_size=8, width=32, depth=4),
+    DfrConfig(patches=2048, hidden=32, steps=200, batch=256),
 ]
 SIDE = 8
 
@@ -58,8 +70,10 @@ def test_planted_defect_is_found_where_it_lies(config):
     scores = model.score(MadeFeatures(), NORMAL[30:] + DEFECT)
     assert scores.of(DEFECT).min() > scores.of(NORMAL[30:]).max()
     maps = torch.cat([model.detector.patch_maps(batch) for batch in MadeFeatures().batches(DEFECT, "")])
-    assert maps.shape == (10, SIDE, SIDE)
-    rows, columns = np.unravel_index(maps.flatten(1).argmax(1).numpy(), (SIDE, SIDE))
+    side = maps.shape[-1]  # the grid of the finest layer, or of the coarsest
+    assert maps.shape == (10, side, side) and side in (SIDE, SIDE // 2)
+    rows, columns = np.unravel_index(maps.flatten(1).argmax(1).numpy(), (side, side))
+    rows, columns = rows * SIDE // side, columns * SIDE // side
     assert ((rows >= 1) & (rows <= 5) & (columns >= 4)).all()
 
 
@@ -91,6 +105,88 @@ def test_density_memory_leaves_rare_patches_out():
     contaminated = NORMAL + DEFECT
     plain, dense = (fitted(config, contaminated).score(MadeFeatures(), DEFECT).values for config in CONFIGS[:2])
     assert np.median(dense) > 2 * np.median(plain)
+
+
+def test_greedy_takes_outliers_first():
+    rng = torch.Generator().manual_seed(0)
+    points = torch.randn(500, 200, generator=rng) * 0.01
+    outliers = {17, 100, 499}
+    points[list(outliers), :3] += 5 * torch.eye(3)
+    assert set(farthest_first(points, 4, rng).tolist()) == {0, *outliers}
+    assert farthest_first(torch.zeros(6, 2), 6, rng).sort().values.tolist() == list(range(6))  # equals, none twice
+
+
+def test_greedy_memory_amplifies_contamination():
+    contaminated = NORMAL + DEFECT[:2]
+    random = PatchcoreConfig(memory_size=100, oversampling=20)
+    maps = torch.cat([embed(batch.maps) for batch in MadeFeatures().batches(DEFECT[:2], "")])
+    planted = maps[:, 2:5, 5:8].flatten(0, 2)  # 18 of 2688 patches
+    shares = []
+    for config in (random, random.model_copy(update={"memory": "greedy"})):
+        memory = fitted(config, contaminated).detector.tensors()["memory"]
+        shares.append((nearest_distances(memory, planted, 1) < 1e-3).float().mean())
+    assert shares[1] > 5 * max(shares[0], 18 / 2688)
+
+
+@pytest.mark.parametrize("discriminator", ["lof", "gaussian", "nearest"])
+def test_softpatch_discards_noisy_patches(discriminator):
+    planted = torch.cat([embed(batch.maps)[:, 3, 6] for batch in MadeFeatures().batches(DEFECT[:5], "")])
+    held = {}
+    for discard in (0.0, 0.15):
+        # the memory could hold all patches: only the discriminator keeps them out
+        config = SoftpatchConfig(discriminator=discriminator, memory_size=10_000, discard=discard)
+        memory = fitted(config, NORMAL + DEFECT[:5]).detector.tensors()["memory"]
+        assert len(memory) == (1 - discard) * 45 * SIDE * SIDE
+        held[discard] = int((nearest_distances(planted, memory, 1) < 1e-3).sum())
+    assert held == {0.0: 5, 0.15: 0}
+
+
+def test_softpatch_distrusts_the_outliers_it_kept():
+    config = SoftpatchConfig(memory_size=10_000, discard=0)
+    soft, hard = (fitted(config.model_copy(update={"soft_weights": s}), NORMAL + DEFECT[:5]) for s in (True, False))
+    noisy = next(MadeFeatures().batches(DEFECT[:5], ""))
+    clean = next(MadeFeatures().batches(["0077"], ""))
+    torch.manual_seed(0)
+    for batch, low, high in ((noisy, 1.2, 100), (clean, 0.8, 1.2)):
+        shifted = Batch(batch.image_ids, tuple(maps + 0.02 * torch.randn_like(maps) for maps in batch.maps))
+        ratio = (soft.detector.patch_maps(shifted) / hard.detector.patch_maps(shifted))[:, 3, 6]
+        assert ((ratio > low) & (ratio < high)).all()
+
+
+def test_local_outlier_factor_is_scikit_learns():
+    groups = torch.randn(3, 40, 5, generator=torch.Generator().manual_seed(0))
+    for group, factors in zip(groups, local_outlier_factor(groups, 6), strict=True):
+        expected = -LocalOutlierFactor(n_neighbors=6).fit(group.numpy()).negative_outlier_factor_
+        assert np.allclose(factors, expected, rtol=1e-4)
+    assert torch.isfinite(local_outlier_factor(torch.ones(1, 4, 5), 6)).all()
+
+
+def test_softpatch_judges_alike_in_blocks(monkeypatch):
+    whole = fitted(CONFIGS[5]).detector.tensors()
+    monkeypatch.setattr(softpatch, "BLOCK_NUMBERS", 5000)
+    monkeypatch.setattr(outlier_factors, "BLOCK_NUMBERS", 5000)
+    blocks = fitted(CONFIGS[5]).detector.tensors()
+    assert torch.equal(whole["memory"], blocks["memory"])
+    assert torch.allclose(whole["weights"], blocks["weights"])
+
+
+def test_dfr_reconstructs_what_it_saw_and_not_the_defect():
+    config = CONFIGS[-1]
+    maps = torch.cat([fitted(config).detector.patch_maps(batch) for batch in MadeFeatures().batches(DEFECT, "")])
+    defect, normal = maps[:, 3, 6], maps[:, :, :3].flatten(1).amax(1)
+    assert (defect > 2 * normal).all()
+    narrow, wide = (len(fitted(config.model_copy(update={"latent": share})).detector.tensors()["network.2.bias"])
+                    for share in (0.5, 1.0))  # fmt: skip
+    assert narrow < wide == 10
+
+
+def test_training_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    for config in CONFIGS:
+        fitted(config)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_nearest_distances_are_exact():

@@ -36,7 +36,7 @@ def test_cached_equals_uncached(tmp_path, few_cells):
     cached = store(tmp_path, few_cells)
     first, second = collect(cached, ids), collect(store(tmp_path, few_cells), ids)
     images = np.stack([load_square(root / path, 64) for path in manifest["path"]])
-    direct = create_encoder(CONFIG, "cpu").encode(images)
+    direct = create_encoder(CONFIG, "cpu").encode(images).maps
     for cold, warm, layer in zip(first, second, direct, strict=True):
         assert torch.equal(cold, warm)
         assert np.array_equal(cold.numpy(), layer.astype(np.float32))
@@ -46,9 +46,9 @@ def test_values_do_not_depend_on_batch_mates(few_cells):
     manifest, root = few_cells
     images = np.stack([load_square(root / path, 64) for path in manifest["path"]])
     encoder = create_encoder(CONFIG, "cpu")
-    together = encoder.encode(images)
-    alone = encoder.encode(images[7:8])
-    reversed_order = encoder.encode(images[::-1])
+    together = encoder.encode(images).maps
+    alone = encoder.encode(images[7:8]).maps
+    reversed_order = encoder.encode(images[::-1]).maps
     for layer, one, backwards in zip(together, alone, reversed_order, strict=True):
         assert np.array_equal(layer[7], one[0])
         assert np.array_equal(layer, backwards[::-1])

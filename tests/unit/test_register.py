@@ -36,8 +36,10 @@ def test_a_new_line_adds_its_own_lines_and_nothing_else(repository, line):
         "    <<: *defaults",
         f"    dataset: {key}",
         "    noise: {protocol: as_is}",
+        f"    review: data/review/{line}.csv",
         "    comparators: [none]",
     ]
+    assert (repository / "data" / "review" / f"{line}.csv").read_text() == "image_id,verdict\n"
     scenario = load_params(path).scenario(line)
     assert scenario.dataset == line and scenario.comparators == ("none",)
     assert scenario.detector == load_params(path).defaults.detector

@@ -69,6 +69,7 @@ def test_people_overrule_the_policy_and_others_stay():
     assert override(purified, {}) == purified
     assert override(purified, {A: "defect", C: "normal", D: "defect"}) == Purified((B, C), (A,), 0.5)
     assert override(purified, {A: "normal", C: "defect"}) == purified
+    assert override(purified, {A: "exclude", C: "exclude"}) == Purified((B,), (), 0.5)
     with pytest.raises(DataError, match="leave no image to train on"):
         override(purified, {A: "defect", B: "defect"})
 
@@ -90,7 +91,7 @@ def test_summary_counts_what_was_said_and_what_it_changed():
     manifest = made_manifest(4, 0)
     first, second, third, fourth = manifest["image_id"]
     verdicts = {first: "normal", second: "defect", third: "exclude", D: "normal"}
-    by_policy = Purified((first, second), (fourth,), 1.0)
+    by_policy = Purified((first, second, third), (fourth,), 1.0)
     assert verdict_summary(verdicts, manifest, by_policy, override(by_policy, verdicts)) == {
         "n_verdict_normal": 1,
         "n_verdict_defect": 1,

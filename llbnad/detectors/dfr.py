@@ -1,0 +1,115 @@
+"""Deep feature reconstruction: an autoencoder of single patch features; the map is how badly a patch is rebuilt.
+
+References: Yang, Shi, Qi, "DFR: Deep Feature Reconstruction for Unsupervised Anomaly Segmentation" (arXiv 2012.07122):
+1 × 1 convolutions only, so a patch is rebuilt from nothing but itself, with a bottleneck as wide as the principal
+components that hold a share of the variance. Differences: patches are drawn at random from all images instead of whole
+images, one hidden layer with GELU on either side of the bottleneck, a one-cycle schedule of few steps.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from llbnad.config import DetectorConfig
+from llbnad.detectors.base import FeatureSource, draw_patches, embed
+from llbnad.features import Batch
+from llbnad.progress import track
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class DfrConfig(DetectorConfig):
+    """Settings of `Dfr`."""
+
+    name: Literal["dfr"] = "dfr"
+    patches: int = Field(65536, ge=1)  # drawn for training; bounds the memory
+    latent: float = Field(0.8, gt=0, le=1)  # the bottleneck holds the components of this share of the variance
+    hidden: int = Field(256, ge=1)  # width of the layers beside the bottleneck
+    steps: int = Field(250, ge=10)
+    batch: int = Field(1024, ge=2)  # patches a step
+    learning_rate: float = Field(2e-3, gt=0)  # at its peak, a tenth of the steps in
+
+
+class Dfr:
+    """Reconstruction detector; distances are root mean squares over channels, in those of the training patches."""
+
+    config_class: ClassVar = DfrConfig
+
+    def __init__(self, config: DfrConfig) -> None:
+        import torch
+
+        self.config = config
+        self.mean = torch.empty(0)  # (C,)
+        self.scale = torch.empty(0)  # (1,): root mean square of the centred patches' values
+        self.network: nn.Sequential | None = None
+
+    def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
+        """Train the autoencoder on patches of `image_ids`."""
+        import torch
+        from torch.nn import functional
+
+        generator = torch.Generator().manual_seed(seed)
+        patches = draw_patches(features, image_ids, self.config.patches, generator, "dfr")  # (P, C)
+        self.mean = patches.mean(dim=0)
+        self.scale = (patches - self.mean).square().mean().sqrt().clamp_min(1e-12).reshape(1)
+        patches = (patches - self.mean) / self.scale
+        network = _network(patches.shape[1], self.config.hidden, _components(patches, self.config.latent), seed)
+        network.to(patches.device)
+
+        rate, steps = self.config.learning_rate, self.config.steps
+        optimiser = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps, pct_start=0.1)
+        for _ in track(range(steps), "train dfr", unit="step"):
+            drawn = torch.randint(len(patches), (self.config.batch,), generator=generator)
+            batch = patches[drawn.to(patches.device)]
+            loss = functional.mse_loss(network(batch), batch)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+        self.network = network.requires_grad_(False)
+
+    def patch_maps(self, batch: Batch) -> "torch.Tensor":
+        """Reconstruction distances (B, h, w)."""
+        if self.network is None:
+            raise RuntimeError("fit or restore comes first")
+        patches = embed(batch.maps)  # (B, h, w, C)
+        patches = (patches - self.mean.to(patches.device)) / self.scale.to(patches.device)
+        return (self.network.to(patches.device)(patches) - patches).square().mean(dim=-1).sqrt()
+
+    def tensors(self) -> "dict[str, torch.Tensor]":
+        """Centre, scale and the autoencoder's weights."""
+        weights = self.network.state_dict() if self.network else {}
+        named = {"mean": self.mean, "scale": self.scale, **{f"network.{name}": w for name, w in weights.items()}}
+        return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
+
+    def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
+        """Take back what `tensors` gave."""
+        self.mean, self.scale = tensors["mean"], tensors["scale"]
+        weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
+        hidden, channels = weights["0.weight"].shape
+        self.network = _network(channels, hidden, len(weights["2.weight"]), seed=0).requires_grad_(False)
+        self.network.load_state_dict(weights)
+
+
+def _network(channels: int, hidden: int, latent: int, seed: int) -> "nn.Sequential":
+    """(…, C) -> (…, C); a linear layer on the last axis is a 1 × 1 convolution."""
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):  # initialise from our seed and leave the global generator alone
+        torch.manual_seed(seed)
+        encoder = (nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, latent))
+        decoder = (nn.Linear(latent, hidden), nn.GELU(), nn.Linear(hidden, channels))
+        return nn.Sequential(*encoder, *decoder)
+
+
+def _components(centred: "torch.Tensor", share: float) -> int:
+    """How many principal components of centred patches (P, C) hold `share` of their variance."""
+    import torch
+
+    variances = torch.linalg.eigvalsh(centred.T @ centred).flip(0).clamp_min(0)
+    return min(int((variances.cumsum(0) < share * variances.sum()).sum()) + 1, len(variances))

