@@ -125,7 +125,7 @@ def test_a_server_answers_over_http(packaged, images, tmp_path):
             data=json.dumps({"dataframe_records": rows}).encode(),
             headers={"Content-Type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=300) as response:
             answers = json.loads(response.read())["predictions"]
     finally:
         os.killpg(server.pid, signal.SIGTERM)
@@ -136,7 +136,7 @@ def test_a_server_answers_over_http(packaged, images, tmp_path):
     assert answers[2]["score"] is None
 
 
-def wait_for(url, process, log, seconds=90):
+def wait_for(url, process, log, seconds=300):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         assert process.poll() is None, log.read_text()
