@@ -1,8 +1,8 @@
 """Any image model of anomalib 2.7 as a detector: trained by Lightning on the images, its map averaged to a patch grid.
 
 The extra `anomalib` brings it (`pip install -e '.[anomalib]'`). Models that take a timm backbone by name get
-EfficientNet-Lite2's weights from this package, so Padim, Stfpm, ReverseDistillation, Patchcore, Dfm, Cflow … run
-without network; what a model would download is refused at once unless `download` allows it. anomalib's own thresholds,
+EfficientNet-Lite2's weights from this package: Padim, Stfpm, Patchcore, Patchflow, Dfm and Cflow run without network.
+What a model would download is refused at once unless `download` allows it. anomalib's own thresholds,
 scores and files are not used: the image score is this package's, the model is saved as tensors.
 
 Kept in memory while training: the images as 8-bit RGB at the encoder's input size. Training is deterministic on a CPU;
@@ -164,7 +164,7 @@ class Anomalib:
 
 
 REMEDY = (
-    "use one that takes a timm backbone (Padim, Stfpm, ReverseDistillation, Patchcore, Dfm, Cflow), give it "
+    "use one that takes a timm backbone (Padim, Stfpm, Patchcore, Patchflow, Dfm, Cflow), give it "
     "detector.options {pre_trained: false} where it knows that, or set detector.download to true "
     "on a machine with network"
 )
