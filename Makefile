@@ -31,7 +31,7 @@ ui: setup ## Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000
 audit: setup ## compute everything again from raw data and compare with dvc.lock
 	@$(BIN)/python -m orchestration.audit
 
-clean: ## remove outputs, caches and environments; never data/raw or data/incoming
+clean: ## remove outputs, caches and environments; never images of yours or of a line
 	rm -rf .venv .venv-dvc .dvc/cache .dvc/tmp data/cache data/noisy data/features data/sub_model data/scores \
 	  data/purified data/detector data/evaluation
 
@@ -50,6 +50,6 @@ $(BIN)/.installed: pyproject.toml constraints.txt constraints-dvc.txt
 	@echo "Installing into .venv (about 7 GB, most of it torch) …"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade pip 2>/dev/null
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,pipeline,dev]'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,pipeline,export,dev]'
 	@$(MAKE) --no-print-directory $(BIN)/dvc
 	@touch $@

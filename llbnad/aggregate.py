@@ -6,6 +6,7 @@
 | `oof_mean`  | mean over the sub-models that did *not* train on its sample (out of fold)      | cross-validation    |
 | `max`       | the largest                                                                    |                     |
 | `rank_mean` | mean of its ranks in [0, 1] within each sub-model: no scale can dominate       | Borda count         |
+| `robust_mean` | `oof_mean` of scores standardised within each sub-model by median and MAD    | ours                |
 | `max_var`   | largest plus standard deviation over sub-models: disagreement counts as well   | ours                |
 
 `mean` includes the sub-model that trained on the image, to which a memorised defect looks normal; `oof_mean` leaves it
@@ -66,6 +67,11 @@ def aggregate(table: pd.DataFrame, method: Aggregation) -> pd.Series:
             raise ConfigError("aggregation oof_mean needs at least 2 subsets, got 1: use mean")
         trained = table["subset"].to_numpy()[:, None] == np.arange(len(columns))  # (N, T)
         result = np.where(trained, 0.0, values).sum(axis=1) / (len(columns) - 1)
+    elif method == "robust_mean":
+        centred = values - np.median(values, axis=0)
+        spread = np.median(np.abs(centred), axis=0)
+        standardised = table.assign(**dict(zip(columns, (centred / np.where(spread > 0, spread, 1)).T, strict=True)))
+        return aggregate(standardised, "oof_mean" if len(columns) > 1 else "mean")
     elif method == "max":
         result = values.max(axis=1)
     elif method == "rank_mean":

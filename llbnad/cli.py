@@ -18,6 +18,7 @@ from llbnad.config import (
 )
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, LlbnadError
+from llbnad.export import Format
 from llbnad.policies import POLICIES
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -68,6 +69,10 @@ def run(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other, e.g. detector.memory_size=4096; repeatable."),
     ] = None,
+    review: Annotated[Path | None, typer.Option(help="CSV of people's verdicts, which override the policy.")] = None,
+    target_fpr: Annotated[
+        float, typer.Option(help="False positives the decision threshold may make, in (0, 1).")
+    ] = DEFAULTS.calibration.target_fpr,
     comparators: Annotated[bool, typer.Option(help="Train none / oracle / random as well.")] = True,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     suspects: Annotated[int, typer.Option(min=0, help="Images on a contact sheet.")] = DEFAULTS.suspects,
@@ -76,11 +81,14 @@ def run(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
 ) -> None:
     """Purify a training set, train the final detector on it and compare with none / oracle / random."""
+    from llbnad.comparators import METHOD
     from llbnad.contaminate import contaminate
+    from llbnad.encoders import recipe
     from llbnad.features import FeatureStore
     from llbnad.runtime import prepare
     from llbnad.sources import read_source
     from llbnad.two_stage import run_two_stage, write_run
+    from llbnad.verdicts import read_verdicts
 
     content = {"source": source.value, "category": category}
     if source is Source.real_iad:
@@ -95,10 +103,13 @@ def run(
         "detector": {"name": detector},
         "aggregation": aggregation,
         "selection": {"policy": policy} if keep is None else {"policy": "fraction", "keep": keep},
+        "calibration": {"target_fpr": target_fpr},
         "comparators": list(DEFAULTS.comparators) if comparators else [],
         "suspects": suspects,
     }
     config: ScenarioSettings = parse(ScenarioSettings, _with_settings(wanted, settings or []), "llbnad run")
+    seed, suspects = config.seed, config.suspects  # --set has the last word
+    recipe(config.encoder)  # raises before anything is read
     noise: InjectedNoise | NoNoise = NoNoise()
     if protocol is not Protocol.as_is:
         injected = {"protocol": protocol.value, "ratio": noise_ratio, "max_ratio": max_noise_ratio}
@@ -109,10 +120,16 @@ def run(
     scan, image_root = read_source(dataset, root)
     noisy = contaminate(scan.manifest, noise, seed)
     store = FeatureStore(cache or out / "features", config.encoder, noisy, image_root, target, runtime.batch_size)
-    result = run_two_stage(noisy, store, image_root, subsets, config)
-    write_run(result, noisy, store, image_root, suspects, out)
+    verdicts = {} if review is None else read_verdicts(review)
+    result = run_two_stage(noisy, store, image_root, subsets, config, verdicts)
+    write_run(result, store, image_root, suspects, out)
     columns = ["method", "image_auroc", "pixel_auroc", "aupro", "n_selected", "contamination_after"]
     typer.echo(result.evaluation.comparison[columns].to_string(index=False, float_format="%.3f", na_rep="–"))
+    if not (noisy["split"] == "test").any():
+        typer.echo("no image is set aside for testing: these are the training images themselves, so numbers flatter")
+    threshold = result.models[METHOD].threshold
+    if threshold is not None:
+        typer.echo(threshold.describe())
     if len(scan.rejected):
         typer.echo(f"{len(scan.rejected)} files were left out: " + scan.rejected["reason"].value_counts().to_json())
     typer.echo(f"written to {out}: metrics.json, comparison.csv, scores.parquet, purified.parquet, plots/")
@@ -123,20 +140,29 @@ def predict(
     model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv and heatmaps/.")],
+    fpr: Annotated[
+        float | None,
+        typer.Option(help="Sensitivity: false positives accepted, in (0, 1); more find more. Default: the model's."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
 ) -> None:
-    """Score images: a CSV and a heat-map overlay each."""
+    """Score images and call them normal or defect: a CSV and a heat-map overlay each."""
     from llbnad.model import Model
-    from llbnad.predict import find_images
+    from llbnad.predict import find_images, threshold_of
     from llbnad.predict import predict as predict_images
     from llbnad.runtime import prepare
+    from llbnad.threshold import DEFECT_LABEL
 
     paths = find_images(images)
     target = str(prepare(Runtime(device=device, threads=threads)))
-    table = predict_images(Model.load(model, target), paths, out, target)
+    loaded = Model.load(model, target)
+    threshold = threshold_of(loaded, fpr)
+    table = predict_images(loaded, paths, out, target, threshold=threshold)
     failed = int((table["error"] != "").sum())
-    typer.echo(f"{len(table) - failed} images scored, {failed} unreadable; written to {out}")
+    defects = f" ({int((table['label'] == DEFECT_LABEL).sum())} called defects)" if threshold is not None else ""
+    typer.echo(f"{len(table) - failed} images scored{defects}, {failed} unreadable; written to {out}")
+    typer.echo(threshold.describe() if threshold is not None else "the model has no threshold: scores only")
     if failed == len(table):
         raise LlbnadError("none of the images could be read; predictions.csv says why")
 
@@ -153,8 +179,25 @@ def _with_settings(content: dict[str, Any], settings: list[str]) -> dict[str, An
             node = node.setdefault(parent, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"--set {setting!r}: {parent} holds a value, not settings")
-        node[last] = yaml.safe_load(value)
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {setting!r}: {value!r} is not a YAML value") from None
     return content
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    out: Annotated[Path, typer.Option(help="Folder for the graph and its JSON.")],
+    format: Annotated[list[Format], typer.Option(help="onnx or openvino; may be given twice.")] = [Format.onnx],  # noqa: B006
+) -> None:
+    """Write encoder, detector and score as one graph (needs the extra `export`)."""
+    from llbnad.export import export as export_model
+    from llbnad.model import Model
+
+    targets = export_model(Model.load(model), format, out)
+    typer.echo(f"written: {', '.join(str(path) for path in targets.values())}")
 
 
 def main() -> None:
@@ -162,6 +205,9 @@ def main() -> None:
     try:
         app()
     except LlbnadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # --out is a file, a folder may not be written, the disk is full
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from llbnad.registry import Registry
 
-SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.]*")
+SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+NAME_REASON = "DVC joins names with '-' and splits them at '.'"
 
 
 class Config(BaseModel):
@@ -156,7 +157,32 @@ AnyDetector = Annotated[SerializeAsAny[DetectorConfig], BeforeValidator(_detecto
 AnyPolicy = Annotated[SerializeAsAny[SelectionPolicy], BeforeValidator(_policy)]
 
 
-Aggregation = Literal["mean", "oof_mean", "max", "rank_mean", "max_var"]
+# Stage 2.
+
+
+class CalibrationConfig(Config):
+    """The decision threshold of the final detector (`llbnad.calibrate`)."""
+
+    target_fpr: float = 0.01  # share of normal images that may be called defects
+    folds: int = Field(3, ge=0)  # K; each fold costs a training on (K-1)/K of the kept images; 0 = no threshold
+
+    @field_validator("target_fpr")
+    @classmethod
+    def _rate(cls, target_fpr: float) -> float:
+        if not 0 < target_fpr < 1:
+            hint = f": did you mean {target_fpr / 100:g}?" if 1 <= target_fpr < 100 else ""
+            raise ValueError(f"target_fpr must be in (0, 1), got {target_fpr:g}{hint}")
+        return target_fpr
+
+    @field_validator("folds")
+    @classmethod
+    def _not_one(cls, folds: int) -> int:
+        if folds == 1:
+            raise ValueError("folds must be 0 (no threshold) or at least 2, got 1")
+        return folds
+
+
+Aggregation = Literal["mean", "oof_mean", "robust_mean", "max", "rank_mean", "max_var"]
 Comparator = Literal["none", "oracle", "random"]
 
 
@@ -167,7 +193,11 @@ class ScenarioSettings(Config):
     encoder: EncoderConfig = EncoderConfig()
     detector: AnyDetector = Field(default_factory=lambda: _detector("patchcore"))
     aggregation: Aggregation = "oof_mean"
-    selection: AnyPolicy = Field(default_factory=lambda: _policy("mad"))
+    selection: AnyPolicy = Field(default_factory=lambda: _policy("mixture"))
+    # patches of kept images not learnt from, as a share per share of images rejected (`llbnad.patches`); 0 = none
+    patch_rejection: float = Field(0.7, ge=0, le=2)
+    review: str = "data/review/none.csv"  # people's verdicts, which override the policy (`llbnad.verdicts`)
+    calibration: CalibrationConfig = CalibrationConfig()
     comparators: tuple[Comparator, ...] = ("none", "oracle", "random")
     suspects: int = Field(24, ge=0, le=500)  # images on the contact sheet
 
@@ -188,6 +218,40 @@ class Runtime(Config):
     executor: Literal["in_process", "multiprocess"] = "in_process"  # how Dagster runs a scenario's assets
 
 
+class Promotion(Config):
+    """When a new detector may take the place of the one in use (`llbnad.acceptance`). Changes no output of DVC's."""
+
+    probe_size: int = Field(200, ge=8)  # images of each kind that detectors are compared on; seconds to score
+    # Rank correlation with the champion on normal images. Solar cells: 0.84 to 0.95 after half as many images more,
+    # 0.50 to 0.88 after half of the images were others. Normal images differ by little: 0.9 would refuse chance.
+    min_agreement: float = Field(0.4, ge=-1, le=1)
+    min_spread: float = Field(0.01, ge=0)  # of normal scores, relative; a collapsed detector gives every image the same
+    min_separation: float = Field(0.6, ge=0, le=1)  # AUROC of rejected against kept images; 0.5 is blind
+    # Against the champion. Solar cells: 0.01 at most after retraining on good images, 0.02 to 0.08 with a third of the
+    # images defects.
+    max_separation_loss: float = Field(0.05, ge=0, le=1)
+    threshold_slack: float = Field(1.0, ge=0)  # reach above the highest normal score, in median-to-highest distances
+    min_auroc: float = Field(0.5, ge=0, le=1)  # on labelled test images, where there are some; 0.5 is chance
+    max_auroc_loss: float = Field(0.02, ge=0, le=1)  # against the champion; about what another seed changes
+    min_kept_share: float = Field(0.15, ge=0, le=1)  # below the paper's fixed 0.2: less is no training set
+    max_kept_change: float = Field(0.2, ge=0, le=1)  # against the champion's; more means that the data changed
+
+
+class Arrival(Config):
+    """When new production images are taken in and trained on; they change no bytes, so DVC does not follow them."""
+
+    stable_seconds: float = Field(10.0, ge=0)  # a file nobody touched for so long is taken to be complete
+    min_new_images: int = Field(20, ge=1)  # new images that are worth a training
+    cron: str = "0 2 * * *"  # when lines with enough new images are retrained whatever the sensor did; UTC
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, cron: str) -> str:
+        if len(cron.split()) != 5:
+            raise ValueError("expected minute hour day month weekday, such as '0 2 * * *'")
+        return cron
+
+
 class Params(Config):
     """The whole of params.yaml."""
 
@@ -195,7 +259,9 @@ class Params(Config):
     subsets: tuple[int, ...]  # 0 … T-1; T is the number of sub-models
     defaults: ScenarioSettings
     scenarios: dict[str, Scenario]
+    arrival: Arrival
     runtime: Runtime
+    promotion: Promotion
 
     @field_validator("subsets")
     @classmethod
@@ -208,7 +274,7 @@ class Params(Config):
     def _names(self) -> "Params":
         for name in [*self.scenarios, *self.datasets]:
             if not SCENARIO_NAME.fullmatch(name):
-                raise ValueError(f"the name {name!r} must be letters, digits, '_' and '.' (DVC joins names with '-')")
+                raise ValueError(f"the name {name!r} must be letters, digits and '_' ({NAME_REASON})")
         for name, scenario in self.scenarios.items():
             if scenario.dataset not in self.datasets:
                 raise ValueError(f"scenarios.{name}.dataset is {scenario.dataset!r}; known: {sorted(self.datasets)}")

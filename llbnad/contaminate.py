@@ -49,11 +49,11 @@ def _inject(manifest: pd.DataFrame, noise: InjectedNoise, seed: int) -> pd.DataF
     pool = stable_shuffle(anomalous, seed, "inject")
     reserve = math.floor(noise.max_ratio * len(train_normal) + 1e-9)
     count = math.floor(noise.ratio * len(train_normal) + 1e-9)
-    if reserve > len(pool):
-        largest = math.floor(len(pool) / len(train_normal) * 1000) / 1000
+    if reserve and reserve >= len(pool):
+        largest = math.floor(max(0, len(pool) - 1) / len(train_normal) * 1000) / 1000
         raise DataError(
-            f"max_ratio {noise.max_ratio} of {len(train_normal)} training samples needs {reserve} anomalous samples, "
-            f"there are {len(pool)}: the largest possible ratio is {largest}"
+            f"max_ratio {noise.max_ratio} of {len(train_normal)} training samples needs {reserve} anomalous samples "
+            f"and one to test on, there are {len(pool)}: the largest possible ratio is {largest}"
         )
     injected = set(pool[:count])
     removed = set(stable_shuffle(train_normal, seed, "replace")[:count]) if noise.protocol == "replace" else set()
@@ -66,12 +66,10 @@ def _inject(manifest: pd.DataFrame, noise: InjectedNoise, seed: int) -> pd.DataF
 
 
 def _split_normal(manifest: pd.DataFrame, normal: set[str], test_share: float, seed: int) -> tuple[set[str], set[str]]:
-    """The source's own split of its normal samples; where it has none, a share of them is held out."""
-    if manifest["split"].notna().all():
-        train = set(manifest["sample_id"][manifest["split"] == "train"]) & normal
-    else:
-        order = stable_shuffle(normal, seed, "hold out")
-        train = set(order[round(test_share * len(order)) :])
+    """The source's own split of its normal samples; of those it does not split, a share is held out."""
+    own = {split: set(manifest["sample_id"][manifest["split"] == split]) for split in ("train", "test")}
+    order = stable_shuffle(normal - own["train"] - own["test"], seed, "hold out")
+    train = (own["train"] - own["test"]) & normal | set(order[round(test_share * len(order)) :])
     if not train:
         raise DataError(f"no normal training sample among {len(normal)} normal ones: check the split of the source")
     return train, normal - train

@@ -2,11 +2,12 @@
 
 Image metrics use the data set's own labels. Pixel metrics compare the patch map, resized bilinearly to the encoder's
 input and smoothed with a Gaussian of σ = 4 px at 392 px, with the mask at the same size; where no test image has a mask
-they are None, not zero.
+they are None, not zero. Where some images have no label, as on a production line, image metrics are of those that have
+one, and `n_labelled` says how many these are.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from llbnad.manifest import contamination, has_labels, is_anomalous
 from llbnad.metrics import PixelMetrics, PixelScores, ranking
 from llbnad.model import Model
 from llbnad.scores import Scores
+from llbnad.threshold import Threshold
 
 if TYPE_CHECKING:
     import torch
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 SMOOTHING = 4 / 392  # σ of the pixel map as a share of its side
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
+DECISION = ("threshold", "fpr_at_threshold", "recall_at_threshold")
 COUNTS = ("n_train", "n_selected", "contamination_before", "contamination_after")
 
 
@@ -37,19 +40,28 @@ class Evaluation:
 
     comparison: pd.DataFrame  # a row a method: method, seed, metrics, counts
     scores: Mapping[str, Scores]  # of the images evaluated, a method each
+    n_labelled: int  # images with a label among them
+    threshold: Threshold | None = None  # the final detector's
+    decision: Mapping[str, float | None] = field(default_factory=dict)  # what it says of the labelled images
 
     def metrics(self) -> dict[str, float | int | None]:
         """The final detector's row, None where a metric does not apply."""
         row = self.comparison[self.comparison["method"] == METHOD].iloc[0]
         values = {name: None if pd.isna(row[name]) else row[name].item() for name in IMAGE_METRICS + PIXEL_METRICS}
         counts = {name: None if pd.isna(row[name]) else float(row[name]) for name in COUNTS}
-        return {**values, **counts, "n_train": int(row["n_train"]), "n_selected": int(row["n_selected"])}
+        counts |= {"n_train": int(row["n_train"]), "n_selected": int(row["n_selected"]), "n_labelled": self.n_labelled}
+        return {**values, **counts, **{name: self.decision.get(name) for name in DECISION}}
 
     def predictions(self, images: pd.DataFrame) -> pd.DataFrame:
-        """A row per method and image: method, image_id, path, anomaly_class, score."""
+        """A row per method and image: method, image_id, path, anomaly_class, score, and the final detector's label."""
         known = images[["image_id", "path", "anomaly_class"]]
         tables = [known.merge(s.series().reset_index(), on="image_id", validate="1:1") for s in self.scores.values()]
-        return pd.concat(tables, keys=list(self.scores), names=["method"]).reset_index("method").reset_index(drop=True)
+        rows = pd.concat(tables, keys=list(self.scores), names=["method"]).reset_index("method").reset_index(drop=True)
+        label = pd.Series(None, index=rows.index, dtype="object")
+        if self.threshold is not None:
+            own = rows["method"] == METHOD
+            label[own] = self.threshold.labels(rows["score"][own].to_numpy())
+        return rows.assign(label=label)
 
 
 def images_to_evaluate(noisy: pd.DataFrame) -> pd.DataFrame:
@@ -66,11 +78,11 @@ def evaluate(
     image_root: Path,
     seed: int,
 ) -> Evaluation:
-    """Score the test images with every method's model and compare.
+    """Score the test images with every method's model and compare; equal models are scored once.
 
     Args:
         models: trained models by method.
-        training_sets: image ids each was trained on. Methods with equal sets share their result.
+        training_sets: image ids each was trained on.
         noisy: manifest of the scenario, train and test.
         features: of the test images.
         image_root: what mask paths are relative to.
@@ -78,13 +90,14 @@ def evaluate(
     """
     images = images_to_evaluate(noisy)
     train = noisy[noisy["split"] == "train"]
-    results: dict[tuple[str, ...], tuple[Scores, PixelMetrics | None]] = {}
+    results: dict[str, tuple[Scores, PixelMetrics | None]] = {}
     scores, rows = {}, []
     for method, model in models.items():
         chosen = tuple(training_sets[method])
-        if chosen not in results:
-            results[chosen] = _score(model, images, features, image_root, f"test {method}")
-        scores[method], pixel = results[chosen]
+        key = model.digest()
+        if key not in results:
+            results[key] = _score(model, images, features, image_root, f"test {method}")
+        scores[method], pixel = results[key]
         rows.append(
             {
                 "method": method,
@@ -99,7 +112,13 @@ def evaluate(
         )
     comparison = pd.DataFrame(rows)
     measured = [*IMAGE_METRICS, *PIXEL_METRICS, "contamination_before", "contamination_after"]
-    return Evaluation(comparison.astype(dict.fromkeys(measured, "float64")), scores)
+    threshold = models[METHOD].threshold if METHOD in models else None
+    decision: dict[str, float | None] = {}
+    if threshold is not None:
+        own = scores[METHOD].of(images["image_id"].tolist())
+        decision = {"threshold": threshold.value, **threshold.rates(own, is_anomalous(images))}
+    labelled = int(images["anomaly_class"].notna().sum())
+    return Evaluation(comparison.astype(dict.fromkeys(measured, "float64")), scores, labelled, threshold, decision)
 
 
 def _score(
@@ -138,11 +157,10 @@ def pixel_maps(maps: "torch.Tensor", size: int) -> "torch.Tensor":
 
 
 def _image_metrics(scores: Scores, images: pd.DataFrame) -> dict[str, float | None]:
-    found = None
-    if has_labels(images):
-        anomalous = is_anomalous(images).astype(bool).to_numpy()
-        values = scores.of(images["image_id"].tolist())
-        found = ranking(values[~anomalous], values[anomalous])
+    labelled = images[images["anomaly_class"].notna()]
+    anomalous = is_anomalous(labelled).astype(bool).to_numpy()
+    values = scores.of(labelled["image_id"].tolist())
+    found = ranking(values[~anomalous], values[anomalous])
     return dict(zip(IMAGE_METRICS, (found.auroc, found.ap, found.f1_max) if found else (None,) * 3, strict=True))
 
 

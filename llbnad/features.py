@@ -9,6 +9,7 @@ the file into memory.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,6 +36,13 @@ class Batch:
     image_ids: tuple[str, ...]
     maps: "tuple[torch.Tensor, ...]"  # a layer each: (B, C, h, w) float32 on the store's device
     prefixes: "tuple[torch.Tensor, ...]" = ()  # of a ViT, a layer each: class and register tokens (B, p, C)
+    trusted: "torch.Tensor | None" = None  # (B, h, w) bool on the detector's patch grid: to learn from; None = all
+
+    def trusting(self, trusted: "torch.Tensor") -> "Batch":
+        """The same batch with `trusted` set; nothing is read or encoded for it."""
+        other = copy(self)
+        object.__setattr__(other, "trusted", trusted)
+        return other
 
     @property
     def images(self) -> "torch.Tensor":
@@ -229,3 +237,38 @@ class FeatureStore:
             if file_digest(path) != image_id:
                 raise IdentityError(f"{path} is not the image the manifest knows: its bytes changed; rerun stage raw")
         return np.stack(images)
+
+
+class PooledFeatures:
+    """Another source's feature maps, averaged over `factor` × `factor` positions where a map is large enough.
+
+    The finest map shrinks by `factor`; coarser ones only as far as they are finer than that. Everything is read once
+    and kept in memory as float16: for studies that train many detectors on the same few thousand images.
+    """
+
+    def __init__(self, features: "FeatureStore", factor: int) -> None:
+        self.features = features
+        self.factor = factor
+        self._known: dict[str, tuple[torch.Tensor, ...]] = {}
+
+    def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
+        """The batches of the source, pooled."""
+        import torch
+
+        missing = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self._known]
+        if missing:
+            for batch in self.features.batches(missing, "pool"):
+                self._known.update(zip(batch.image_ids, zip(*self._pooled(batch), strict=True), strict=True))
+        size = self.features.batch_size
+        for start in range(0, len(image_ids), size):
+            chunk = tuple(image_ids[start : start + size])
+            layers = zip(*(self._known[image_id] for image_id in chunk), strict=True)
+            yield Batch(chunk, tuple(torch.stack(layer).to(self.features.device).float() for layer in layers))
+
+    def _pooled(self, batch: Batch) -> "list[torch.Tensor]":
+        from torch.nn import functional
+
+        target = batch.maps[0].shape[-1] // self.factor
+        return [
+            functional.adaptive_avg_pool2d(layer, min(target, layer.shape[-1])).half().cpu() for layer in batch.maps
+        ]

@@ -1,4 +1,4 @@
-"""The pictures every report is made of: score histograms, contact sheets with heat maps, ROC and PR curves.
+"""The pictures every report is made of: histograms, contact sheets with heat maps, ROC and PR curves, drift over time.
 
 Equal content gives equal bytes: a fixed style, no date, no software version in the file.
 """
@@ -17,6 +17,8 @@ from llbnad.metrics import pr_curve, ranking, roc_curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from llbnad.drift import DriftReport
 
 # Okabe-Ito colours: distinguishable for colour-blind readers
 NORMAL_COLOUR, ANOMALOUS_COLOUR, CUT_COLOUR, UNKNOWN_COLOUR = "#0072B2", "#D55E00", "#000000", "#56B4E9"
@@ -80,6 +82,41 @@ def curves(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> N
         pr.set(title="Precision and recall", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.01))
         roc.legend(frameon=False, loc="lower right")
         pr.legend(frameon=False, loc="lower left")
+
+
+def drift_history(reports: "Mapping[str, DriftReport]", path: Path, title: str) -> None:
+    """Every statistic over batches, oldest first: what it is, what the reference has, and where it drifted.
+
+    Args:
+        reports: at least one, by the batch's name.
+        path: PNG file.
+        title: of the picture.
+    """
+    names = list(dict.fromkeys(one.name for report in reports.values() for one in report.statistics))
+    labels = {"features": "distance of features", "sharpness": "sharpness (log10)", "size": "pixels (log10)",
+              "rejection": "share of defects"}  # fmt: skip
+    with _figure(path, (max(6.0, 1.6 + 0.5 * len(reports)), 1.5 * len(names) + 1), 1, len(names)) as grid:
+        for axes, name in zip(grid, names, strict=True):
+            found = {
+                number: one
+                for number, report in enumerate(reports.values())
+                for one in report.statistics
+                if one.name == name
+            }
+            axes.plot(list(found), [one.reference for one in found.values()], color=CUT_COLOUR, linestyle="--",
+                      linewidth=1, label="reference")  # fmt: skip
+            axes.plot(list(found), [one.batch for one in found.values()], color=NORMAL_COLOUR, marker="o",
+                      label="batch")  # fmt: skip
+            drifted = {number: one.batch for number, one in found.items() if one.drifted}
+            axes.scatter(list(drifted), list(drifted.values()), 90, color=ANOMALOUS_COLOUR, marker="X", zorder=3,
+                         label="drifted")  # fmt: skip
+            axes.set_ylabel(labels.get(name, name), fontsize=9)
+            axes.set_xticks(range(len(reports)), [])
+            axes.margins(x=0.05, y=0.25)
+        grid[-1].set_xticks(range(len(reports)), list(reports), rotation=45, ha="right", fontsize=8)
+        grid[0].set_title(title, loc="left")
+        handles, texts = grid[0].get_legend_handles_labels()
+        grid[0].figure.legend(handles, texts, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
 
 
 def contact_sheet(tiles: Sequence[Tile], path: Path, title: str) -> None:

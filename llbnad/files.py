@@ -7,6 +7,7 @@ Parquet files carry no pandas metadata, JSON is sorted: two runs with equal cont
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,8 @@ import pyarrow.parquet as pq
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the place of `path` only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # names may be as long as the file system allows, so the temporary one holds a digest of it
+    temporary = path.with_name(f".{path.name[:40]}.{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.tmp")
     try:
         yield temporary
         temporary.replace(path)

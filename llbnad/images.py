@@ -4,29 +4,30 @@ Cameras write grey 16-bit TIFFs, palettes, floats and alpha channels. Values are
 format instead of stretching each image: two images of one line stay comparable.
 """
 
-import warnings
+import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llbnad.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 89_478_485  # Pillow's own bound, from which it warns of a decompression bomb: 256 MiB of RGB
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow opens 16-bit PNG and TIFF as one of these
 
 
-def load_rgb(path: Path) -> Image.Image:
-    """Decode an image file completely, as 8-bit RGB.
+def load_rgb(source: Path | bytes) -> Image.Image:
+    """Decode an image file, or the bytes of one, completely, as 8-bit RGB, turned as its EXIF orientation says.
 
-    Integers above 8 bits are read as 16-bit, floats as 0 … 1 (as 0 … 255 if a value exceeds 1); alpha is laid over
-    black.
+    Of several frames the first is read. Integers above 8 bits are read as 16-bit, floats as 0 … 1 (as 0 … 255 if a
+    value exceeds 1); alpha is laid over black.
 
     Raises:
         FileNotFoundError: there is no such file.
         DataError: it is empty, not an image, or truncated.
     """
-    image = _open(path)
+    image = _open(source)
     if image.mode in SIXTEEN_BIT_MODES:
         return _grey(np.asarray(image).astype(np.float64) / 257)
     if image.mode == "F":
@@ -66,21 +67,23 @@ def _grey(values: np.ndarray) -> Image.Image:
     return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
-def _open(path: Path) -> Image.Image:
+def _open(source: Path | bytes) -> Image.Image:
     """The file, fully decoded; all ways a file can be broken become one error."""
+    name = source if isinstance(source, Path) else f"the image given as {len(source)} bytes"
     try:
-        if path.stat().st_size == 0:
-            raise DataError(f"{path} is empty (0 bytes)")
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                return image.copy()
+        if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
+            raise DataError(f"{name} is empty (0 bytes)")
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+            # not by turning Pillow's warning into an error: warning filters belong to the process, and threads read
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{name} is too large: {image.width} × {image.height} pixels, at most {MAX_PIXELS:,}")
+            image.load()
+            return ImageOps.exif_transpose(image)
     except FileNotFoundError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{path} is not an image that Pillow can read") from None
+        raise DataError(f"{name} is not an image that Pillow can read") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{path} is too large: {error}") from None
+        raise DataError(f"{name} is too large: {error}") from None
     except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:  # what Pillow's decoders raise
-        raise DataError(f"{path} is damaged: {error}") from None
+        raise DataError(f"{name} is damaged: {error}") from None

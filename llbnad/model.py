@@ -1,9 +1,10 @@
-"""A trained model: encoder recipe, detector and what it learnt, in one safetensors file that needs nothing else.
+"""A trained model: encoder recipe, detector, what it learnt and the threshold, in one safetensors file.
 
-The file's metadata holds the configurations as JSON and the encoder's fingerprint; loading with another encoder (other
-weights, another version) is an error, not a wrong score.
+The file needs nothing else. Its metadata holds the configurations as JSON and the encoder's fingerprint; loading with
+another encoder (other weights, another version) is an error, not a wrong score.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from llbnad.errors import DataError
 from llbnad.files import replacing
 from llbnad.partition import stable_number
 from llbnad.scores import Scores
+from llbnad.threshold import Threshold
 
 FORMAT = "llbnad model 1"
+CALIBRATION = "threshold.scores"  # tensor beside the detector's own
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Model:
     encoder: EncoderConfig
     config: DetectorConfig
     detector: Detector
+    threshold: Threshold | None = None
 
     def score(self, features: FeatureSource, image_ids: Sequence[str], description: str = "score") -> Scores:
         """Image scores of `image_ids`; the maps are not kept."""
@@ -40,8 +44,28 @@ class Model:
             values.append(image_scores(self.detector.patch_maps(batch)).cpu().numpy())
         return Scores(tuple(ids), np.concatenate(values) if values else np.empty(0, np.float32))
 
+    def score_with_maps(
+        self, features: FeatureSource, image_ids: Sequence[str], description: str = "score"
+    ) -> tuple[Scores, dict[str, np.ndarray]]:
+        """Image scores of `image_ids`, and their patch maps (h, w) float16: 1.5 KB an image on a 28 × 28 grid."""
+        maps: dict[str, np.ndarray] = {}
+        values = []
+        for batch in features.batches(image_ids, description):
+            found = self.detector.patch_maps(batch)
+            values.append(image_scores(found).cpu().numpy())
+            maps.update(zip(batch.image_ids, found.half().cpu().numpy(), strict=True))
+        return Scores(tuple(maps), np.concatenate(values) if values else np.empty(0, np.float32)), maps
+
+    def digest(self) -> str:
+        """SHA-256 of what the detector learnt: equal for models that score equally."""
+        found = hashlib.sha256()
+        for name, tensor in sorted(self.detector.tensors().items()):
+            found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + tensor.numpy().tobytes())
+        return found.hexdigest()
+
     def save(self, path: Path) -> None:
         """Write the model file; equal models give equal bytes."""
+        import torch
         from safetensors.torch import save
 
         content = {
@@ -50,8 +74,12 @@ class Model:
             "encoder_fingerprint": recipe(self.encoder).fingerprint,
             "detector": self.config.model_dump(mode="json"),
         }
+        tensors = self.detector.tensors()
+        if self.threshold is not None:
+            content["threshold"] = self.threshold.summary()
+            tensors = {**tensors, CALIBRATION: torch.from_numpy(self.threshold.scores)}
         # one metadata key: safetensors does not promise an order for several
-        payload = save(self.detector.tensors(), metadata={"llbnad": json.dumps(content, sort_keys=True)})
+        payload = save(tensors, metadata={"llbnad": json.dumps(content, sort_keys=True)})
         with replacing(path) as temporary:
             temporary.write_bytes(payload)
 
@@ -83,9 +111,13 @@ class Model:
             )
         settings = content["detector"]
         config: DetectorConfig = DETECTORS.get(settings["name"]).config_class.model_validate(settings)
+        calibration = tensors.pop(CALIBRATION, None)
         detector = create_detector(config)
         detector.restore(tensors)
-        return cls(encoder, config, detector)
+        threshold = None
+        if calibration is not None:
+            threshold = Threshold.restore(content["threshold"], calibration.cpu().numpy())
+        return cls(encoder, config, detector, threshold)
 
 
 def train(

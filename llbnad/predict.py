@@ -1,9 +1,10 @@
-"""Score images with a trained model file: a table and heat-map overlays.
+"""Score images with a trained model and decide: one by one, or a table with pictures for a folder.
 
 One bad image never stops the others: it gets a row with the reason instead of a score.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,67 @@ from llbnad.encoders import create_encoder
 from llbnad.encoders.base import load_square
 from llbnad.errors import DataError
 from llbnad.features import fresh_batch
-from llbnad.figures import heat_range, overlay
+from llbnad.figures import Tile, contact_sheet, heat_range, overlay
 from llbnad.files import replacing, write_csv
 from llbnad.images import IMAGE_SUFFIXES, load_rgb
 from llbnad.model import Model
 from llbnad.progress import track
+from llbnad.sources.base import relative_files
+from llbnad.threshold import Threshold
+
+SHEET_IMAGES = 24  # highest scores on the contact sheet
+THUMBNAIL = 224  # pixels
+
+Source = Path | bytes | np.ndarray  # an image file, the bytes of one, or pixels (H, W, 3) uint8
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one image; score and map are None if it could not be read."""
+
+    score: float | None
+    patch_map: np.ndarray | None  # (h, w) float32
+    label: str = ""  # normal or defect; empty without a threshold
+    error: str = ""
+
+
+class Predictor:
+    """A model and its encoder, ready to score.
+
+    Args:
+        model: the trained model.
+        device: torch's name of the device.
+        batch_size: images read and scored at once.
+    """
+
+    def __init__(self, model: Model, device: str = "cpu", batch_size: int = 16) -> None:
+        self.model, self.device, self.batch_size = model, device, batch_size
+        self.encoder = create_encoder(model.encoder, device)
+
+    def predict(self, sources: Sequence[Source], threshold: Threshold | None = None) -> Iterator[Prediction]:
+        """One prediction a source, in their order; `threshold` decides (see `threshold_of`)."""
+        for start in range(0, len(sources), self.batch_size):
+            yield from self._batch(sources[start : start + self.batch_size], threshold)
+
+    def _batch(self, sources: Sequence[Source], threshold: Threshold | None) -> list[Prediction]:
+
+        found: list[Prediction | None] = []
+        images = []
+        for source in sources:
+            try:
+                images.append(load_square(source, self.model.encoder.input_size))
+                found.append(None)
+            except DataError as error:
+                found.append(Prediction(None, None, error=str(error)))
+        if images:
+            names = tuple(map(str, range(len(images))))
+            batch = fresh_batch(names, np.stack(images), self.encoder, self.device)
+            maps = self.model.detector.patch_maps(batch)
+            scores = image_scores(maps).cpu().numpy()
+            labels = [""] * len(scores) if threshold is None else [str(label) for label in threshold.labels(scores)]
+            scored = iter(zip(scores.tolist(), maps.cpu().numpy(), labels, strict=True))
+            found = [Prediction(*next(scored)) if item is None else item for item in found]
+        return [item for item in found if item is not None]
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:
@@ -30,7 +87,7 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in inputs:
         if path.is_dir():
-            found += sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            found += [path / inside for inside in relative_files(path, IMAGE_SUFFIXES)]
         elif path.exists():
             found.append(path)
         else:
@@ -40,44 +97,64 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     return found
 
 
-def predict(model: Model, paths: Sequence[Path], out: Path, device: str = "cpu", batch_size: int = 16) -> pd.DataFrame:
-    """Score `paths`, write `out`/predictions.csv and `out`/heatmaps/*.png, and return the table.
+def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
+    """The model's threshold, or the one for another false-positive rate.
+
+    Raises:
+        ConfigError: the rate is not in (0, 1).
+        DataError: a rate is asked of a model that was not calibrated.
+    """
+    if target_fpr is None:
+        return model.threshold
+    if model.threshold is None:
+        raise DataError(
+            f"the model has no threshold to move to a false-positive rate of {target_fpr:g}: "
+            "train it with calibration.folds of at least 2"
+        )
+    return model.threshold.at(target_fpr)
+
+
+def predict(
+    model: Model,
+    paths: Sequence[Path],
+    out: Path,
+    device: str = "cpu",
+    batch_size: int = 16,
+    threshold: Threshold | None = None,
+) -> pd.DataFrame:
+    """Score `paths`; write `out`/predictions.csv, heatmaps/*.png and contact_sheet.png, and return the table.
+
+    Args:
+        model: encoder and detector.
+        paths: image files.
+        out: folder to write to.
+        device: torch's name of the device.
+        batch_size: images scored at once.
+        threshold: decides (see `threshold_of`); without one, threshold and label stay empty.
 
     Returns:
-        one row an image: path, score (empty if unreadable), heatmap (relative to `out`), error.
+        one row an image: path, score (empty if unreadable), threshold, label (normal or defect), heatmap (relative to
+        `out`), error.
     """
-    encoder = create_encoder(model.encoder, device)
-    rows: dict[Path, dict[str, object]] = {}
-    maps: dict[Path, np.ndarray] = {}
-    starts = range(0, len(paths), batch_size)
-    for start in track(starts, "predict", unit="batch"):
-        images = dict(_readable(paths[start : start + batch_size], model.encoder.input_size, rows))
-        if not images:
-            continue
-        batch = fresh_batch(tuple(map(str, images)), np.stack(list(images.values())), encoder, device)
-        patch_maps = model.detector.patch_maps(batch)
-        for path, score, patch_map in zip(images, image_scores(patch_maps), patch_maps.cpu().numpy(), strict=True):
-            rows[path] = {"path": str(path), "score": float(score), "heatmap": "", "error": ""}
-            maps[path] = patch_map
-    if maps:
-        scale = heat_range(list(maps.values()))
-        for number, (path, patch_map) in enumerate(maps.items()):
-            name = f"heatmaps/{number:05d}_{path.stem}.png"
-            _write_overlay(path, patch_map, scale, out / name)
-            rows[path]["heatmap"] = name
-    table = pd.DataFrame([rows[path] for path in dict.fromkeys(paths)])
+    paths = list(dict.fromkeys(paths))
+    predictions = Predictor(model, device, batch_size).predict(paths, threshold)
+    results = dict(zip(paths, track(predictions, "predict", len(paths)), strict=True))
+    maps = {path: result.patch_map for path, result in results.items() if result.patch_map is not None}
+    # a file's name has 255 bytes at most
+    names = {path: f"heatmaps/{number:05d}_{path.stem[:60]}.png" for number, path in enumerate(maps)}
+    scale = heat_range(list(maps.values()))
+    for path, patch_map in maps.items():
+        _write_overlay(path, patch_map, scale, out / names[path])
+    cut = None if threshold is None else threshold.value
+    rows = [
+        {"path": str(path), "score": one.score, "threshold": None if one.error else cut, "label": one.label,
+         "heatmap": names.get(path, ""), "error": one.error}
+        for path, one in results.items()
+    ]  # fmt: skip
+    table = pd.DataFrame(rows)
     write_csv(table, out / "predictions.csv")
+    _write_sheet(table, maps, out / "contact_sheet.png")
     return table
-
-
-def _readable(
-    paths: Sequence[Path], size: int, rows: dict[Path, dict[str, object]]
-) -> Iterator[tuple[Path, np.ndarray]]:
-    for path in paths:
-        try:
-            yield path, load_square(path, size)
-        except DataError as error:
-            rows[path] = {"path": str(path), "score": None, "heatmap": "", "error": str(error)}
 
 
 def _write_overlay(path: Path, patch_map: np.ndarray, scale: tuple[float, float], out: Path) -> None:
@@ -86,3 +163,13 @@ def _write_overlay(path: Path, patch_map: np.ndarray, scale: tuple[float, float]
     picture = Image.fromarray(overlay(np.asarray(load_rgb(path)), patch_map, scale))
     with replacing(out) as temporary:
         picture.save(temporary, format="png")
+
+
+def _write_sheet(table: pd.DataFrame, maps: dict[Path, np.ndarray], out: Path) -> None:
+    tiles = []
+    scored = table.dropna(subset="score").sort_values(["score", "path"], ascending=[False, True])
+    for row in scored.head(SHEET_IMAGES).to_dict("records"):
+        path = Path(row["path"])
+        image = np.asarray(load_rgb(path).resize((THUMBNAIL, THUMBNAIL)))
+        tiles.append(Tile(image, maps[path], f"{row['score']:.3f} · {path.name}", "black"))
+    contact_sheet(tiles, out, f"Highest scores of {len(table)} images")

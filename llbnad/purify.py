@@ -17,7 +17,7 @@ class Purified:
 
     kept: tuple[str, ...]  # image ids, sorted
     rejected: tuple[str, ...]  # image ids, sorted
-    cut: float  # the largest score kept
+    cut: float  # the largest score the policy kept
 
 
 def purify(scores: pd.Series, selection: SelectionPolicy) -> Purified:

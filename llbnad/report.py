@@ -1,5 +1,6 @@
 """The pictures of a run: which images are suspect and why, where the cut lies, what the test shows."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -81,9 +82,11 @@ def evaluation_plots(
             plots[0],
         )
         third = max(1, count // 3)
+        defects = scored[anomalous]
+        finds = min(third, math.ceil(len(defects) / 2))  # of few defects, none is shown as both
         chosen = {
-            "found": scored[anomalous].head(third),
-            "missed?": scored[anomalous].tail(third),
+            "found": defects.head(finds),
+            "missed?": defects.iloc[finds:].tail(third),
             "false alarm?": scored[~anomalous].head(third),
         }
         title = "Test images: surest finds, lowest-scored defects, highest-scored normals"

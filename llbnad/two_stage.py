@@ -3,24 +3,29 @@
 The DVC stages in `orchestration/stages/` take the same steps one by one, each with its inputs and outputs on disk.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import pandas as pd
 
 from llbnad.aggregate import aggregate, score_table
+from llbnad.calibrate import calibrate
 from llbnad.comparators import METHOD, training_sets
 from llbnad.config import ScenarioSettings, check_subsets
 from llbnad.errors import ConfigError
 from llbnad.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.features import FeatureStore
 from llbnad.files import write_csv, write_json, write_parquet
-from llbnad.heat import mean_heat
 from llbnad.manifest import write_manifest
 from llbnad.model import Model, derived_seed, train
 from llbnad.partition import assign_subsets
+from llbnad.patches import TrustedFeatures, out_of_fold_maps, trusted_patches
 from llbnad.purify import Purified, purify
 from llbnad.report import evaluation_plots, purification_plots
+from llbnad.verdicts import override, with_verdicts
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class TwoStageRun:
     """Everything a run made."""
 
     sub_models: list[Model]
+    heat: Mapping[str, np.ndarray]  # out-of-fold patch maps (h, w) of the training images, by id
+    noisy: pd.DataFrame  # the manifest with people's verdicts: labels filled in, excluded images left out
     scores: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
     purified: Purified
     models: dict[str, Model]  # `llbnad` and its comparators
@@ -35,7 +42,12 @@ class TwoStageRun:
 
 
 def run_two_stage(
-    noisy: pd.DataFrame, features: FeatureStore, image_root: Path, num_subsets: int, settings: ScenarioSettings
+    noisy: pd.DataFrame,
+    features: FeatureStore,
+    image_root: Path,
+    num_subsets: int,
+    settings: ScenarioSettings,
+    verdicts: Mapping[str, str] = MappingProxyType({}),
 ) -> TwoStageRun:
     """Purify the training images of `noisy`, train the final detector on what is kept, and test it.
 
@@ -44,7 +56,8 @@ def run_two_stage(
         features: of its images.
         image_root: what its mask paths are relative to.
         num_subsets: T.
-        settings: encoder, detector, aggregation, selection, comparators, seed.
+        settings: encoder, detector, aggregation, selection, patch rejection, calibration, comparators, seed.
+        verdicts: people's, by image id (`llbnad.verdicts`).
     """
     try:
         check_subsets(num_subsets, settings.aggregation)
@@ -60,35 +73,45 @@ def run_two_stage(
         train(encoder, detector, features, subsets.index[subsets == k].tolist(), derived_seed(seed, f"sub_model {k}"))
         for k in range(num_subsets)
     ]
-    table = score_table([model.score(features, image_ids) for model in sub_models], subsets)
+    scored, maps = zip(*(model.score_with_maps(features, image_ids) for model in sub_models), strict=True)
+    table = score_table(scored, subsets)
     table["score"] = aggregate(table, settings.aggregation)
-    purified = purify(table["score"], settings.selection)
+    heat = out_of_fold_maps(maps, subsets)
+    purified = override(purify(table["score"], settings.selection), verdicts)
+    trusted = trusted_patches(heat, purified.kept, settings.patch_rejection)
 
     # Stage 2: a fresh detector on the selected images, and the comparators on theirs.
+    noisy = with_verdicts(noisy, verdicts)
+    images = noisy[noisy["split"] == "train"]
     sets = training_sets(images, purified.kept, settings.comparators, seed)
     models: dict[str, Model] = {}
+    purified_features = TrustedFeatures(features, trusted)
     trained: dict[tuple[str, ...], Model] = {}
     for method, chosen in sets.items():
+        if method == METHOD and trusted:  # then it is not what a comparator with the same images is
+            models[method] = train(encoder, detector, purified_features, chosen, derived_seed(seed, "detector"))
+            continue
         if chosen not in trained:
             trained[chosen] = train(encoder, detector, features, chosen, derived_seed(seed, "detector"))
         models[method] = trained[chosen]
+    kept = images[images["image_id"].isin(purified.kept)]
+    threshold = calibrate(kept, purified_features, encoder, detector, settings.calibration, seed)
+    models[METHOD] = replace(models[METHOD], threshold=threshold)
     evaluation = evaluate(models, sets, noisy, features, image_root, seed)
-    return TwoStageRun(sub_models, table, purified, models, evaluation)
+    return TwoStageRun(sub_models, heat, noisy, table, purified, models, evaluation)
 
 
-def write_run(
-    run: TwoStageRun, noisy: pd.DataFrame, features: FeatureStore, image_root: Path, suspects: int, out: Path
-) -> None:
+def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, suspects: int, out: Path) -> None:
     """Write a run's tables, models and pictures into `out`."""
-    images = noisy[noisy["split"] == "train"]
+    images = run.noisy[run.noisy["split"] == "train"]
     scored = images.merge(run.scores["score"].reset_index(), on="image_id", validate="1:1")
     write_parquet(run.scores.reset_index(), out / "scores.parquet")
     write_manifest(scored[scored["image_id"].isin(run.purified.kept)], out / "purified.parquet")
     write_manifest(scored[scored["image_id"].isin(run.purified.rejected)], out / "rejected.parquet")
-    tested = images_to_evaluate(noisy)
+    tested = images_to_evaluate(run.noisy)
     write_parquet(run.evaluation.predictions(tested), out / "predictions.parquet")
     run.models[METHOD].save(out / "model.safetensors")
-    heat = mean_heat(run.sub_models, features, run.scores["score"].nlargest(suspects).index.tolist())
+    heat = {image_id: run.heat[image_id] for image_id in run.scores["score"].nlargest(suspects).index}
     purification_plots(scored, run.purified, heat, image_root, out / "plots" / "purification")
     evaluation_plots(run.evaluation, tested, run.models, features, image_root, suspects, out / "plots" / "evaluation")
     write_csv(run.evaluation.comparison, out / "comparison.csv")

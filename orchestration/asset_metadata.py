@@ -3,7 +3,8 @@
 import base64
 import io
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,42 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
         scenario: for the link to MLflow.
     """
     files = [file for path in sorted(paths) for file in _files(root / path)]
-    shown: dict[str, Any] = {}
-    for file in files:
-        if file.name not in HIDDEN:
-            shown.update(_of_file(file))
+    shown = metadata_of_files(files)
     shown["outputs"] = dg.MetadataValue.md("\n".join(f"- `{path}` `{md5}`" for path, md5 in sorted(paths.items())))
     link = root / "mlflow" / "runs" / f"{scenario}.json"
     if link.exists():
         shown["mlflow"] = dg.MetadataValue.url(json.loads(link.read_text())["url"])
     return shown
+
+
+def picture(file: Path) -> dg.MarkdownMetadataValue:
+    """A small copy of a picture."""
+    return dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{_preview(file)})")
+
+
+def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
+    """Dagster metadata of single files."""
+    shown: dict[str, Any] = {}
+    for file in files:
+        if file.name not in HIDDEN:
+            shown.update(_of_file(file))
+    return shown
+
+
+def from_log(stage: str, lines: Sequence[str]) -> dict[str, Any]:
+    """What a stage said of its own work in this run: not part of its outputs, for it differs from run to run.
+
+    Args:
+        stage: with its instance, e.g. `features@bottle`; its line begins with `features bottle`.
+        lines: all that was printed.
+    """
+    own = re.compile(rf"{re.escape(stage).replace('@', ' ').replace(re.escape('-'), ' ')}: (.+)")
+    said = [match[1] for line in lines if (match := own.fullmatch(line))]
+    if not said:
+        return {}
+    counts = re.fullmatch(r"(\d+) images encoded, (\d+) found in the cache", said[-1])
+    encoded = {"images encoded": int(counts[1]), "images found in the cache": int(counts[2])} if counts else {}
+    return {"summary": said[-1], **encoded}
 
 
 def _files(path: Path) -> list[Path]:
@@ -46,7 +74,12 @@ def _of_file(file: Path) -> dict[str, Any]:
     if file.suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        return {f"rows of {file.name}": pq.read_metadata(file).num_rows}
+        shown: dict[str, Any] = {f"rows of {file.name}": pq.read_metadata(file).num_rows}
+        if file.name == "scores.parquet" and "subset" in pq.read_schema(file).names:
+            counts = pq.read_table(file, columns=["subset"])["subset"].value_counts().to_pylist()
+            sizes = sorted((count["values"], count["counts"]) for count in counts)
+            shown["images of each subset"] = ", ".join(str(size) for _, size in sizes)
+        return shown
     if file.suffix == ".csv":
         import pandas as pd
 
@@ -61,7 +94,7 @@ def _of_file(file: Path) -> dict[str, Any]:
         numbers = json.loads(file.read_text())
         return {key: value for key, value in numbers.items() if isinstance(value, int | float)}
     if file.suffix == ".png":
-        return {file.stem: dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{_preview(file)})")}
+        return {file.stem: picture(file)}
     return {}
 
 

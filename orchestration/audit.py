@@ -54,7 +54,10 @@ def audit(root: Path, console: Console) -> list[Finding]:
         DataError: there is no commit or no committed dvc.lock, or raw data is missing.
         DvcError: a stage failed in the clone.
     """
-    committed = yaml.safe_load(_git(root, "show", "HEAD:dvc.lock")) or {}
+    try:
+        committed = yaml.safe_load(_git(root, "show", "HEAD:dvc.lock")) or {}
+    except DataError as error:
+        raise DataError(f"{error}; an audit needs a committed dvc.lock: `make run`, then commit it") from None
     changed = _git(root, "status", "--porcelain", "--untracked-files=no")
     if changed:
         console.print(f"[yellow]not part of the audit, which takes the last commit:[/yellow]\n{changed}")

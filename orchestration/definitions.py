@@ -1,12 +1,20 @@
-"""What Dagster loads: assets generated from dvc.yaml, and the job that runs one scenario end to end."""
+"""What Dagster loads: assets generated from dvc.yaml, the jobs, the sensor and the schedule of production lines."""
 
+import os
 from pathlib import Path
 
 import dagster as dg
 
 from llbnad.config import load_params
+from orchestration.drift_asset import DRIFT, drift_asset
 from orchestration.dvc_assets import dvc_assets
+from orchestration.partitions import sync
 from orchestration.paths import PARAMS
+from orchestration.registry_assets import registry_assets
+from orchestration.retraining import INGEST, ingest_asset, known_lines, retrain
+from orchestration.schedules import retraining_schedule
+from orchestration.sensors import arrival_sensor
+from orchestration.serving_assets import serving_assets
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,12 +27,24 @@ def definitions(root: Path) -> dg.Definitions:
     """
     params = load_params(root / PARAMS)
     executor = dg.in_process_executor if params.runtime.executor == "in_process" else dg.multiprocess_executor
+    pipeline = dvc_assets(root, params, [INGEST])
+    registry = registry_assets(root, pipeline[0].partitions_def)
+    serving = serving_assets(root, pipeline[0].partitions_def)
     scenario = dg.define_asset_job(
         "scenario",
-        selection=dg.AssetSelection.all(),
-        description="One scenario from raw data to the evaluated detector; what did not change is not computed again.",
+        selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, *serving),
+        description="One scenario from raw data to the champion; what did not change is not computed again.",
     )
-    return dg.Definitions(assets=dvc_assets(root, list(params.scenarios)), jobs=[scenario], executor=executor)
+    if os.environ.get("DAGSTER_HOME"):  # else the sensor does it, in the instance it is given
+        with dg.DagsterInstance.get() as instance:
+            sync(instance, [*params.scenarios, *known_lines(root, params)])
+    return dg.Definitions(
+        assets=[ingest_asset(root), *pipeline, drift_asset(root), *registry, *serving],
+        jobs=[scenario, retrain],
+        sensors=[arrival_sensor(root, params.arrival)],
+        schedules=[retraining_schedule(root, params.arrival)],
+        executor=executor,
+    )
 
 
 defs = definitions(ROOT)

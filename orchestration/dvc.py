@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ from zc.lockfile import LockError, LockFile
 from llbnad.errors import LlbnadError
 
 LOCK_SECONDS = 600  # DVC holds its lock while it hashes, which takes long for large data
+ADD_ATTEMPTS, ADD_SECONDS = 120, 5  # a stage may be reading the same images
 TERMINATE_SECONDS = 15  # a stage that is told to end gets this long before it is killed
 
 Outcome = Literal["ran", "restored from cache", "unchanged"]
@@ -52,6 +53,7 @@ class Template:
     meta: Mapping[str, Any]
     code: tuple[str, ...]  # its dependencies that are code
     cmd: str
+    over: str  # the section of params.yaml whose entries it is expanded over: datasets or scenarios
 
 
 def templates(root: Path) -> dict[str, Template]:
@@ -61,7 +63,8 @@ def templates(root: Path) -> dict[str, Template]:
     for name, stage in content.items():
         body = stage.get("do", stage)
         code = tuple(dep for dep in body["deps"] if dep.startswith(("llbnad", "orchestration")))
-        found[name] = Template(name, body.get("desc", ""), body.get("meta", {}), code, body["cmd"])
+        over = "datasets" if stage.get("foreach") == "${datasets}" else "scenarios"
+        found[name] = Template(name, body.get("desc", ""), body.get("meta", {}), code, body["cmd"], over)
     return found
 
 
@@ -83,7 +86,12 @@ def stage_graph(root: Path) -> dict[str, set[str]]:
     for upstream, downstream in re.findall(rf"{quoted}\s*->\s*{quoted}", output):
         graph.setdefault(upstream, set())
         graph.setdefault(downstream, set()).add(upstream)
-    return graph
+    # data that was put under DVC with `dvc add` is a node of its own there; it is no stage
+    return {
+        stage: {before for before in needed if not before.endswith(".dvc")}
+        for stage, needed in graph.items()
+        if not stage.endswith(".dvc")
+    }
 
 
 def read_lock(root: Path) -> dict[str, Any]:
@@ -123,6 +131,12 @@ def data_version(lock: Mapping[str, Any], stage: str) -> str:
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
+def tracked_version(root: Path, path: str) -> str | None:
+    """MD5 of data put under DVC with `add`, None if it is not."""
+    file = root / f"{path}.dvc"
+    return str(yaml.safe_load(file.read_text())["outs"][0]["md5"]) if file.exists() else None
+
+
 def repro_stage(root: Path, stage: str, log: Callable[[str], None]) -> Outcome:
     """Reproduce one stage, not those before it; its lines go to `log` as they come.
 
@@ -133,30 +147,58 @@ def repro_stage(root: Path, stage: str, log: Callable[[str], None]) -> Outcome:
         BusyError: another process works on the same files.
         DvcError: the stage failed.
     """
-    lines = []
-    with running(["--wait-for-lock", "repro", "--single-item", stage], root) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            log(lines[-1])
-        code = process.wait()
-    text = "\n".join(lines)
-    if code != 0:
-        if "is busy" in text:
-            raise BusyError(f"stage {stage} is being worked on by another process")
-        raise DvcError(f"stage {stage} failed:\n" + "\n".join(lines[-25:]))
+    text = _logged(["repro", "--single-item", stage], root, f"stage {stage}", log)
     for pattern, outcome in OUTCOMES.items():
         if re.search(pattern, text):
             return outcome
     raise DvcError(f"dvc said nothing known about stage {stage}:\n{text}")
 
 
+def add(root: Path, paths: Sequence[str]) -> None:
+    """Version data that no stage makes: `<path>.dvc` beside it holds its hash.
+
+    Raises:
+        DvcError: dvc refused, or another process kept the files busy.
+    """
+    for attempt in range(1, ADD_ATTEMPTS + 1):
+        try:
+            _logged(["add", "--quiet", *paths], root, f"versioning {' and '.join(paths)}", lambda line: None)
+            return
+        except BusyError:
+            if attempt == ADD_ATTEMPTS:
+                raise
+            time.sleep(ADD_SECONDS)
+
+
+def _logged(arguments: list[str], root: Path, what: str, log: Callable[[str], None]) -> str:
+    """Run dvc, waiting for its lock; everything it prints, which also goes to `log` as it comes."""
+    lines = []
+    with running(["--wait-for-lock", *arguments], root) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line.rstrip())
+            log(lines[-1])
+        code = process.wait()
+    if code != 0:
+        if any("is busy" in line for line in lines):
+            raise BusyError(f"{what}: another process works on the same files")
+        raise DvcError(f"{what} failed:\n" + "\n".join(lines[-25:]))
+    return "\n".join(lines)
+
+
 @contextmanager
-def running(arguments: list[str], root: Path, **popen: Any) -> Iterator[subprocess.Popen[str]]:
-    """A dvc command in a session of its own, which does not outlive the block."""
+def running(
+    arguments: list[str], root: Path, executable: str | None = None, **popen: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """A command, dvc unless told, in a session of its own, which does not outlive the block."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **popen}
     process = subprocess.Popen(
-        [_executable(), *arguments], cwd=root, env=environment(), text=True, start_new_session=True, **options
+        [executable or _executable(), *arguments],
+        cwd=root,
+        env=environment(),
+        text=True,
+        start_new_session=True,
+        **options,
     )
     try:
         yield process

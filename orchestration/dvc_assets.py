@@ -13,30 +13,36 @@ from typing import Any
 
 import dagster as dg
 
+from llbnad.config import Params, load_params
+from llbnad.errors import ConfigError
 from orchestration import dvc
-from orchestration.asset_metadata import metadata
-from orchestration.partitions import Chain, chain, template_of
-from orchestration.paths import stage_dir
+from orchestration.asset_metadata import from_log, metadata
+from orchestration.partitions import SCENARIOS, Pattern, chain, pattern, template_of
+from orchestration.paths import PARAMS, stage_dir
 
 BUSY_RETRIES, BUSY_SECONDS = 60, 5  # another run may be computing the same raw data
 
 
-def dvc_assets(root: Path, scenarios: Sequence[str]) -> list[dg.AssetsDefinition]:
+def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[dg.AssetsDefinition]:
     """One asset a stage, partitioned by scenario.
 
     Args:
         root: the repository.
-        scenarios: names in params.yaml.
+        params: its settings; the first scenario's chain of stages stands for all, also for those to come.
+        sources: assets that go before the stages which depend on no other stage.
 
     Raises:
         DvcError: dvc cannot read its files.
     """
     templates = dvc.templates(root)
-    graph = dvc.stage_graph(root)
-    chains = {scenario: chain(graph, scenario) for scenario in scenarios}
-    partitions = dg.StaticPartitionsDefinition(list(scenarios))
-    names = dict.fromkeys(name for one in chains.values() for name in one.stages)
-    return [_asset(name, root, templates, chains, partitions) for name in names]
+    first, settings = next(iter(params.scenarios.items()))
+    one = chain(dvc.stage_graph(root), first)
+    assets = []
+    for name, stage in one.stages.items():
+        template = templates[template_of(stage)]
+        where = pattern(stage, template, first, settings.dataset)
+        assets.append(_asset(name, root, template, where, sorted(one.upstream[name] or sources)))
+    return assets
 
 
 def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
@@ -67,21 +73,13 @@ def report_path(stage: str, root: Path) -> Path:
     return root / stage_dir(template, instance) / "validation.json"
 
 
-def _asset(
-    name: str,
-    root: Path,
-    templates: dict[str, dvc.Template],
-    chains: dict[str, Chain],
-    partitions: dg.StaticPartitionsDefinition,
-) -> dg.AssetsDefinition:
-    template = templates[template_of(next(one.stages[name] for one in chains.values() if name in one.stages))]
+def _asset(name: str, root: Path, template: dvc.Template, where: Pattern, upstream: list[str]) -> dg.AssetsDefinition:
     checks: list[str] = list(template.meta.get("checks", []))
-    upstream = {before for one in chains.values() for before in one.upstream.get(name, ())}
 
     @dg.asset(
         name=name,
-        deps=[dg.AssetKey(before) for before in sorted(upstream)],
-        partitions_def=partitions,
+        deps=[dg.AssetKey(before) for before in upstream],
+        partitions_def=SCENARIOS,
         description=_description(template.desc, name),
         group_name=template.meta.get("group"),
         kinds={"dvc", *template.meta.get("kinds", [])},
@@ -92,12 +90,21 @@ def _asset(
     )
     def materialise(context: dg.AssetExecutionContext) -> Iterator[Any]:
         scenario = context.partition_key
-        stage = chains[scenario].stages[name]
-        report = report_path(stage, root)
+        said: list[str] = []
+
+        def hear(line: str) -> None:
+            said.append(line)
+            context.log.info(line)
+
         try:
-            outcome = dvc.repro_stage(root, stage, context.log.info)
+            # read now: the scenario may be younger than this process
+            stage = where.stage(scenario, load_params(root / PARAMS).scenario(scenario).dataset)
+            report = report_path(stage, root)
+            outcome = dvc.repro_stage(root, stage, hear)
         except dvc.BusyError as error:
             raise dg.RetryRequested(max_retries=BUSY_RETRIES, seconds_to_wait=BUSY_SECONDS) from error
+        except ConfigError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from None
         except dvc.DvcError as error:
             if checks and report.exists() and not json.loads(report.read_text())["success"]:
                 yield from (check_results(report, name, check) for check in checks)
@@ -107,7 +114,12 @@ def _asset(
         context.log.info(f"{stage}: {outcome}")
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(dvc.data_version(lock, stage)),
-            metadata={"outcome": outcome, "dvc stage": stage, **metadata(paths, root, scenario)},
+            metadata={
+                "outcome": outcome,
+                "dvc stage": stage,
+                **from_log(stage, said),
+                **metadata(paths, root, scenario),
+            },
             check_results=[check_results(report, name, check) for check in checks],
         )
 

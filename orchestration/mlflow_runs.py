@@ -1,8 +1,8 @@
 """The MLflow runs of a scenario: one parent, one nested run a sub-model, found again by a key.
 
 Stages are processes of their own, so the key, a tag of the run, is the hash of what the scenario is: name, settings,
-subsets, the noisy manifest's bytes. Recording again changes nothing. Outputs are pointed at by hash: tag `md5.<stage>`
-holds the files' digests, `dvc.<stage>` what dvc.lock says of the stages before.
+subsets, the bytes of noisy manifest and review file. Recording again changes nothing. Outputs are pointed at by hash:
+tag `md5.<stage>` holds the files' digests, `dvc.<stage>` what dvc.lock says of the stages before.
 """
 
 import hashlib
@@ -54,12 +54,13 @@ def link_path(scenario: str) -> Path:
 
 
 def scenario_key(scenario: str, params: Params) -> str:
-    """What makes a scenario run the same run: its name, settings, subsets and noisy manifest."""
+    """What makes a scenario run the same run: its name, settings, subsets, noisy manifest and people's verdicts."""
     identity = [
         scenario,
         params.scenario(scenario).model_dump(mode="json"),
         list(params.subsets),
         file_digest(noisy_manifest(scenario), "md5"),
+        file_digest(Path(params.scenario(scenario).review), "md5"),
     ]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -83,7 +84,7 @@ class ScenarioRun:
                 inside = path.parent.relative_to(folder) if path.is_relative_to(folder) else Path()
                 self.client.log_artifact(run.info.run_id, str(path), (stage / inside).as_posix())
         digests = _digests(folder, stage)
-        self._log(run, metrics, {f"md5.{stage}": json.dumps(digests, sort_keys=True), **_git_tags()})
+        self._log(run, metrics, {f"md5.{stage}": json.dumps(digests, sort_keys=True), **git_tags()})
 
     def add_from_disk(self, anew: bool = False) -> None:
         """Log the stages that are not recorded yet, or not as they are on disk; with `anew`, all of them."""
@@ -183,6 +184,31 @@ def scenario_run(scenario: str, params: Params) -> Iterator[ScenarioRun]:
         run.link()
 
 
+def record_table(name: str, settings: Mapping[str, Any], closed: pd.DataFrame, files: Sequence[Path]) -> None:
+    """Log a benchmark table as a run of its own: settings, gain and share of the gap closed, files."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, RunTag
+
+    uri = tracking_uri()
+    client = MlflowClient(uri)
+    HOME.mkdir(exist_ok=True)
+    run = client.create_run(_experiment(client, uri), run_name=f"table {name}")
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(f"{column}/{row['detector']}/{row['policy']}/alpha_{row['alpha']:g}", float(row[column]), now, 0)
+        for row in closed.to_dict("records")
+        for column in ("image_auroc", "gain", "closed")
+        if not pd.isna(row[column])
+    ]
+    tags = [RunTag("grid", json.dumps(settings, sort_keys=True)[:5000]), *(RunTag(*tag) for tag in git_tags().items())]
+    client.log_batch(run.info.run_id, metrics=metrics, tags=tags)
+    for path in files:
+        client.log_artifact(run.info.run_id, str(path))
+    client.set_terminated(run.info.run_id)
+
+
 def _experiment(client: "MlflowClient", uri: str) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is not None:
@@ -233,7 +259,7 @@ def _same(old: float | None, new: float) -> bool:
     return old is not None and (old == new or (math.isnan(old) and math.isnan(new)))
 
 
-def _git_tags() -> dict[str, str]:
+def git_tags() -> dict[str, str]:
     """The commit; `-dirty` if tracked files differ, dvc.lock aside, which a running pipeline rewrites."""
 
     def git(*arguments: str) -> str:

@@ -1,9 +1,19 @@
-"""A scenario of params.yaml is a partition; its chain of stages is what one Dagster run materialises."""
+"""A scenario of params.yaml is a partition; its chain of stages is what one Dagster run materialises.
 
-from collections.abc import Mapping, Sequence
+Dagster keeps the partitions in its own database, so that a new line is one at once, without a reload of the code. The
+truth is params.yaml: `sync` makes the one equal to the other.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+import dagster as dg
+
+from orchestration.dvc import Template
+
 FINAL = "evaluation"
+NAME = "scenario"
+SCENARIOS = dg.DynamicPartitionsDefinition(name=NAME)
 
 
 @dataclass(frozen=True)
@@ -28,6 +38,38 @@ def chain(graph: Mapping[str, set[str]], scenario: str) -> Chain:
         {names[stage]: stage for stage in needed},
         {names[stage]: frozenset(names[before] for before in graph[stage]) for stage in needed},
     )
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """The name of an asset's stage, for any scenario: the chain of one scenario is the chain of all."""
+
+    template: str
+    over: str  # datasets or scenarios
+    suffix: str  # e.g. -0 of a sub-model
+
+    def stage(self, scenario: str, dataset: str) -> str:
+        """The DVC stage of a scenario that reads `dataset`."""
+        return f"{self.template}@{dataset if self.over == 'datasets' else scenario}{self.suffix}"
+
+
+def pattern(stage: str, template: Template, scenario: str, dataset: str) -> Pattern:
+    """What `stage` of `scenario` has in common with the same stage of other scenarios."""
+    instance = dataset if template.over == "datasets" else scenario
+    return Pattern(template.name, template.over, stage.partition("@")[2].removeprefix(instance))
+
+
+def sync(instance: dg.DagsterInstance, wanted: Collection[str]) -> None:
+    """Make the partitions those that are wanted: the scenarios of params.yaml and lines on their way there."""
+    known = set(instance.get_dynamic_partitions(NAME))
+    for name in dict.fromkeys(name for name in wanted if name not in known):
+        try:
+            instance.add_dynamic_partitions(NAME, [name])
+        except Exception:
+            if not instance.has_dynamic_partition(NAME, name):  # else another process was faster
+                raise
+    for name in known - set(wanted):
+        instance.delete_dynamic_partition(NAME, name)
 
 
 def template_of(stage: str) -> str:

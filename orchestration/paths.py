@@ -5,7 +5,14 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 FEATURE_CACHE = DATA / "cache" / "features"
+INCOMING = DATA / "incoming"  # a folder a production line: its inbox
+QUARANTINE = DATA / "quarantine"
 STAGES = ("raw", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
+
+
+def drift_dir(line: str) -> Path:
+    """Where the drift reports of a production line lie; not DVC's."""
+    return DATA / "drift" / line
 
 
 def stage_dir(stage: str, name: str) -> Path:

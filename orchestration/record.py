@@ -16,8 +16,9 @@ from llbnad.config import load_params
 from orchestration import dvc
 from orchestration.asset_metadata import metadata
 from orchestration.dvc_assets import check_results, report_path
-from orchestration.partitions import chain, template_of
+from orchestration.partitions import chain, sync, template_of
 from orchestration.paths import PARAMS
+from orchestration.retraining import known_lines
 
 VERSION_TAG = "dagster/data_version"
 
@@ -28,6 +29,8 @@ def record_materialisations(root: Path, scenarios: Sequence[str]) -> int:
     graph, lock, templates = dvc.stage_graph(root), dvc.read_lock(root), dvc.templates(root)
     reported = 0
     with dg.DagsterInstance.get() as instance:
+        params = load_params(root / PARAMS)
+        sync(instance, [*params.scenarios, *known_lines(root, params)])
         for scenario in scenarios:
             for asset, stage in chain(graph, scenario).stages.items():
                 paths = dvc.outputs(lock, stage)

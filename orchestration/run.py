@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from llbnad.config import Params, load_params
+from llbnad.encoders import recipe
 from llbnad.errors import LlbnadError
 from orchestration import dvc
 from orchestration.paths import PARAMS, stage_dir
@@ -26,9 +27,12 @@ def run(root: Path) -> None:
 
     Raises:
         ConfigError: params.yaml is wrong; nothing has run.
+        OfflineError: an encoder's weights are not there; nothing has run.
         DvcError: a stage failed; what was done before it is kept.
     """
     params = load_params(root / PARAMS)
+    for scenario in params.scenarios.values():
+        recipe(scenario.encoder)  # the encoder, its settings and weights are there: said now, not after half the work
     console = Console(highlight=False)
     started = time.monotonic()
     executed = _repro(root, console)
@@ -81,7 +85,7 @@ def _repro(root: Path, console: Console) -> int:
             elif text and not text.startswith(DVC_CHATTER):
                 console.print(f"  {text}", markup=False)
         if process.wait() != 0:
-            raise dvc.DvcError("`dvc repro` stopped:\n" + "\n".join(lines[-5:]))
+            raise dvc.DvcError("\n".join(["`dvc repro` stopped; the reason stands above", *lines[-5:]]))
     return ran
 
 

@@ -8,7 +8,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from llbnad.config import ElpvDataset
+from llbnad.config import DetectorConfig, ElpvDataset, EncoderConfig
+from llbnad.detectors.padim import PadimConfig
+from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.features import FeatureStore
+from llbnad.model import train
 from llbnad.sources import elpv
 from llbnad.sources.base import Listing, scan
 
@@ -42,6 +46,20 @@ def few_cells() -> tuple[pd.DataFrame, Path]:
     normal = [record for record in listing.records if record.anomaly_class == "OK"][:14]
     defective = [record for record in listing.records if record.anomaly_class != "OK"][:6]
     return scan(Listing(listing.root, normal + defective)).manifest, listing.root
+
+
+@pytest.fixture(scope="session")
+def model_files(few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Model files by detector, trained on normal solar cells at 64 px."""
+    manifest, root = few_cells
+    folder = tmp_path_factory.mktemp("models")
+    encoder = EncoderConfig(input_size=64)
+    store = FeatureStore(folder / "features", encoder, manifest, root)
+    normal = manifest["image_id"][manifest["anomaly_class"] == "OK"].tolist()
+    configs: list[DetectorConfig] = [PatchcoreConfig(memory_size=256), PadimConfig(dimensions=8)]
+    for config in configs:
+        train(encoder, config, store, normal, seed=0).save(folder / f"{config.name}.safetensors")
+    return {config.name: folder / f"{config.name}.safetensors" for config in configs}
 
 
 def save_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> Path:

@@ -78,7 +78,8 @@ def draw_patches(
 ) -> "torch.Tensor":
     """Up to `count` patches (P, C) drawn at random from `image_ids`, whose order does not matter; none twice.
 
-    Memory: about `count` patches and one batch, however many images there are.
+    Patches that are not trusted (`Batch.trusted`) are not drawn. Memory: about `count` patches and one batch, however
+    many images there are.
 
     Raises:
         DataError: there is no image; the message names `detector`.
@@ -90,9 +91,10 @@ def draw_patches(
     per_image = -(-count // len(image_ids)) if image_ids else 0
     drawn = []
     for batch in features.batches(image_ids, "fit"):
-        for image in embed(batch.maps).flatten(1, 2):  # (h·w, C)
-            order = torch.randperm(len(image), generator=generator)[:per_image]
-            drawn.append(image[order.to(image.device)])
+        for number, image in enumerate(embed(batch.maps).flatten(1, 2)):  # (h·w, C)
+            patches = image if batch.trusted is None else image[batch.trusted[number].flatten().to(image.device)]
+            order = torch.randperm(len(patches), generator=generator)[:per_image]
+            drawn.append(patches[order.to(image.device)])
     if not drawn:
         raise DataError(f"no training image for {detector}: at least 1 is needed")
     patches = torch.cat(drawn)

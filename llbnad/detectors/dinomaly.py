@@ -99,6 +99,9 @@ class Dinomaly:
                     outputs = network(layers)
                 count = math.prod(batch_grid(batch))
                 targets, outputs = ([layer[:, -count:] for layer in part] for part in (layers, outputs))
+                if batch.trusted is not None:  # what is not to be learnt from counts as reconstructed
+                    trusted = batch.trusted.flatten(1)[..., None].to(targets[0].device)  # (B, h·w, 1)
+                    outputs = [torch.where(trusted, o, t.to(o.dtype)) for o, t in zip(outputs, targets, strict=True)]
                 loss = reconstruction_loss(targets, outputs, *recipe.mining(self.config, step))
                 optimiser.zero_grad()
                 loss.backward()
@@ -217,6 +220,7 @@ def _steps(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
                 tuple(image_id for part in waiting for image_id in part.image_ids),
                 tuple(torch.cat(layer) for layer in zip(*(part.maps for part in waiting), strict=True)),
                 tuple(torch.cat(layer) for layer in zip(*(part.prefixes for part in waiting), strict=True)),
+                _all_trusted(waiting),
             )
             yield _part(joined, slice(size))
             waiting = [_part(joined, slice(size, None))]
@@ -227,7 +231,19 @@ def _part(batch: Batch, part: slice) -> Batch:
         batch.image_ids[part],
         tuple(layer[part] for layer in batch.maps),
         tuple(layer[part] for layer in batch.prefixes),
+        None if batch.trusted is None else batch.trusted[part],
     )
+
+
+def _all_trusted(parts: Sequence[Batch]) -> "torch.Tensor | None":
+    """The parts' masks as one; a part without a mask is trusted whole."""
+    import torch
+
+    if all(part.trusted is None for part in parts):
+        return None
+    size = batch_grid(parts[0])
+    whole = [torch.ones(len(part.image_ids), *size, dtype=torch.bool) for part in parts]
+    return torch.cat([w if part.trusted is None else part.trusted for part, w in zip(parts, whole, strict=True)])
 
 
 def _frozen(network: "DinomalyNetwork | None") -> "DinomalyNetwork":

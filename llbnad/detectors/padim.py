@@ -46,7 +46,7 @@ class Padim:
         image_ids = sorted(image_ids)
         if len(image_ids) < 2:
             raise DataError(f"padim needs at least 2 training images, got {len(image_ids)}")
-        total = product = torch.empty(0)
+        count = total = product = torch.empty(0)
         grid = torch.Size()
         for batch in features.batches(image_ids, "fit"):
             patches = embed(batch.maps)
@@ -57,12 +57,20 @@ class Padim:
                 self.channels = order.sort().values.to(patches.device)
                 positions, dimensions = grid.numel(), len(self.channels)
                 total = torch.zeros(positions, dimensions, dtype=torch.float64, device=patches.device)
+                count = torch.zeros(positions, 1, dtype=torch.float64, device=patches.device)
                 product = torch.zeros(positions, dimensions, dimensions, dtype=torch.float64, device=patches.device)
             chosen = patches[..., self.channels].flatten(1, 2).transpose(0, 1).double()  # (h·w, B, d)
+            if batch.trusted is None:
+                count += len(batch.image_ids)
+            else:  # a row of zeros adds nothing to any sum
+                trusted = batch.trusted.flatten(1).T[..., None].to(chosen)  # (h·w, B, 1)
+                chosen = chosen * trusted
+                count += trusted.sum(dim=1)
             total += chosen.sum(dim=1)
             product += chosen.transpose(1, 2) @ chosen
-        mean = total / len(image_ids)
-        covariance = (product - len(image_ids) * mean[:, :, None] * mean[:, None, :]) / (len(image_ids) - 1)
+        count.clamp_(min=2)  # a position that is trusted in no image
+        mean = total / count
+        covariance = (product - count[..., None] * mean[:, :, None] * mean[:, None, :]) / (count[..., None] - 1)
         # relative to the features' scale: an absolute constant would drown the variances of unit vectors
         variance = covariance.diagonal(dim1=1, dim2=2).mean()
         covariance += self.config.regularisation * variance * torch.eye(covariance.shape[-1], device=covariance.device)

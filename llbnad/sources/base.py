@@ -1,6 +1,7 @@
 """From a source's records to a manifest: every file is hashed and decoded; the unusable are listed, never lost."""
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,19 +101,36 @@ def scan(listing: Listing) -> Scan:
 
 
 def relative_files(root: Path, suffixes: frozenset[str]) -> Iterator[str]:
-    """POSIX paths, relative to `root`, of its files with one of `suffixes`, in order; hidden ones are left out."""
-    for path in sorted(root.rglob("*")):
+    """POSIX paths, relative to `root`, of its files with one of `suffixes`, in order; hidden ones are left out.
+
+    What is there but cannot be read (links that lead nowhere, files and folders without permission) is named as well:
+    somebody wanted images there, so whoever reads next has to say why there are none. Links to folders are not
+    followed.
+    """
+    locked: list[OSError] = []
+    walk = os.walk(root, onerror=locked.append)
+    paths = [Path(folder, name) for folder, _, names in walk for name in names if Path(name).suffix.lower() in suffixes]
+    for path in sorted([*filter(_is_file, paths), *(Path(error.filename) for error in locked)]):
         inside = path.relative_to(root)
-        if (
-            path.suffix.lower() in suffixes
-            and path.is_file()
-            and not any(part.startswith(".") for part in inside.parts)
-        ):
+        if not any(part.startswith(".") for part in inside.parts):
             yield inside.as_posix()
+
+
+def _is_file(path: Path) -> bool:
+    """Whether it is a regular file, as far as one may look; a pipe or a socket would block who opens it."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _examine(root: Path, record: Record) -> _Finding:
     path = root / record.path
+    try:
+        record.path.encode()
+    except UnicodeEncodeError:
+        name = record.path.encode(errors="backslashreplace").decode()
+        return _Finding(rejection=Rejection(name, "unreadable", f"{name}: its name is not UTF-8; rename the file"))
     try:
         image = load_rgb(path)
         return _Finding(file_digest(path), image.size)

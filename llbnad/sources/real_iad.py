@@ -54,11 +54,12 @@ def _record(source: Path, entry: Any, split: str, folder: str, normal: str) -> R
     missing = [key for key in KEYS if not isinstance(entry, dict) or key not in entry]
     if missing:
         raise DataError(f"{source}: a record of {split} lacks {missing}: {json.dumps(entry)[:200]}")
-    path, category = entry["image_path"], entry["category"]
-    if len(Path(path).parts) < 3:
+    path, category, mask = entry["image_path"], entry["category"], entry["mask_path"]
+    if not isinstance(path, str) or len(Path(path).parts) < 3:
         raise DataError(f"{source}: image_path {path!r}; expected OK/S0001/<file> or NG/<code>/S0001/<file>")
+    if not isinstance(mask, str | None):
+        raise DataError(f"{source}: mask_path {mask!r} of {path}; expected a path, null or the string None")
     view = VIEW.search(Path(path).stem)
-    mask = entry["mask_path"]
     return Record(
         path=folder + path,
         category=category,

@@ -1,11 +1,16 @@
-"""Stage `detector`: the final detector, trained afresh on the purified images, and its comparators."""
+"""Stage `detector`: the final detector, trained afresh on the purified images, its threshold, and its comparators."""
+
+from dataclasses import replace
 
 import pandas as pd
 
+from llbnad.calibrate import calibrate
 from llbnad.comparators import METHOD, training_sets
 from llbnad.files import write_parquet
+from llbnad.heat import read_heat
 from llbnad.manifest import read_manifest
 from llbnad.model import Model, derived_seed, train
+from llbnad.patches import TrustedFeatures
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.stages.common import feature_store, params, run_stage
@@ -16,21 +21,36 @@ def main(scenario: str) -> None:
     settings = params()
     config = settings.scenario(scenario)
     noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
-    kept = read_manifest(stage_dir("purified", scenario) / "kept.parquet")["image_id"].tolist()
-    sets = training_sets(noisy[noisy["split"] == "train"], kept, config.comparators, config.seed)
+    kept = read_manifest(stage_dir("purified", scenario) / "kept.parquet")
+    left_out = read_manifest(stage_dir("purified", scenario) / "excluded.parquet")["image_id"]
+    train_rows = noisy[(noisy["split"] == "train") & ~noisy["image_id"].isin(left_out)]
+    sets = training_sets(train_rows, kept["image_id"].tolist(), config.comparators, config.seed)
 
     store = feature_store(settings, scenario)
+    trusted = read_heat(stage_dir("purified", scenario) / "trusted.safetensors")
+    purified = TrustedFeatures(store, trusted)
+    threshold = calibrate(kept, purified, config.encoder, config.detector, config.calibration, config.seed)
     out = stage_dir("detector", scenario)
     trained: dict[tuple[str, ...], Model] = {}
     for method, image_ids in sets.items():
-        if image_ids not in trained:  # at α = 0 none and oracle are the same set
-            seed = derived_seed(config.seed, "detector")
-            trained[image_ids] = train(config.encoder, config.detector, store, image_ids, seed)
-        trained[image_ids].save(out / f"{method}.safetensors")
+        seed = derived_seed(config.seed, "detector")
+        if method == METHOD and trusted:  # then it is not what a comparator with the same images is
+            model = train(config.encoder, config.detector, purified, image_ids, seed)
+        else:
+            if image_ids not in trained:  # at α = 0 none and oracle are the same set
+                trained[image_ids] = train(config.encoder, config.detector, store, image_ids, seed)
+            model = trained[image_ids]
+        if method == METHOD:
+            model = replace(model, threshold=threshold)
+        model.save(out / f"{method}.safetensors")
     rows = [(method, image_id) for method, image_ids in sets.items() for image_id in image_ids]
     write_parquet(pd.DataFrame(rows, columns=["method", "image_id"]), out / "training_sets.parquet")
     print(f"detector {scenario}: " + ", ".join(f"{method} on {len(ids)}" for method, ids in sets.items()) + " images")
-    metrics = {f"n_selected_{method}": len(image_ids) for method, image_ids in sets.items()}
+    metrics: dict[str, float | None] = {f"n_selected_{method}": len(ids) for method, ids in sets.items()}
+    if threshold is not None:
+        print(f"detector {scenario}: {threshold.describe()}")
+        numbers = ("value", "low", "high", "fpr_low", "fpr_high")
+        metrics |= {f"threshold_{name}": threshold.summary()[name] for name in numbers}
     artifacts = [out / f"{METHOD}.safetensors", out / "training_sets.parquet"]
     tracking.record("detector", scenario, settings, metrics=metrics, artifacts=artifacts)
 

@@ -1,5 +1,7 @@
 """Stage `evaluation`: metrics, curves and heat maps on the test images, for the final detector and its comparators."""
 
+from pathlib import Path
+
 import pandas as pd
 
 from llbnad.evaluate import evaluate, images_to_evaluate
@@ -7,6 +9,7 @@ from llbnad.files import write_csv, write_json, write_parquet
 from llbnad.manifest import read_manifest
 from llbnad.model import Model
 from llbnad.report import evaluation_plots
+from llbnad.verdicts import read_verdicts, with_verdicts
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.stages.common import IMAGE_ROOT, feature_store, params, run_stage
@@ -16,7 +19,8 @@ def main(scenario: str) -> None:
     """Test SCENARIO's detectors."""
     settings = params()
     config = settings.scenario(scenario)
-    noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
+    verdicts = read_verdicts(Path(config.review))
+    noisy = with_verdicts(read_manifest(stage_dir("noisy", scenario) / "manifest.parquet"), verdicts)
     store = feature_store(settings, scenario)
     folder = stage_dir("detector", scenario)
     rows = pd.read_parquet(folder / "training_sets.parquet")
@@ -32,7 +36,10 @@ def main(scenario: str) -> None:
     metrics = result.metrics()
     write_json(metrics, out / "metrics.json")
     auroc = metrics["image_auroc"]
-    print(f"evaluation {scenario}: " + (f"I-AUROC {auroc:.3f}" if auroc is not None else "no labels, scores only"))
+    known = f"{result.n_labelled} of {len(images)} images have a label"
+    print(f"evaluation {scenario}: " + (f"I-AUROC {auroc:.3f}, " if auroc is not None else "scores only, ") + known)
+    if not (noisy["split"] == "test").any():
+        print(f"evaluation {scenario}: no image is set aside for testing; these are the training images themselves")
     artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
     tracking.record("evaluation", scenario, settings, artifacts=artifacts)
 

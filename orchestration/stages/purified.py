@@ -1,12 +1,17 @@
-"""Stage `purified`: the policy's verdict on every training image; pictures of the cut and of the suspects."""
+"""Stage `purified`: the policy's verdict on every training image, people's over it; pictures of cut and suspects."""
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 
 from llbnad.files import write_json
-from llbnad.heat import read_heat
+from llbnad.heat import read_heat, write_heat
 from llbnad.manifest import contamination, read_manifest, write_manifest
+from llbnad.patches import trusted_patches
 from llbnad.purify import purify
 from llbnad.report import purification_plots
+from llbnad.verdicts import excluded, override, read_verdicts, verdict_summary
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.stages.common import IMAGE_ROOT, params, run_stage
@@ -16,10 +21,16 @@ from orchestration.validation import check_purified
 def main(scenario: str) -> None:
     """Select SCENARIO's normal training images."""
     settings = params()
-    noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
-    train = noisy[noisy["split"] == "train"]
-    scores = pd.read_parquet(stage_dir("scores", scenario) / "scores.parquet").set_index("image_id")["score"]
-    result = purify(scores, settings.scenario(scenario).selection)
+    config = settings.scenario(scenario)
+    everything = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
+    verdicts = read_verdicts(Path(config.review))
+    left_out = everything["image_id"].isin(excluded(verdicts))
+    # labels stay the data set's own: a verdict that agrees with the policy must not make kept.parquet another file
+    train = everything[(everything["split"] == "train") & ~left_out]
+    table = pd.read_parquet(stage_dir("scores", scenario) / "scores.parquet").set_index("image_id")
+    by_policy = purify(table["score"], config.selection)
+    result = override(by_policy, verdicts)
+    scores = table["score"].drop(excluded(verdicts), errors="ignore")
     out = stage_dir("purified", scenario)
     check_purified(train, scores.reset_index(), result.kept, result.rejected, out / "validation.json")
 
@@ -34,13 +45,23 @@ def main(scenario: str) -> None:
         "contamination_before": contamination(train),
         "contamination_after": contamination(kept),
         "contamination_rejected": contamination(rejected),
+        **verdict_summary(verdicts, everything, by_policy, result),
     }
-    heat = read_heat(stage_dir("scores", scenario) / "suspects.safetensors")
+    maps = read_heat(stage_dir("scores", scenario) / "maps.safetensors")
+    trusted = trusted_patches(maps, result.kept, config.patch_rejection)
+    summary["patches_rejected"] = 1 - float(np.mean([mask.mean() for mask in trusted.values()])) if trusted else 0.0
+    heat = {image_id: maps[image_id] for image_id in scores.nlargest(config.suspects).index}
     plots = purification_plots(scored, result, heat, IMAGE_ROOT, out / "plots")
+    write_heat(trusted, out / "trusted.safetensors")
     write_json(summary, out / "summary.json")
+    write_manifest(everything[left_out], out / "excluded.parquet")
     write_manifest(rejected, out / "rejected.parquet")
     write_manifest(kept, out / "kept.parquet")
     print(f"purified {scenario}: {len(kept)} of {len(train)} images kept")
+    if verdicts:
+        counts = ", ".join(f"{summary[f'n_verdict_{name}']} {name}" for name in ("normal", "defect", "exclude"))
+        print(f"purified {scenario}: {config.review} says {counts}; {summary['n_overruled']} overrule the policy")
+        print(f"purified {scenario}: {summary['n_verdict_elsewhere']} verdicts are of images not in this scenario")
     artifacts = [out / "kept.parquet", out / "rejected.parquet", *plots]
     tracking.record("purified", scenario, settings, artifacts=artifacts)
 

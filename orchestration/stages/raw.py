@@ -3,7 +3,9 @@
 import shutil
 from pathlib import Path
 
-from llbnad.files import replacing, write_csv
+import pandas as pd
+
+from llbnad.files import file_digest, replacing, write_csv
 from llbnad.manifest import write_manifest
 from llbnad.sources import read_source
 from orchestration.paths import stage_dir
@@ -21,6 +23,11 @@ def main(dataset: str) -> None:
     copied = imported(root, config)
     new_root = images if copied else root
     check_manifest(manifest, out / "validation.json")
+
+    # an image's id is its content; a mask's content stands here, for the stages that read masks to depend on
+    masks = sorted(manifest["mask_path"].dropna())
+    digests = [(path, file_digest(root / path)) for path in masks]
+    write_csv(pd.DataFrame(digests, columns=["mask_path", "sha256"]), out / "masks.csv")
 
     images.mkdir(parents=True, exist_ok=True)
     if copied:

@@ -1,15 +1,15 @@
-"""Stage `scores`: the sub-models' consensus on every training image, and heat maps of the most suspect ones."""
+"""Stage `scores`: the sub-models' consensus on every training image, as a number and as a map of its patches."""
 
 from llbnad.aggregate import aggregate, rank_correlation, score_table
 from llbnad.files import write_csv, write_parquet
-from llbnad.heat import mean_heat, write_heat
+from llbnad.heat import read_heat, write_heat
 from llbnad.manifest import read_manifest
-from llbnad.model import Model
 from llbnad.partition import assign_subsets
+from llbnad.patches import out_of_fold_maps
 from llbnad.scores import Scores
 from orchestration import tracking
 from orchestration.paths import stage_dir, sub_model_dir
-from orchestration.stages.common import feature_store, params, run_stage
+from orchestration.stages.common import params, run_stage
 
 
 def main(scenario: str) -> None:
@@ -24,11 +24,9 @@ def main(scenario: str) -> None:
     table["score"] = aggregate(table, config.aggregation)
     agreement = rank_correlation(table)
 
-    store = feature_store(settings, scenario)
-    models = [Model.load(folder / "model.safetensors", store.device) for folder in folders]
-    suspects = table["score"].nlargest(config.suspects).index.tolist()
     out = stage_dir("scores", scenario)
-    write_heat(mean_heat(models, store, suspects), out / "suspects.safetensors")
+    maps = out_of_fold_maps([read_heat(folder / "maps.safetensors") for folder in folders], subsets)
+    write_heat(maps, out / "maps.safetensors")
     write_csv(agreement.rename_axis("sub_model").reset_index(), out / "rank_correlation.csv")
     write_parquet(table.reset_index(), out / "scores.parquet")
     lowest = float(agreement.min().min())

@@ -1,5 +1,6 @@
 """Stage `sub_model`: one detector trained on one of the T subsets; it scores all training images."""
 
+from llbnad.heat import write_heat
 from llbnad.manifest import read_manifest
 from llbnad.model import derived_seed, train
 from llbnad.partition import assign_subsets
@@ -19,9 +20,10 @@ def main(scenario: str, subset: int) -> None:
 
     store = feature_store(settings, scenario)
     model = train(config.encoder, config.detector, store, own, derived_seed(config.seed, f"sub_model {subset}"))
-    scores = model.score(store, images["image_id"].tolist())
+    scores, maps = model.score_with_maps(store, images["image_id"].tolist())
     out = sub_model_dir(scenario, subset)
     scores.write(out / "scores.parquet")
+    write_heat(maps, out / "maps.safetensors")
     model.save(out / "model.safetensors")
     print(f"sub_model {scenario} {subset}: trained on {len(own)} of {len(images)} images, scored all")
     metrics = {"n_train": len(own), "n_scored": len(images), "score_median": float(scores.series().median())}

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
+from llbnad.config import Promotion
 from orchestration import dvc
 from tests.conftest import REPOSITORY
 
 CODE = ("llbnad", "orchestration", ".dvc/config", ".dvcignore", ".gitignore", ".dagster/dagster.yaml", "dvc.yaml",
-        "constraints.txt", "pyproject.toml")  # fmt: skip
+        "constraints.txt", "pyproject.toml", "data/review/none.csv")  # fmt: skip
 ENCODER = {"name": "efficientnet_lite2", "input_size": 64, "layers": [2, 3]}
 DEFAULTS = {
     "seed": 0,
@@ -27,6 +28,9 @@ DEFAULTS = {
     "detector": {"name": "patchcore", "memory": "random", "memory_size": 1024, "oversampling": 2, "neighbours": 1},
     "aggregation": "oof_mean",
     "selection": {"policy": "mad", "k": 2.5},
+    "patch_rejection": 0.5,
+    "review": "data/review/none.csv",
+    "calibration": {"target_fpr": 0.1, "folds": 3},
     "comparators": ["none", "oracle", "random"],
     "suspects": 6,
 }
@@ -39,7 +43,7 @@ LINE = {**DEFAULTS, "dataset": "line", "noise": {"protocol": "as_is"}, "comparat
 
 
 def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[str, Any]) -> Path:
-    """A git repository with our code, `images` below data/raw/ and `scenarios` in params.yaml."""
+    """A git repository with our code, `images` below data/own/ and `scenarios` in params.yaml."""
     for name in CODE:
         source, target = REPOSITORY / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,15 +52,15 @@ def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[
         else:
             shutil.copy(source, target)
     for name, source in images.items():
-        shutil.copytree(source, folder / "data" / "incoming" / name)
+        shutil.copytree(source, folder / "data" / "own" / name)
     params = {
-        "datasets": {
-            name: {"source": "image_folder", "root": f"data/incoming/{name}", "category": name} for name in images
-        },
+        "datasets": {name: {"source": "image_folder", "root": f"data/own/{name}", "category": name} for name in images},
         "subsets": [0, 1],
         "defaults": DEFAULTS,
         "scenarios": dict(scenarios),
+        "arrival": {"stable_seconds": 0, "min_new_images": 20, "cron": "0 2 * * *"},
         "runtime": {"device": "cpu", "threads": 0, "batch_size": 16, "executor": "in_process"},
+        "promotion": Promotion().model_dump(),
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     git(folder, "init", "--quiet")
@@ -127,7 +131,7 @@ def by_dvc(tmp_path_factory: pytest.TempPathFactory, cells: Path, line_images: P
 @pytest.fixture(scope="session")
 def by_dagster(tmp_path_factory: pytest.TempPathFactory, cells: Path) -> Path:
     folder = make_workspace(tmp_path_factory.mktemp("by_dagster"), {"cells": cells}, {"noisy20": NOISY})
-    done = materialise(folder, "*", "noisy20")
+    done = materialise(folder, "+key:champion", "noisy20")  # all but what is done on request
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder
 

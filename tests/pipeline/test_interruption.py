@@ -96,7 +96,7 @@ def test_cancelled_dagster_run_ends_its_stage(copy_of):
 
 
 def test_failed_stage_names_its_error_and_keeps_what_was_done(copy_of):
-    for image in (copy_of / "data/incoming/cells/bad").iterdir():
+    for image in (copy_of / "data/own/cells/bad").iterdir():
         image.unlink()
     with pytest.raises(dvc.DvcError, match="failed") as caught:
         dvc.repro_stage(copy_of, "raw@cells", lambda line: None)

@@ -11,6 +11,7 @@ from tests.conftest import REPOSITORY, save_image
 
 METRICS = {"image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"}
 COUNTS = {"n_train", "n_selected", "contamination_before", "contamination_after"}
+DECISION = {"n_labelled", "threshold", "fpr_at_threshold", "recall_at_threshold"}
 
 
 def llbnad(*arguments):
@@ -23,7 +24,8 @@ def trained(tmp_path_factory, cells):
     out = tmp_path_factory.mktemp("run")
     cache = tmp_path_factory.mktemp("cache")
     arguments = ["run", "--source", "image_folder", "--root", cells, "--category", "cells", "--noise-ratio", 0.2,
-                 "--max-noise-ratio", 0.3, "--subsets", 2, "--suspects", 6, "--cache", cache]  # fmt: skip
+                 "--max-noise-ratio", 0.3, "--subsets", 2, "--suspects", 6, "--target-fpr", 0.1,
+                 "--cache", cache]  # fmt: skip
     for name in ("a", "b"):
         done = llbnad(*arguments, "--out", out / name)
         assert done.returncode == 0, done.stderr
@@ -33,7 +35,8 @@ def trained(tmp_path_factory, cells):
 def test_run_writes_what_it_promises(trained):
     out, done = trained
     metrics = json.loads((out / "a" / "metrics.json").read_text())
-    assert set(metrics) == METRICS | COUNTS
+    assert set(metrics) == METRICS | COUNTS | DECISION
+    assert 0 <= metrics["fpr_at_threshold"] < metrics["recall_at_threshold"] <= 1
     assert metrics["pixel_auroc"] is None  # no masks: skipped, not zero
     assert 0.5 < metrics["image_auroc"] <= 1
     comparison = pd.read_csv(out / "a" / "comparison.csv")
@@ -44,6 +47,7 @@ def test_run_writes_what_it_promises(trained):
     assert len(scores) == metrics["n_train"]
     assert len(pd.read_parquet(out / "a" / "purified.parquet")) == metrics["n_selected"]
     assert "oracle" in done.stdout and "written to" in done.stdout
+    assert "for 10.00% false positives, from" in done.stdout
 
 
 def test_second_fresh_run_has_the_same_bytes(trained):
@@ -71,6 +75,23 @@ def test_predict_scores_what_it_can_read_and_says_what_it_cannot(trained, cells,
     assert all((tmp_path / "out" / name).is_file() for name in good["heatmap"])
 
 
+def test_labels_follow_the_sensitivity_knob(trained, cells, tmp_path):
+    model = trained[0] / "a" / "model.safetensors"
+    tables = {}
+    for name, knob in {"default": [], "sensitive": ["--fpr", 0.4]}.items():
+        done = llbnad("predict", model, cells / "bad", "--out", tmp_path / name, *knob)
+        assert done.returncode == 0, done.stderr
+        tables[name] = pd.read_csv(tmp_path / name / "predictions.csv")
+        table = tables[name]
+        assert (table["label"] == "defect").equals(table["score"] > table["threshold"])
+        assert "called defects" in done.stdout and "false positives, from" in done.stdout
+    assert tables["sensitive"]["threshold"][0] < tables["default"]["threshold"][0]
+    found = {name: set(table["path"][table["label"] == "defect"]) for name, table in tables.items()}
+    assert found["default"] < found["sensitive"]
+    percent = llbnad("predict", model, cells / "bad", "--out", tmp_path / "x", "--fpr", 5)
+    assert percent.returncode == 2 and "did you mean 0.05?" in percent.stderr
+
+
 def test_prediction_equals_the_score_in_the_pipeline(trained, cells, tmp_path):
     known = pd.read_parquet(trained[0] / "a" / "predictions.parquet").query("method == 'llbnad'").head(5)
     paths = [cells / path for path in known["path"]]
@@ -92,6 +113,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["image_auroc"] is None and metrics["n_train"] == 30
+    assert "these are the training images themselves" in done.stdout
     assert (out / "plots" / "evaluation" / "scores.png").is_file()
     assert len(pd.read_parquet(out / "rejected.parquet")) == 30 - metrics["n_selected"]
 
@@ -107,6 +129,9 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         (["run", "--detector", "magic", "--out", "x"], "unknown detector 'magic'; there are"),
         (["run", "--set", "detector.memory_sise=3", "--out", "x"], "detector.memory_sise is an unknown key"),
         (["run", "--set", "detector.memory_size", "--out", "x"], "expected KEY=VALUE"),
+        (["run", "--set", "suspects=[1", "--out", "x"], "'[1' is not a YAML value"),
+        (["run", "--set", "encoder.name=magic", "--source", "image_folder", "--root", ".", "--out", "x"], "'magic'"),
+        (["run", "--set", "encoder.layers=[9]", "--source", "image_folder", "--root", ".", "--out", "x"], "layers"),
         (["run", "--device", "tpu9000", "--out", "x"], "device"),
         (["predict", "gone.safetensors", "params.yaml", "--out", "x"], "no model at gone.safetensors"),
         (["predict", "gone.safetensors", "nowhere/", "--out", "x"], "does not exist"),
@@ -117,7 +142,28 @@ def test_bad_input_is_one_clear_line_and_exit_code_2(arguments, message):
     done = llbnad(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
+    assert "Traceback" not in done.stderr and "read images" not in done.stderr
+
+
+def test_output_that_is_a_file_is_one_clear_line(cells, tmp_path):
+    (tmp_path / "out").touch()
+    done = llbnad("run", "--source", "image_folder", "--root", cells, "--category", "c", "--out", tmp_path / "out",
+                  "--set", "encoder.input_size=32")  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("error: ") and str(tmp_path / "out") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_set_has_the_last_word(cells, tmp_path):
+    """Also of the settings that have an option of their own: --set seed=1 is --seed 1, in every step."""
+    for name, option in (("a", ["--seed", 1, "--suspects", 2]), ("b", ["--set", "seed=1", "--set", "suspects=2"])):
+        done = llbnad("run", "--source", "image_folder", "--root", cells, "--category", "c", "--subsets", 2,
+                      "--noise-ratio", 0.2, "--max-noise-ratio", 0.3, "--no-comparators", "--set",
+                      "encoder.input_size=32", "--set", "detector.memory_size=64", "--cache", tmp_path / "cache",
+                      *option, "--out", tmp_path / name)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    for name in ("scores.parquet", "predictions.parquet", "comparison.csv", "plots/purification/suspects.png"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
 def test_help_names_every_option():

@@ -58,6 +58,8 @@ A20 = "scenarios|elpv_mono_a20|"
         ("datasets|elpv_mono|source", "ftp", "datasets.elpv_mono"),
         ("runtime|threads", -1, "runtime.threads"),
         ("scenarios|bad-name", {}, "scenarios.bad-name"),
+        ("arrival|cron", "at two", "arrival.cron: expected minute hour day month weekday"),
+        ("arrival|min_new_images", 0, "arrival.min_new_images"),
         ("runtime", ..., "runtime is missing"),
     ],
 )
@@ -67,10 +69,11 @@ def test_what_is_wrong_is_named(tmp_path, key, value, message):
     assert message in str(caught.value)
 
 
-def test_names_that_dvc_could_not_tell_apart_are_refused(tmp_path):
+@pytest.mark.parametrize("name", ["a-0", "a.0", "a b", "_a", "ä"])
+def test_names_that_dvc_would_misread_are_refused(tmp_path, name):
     scenario = CONTENT["scenarios"]["elpv_mono_a00"]
-    with pytest.raises(ConfigError, match="DVC joins names with '-'"):
-        load(tmp_path, ("scenarios|a-0", scenario))
+    with pytest.raises(ConfigError, match="DVC joins names with '-' and splits them at"):
+        load(tmp_path, (f"scenarios|{name}", scenario))
 
 
 def test_unknown_scenario_lists_the_known(tmp_path):

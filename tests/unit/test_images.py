@@ -1,5 +1,7 @@
 """Every pixel format becomes 8-bit RGB; every kind of broken file becomes one clear error."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -53,6 +55,39 @@ def test_broken_file_is_an_error_that_names_it(tmp_path, kind, reason):
     with pytest.raises(DataError, match=reason) as caught:
         load_rgb(path)
     assert str(path) in str(caught.value)
+
+
+def test_exif_orientation_turns_the_image(tmp_path):
+    """A camera held upright writes the picture lying down and says so; people, and masks, see it upright."""
+    pixels = np.zeros((8, 16, 3), np.uint8)
+    pixels[:, :8] = 255  # left half white; turned clockwise it is the upper half
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=tag)
+    image = load_rgb(tmp_path / "turned.png")
+    assert image.size == (8, 16)
+    assert np.asarray(image)[:8].min() == 255 and np.asarray(image)[8:].max() == 0
+    assert load_mask(tmp_path / "turned.png", (8, 16))[:8].all()
+
+
+def test_first_frame_of_several_is_read(tmp_path):
+    frames = [Image.new("L", (6, 6), value) for value in (40, 200)]
+    frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
+    assert set(np.asarray(load_rgb(tmp_path / "pages.tif")).ravel()) == {40}
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+def test_too_large_image_is_refused_by_every_thread(tmp_path):
+    """Warning filters belong to the process: an image just above the bound used to pass when threads met."""
+    path = tmp_path / "wide.png"
+    Image.new("1", (100_000, 900)).save(path)
+
+    def refused(_):
+        with pytest.raises(DataError, match="too large: 100000 × 900 pixels"):
+            load_rgb(path)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(refused, range(64)))
 
 
 def test_mask_keeps_half_covered_pixels_and_loses_no_thin_defect(tmp_path):

@@ -62,9 +62,15 @@ def test_another_seed_is_another_variant():
     assert set(parts(first)[0]["image_id"]) != set(parts(second)[0]["image_id"])
 
 
-def test_not_enough_anomalies_says_how_many_and_the_largest_ratio():
-    with pytest.raises(DataError, match=r"needs 32 anomalous samples, there are 20.*largest possible ratio is 0\.25"):
-        contaminate(made_manifest(100, 20), noise(0.1), 0)
+@pytest.mark.parametrize(("anomalous", "largest"), [(20, 0.237), (32, 0.387), (0, 0.0)])
+def test_not_enough_anomalies_says_how_many_and_the_largest_ratio(anomalous, largest):
+    manifest = made_manifest(100, anomalous)
+    message = rf"needs 32 anomalous samples and one to test on, there are {anomalous}.*largest possible ratio is "
+    with pytest.raises(DataError, match=message + str(largest)):
+        contaminate(manifest, noise(0.1), 0)
+    # what it recommends works, and leaves something to find in the test set
+    test = parts(contaminate(manifest, noise(min(0.1, largest), max_ratio=largest), 0))[1]
+    assert (test["anomaly_class"] != "OK").any() == (anomalous > 0)
 
 
 def test_source_s_own_split_is_kept():
@@ -73,6 +79,15 @@ def test_source_s_own_split_is_kept():
     train, test = parts(contaminate(manifest, noise(0.0), 0))
     assert set(train["sample_id"]) == {f"sample {number}" for number in range(6)}
     assert {"sample 6", "sample 9"} <= set(test["sample_id"])
+
+
+def test_test_images_never_train_though_others_have_no_split():
+    manifest = made_manifest(40, 20)
+    manifest["split"] = ["test"] * 10 + ["train"] * 5 + [None] * 45
+    train, test = parts(contaminate(manifest, noise(0.0), 0))
+    assert {f"sample {number}" for number in range(10)} <= set(test["sample_id"])
+    assert {f"sample {number}" for number in range(10, 15)} <= set(train["sample_id"])
+    assert len(train) == 5 + 20  # a fifth of the 25 normal ones without a split is held out
 
 
 def test_unlabelled_images_cannot_be_injected_but_pass_as_they_are():

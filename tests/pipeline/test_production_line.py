@@ -1,0 +1,227 @@
+"""Days of a production line, played with the real Dagster daemon on real solar cells.
+
+`Factory` is the line and what stands around it; a day is a function that takes it from one morning to the next.
+"""
+
+import io
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+import yaml
+from mlflow import MlflowClient
+from PIL import Image
+
+from llbnad.config import load_params
+from llbnad.files import file_digest
+from llbnad.model import Model
+from llbnad.partition import assign_subsets
+from orchestration.arrivals import Places, batches, read_report
+from tests.pipeline.conftest import environment, make_workspace
+
+LINE = "cells_7"
+ENOUGH = 20
+
+
+class Factory:
+    """A workspace without a scenario, and the daemon that watches it."""
+
+    def __init__(self, folder: Path, cells: Path) -> None:
+        few = cells.parent / "few"
+        few.mkdir()
+        for path in sorted((cells / "good").iterdir())[:4]:
+            shutil.copy(path, few)
+        other = {"dataset": "other", "noise": {"protocol": "as_is"}, "comparators": []}
+        self.root = make_workspace(folder, {"other": few}, {"other": other})
+        self._settings()
+        self.cells = {kind: sorted((cells / kind).iterdir()) for kind in ("good", "bad")}
+        # neighbours in the data set are cells of one solar module and alike: that would be drift
+        random.Random(0).shuffle(self.cells["good"])
+        self.arrived: Counter[str] = Counter()  # every content that ever arrived, as often as it did
+        self.log = self.root / "daemon.log"
+        self.daemon: subprocess.Popen[bytes] | None = None
+
+    def _settings(self) -> None:
+        path = self.root / "params.yaml"
+        params = yaml.safe_load(path.read_text())
+        # a memory that held most of these few small images would know each by heart, and no threshold would be sane
+        params["defaults"]["detector"]["memory_size"] = 256
+        params["arrival"] = {"stable_seconds": 1, "min_new_images": ENOUGH, "cron": "0 2 * * *"}
+        params["scenarios"]["other"] = {**params["defaults"], **params["scenarios"]["other"]}
+        path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def start(self) -> None:
+        with self.instance():  # its database is made here: two processes that make it at once spoil it
+            pass
+        # from a shell's background it would ignore SIGINT
+        self.daemon = subprocess.Popen(
+            [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-m", "orchestration.definitions"],
+            cwd=self.root, env=environment(self.root), stdout=self.log.open("ab"), stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def stop(self) -> None:
+        if self.daemon:
+            self.daemon.send_signal(signal.SIGINT)
+            self.daemon.wait(30)
+
+    def deliver(self, name: str, content: bytes) -> None:
+        path = self.root / "data" / "incoming" / LINE / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        hidden = path.with_name(f"{path.name}.part")
+        hidden.write_bytes(content)
+        hidden.rename(path)
+        self.arrived[file_digest(path)] += 1
+
+    def wait_for_run(self, count: int, seconds: float = 300) -> dg.DagsterRun:
+        """The newest run of the line, once there are `count` and all are finished."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with self.instance() as instance:
+                runs = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": LINE}))
+            if len(runs) >= count and all(run.is_finished for run in runs):
+                assert len(runs) == count
+                return runs[0]
+            assert self.daemon and self.daemon.poll() is None, self.log.read_text()[-3000:]
+            time.sleep(0.5)
+        raise AssertionError(f"no run {count} within {seconds} s:\n{self.log.read_text()[-5000:]}")
+
+    def instance(self) -> dg.DagsterInstance:
+        return dg.DagsterInstance.from_config(str(self.root / ".dagster"))
+
+    def shown(self, asset: str) -> dict[str, object]:
+        """What Dagster shows of the newest materialisation."""
+        with self.instance() as instance:
+            wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[LINE])
+            (record,) = instance.fetch_materializations(wanted, limit=1).records
+        return {name: value.value for name, value in record.asset_materialization.metadata.items()}
+
+    def check(self, asset: str, name: str) -> dg.AssetCheckEvaluation:
+        """The newest verdict of an asset check."""
+        with self.instance() as instance:
+            wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+            events = [record.event_log_entry.dagster_event for record in instance.get_event_records(wanted)]
+        found = [event.asset_check_evaluation_data for event in events]
+        return next(one for one in found if (one.asset_key, one.check_name) == (dg.AssetKey(asset), name))
+
+    def champion(self) -> str:
+        """The version that has the alias."""
+        client = MlflowClient(f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}")
+        return str(client.get_model_version_by_alias(f"llbnad-{LINE}", "champion").version)
+
+    def versions(self) -> list[str]:
+        """All registered versions, newest first."""
+        client = MlflowClient(f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}")
+        found = client.search_model_versions(f"name = 'llbnad-{LINE}'")
+        return sorted((str(one.version) for one in found), key=int, reverse=True)
+
+    def manifest(self) -> pd.DataFrame:
+        return pd.read_parquet(self.root / "data" / "noisy" / LINE / "manifest.parquet")
+
+    def assert_nothing_is_lost(self) -> None:
+        """Every file that ever arrived is in exactly one of raw, quarantine and the report of duplicates."""
+        places = Places(self.root, LINE)
+        report = read_report(self.root, LINE)
+        assert Counter(one.sha256 for one in report) == self.arrived
+        kept = {one.where: one for one in report if one.fate != "duplicate"}
+        on_disk = [path for path in places.arrived.rglob("*") if path.is_file()]
+        on_disk += [path for path in places.quarantine.rglob("*") if path.is_file() and path.suffix != ".json"]
+        assert {places.relative(path) for path in on_disk} == set(kept)
+        assert all(file_digest(self.root / where) == one.sha256 for where, one in kept.items())
+        assert len({one.sha256 for one in kept.values()}) == len(kept)
+        assert not [path for path in (self.root / "data" / "incoming" / LINE).rglob("*") if path.is_file()]
+        assert set(self.manifest()["image_id"]) == set(batches(self.root, LINE))
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory, cells):
+    one = Factory(tmp_path_factory.mktemp("factory"), cells)
+    one.start()
+    yield one
+    one.stop()
+
+
+def day_1(factory: Factory) -> None:
+    """An empty folder becomes a line with a detector; nobody edits a file or restarts a process."""
+    for number, path in enumerate([*factory.cells["good"][:18], *factory.cells["bad"][:3]]):
+        factory.deliver(f"morning/cell {number}.png", path.read_bytes())
+    run = factory.wait_for_run(1)
+    assert run.status == dg.DagsterRunStatus.SUCCESS, factory.log.read_text()[-3000:]
+    assert (run.job_name, run.tags["dagster/run_key"].split("-")[:2]) == ("retrain", [LINE, "1"])
+    taken = factory.shown("ingest")
+    assert (taken["new images"], taken["quarantined"], taken["duplicates"], taken["batch"]) == (21, 0, 0, 1)
+    features = factory.shown("features")
+    assert (features["images encoded"], features["images found in the cache"]) == (21, 0)
+    sizes = assign_subsets(factory.manifest(), 2, 0).value_counts().sort_index()
+    assert factory.shown("scores")["images of each subset"] == ", ".join(str(size) for size in sizes)
+    assert load_params(factory.root / "params.yaml").scenario(LINE).dataset == LINE
+    assert Model.load(factory.root / "data" / "detector" / LINE / "llbnad.safetensors")
+    assert factory.check("drift", "drift").description == "no earlier batch to compare with"
+    assert (factory.champion(), factory.versions()) == ("1", ["1"])
+    factory.assert_nothing_is_lost()
+
+
+def day_2(factory: Factory) -> None:
+    """More images, some broken, some known: only new ones meet the encoder, all others keep their subset; people judged
+    two images, and that overrides the policy."""
+    before = factory.manifest()
+    training = factory.root / "data" / "purified" / LINE
+    kept = pd.read_parquet(training / "kept.parquet")["image_id"].tolist()
+    defect, excluded = kept[0], kept[1]
+    review = factory.root / "data" / "review" / f"{LINE}.csv"
+    review.write_text(f"image_id,verdict\n{defect},defect\n{excluded},exclude\n")
+    for number, path in enumerate(factory.cells["good"][20:34]):
+        factory.deliver(f"cell {number}.png", path.read_bytes())
+    for number, path in enumerate(factory.cells["good"][:4]):
+        factory.deliver(f"again/{number}.png", path.read_bytes())
+    factory.deliver("broken.png", factory.cells["good"][50].read_bytes()[:300])
+    factory.deliver("empty.png", b"")
+    assert factory.wait_for_run(2).status == dg.DagsterRunStatus.SUCCESS, factory.log.read_text()[-3000:]
+    taken = factory.shown("ingest")
+    assert (taken["new images"], taken["quarantined"], taken["duplicates"], taken["batch"]) == (14, 2, 4, 2)
+    features = factory.shown("features")
+    assert (features["images encoded"], features["images found in the cache"]) == (14, 21)
+    after = assign_subsets(factory.manifest(), 2, 0)
+    assert after[before["image_id"]].equals(assign_subsets(before, 2, 0))
+    check = factory.check("drift", "drift")
+    assert check.passed and check.description.startswith("batch 2: no drift: 14 images are like the 21 known")
+    assert defect in pd.read_parquet(training / "rejected.parquet")["image_id"].tolist()
+    sets = pd.read_parquet(factory.root / "data" / "detector" / LINE / "training_sets.parquet")
+    assert excluded not in set(sets["image_id"])
+    assert defect not in set(sets["image_id"][sets["method"] == "llbnad"])
+    assert (factory.champion(), factory.versions()) == ("2", ["2", "1"])
+    reason = json.loads((factory.root / "data/quarantine" / LINE / "broken.png.json").read_text())
+    assert reason["reason"] == "unreadable" and "broken.png is damaged" in reason["detail"]
+    factory.assert_nothing_is_lost()
+
+
+def day_3(factory: Factory) -> None:
+    """The lamp is failing: people are warned."""
+    for number, path in enumerate(factory.cells["good"][34:54]):
+        with Image.open(path) as image:
+            stream = io.BytesIO()
+            image.point(lambda value: value * 0.5).save(stream, "png")
+        factory.deliver(f"dark {number}.png", stream.getvalue())
+    assert factory.wait_for_run(3).status == dg.DagsterRunStatus.SUCCESS, factory.log.read_text()[-3000:]
+    assert factory.versions() == ["3", "2", "1"]
+    assert factory.shown("features")["images encoded"] == 20
+    check = factory.check("drift", "drift")
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "batch 3: " in check.description and "brightness has changed" in check.description
+    assert "data:image/png;base64," in check.metadata["history"].value
+    factory.assert_nothing_is_lost()
+
+
+def test_days_of_a_line(factory):
+    day_1(factory)
+    day_2(factory)
+    day_3(factory)

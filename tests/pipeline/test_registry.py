@@ -1,0 +1,140 @@
+"""Champion and challenger on a real registry: registered once, judged, promoted, rolled back, refused with a reason."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+
+import pytest
+from mlflow import MlflowClient
+from safetensors.torch import load_file, safe_open, save_file
+
+from orchestration import registry
+from orchestration.challenge import challenge
+from orchestration.registry import RegistryError, champion_of, model_file, model_name, promote, rollback
+from tests.pipeline.conftest import command, environment, materialise
+from tests.pipeline.test_serving import wait_for
+
+LINE = "noisy20"
+
+
+@pytest.fixture
+def workspace(copy_of, monkeypatch):
+    """A finished workspace with the embedded registry, as the working directory."""
+    monkeypatch.chdir(copy_of)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return copy_of
+
+
+def detector(folder):
+    return folder / "data/detector" / LINE / "llbnad.safetensors"
+
+
+def champion(folder):
+    found = champion_of(MlflowClient(f"sqlite:///{folder}/mlflow/mlflow.db"), LINE)
+    return found and str(found.version)
+
+
+def collapse(path):
+    """A detector that gives every image the same score: its memory is far from every patch."""
+    with safe_open(path, "pt") as stored:
+        metadata = stored.metadata()
+    tensors = load_file(path)
+    tensors["memory"] = tensors["memory"] * 0
+    save_file(tensors, path, metadata)
+
+
+def test_the_life_of_a_champion(workspace):
+    first = challenge(LINE)
+    assert first["registered"] and first["champion"] is None and all(one["passed"] for one in first["findings"])
+    assert champion(workspace) is None  # a challenge moves nothing
+    promote(LINE, first["version"])
+    again = challenge(LINE)
+    assert (again["registered"], again["version"], again["champion"]) == (False, "1", "1")
+
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow/mlflow.db")
+    tags = client.get_model_version(model_name(LINE), "1").tags
+    assert tags["model.md5"] == first["md5"] and tags["git.commit"]
+    assert json.loads(tags["dvc.detector"]).keys() == {f"data/detector/{LINE}"}
+    assert model_file(f"models:/{model_name(LINE)}@champion").read_bytes() == detector(workspace).read_bytes()
+
+    good = detector(workspace).read_bytes()
+    shutil.copy(detector(workspace).with_name("none.safetensors"), detector(workspace))
+    second = challenge(LINE)
+    assert second["registered"] and second["version"] == "2"
+    promote(LINE, "2")
+    rollback(LINE)
+    assert champion(workspace) == "1"
+    # a schedule that comes by does not promote it again
+    assert [one["name"] for one in challenge(LINE)["findings"] if not one["passed"]] == ["standing"]
+    with pytest.raises(RegistryError, match="no champion before"):
+        rollback(LINE)
+
+    detector(workspace).write_bytes(good)
+    collapse(detector(workspace))
+    third = challenge(LINE)
+    lost = {one["name"] for one in third["findings"] if not one["passed"]}
+    assert {"spread", "agreement"} <= lost
+    assert champion(workspace) == "1"
+    assert "spread: " in client.get_model_version(model_name(LINE), third["version"]).tags["refused"]
+
+
+def test_wrong_names_and_a_server_that_is_down_are_one_clear_line(workspace, monkeypatch):
+    with pytest.raises(RegistryError, match="has no version: run"):
+        promote(LINE, None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        uri = f"http://user:secret@127.0.0.1:{taken.getsockname()[1]}"
+        done = command(workspace, ["python", "-m", "orchestration.registry", "challenge", LINE],
+                       MLFLOW_TRACKING_URI=uri)  # fmt: skip
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"orchestration.registry challenge {LINE}" in done.stderr and "secret" not in done.stderr
+    assert "nothing is lost" in done.stderr
+
+
+def test_a_real_server_holds_the_registry(workspace, monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = workspace / "server.log"
+    with log.open("w") as stream:
+        server = subprocess.Popen(
+            ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+             "--backend-store-uri", f"sqlite:///{workspace}/server.db", "--artifacts-destination", f"{workspace}/held"],
+            cwd=workspace, env=environment(workspace, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"),
+            stdout=stream, stderr=stream, start_new_session=True,
+        )  # fmt: skip
+    try:
+        wait_for(f"http://127.0.0.1:{port}/health", server, log)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+        promote(LINE, challenge(LINE)["version"])
+        assert model_file(f"models:/{model_name(LINE)}@champion").read_bytes() == detector(workspace).read_bytes()
+        assert challenge(LINE)["champion"] == "1"
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
+def test_dagster_crowns_scores_a_folder_and_refuses(by_dagster, cells, tmp_path):
+    assert champion(by_dagster) == "1"
+    folder = shutil.copytree(by_dagster, tmp_path / "copy", symlinks=True)
+    config = {"ops": {"predictions": {"config": {"folder": str(cells / "bad"), "fpr": 0.2}}}}
+    done = command(folder, ["dagster", "asset", "materialize", "--select", "predictions", "--partition", LINE,
+                            "-m", "orchestration.definitions", "--config-json", json.dumps(config)])  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (folder / f"data/predictions/{LINE}/contact_sheet.png").is_file()
+    assert (folder / f"data/predictions/{LINE}/predictions.csv").read_text().count("defect") > 0
+
+    collapse(detector(folder))
+    done = materialise(folder, "challenger,champion", LINE)
+    assert done.returncode != 0
+    assert "Asset check 'spread' on 'challenger' did not pass" in done.stderr
+    assert champion(folder) == "1"
+
+
+def test_commands_are_documented():
+    assert {one.callback.__name__ for one in registry.app.registered_commands} == {
+        "challenge", "promote", "rollback", "show"
+    }  # fmt: skip

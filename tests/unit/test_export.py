@@ -1,0 +1,71 @@
+"""Exported graphs compute what torch computes, on real images and for any batch size."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from llbnad.encoders.base import load_square
+from llbnad.export import Format, export, load_exported, parity, torch_session
+from llbnad.model import Model
+from llbnad.predict import Predictor
+from tests.conftest import REPOSITORY
+
+pytest.importorskip("onnxscript")
+pytest.importorskip("openvino")
+
+
+@pytest.fixture(scope="module")
+def unseen(few_cells):
+    """Paths and pixels of the defective cells, which no model here was trained on."""
+    manifest, root = few_cells
+    paths = [root / path for path in manifest["path"][manifest["anomaly_class"] != "OK"]]
+    return paths, np.stack([load_square(path, 64) for path in paths])
+
+
+@pytest.mark.parametrize("detector", ["patchcore", "padim"])
+def test_onnx_and_openvino_agree_with_torch_and_with_predict(detector, model_files, unseen, tmp_path):
+    model = Model.load(model_files[detector])
+    paths, images = unseen
+    targets = export(model, list(Format), tmp_path)
+    reference = torch_session(model)
+    predictions = list(Predictor(model).predict(paths))
+    assert reference(images)[0].tolist() == pytest.approx([one.score for one in predictions], rel=1e-5)
+    for path in targets.values():
+        session = load_exported(path, threads=1)
+        found = parity(reference, session, images, batch_size=4)  # 4 and 2 images: the batch size is free
+        # PaDiM on 14 images at 64 px amplifies a feature that rounds to the other side in another runtime's arithmetic
+        assert found.score <= found.limit and found.map <= (2 if detector == "padim" else 1) * found.limit, found
+        assert found.images == 6
+        assert session(images)[1].shape == (6, 8, 8)
+        # an image's score does not depend on its companions
+        assert session(images[:1])[0][0] == pytest.approx(session(images)[0][0], rel=1e-5)
+    facts = json.loads((tmp_path / f"{detector}.json").read_text())
+    assert facts["input"]["images"] == ["batch", 64, 64, 3] and facts["detector"]["name"] == detector
+
+
+def test_parity_sees_a_difference(model_files, unseen):
+    model = Model.load(model_files["patchcore"])
+    session = torch_session(model)
+
+    def shifted(images):
+        score, patch_map = session(images)
+        return score + 1e-3, patch_map
+
+    found = parity(session, shifted, unseen[1])
+    assert found.score == pytest.approx(1e-3, rel=1e-2) and found.map == 0 and not found.passed
+
+
+def test_without_the_extra_the_error_names_it(model_files, tmp_path):
+    code = (
+        "import sys, importlib.util as util\n"
+        "found = util.find_spec\n"
+        "util.find_spec = lambda name, *rest: None if name.startswith('onnx') else found(name, *rest)\n"
+        "from llbnad.cli import main\n"
+        "main()"
+    )
+    command = [sys.executable, "-c", code, "export", str(model_files["padim"]), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 2 and "pip install 'llbnad[export]'" in done.stderr

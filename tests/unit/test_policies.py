@@ -1,0 +1,61 @@
+"""Selection policies on scores whose truth is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llbnad.aggregate import aggregate
+from llbnad.config import ScenarioSettings, parse
+from llbnad.errors import ConfigError
+from llbnad.policies import POLICIES
+from llbnad.policies.mixture import Mixture
+from llbnad.policies.otsu import Otsu
+
+
+def scores(anomalous, seed=0, normal=300):
+    """Ascending log-normal scores, `anomalous` of them three spreads higher."""
+    rng = np.random.default_rng(seed)
+    values = [rng.lognormal(0, 0.15, normal), rng.lognormal(0.6, 0.15, anomalous)]
+    return np.sort(np.concatenate(values)), normal
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_mixture_keeps_all_of_a_clean_set(seed):
+    clean, _ = scores(0, seed)
+    assert Mixture().count(clean) == len(clean)
+
+
+@pytest.mark.parametrize("policy", [Mixture(), Otsu()], ids=lambda policy: policy.policy)
+@pytest.mark.parametrize("anomalous", [60, 150, 200])
+def test_two_modes_are_cut_between(policy, anomalous):
+    values, normal = scores(anomalous)
+    assert policy.count(values) == pytest.approx(normal, abs=0.06 * normal)
+
+
+@pytest.mark.parametrize("name", POLICIES.names)
+def test_every_policy_keeps_something_of_anything(name):
+    policy = POLICIES.get(name)()
+    for values in (np.ones(1), np.ones(30), np.array([0.0, 1.0]), np.zeros(12), np.r_[np.zeros(20), 1.0]):
+        assert 1 <= policy.count(values) <= len(values)
+
+
+@pytest.mark.parametrize("name", POLICIES.names)
+def test_a_policy_does_not_depend_on_the_scores_unit(name):
+    values, _ = scores(80)
+    policy = POLICIES.get(name)()
+    assert policy.count(values) == policy.count(values * 1000)
+
+
+def test_unknown_policy_lists_what_exists():
+    with pytest.raises(
+        ConfigError, match=r"unknown selection policy 'magic'; there are \['fraction', 'mad', 'mixture'"
+    ):
+        parse(ScenarioSettings, {"selection": {"policy": "magic"}}, "params.yaml")
+
+
+def test_robust_mean_is_deaf_to_a_sub_model_s_unit():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(rng.random((30, 2)), columns=["sub_model_0", "sub_model_1"]).assign(subset=[0, 1] * 15)
+    loud = table.assign(sub_model_1=table["sub_model_1"] * 1e4 + 7)
+    assert np.allclose(aggregate(table, "robust_mean"), aggregate(loud, "robust_mean"), atol=1e-4)
+    assert not np.allclose(aggregate(table, "oof_mean"), aggregate(loud, "oof_mean"))

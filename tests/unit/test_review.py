@@ -1,0 +1,99 @@
+"""Which suspects people see, which of them look alike, and that a file name cannot break the page."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from llbnad.config import EncoderConfig
+from llbnad.features import FeatureStore
+from llbnad.image_features import image_features
+from llbnad.purify import Purified
+from llbnad.review import GRID, build_suspects, choose_suspects, near_duplicates, review_page, spread
+from llbnad.sources.base import Listing, Record, scan
+from tests.conftest import save_image
+
+IDS = [f"{number:064x}" for number in range(100)]
+
+
+@pytest.fixture
+def scores():
+    """Scores 0 … 99 by id; the sub-models disagree on image 10 alone."""
+    values = np.arange(100.0)
+    table = pd.DataFrame({"sub_model_0": values, "sub_model_1": values, "score": values}, index=pd.Index(IDS))
+    table.loc[IDS[10], ["sub_model_0", "sub_model_1"]] = [0, 20]
+    return table
+
+
+PURIFIED = Purified(tuple(IDS[:70]), tuple(IDS[70:]), 69.0)
+
+
+def test_suspects_are_the_highest_the_undecided_the_disputed_and_the_judged(scores):
+    reasons = choose_suspects(scores, PURIFIED, {IDS[3]: "normal", "f" * 64: "defect"}, 8)
+    found = {reason: {IDS.index(image_id) for image_id in reasons.index[reasons == reason]} for reason in set(reasons)}
+    assert found["highest score"] == {96, 97, 98, 99}
+    assert found["near the cut"] == {69, 68}  # ties by image id
+    assert found["sub-models disagree"] >= {10} and len(found["sub-models disagree"]) == 2
+    assert found["judged before"] == {3}
+    shuffled = choose_suspects(scores.sample(frac=1, random_state=0), PURIFIED, {IDS[3]: "normal"}, 8)
+    assert shuffled.to_dict() == reasons.to_dict()
+    assert len(choose_suspects(scores, PURIFIED, {}, 1000)) == 100
+    assert spread(scores)[IDS[10]] == 10
+
+
+def test_real_images_taken_again_are_grouped_and_others_are_not(few_cells, tmp_path):
+    manifest, root = few_cells
+    records = []
+    for number, path in enumerate(manifest["path"]):
+        with Image.open(root / path) as image:
+            image.save(tmp_path / f"{number:02d}.png")
+            records.append(Record(f"{number:02d}.png", "cells", str(number)))
+            if number < 2:  # the same cell, a little brighter
+                image.point(lambda value: value * 1.03).save(tmp_path / f"{number:02d}_again.png")
+                records.append(Record(f"{number:02d}_again.png", "cells", str(number)))
+    again = scan(Listing(tmp_path, records)).manifest
+    store = FeatureStore(tmp_path / "cache", EncoderConfig(input_size=64), again, tmp_path)
+    ids = again["image_id"].tolist()
+    groups = near_duplicates(ids, image_features(store, ids, GRID, "alike"))
+    by_path = {path: groups[image_id] for image_id, path in zip(ids, again["path"], strict=True)}
+    for number in range(2):
+        assert by_path[f"{number:02d}.png"] == by_path[f"{number:02d}_again.png"] != 0
+    assert by_path["00.png"] != by_path["01.png"]
+    assert sum(group == 0 for group in by_path.values()) >= 14
+    assert near_duplicates(ids[:2], np.ones((2, 3))) == {ids[0]: 0, ids[1]: 0}
+
+
+def test_groups_do_not_depend_on_the_order():
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(30, 8))
+    vectors[20:] = vectors[:10] + 1e-3
+    groups = near_duplicates(IDS[:30], vectors)
+    assert len(set(groups.values())) == 11
+    assert all(groups[IDS[k]] == groups[IDS[20 + k]] for k in range(10))
+    order = rng.permutation(30)
+    assert near_duplicates([IDS[k] for k in order], vectors[order]) == groups
+
+
+def test_a_hostile_file_name_stays_text(scores, tmp_path):
+    name = "</script><img src=x onerror=alert(1)>"
+    save_image(tmp_path / "x.png", size=(400, 100))
+    manifest = pd.DataFrame({"image_id": IDS[98:], "path": "x.png", "anomaly_class": [None, "OK"]})
+    reasons = pd.Series({IDS[98]: "highest score", IDS[99]: name})
+    heat = {image_id: np.ones((4, 4), np.float16) for image_id in IDS[98:]}
+    groups = dict.fromkeys(IDS[98:], 1)
+    suspects = build_suspects(manifest, scores, reasons, PURIFIED, groups, heat, tmp_path)
+    page = review_page(name, suspects, {IDS[98]: "defect"}, PURIFIED.cut, 100)
+    assert name not in page
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    content = json.loads(text)
+    assert content["name"] == content["suspects"][0]["reason"] == name
+    assert [one["image_id"] for one in content["suspects"]] == [IDS[99], IDS[98]]  # the higher score first
+    assert content["verdicts"] == {IDS[98]: "defect"}
+    assert page == review_page(name, suspects, {IDS[98]: "defect"}, PURIFIED.cut, 100)
+    with Image.open(io.BytesIO(base64.b64decode(content["suspects"][0]["image"].partition(",")[2]))) as picture:
+        assert picture.size == (360, 90)  # not stretched

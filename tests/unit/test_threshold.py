@@ -1,0 +1,153 @@
+"""A threshold without labels: what it promises on exchangeable scores, and what it admits it cannot promise."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from safetensors import safe_open
+
+from llbnad.calibrate import assign_folds, calibrate, out_of_fold_scores
+from llbnad.config import CalibrationConfig, EncoderConfig
+from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.errors import ConfigError, DataError
+from llbnad.model import Model, train
+from llbnad.predict import threshold_of
+from llbnad.threshold import threshold_at
+from tests.conftest import made_manifest
+from tests.unit.test_detectors import MadeFeatures
+
+DETECTOR = PatchcoreConfig(memory_size=400)
+
+
+def test_known_ranks():
+    scores = np.arange(1, 100)  # 99 scores: k = 100 · (1 - α)
+    assert threshold_at(scores, 0.1).value == 90
+    assert threshold_at(scores, 0.01).value == 99
+    assert threshold_at(scores, 0.1).labels(np.array([90, 90.5])).tolist() == ["normal", "defect"]
+
+
+@pytest.mark.parametrize("target", [0.01, 0.05, 0.2])
+def test_realised_rate_on_exchangeable_scores_is_what_was_promised(target):
+    """Over many calibration sets of exponential scores, whose true rates are known exactly."""
+    rng = np.random.default_rng(0)
+    found = [threshold_at(rng.exponential(size=400), target) for _ in range(400)]
+    rates = np.exp([-one.value for one in found])
+    assert rates.mean() == pytest.approx((400 + 1 - np.ceil(401 * (1 - target))) / 401, rel=0.06)
+    assert rates.mean() <= target * 1.06
+    within = [one.fpr_low <= rate <= one.fpr_high for one, rate in zip(found, rates, strict=True)]
+    assert 0.92 <= np.mean(within) <= 0.98
+    quantile = -np.log(target)
+    covered = [one.low <= quantile and (one.high is None or quantile <= one.high) for one in found]
+    assert np.mean(covered) >= 0.93
+
+
+def test_monotone_in_the_target_and_equal_under_permutation():
+    scores = np.random.default_rng(1).gamma(2, size=333)
+    values = [threshold_at(scores, target).value for target in (0.3, 0.1, 0.03, 0.01, 0.001)]
+    assert values == sorted(values)
+    first, second = threshold_at(scores, 0.02), threshold_at(scores[::-1], 0.02)
+    assert first.summary() == second.summary()
+    assert np.array_equal(first.scores, second.scores)
+
+
+def test_the_knob_is_the_threshold_calibrated_for_that_rate():
+    scores = np.random.default_rng(2).random(500)
+    assert threshold_at(scores, 0.01).at(0.1).summary() == threshold_at(scores, 0.1).summary()
+
+
+def test_too_few_images_get_the_largest_score_and_the_truth():
+    threshold = threshold_at(np.arange(20), 0.01)
+    assert threshold.value == 19 and threshold.high is None
+    assert not threshold.attained and threshold.promised_fpr == pytest.approx(1 / 21)
+    assert "too few images for this target (99 are needed)" in threshold.describe()
+    assert threshold_at(np.arange(99), 0.01).attained
+    assert threshold_at([1.0], 0.5).summary()["low"] is None
+
+
+@pytest.mark.parametrize(("target", "message"), [(5, "did you mean 0.05?"), (0, "in (0, 1)"), (1.0, "in (0, 1)")])
+def test_impossible_rates_are_refused(target, message):
+    with pytest.raises(ConfigError) as caught:
+        threshold_at(np.arange(9), target)
+    assert message in str(caught.value)
+
+
+def test_no_score_is_refused():
+    with pytest.raises(DataError, match="at least 1"):
+        threshold_at([], 0.1)
+
+
+def test_rates_count_labelled_images_alone():
+    threshold = threshold_at(np.arange(1, 100), 0.5)  # 50
+    anomalous = pd.Series([False, False, True, True, None], dtype="boolean")
+    rates = threshold.rates(np.array([1, 60, 70, 3, 99]), anomalous)
+    assert rates == {"fpr_at_threshold": 0.5, "recall_at_threshold": 0.5}
+    assert threshold.rates(np.ones(1), anomalous[4:]) == {"fpr_at_threshold": None, "recall_at_threshold": None}
+
+
+def kept_images(count=90):
+    return made_manifest(count, 0).assign(image_id=[f"{number:04d}" for number in range(count)])
+
+
+def test_folds_follow_the_sample_not_the_table():
+    views = made_manifest(50, 0, views=3)
+    folds = assign_folds(views, 3, 0)
+    assert folds.groupby(views.set_index("image_id")["sample_id"]).nunique().eq(1).all()
+    pd.testing.assert_series_equal(folds, assign_folds(views.sample(frac=1, random_state=1), 3, 0))
+    assert set(folds) == {0, 1, 2}
+    fewer = views[views["sample_id"] != "sample 7"]
+    assert assign_folds(fewer, 3, 0).eq(folds[folds.index.isin(fewer["image_id"])]).all()
+    with pytest.raises(DataError, match=r"too few for 3 calibration folds"):
+        assign_folds(views[:1], 3, 0)
+
+
+def test_no_fold_s_detector_sees_what_it_scores_and_every_image_is_scored_once():
+    calls = []
+
+    class Watched(MadeFeatures):
+        def batches(self, image_ids, description):
+            calls.append((description, set(image_ids)))
+            yield from super().batches(image_ids, description)
+
+    features = Watched()
+    scores = out_of_fold_scores(kept_images(), features, EncoderConfig(), DETECTOR, 3, 0)
+    pairs = list(zip(calls[::2], calls[1::2], strict=True))
+    assert len(pairs) == 3
+    for (fit, seen), (_, scored) in pairs:
+        assert fit == "fit" and not seen & scored and len(seen | scored) == 90
+    assert sorted(scores.image_ids) == kept_images()["image_id"].tolist()
+
+
+def test_calibrated_detector_lets_few_normals_and_no_defect_through():
+    features = MadeFeatures()
+    kept = kept_images()
+    threshold = calibrate(kept, features, EncoderConfig(), DETECTOR, CalibrationConfig(target_fpr=0.05), 0)
+    model = train(EncoderConfig(), DETECTOR, features, kept["image_id"].tolist(), 0)
+    fresh = model.score(features, [f"{number:04d}" for number in range(200, 500)]).values
+    defects = model.score(features, [f"{number:04d}" for number in range(1000, 1040)]).values
+    assert threshold.n == 90
+    assert (fresh > threshold.value).mean() <= threshold.fpr_high
+    assert (threshold.labels(defects) == "defect").all()
+    again = calibrate(kept.sample(frac=1), features, EncoderConfig(), DETECTOR, CalibrationConfig(target_fpr=0.05), 0)
+    assert again.summary() == threshold.summary()
+    assert calibrate(kept, features, EncoderConfig(), DETECTOR, CalibrationConfig(folds=0), 0) is None
+
+
+def test_the_model_file_carries_the_threshold_and_its_scores(tmp_path):
+    model = train(EncoderConfig(), DETECTOR, MadeFeatures(), kept_images(20)["image_id"].tolist(), 0)
+    threshold = threshold_at(np.random.default_rng(0).random(150), 0.02)
+    replace(model, threshold=threshold).save(tmp_path / "with.safetensors")
+    model.save(tmp_path / "without.safetensors")
+    loaded = Model.load(tmp_path / "with.safetensors")
+    assert loaded.threshold.summary() == threshold.summary()
+    assert np.array_equal(loaded.threshold.scores, threshold.scores)
+    assert set(loaded.detector.tensors()) == set(model.detector.tensors())
+    with safe_open(tmp_path / "with.safetensors", framework="np") as stored:
+        assert json.loads(stored.metadata()["llbnad"])["threshold"]["value"] == threshold.value
+    assert threshold_of(loaded, 0.1).value == threshold.at(0.1).value
+    assert threshold_of(loaded, None).value == threshold.value
+    bare = Model.load(tmp_path / "without.safetensors")
+    assert bare.threshold is None
+    with pytest.raises(DataError, match="has no threshold to move"):
+        threshold_of(bare, 0.1)
