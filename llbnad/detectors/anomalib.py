@@ -1,8 +1,8 @@
 """Any image model of anomalib 2.7 as a detector: trained by Lightning on the images, its map averaged to a patch grid.
 
 The extra `anomalib` brings it (`pip install -e '.[anomalib]'`). Models that take a timm backbone by name get
-EfficientNet-Lite2's weights from this package, so Padim, Stfpm, ReverseDistillation, Patchcore, Dfm, Cflow … run
-without network; what a model would download is refused at once unless `download` allows it. anomalib's own thresholds,
+EfficientNet-Lite2's weights from this package: Padim, Stfpm, Patchcore, Patchflow, Dfm and Cflow run without network.
+What a model would download is refused at once unless `download` allows it. anomalib's own thresholds,
 scores and files are not used: the image score is this package's, the model is saved as tensors.
 
 Kept in memory while training: the images as 8-bit RGB at the encoder's input size. Training is deterministic on a CPU;
@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 OWN_BACKBONE = "llbnad_efficientnet_lite2"  # timm's name of it, see encoders/timm_backbone.py
 OWN_LAYERS = ("blocks.1", "blocks.2", "blocks.4")  # strides 4, 8, 16
-BUILDING = (ValueError, TypeError, NotImplementedError, KeyError, AssertionError, ImportError)  # what models raise
+# what models raise at settings they cannot have
+BUILDING = (ValueError, TypeError, AttributeError, NotImplementedError, KeyError, AssertionError, ImportError)
 STRIDE = 8  # pixels of a cell of the map
 AUXILIARY = {"post_processor": False, "evaluator": False, "visualizer": False}
 
@@ -142,6 +143,7 @@ class Anomalib:
         return model
 
     def _train(self, model: "AnomalibModule", images: "torch.Tensor", device: "torch.device", seed: int) -> None:
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
         from lightning.pytorch import Trainer
 
         from llbnad.detectors.anomalib_data import TrainingImages
@@ -156,7 +158,7 @@ class Anomalib:
                       **(cuda if device.type == "cuda" else {"accelerator": "cpu", "devices": 1})}  # fmt: skip
             try:
                 Trainer(default_root_dir=folder, **wanted).fit(model, datamodule=data)
-            except (RuntimeError, *BUILDING) as error:
+            except (RuntimeError, MisconfigurationException, *BUILDING) as error:
                 raise ConfigError(
                     f"anomalib's {self.config.model} fails in training on {len(images)} images of {self.side} pixels: "
                     f"{error}. Change detector.options or encoder.input_size"
@@ -164,7 +166,7 @@ class Anomalib:
 
 
 REMEDY = (
-    "use one that takes a timm backbone (Padim, Stfpm, ReverseDistillation, Patchcore, Dfm, Cflow), give it "
+    "use one that takes a timm backbone (Padim, Stfpm, Patchcore, Patchflow, Dfm, Cflow), give it "
     "detector.options {pre_trained: false} where it knows that, or set detector.download to true "
     "on a machine with network"
 )

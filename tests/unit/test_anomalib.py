@@ -92,6 +92,9 @@ def test_unknown_names_say_what_exists(features):
         train(ENCODER, AnomalibConfig(options={"layer_names": []}), features, features.image_ids[:4], 0)
     with pytest.raises(ConfigError, match=r"Fastflow cannot be built .* backbone llbnad.*resnet18"):
         train(ENCODER, AnomalibConfig(model="Fastflow"), features, features.image_ids[:4], 0)
+    for model in ("SuperADD", "VlmAd"):  # one cannot have our backbone, the other cannot be trained
+        with pytest.raises(ConfigError, match=f"anomalib's {model} .*detector.options"):
+            train(ENCODER, AnomalibConfig(model=model), features, features.image_ids[:4], 0)
 
 
 @anomalib

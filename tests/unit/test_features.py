@@ -11,7 +11,7 @@ from llbnad.config import EncoderConfig
 from llbnad.encoders import create_encoder, recipe
 from llbnad.encoders.base import load_square
 from llbnad.errors import ConfigError, DataError, IdentityError
-from llbnad.features import FeatureStore
+from llbnad.features import Batch, FeatureStore
 
 CONFIG = EncoderConfig(input_size=64)
 
@@ -52,6 +52,20 @@ def test_values_do_not_depend_on_batch_mates(few_cells):
     for layer, one, backwards in zip(together, alone, reversed_order, strict=True):
         assert np.array_equal(layer[7], one[0])
         assert np.array_equal(layer, backwards[::-1])
+
+
+def test_images_alone_encode_nothing(tmp_path, few_cells):
+    manifest, root = few_cells
+    ids = manifest["image_id"].tolist()
+    batches = list(store(tmp_path, few_cells).batches(ids, "test"))
+    images = torch.cat([batch.images for batch in batches])  # (N, 3, H, W)
+    expected = np.stack([load_square(root / path, 64) for path in manifest["path"]])
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), expected)
+    assert tree(tmp_path) == {}
+    assert batches[0].maps[0].shape[0] == len(batches[0].image_ids)
+    assert len(tree(tmp_path)) == len(ids)  # the first features asked for have all of them encoded
+    with pytest.raises(DataError, match="without their images"):
+        _ = Batch(("a",), ()).images
 
 
 def test_every_image_is_encoded_once(tmp_path, few_cells):
