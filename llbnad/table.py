@@ -134,7 +134,7 @@ def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, c
             "rule": noise.protocol,
             "overlap": False,
             "subsets": grid.subsets,
-            "grid": 28 // grid.pool if grid.encoder.input_size == 224 else 0,
+            "grid": next(iter(features.batches(images["image_id"].tolist()[:1], "look"))).maps[0].shape[-1],
         }
     )
 

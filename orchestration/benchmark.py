@@ -75,7 +75,7 @@ def run_grid(grid: Grid, home: Path, cache: Path, processes: int) -> pd.DataFram
         try:
             for done in track(as_completed(running), "cells", len(running), unit="cell"):
                 done.result()
-        except BaseException:
+        except BaseException:  # also Ctrl-C: what has not begun is not begun
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     keys = ["dataset", "detector", "alpha", "policy", "seed"]

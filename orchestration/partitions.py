@@ -65,7 +65,7 @@ def sync(instance: dg.DagsterInstance, wanted: Collection[str]) -> None:
     for name in dict.fromkeys(name for name in wanted if name not in known):
         try:
             instance.add_dynamic_partitions(NAME, [name])
-        except Exception:
+        except Exception:  # each storage has its own error for a name that is there already
             if not instance.has_dynamic_partition(NAME, name):  # else another process was faster
                 raise
     for name in known - set(wanted):
