@@ -1,7 +1,7 @@
 """Patch purification: what is suspicious inside the images that are kept does not teach the final detector either.
 
 A defect that is small, or alike in many images, hides from an image's score: on magnetic tiles at α = 0.4, three in ten
-of what a cut that keeps most images lets through are still defective. Stage 1 also says *where*: the out-of-fold maps of
+of what a cut that keeps most images lets through are defective. Stage 1 also says *where*: the out-of-fold maps of
 the sub-models. Of all training patches, the share `patch_rejection` × (share of images rejected) that scores highest is
 not learnt from. So a set that the policy finds clean is left whole, and more is dropped the more contaminated it looks.
 
