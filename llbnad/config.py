@@ -104,6 +104,15 @@ class EncoderConfig(Config):
     input_size: int = Field(224, ge=32, le=2048)  # pixels; the image is resized to a square of this side
     layers: tuple[int, ...] = (2, 3)  # feature stages; 2 and 3 are strides 8 and 16
 
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from llbnad.encoders import ENCODERS
+
+        if not name.startswith("vit_"):  # those are timm's, and its list takes seconds to load
+            ENCODERS.get(name)
+        return name
+
     @field_validator("layers")
     @classmethod
     def _ascending(cls, layers: tuple[int, ...]) -> tuple[int, ...]:

@@ -136,7 +136,7 @@ def test_fingerprint_changes_with_all_that_changes_values():
 
 
 def test_wrong_encoder_settings():
-    with pytest.raises(ConfigError, match="unknown encoder 'resnet'; there are"):
-        recipe(EncoderConfig(name="resnet"))
+    with pytest.raises(ValueError, match="unknown encoder 'resnet'; there are"):
+        EncoderConfig(name="resnet")
     with pytest.raises(ConfigError, match="stages 0 … 4"):
         recipe(EncoderConfig(layers=(5,)))
