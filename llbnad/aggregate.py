@@ -18,8 +18,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from llbnad.config import Aggregation
+from llbnad.config import Aggregation, Partition
 from llbnad.errors import ConfigError, IdentityError
+from llbnad.partition import training_masks
 from llbnad.scores import Scores
 
 
@@ -48,12 +49,13 @@ def score_table(per_model: Sequence[Scores], subsets: pd.Series) -> pd.DataFrame
     return table.assign(subset=subsets).sort_index()
 
 
-def aggregate(table: pd.DataFrame, method: Aggregation) -> pd.Series:
+def aggregate(table: pd.DataFrame, method: Aggregation, partition: Partition = "disjoint") -> pd.Series:
     """One consensus score per image.
 
     Args:
         table: what `score_table` returns.
         method: see the module's table.
+        partition: what the sub-models learnt from.
 
     Returns:
         (N,) float32 named `score`, indexed by image id.
@@ -65,13 +67,13 @@ def aggregate(table: pd.DataFrame, method: Aggregation) -> pd.Series:
     elif method == "oof_mean":
         if len(columns) < 2:
             raise ConfigError("aggregation oof_mean needs at least 2 subsets, got 1: use mean")
-        trained = table["subset"].to_numpy()[:, None] == np.arange(len(columns))  # (N, T)
-        result = np.where(trained, 0.0, values).sum(axis=1) / (len(columns) - 1)
+        trained = training_masks(table["subset"], len(columns), partition)
+        result = np.where(trained, 0.0, values).sum(axis=1) / (~trained).sum(axis=1)
     elif method == "robust_mean":
         centred = values - np.median(values, axis=0)
         spread = np.median(np.abs(centred), axis=0)
         standardised = table.assign(**dict(zip(columns, (centred / np.where(spread > 0, spread, 1)).T, strict=True)))
-        return aggregate(standardised, "oof_mean" if len(columns) > 1 else "mean")
+        return aggregate(standardised, "oof_mean" if len(columns) > 1 else "mean", partition)
     elif method == "max":
         result = values.max(axis=1)
     elif method == "rank_mean":

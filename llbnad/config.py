@@ -193,6 +193,7 @@ class CalibrationConfig(Config):
 
 Aggregation = Literal["mean", "oof_mean", "robust_mean", "max", "rank_mean", "max_var"]
 Comparator = Literal["none", "oracle", "random"]
+Partition = Literal["disjoint", "leave_out"]
 
 
 class ScenarioSettings(Config):
@@ -201,14 +202,22 @@ class ScenarioSettings(Config):
     seed: int = Field(0, ge=0)  # of noise, partition and detectors; sub-models derive their own from it
     encoder: EncoderConfig = EncoderConfig()
     detector: AnyDetector = Field(default_factory=lambda: _detector("patchcore"))
+    sub_model_detector: AnyDetector | None = None  # of stage 1, e.g. without hard mining; null: as the final one
+    partition: Partition = "disjoint"  # what a sub-model learns from (`llbnad.partition.training_masks`)
     aggregation: Aggregation = "oof_mean"
     selection: AnyPolicy = Field(default_factory=lambda: _policy("mixture"))
+    rounds: int = Field(1, ge=1, le=20)  # > 1: what was kept trains the sub-models again (`llbnad.stage_one`)
     # patches of kept images not learnt from, as a share per share of images rejected (`llbnad.patches`); 0 = none
     patch_rejection: float = Field(0.7, ge=0, le=2)
     review: str = "data/review/none.csv"  # people's verdicts, which override the policy (`llbnad.verdicts`)
     calibration: CalibrationConfig = CalibrationConfig()
     comparators: tuple[Comparator, ...] = ("none", "oracle", "random")
     suspects: int = Field(24, ge=0, le=500)  # images on the contact sheet
+
+    @property
+    def stage_1_detector(self) -> DetectorConfig:
+        """The sub-models' detector."""
+        return self.sub_model_detector or self.detector
 
 
 class Scenario(ScenarioSettings):
@@ -287,7 +296,7 @@ class Params(Config):
         for name, scenario in self.scenarios.items():
             if scenario.dataset not in self.datasets:
                 raise ValueError(f"scenarios.{name}.dataset is {scenario.dataset!r}; known: {sorted(self.datasets)}")
-            check_subsets(len(self.subsets), scenario.aggregation, f"scenarios.{name}.")
+            check_subsets(len(self.subsets), scenario, f"scenarios.{name}.")
         return self
 
     def scenario(self, name: str) -> Scenario:
@@ -303,12 +312,19 @@ class Params(Config):
         return self.datasets[name]
 
 
-def check_subsets(num_subsets: int, aggregation: str, where: str = "") -> None:
-    """Raise ValueError if out-of-fold aggregation is asked of a single sub-model."""
-    if aggregation == "oof_mean" and num_subsets < 2:
+def check_subsets(num_subsets: int, settings: ScenarioSettings, where: str = "") -> None:
+    """Raise ValueError if `settings` ask of a single sub-model what takes several."""
+    if num_subsets > 1:
+        return
+    if settings.aggregation == "oof_mean":
         raise ValueError(
             f"{where}aggregation oof_mean needs at least 2 subsets, got {num_subsets}: "
             "with one, every image was trained on; use mean"
+        )
+    if settings.partition == "leave_out":
+        raise ValueError(
+            f"{where}partition leave_out needs at least 2 subsets, got {num_subsets}: "
+            "with one, nothing is left to learn from; use disjoint"
         )
 
 

@@ -8,8 +8,10 @@ arrive. Subset sizes are therefore equal only on average.
 import hashlib
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
+from llbnad.config import Partition
 from llbnad.errors import DataError
 
 
@@ -48,3 +50,19 @@ def assign_subsets(train: pd.DataFrame, num_subsets: int, seed: int) -> pd.Serie
     return pd.Series(
         subsets.to_numpy(), index=pd.Index(train["image_id"], name="image_id"), name="subset", dtype="int64"
     )
+
+
+def training_masks(subsets: pd.Series, num_subsets: int, partition: Partition) -> np.ndarray:
+    """Which sub-model learns from which image.
+
+    Args:
+        subsets: (N,) subset of each image.
+        num_subsets: T.
+        partition: `disjoint`: sub-model k learns from subset k (arXiv 2508.07441); `leave_out`: from all but subset k,
+            as in cross-validation: T-1 times the training, each model knows more of what is normal and of the defects.
+
+    Returns:
+        (N, T) bool.
+    """
+    own = subsets.to_numpy()[:, None] == np.arange(num_subsets)
+    return own if partition == "disjoint" else ~own

@@ -14,19 +14,24 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from llbnad.config import Partition
 from llbnad.detectors.base import FeatureSource
 from llbnad.errors import IdentityError
 from llbnad.features import Batch
+from llbnad.partition import training_masks
 
 Maps = Mapping[str, np.ndarray]
 
 
-def out_of_fold_maps(per_model: Sequence[Maps], subsets: pd.Series) -> dict[str, np.ndarray]:
+def out_of_fold_maps(
+    per_model: Sequence[Maps], subsets: pd.Series, partition: Partition = "disjoint"
+) -> dict[str, np.ndarray]:
     """Each training image's patch map, averaged over the sub-models that did not train on it.
 
     Args:
         per_model: T sub-models' maps (h, w) by image id; a single sub-model's maps are taken as they are.
         subsets: subset 0 … T-1 of each image, indexed by image id.
+        partition: what the sub-models learnt from.
 
     Returns:
         (h, w) float16 by image id, sorted by it.
@@ -35,10 +40,12 @@ def out_of_fold_maps(per_model: Sequence[Maps], subsets: pd.Series) -> dict[str,
         IdentityError: a sub-model has no map of an image.
     """
     found: dict[str, np.ndarray] = {}
-    for image_id, own in zip(subsets.sort_index().index.astype(str), subsets.sort_index(), strict=True):
+    subsets = subsets.sort_index()
+    trained = training_masks(subsets, len(per_model), partition)
+    for image_id, learnt in zip(subsets.index.astype(str), trained, strict=True):
         if any(image_id not in maps for maps in per_model):
             raise IdentityError(f"image {image_id} has no map of some sub-model: rerun stage sub_model")
-        others = [maps[image_id] for number, maps in enumerate(per_model) if number != own or len(per_model) == 1]
+        others = [maps[image_id] for maps, own in zip(per_model, learnt, strict=True) if not own or len(per_model) == 1]
         found[image_id] = np.stack(others).mean(axis=0, dtype=np.float32).astype(np.float16)
     return found
 

@@ -6,13 +6,13 @@ of the authors' released code, which permutes positions once too often, so that 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from pydantic import Field
 
-from llbnad.aggregate import aggregate, score_table
 from llbnad.comparators import METHOD, training_sets
 from llbnad.config import (
     Aggregation,
@@ -21,8 +21,11 @@ from llbnad.config import (
     Comparator,
     Config,
     Dataset,
+    DetectorConfig,
     EncoderConfig,
     InjectedNoise,
+    Partition,
+    ScenarioSettings,
 )
 from llbnad.contaminate import anomalous_samples, contaminate
 from llbnad.detectors.base import FeatureSource
@@ -31,8 +34,8 @@ from llbnad.features import FeatureStore, PooledFeatures
 from llbnad.manifest import contamination
 from llbnad.model import Model, derived_seed, train
 from llbnad.partition import assign_subsets, stable_shuffle
-from llbnad.patches import TrustedFeatures, out_of_fold_maps, trusted_patches
-from llbnad.purify import purify
+from llbnad.patches import TrustedFeatures
+from llbnad.stage_one import Consensus, run_sub_models, select
 
 DEFAULT = "default"  # the policy that `random` matches in size
 BASELINES: tuple[Comparator, ...] = ("none", "oracle", "random")
@@ -44,7 +47,24 @@ class TablePolicy(Config):
     selection: AnyPolicy
     patch_rejection: float = Field(0, ge=0)
     aggregation: Aggregation | None = None  # None: the grid's
+    partition: Partition = "disjoint"
+    rounds: int = Field(1, ge=1)
+    sub_model_detector: AnyDetector | None = None  # None: the cell's
     misindexed: bool = False  # hand stage 2 the images at the chosen positions of a shuffled list, as the release does
+
+    def settings(self, grid: "Grid", detector: DetectorConfig, seed: int) -> ScenarioSettings:
+        """The scenario that this policy makes of a cell."""
+        return ScenarioSettings(
+            seed=seed,
+            encoder=grid.encoder,
+            detector=detector,
+            sub_model_detector=self.sub_model_detector,
+            partition=self.partition,
+            aggregation=self.aggregation or grid.aggregation,
+            selection=self.selection,
+            rounds=self.rounds,
+            patch_rejection=self.patch_rejection,
+        )
 
 
 class Grid(Config):
@@ -143,24 +163,20 @@ def _policies(
     cell: Cell, grid: Grid, images: pd.DataFrame, features: FeatureSource
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Model]]:
     config, seed = grid.detectors[cell.detector], cell.seed
-    ids = images["image_id"].tolist()
     subsets = assign_subsets(images, grid.subsets, seed)
-    scored, maps = [], []
-    for k in range(grid.subsets):
-        own = subsets.index[subsets == k].tolist()
-        sub_model = train(grid.encoder, config, features, own, derived_seed(seed, f"sub_model {k}"))
-        scores, heat = sub_model.score_with_maps(features, ids)
-        scored.append(scores)
-        maps.append(heat)
-    table, heat = score_table(scored, subsets), out_of_fold_maps(maps, subsets)
+    first: dict[str, Consensus] = {}  # policies that differ after stage 1 share it
 
     sets: dict[str, tuple[str, ...]] = {}
     trusted: dict[str, Mapping[str, Any]] = {}
     for name, policy in grid.policies.items():
-        consensus = aggregate(table, policy.aggregation or grid.aggregation)
-        kept = purify(consensus, policy.selection).kept
-        trusted[name] = trusted_patches(heat, kept, policy.patch_rejection)
-        sets[name] = _misindexed(table.index.tolist(), kept, seed) if policy.misindexed else kept
+        settings = policy.settings(grid, config, seed)
+        again = partial(run_sub_models, features, subsets, grid.subsets, settings)
+        key = f"{settings.partition} {settings.stage_1_detector.model_dump_json()}"
+        if key not in first:
+            first[key] = again()
+        found = select(first[key].aggregated(settings), settings, {}, again)
+        trusted[name], kept = found.trusted, found.purified.kept
+        sets[name] = _misindexed(found.consensus.table.index.tolist(), kept, seed) if policy.misindexed else kept
     sets |= {
         name: chosen for name, chosen in training_sets(images, sets[DEFAULT], BASELINES, seed).items() if name != METHOD
     }

@@ -3,7 +3,7 @@
 The DVC stages in `orchestration/stages/` take the same steps one by one, each with its inputs and outputs on disk.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +11,6 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from llbnad.aggregate import aggregate, score_table
 from llbnad.calibrate import calibrate
 from llbnad.comparators import METHOD, training_sets
 from llbnad.config import ScenarioSettings, check_subsets
@@ -22,21 +21,22 @@ from llbnad.files import write_csv, write_json, write_parquet
 from llbnad.manifest import write_manifest
 from llbnad.model import Model, derived_seed, train
 from llbnad.partition import assign_subsets
-from llbnad.patches import TrustedFeatures, out_of_fold_maps, trusted_patches
-from llbnad.purify import Purified, purify
+from llbnad.patches import Maps, TrustedFeatures
+from llbnad.purify import Purified
 from llbnad.report import evaluation_plots, purification_plots
-from llbnad.verdicts import override, with_verdicts
+from llbnad.stage_one import Consensus, run_sub_models, select
+from llbnad.verdicts import with_verdicts
 
 
 @dataclass(frozen=True)
 class TwoStageRun:
     """Everything a run made."""
 
-    sub_models: list[Model]
     heat: Mapping[str, np.ndarray]  # out-of-fold patch maps (h, w) of the training images, by id
     noisy: pd.DataFrame  # the manifest with people's verdicts: labels filled in, excluded images left out
     scores: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
     purified: Purified
+    rounds: pd.DataFrame  # see `llbnad.stage_one.Selection.history`
     models: dict[str, Model]  # `llbnad` and its comparators
     evaluation: Evaluation
 
@@ -56,29 +56,24 @@ def run_two_stage(
         features: of its images.
         image_root: what its mask paths are relative to.
         num_subsets: T.
-        settings: encoder, detector, aggregation, selection, patch rejection, calibration, comparators, seed.
+        settings: all of a scenario.
         verdicts: people's, by image id (`llbnad.verdicts`).
     """
     try:
-        check_subsets(num_subsets, settings.aggregation)
+        check_subsets(num_subsets, settings)
     except ValueError as error:
         raise ConfigError(str(error)) from None
     images = noisy[noisy["split"] == "train"]
-    image_ids = images["image_id"].tolist()
     encoder, detector, seed = settings.encoder, settings.detector, settings.seed
 
-    # Stage 1: sub-models on disjoint subsets score everything; their consensus selects.
+    # Stage 1: sub-models on parts of the training set score everything; their consensus selects.
     subsets = assign_subsets(images, num_subsets, seed)
-    sub_models = [
-        train(encoder, detector, features, subsets.index[subsets == k].tolist(), derived_seed(seed, f"sub_model {k}"))
-        for k in range(num_subsets)
-    ]
-    scored, maps = zip(*(model.score_with_maps(features, image_ids) for model in sub_models), strict=True)
-    table = score_table(scored, subsets)
-    table["score"] = aggregate(table, settings.aggregation)
-    heat = out_of_fold_maps(maps, subsets)
-    purified = override(purify(table["score"], settings.selection), verdicts)
-    trusted = trusted_patches(heat, purified.kept, settings.patch_rejection)
+
+    def again(kept: Collection[str], trusted: Maps) -> Consensus:
+        return run_sub_models(features, subsets, num_subsets, settings, kept, trusted)
+
+    selection = select(run_sub_models(features, subsets, num_subsets, settings), settings, verdicts, again)
+    purified, trusted = selection.purified, selection.trusted
 
     # Stage 2: a fresh detector on the selected images, and the comparators on theirs.
     noisy = with_verdicts(noisy, verdicts)
@@ -98,7 +93,9 @@ def run_two_stage(
     threshold = calibrate(kept, purified_features, encoder, detector, settings.calibration, seed)
     models[METHOD] = replace(models[METHOD], threshold=threshold)
     evaluation = evaluate(models, sets, noisy, features, image_root, seed)
-    return TwoStageRun(sub_models, heat, noisy, table, purified, models, evaluation)
+    return TwoStageRun(
+        selection.consensus.maps, noisy, selection.consensus.table, purified, selection.history, models, evaluation
+    )
 
 
 def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, suspects: int, out: Path) -> None:
@@ -114,5 +111,6 @@ def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, suspec
     heat = {image_id: run.heat[image_id] for image_id in run.scores["score"].nlargest(suspects).index}
     purification_plots(scored, run.purified, heat, image_root, out / "plots" / "purification")
     evaluation_plots(run.evaluation, tested, run.models, features, image_root, suspects, out / "plots" / "evaluation")
+    write_csv(run.rounds, out / "rounds.csv")
     write_csv(run.evaluation.comparison, out / "comparison.csv")
     write_json(run.evaluation.metrics(), out / "metrics.json")

@@ -15,14 +15,13 @@ import typer
 from llbnad.config import load_params
 from llbnad.errors import DataError, LlbnadError
 from llbnad.files import replacing
-from llbnad.heat import mean_heat
+from llbnad.heat import read_heat
 from llbnad.image_features import image_features
 from llbnad.manifest import read_manifest
-from llbnad.model import Model
 from llbnad.purify import Purified
 from llbnad.review import GRID, build_suspects, choose_suspects, near_duplicates, review_page
 from llbnad.verdicts import read_verdicts
-from orchestration.paths import DATA, PARAMS, stage_dir, sub_model_dir
+from orchestration.paths import DATA, PARAMS, stage_dir
 from orchestration.stages.common import IMAGE_ROOT, feature_store
 
 REVIEW = DATA / "review"
@@ -49,16 +48,13 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
         raise DataError(f"no outputs of scenario {scenario} ({folder}/summary.json is missing): run `dvc repro` first")
     kept, rejected = (read_manifest(folder / f"{name}.parquet")["image_id"] for name in ("kept", "rejected"))
     purified = Purified(tuple(kept), tuple(rejected), json.loads((folder / "summary.json").read_text())["cut"])
-    scores = pd.read_parquet(stage_dir("scores", scenario) / "scores.parquet").set_index("image_id")
+    scores = pd.read_parquet(folder / "scores.parquet").set_index("image_id")
     train = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet").query("split == 'train'")
 
     reasons = choose_suspects(scores, purified, verdicts, limit)
     ids = sorted(reasons.index)
     store = feature_store(params, scenario)
-    models = [
-        Model.load(sub_model_dir(scenario, subset) / "model.safetensors", store.device) for subset in params.subsets
-    ]
-    heat = mean_heat(models, store, ids)
+    heat = read_heat(folder / "maps.safetensors")
     groups = near_duplicates(ids, image_features(store, ids, GRID, "near-duplicates"))
     suspects = build_suspects(train, scores, reasons, purified, groups, heat, IMAGE_ROOT)
     page = review_page(scenario, suspects, verdicts, purified.cut, len(train))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from llbnad.errors import DataError
 from llbnad.features import Batch
+from llbnad.partition import stable_number, stable_shuffle
 
 if TYPE_CHECKING:
     import torch
@@ -74,9 +75,13 @@ def embed(maps: "Sequence[torch.Tensor]") -> "torch.Tensor":
 
 
 def draw_patches(
-    features: FeatureSource, image_ids: Sequence[str], count: int, generator: "torch.Generator", detector: str
+    features: FeatureSource, image_ids: Sequence[str], count: int, seed: int, detector: str
 ) -> "torch.Tensor":
     """Up to `count` patches (P, C) drawn at random from `image_ids`, whose order does not matter; none twice.
+
+    Every image orders its patches by a draw of its own and gives its first ones; the number may differ by one between
+    images. So two training sets that share most images share most of their patches: what a comparison shows is the
+    images left out, not another draw, and a detector changes little when a few images arrive.
 
     Patches that are not trusted (`Batch.trusted`) are not drawn. Memory: about `count` patches and one batch, however
     many images there are.
@@ -86,17 +91,16 @@ def draw_patches(
     """
     import torch
 
-    image_ids = sorted(image_ids)
-    # as many of every image, so that none is read twice; the surplus is dropped at the end
-    per_image = -(-count // len(image_ids)) if image_ids else 0
-    drawn = []
-    for batch in features.batches(image_ids, "fit"):
-        for number, image in enumerate(embed(batch.maps).flatten(1, 2)):  # (h·w, C)
-            patches = image if batch.trusted is None else image[batch.trusted[number].flatten().to(image.device)]
-            order = torch.randperm(len(patches), generator=generator)[:per_image]
-            drawn.append(patches[order.to(image.device)])
-    if not drawn:
+    if not image_ids:
         raise DataError(f"no training image for {detector}: at least 1 is needed")
-    patches = torch.cat(drawn)
-    order = torch.randperm(len(patches), generator=generator)[:count]
-    return patches[order.to(patches.device)]
+    each, remainder = divmod(count, len(image_ids))
+    generous = set(stable_shuffle(image_ids, seed, "one patch more")[:remainder])
+    drawn = []
+    for batch in features.batches(sorted(image_ids), "fit"):
+        for number, (image_id, image) in enumerate(zip(batch.image_ids, embed(batch.maps).flatten(1, 2), strict=True)):
+            generator = torch.Generator().manual_seed(stable_number(image_id, seed, "patches") >> 1)
+            order = torch.randperm(len(image), generator=generator)
+            if batch.trusted is not None:
+                order = order[batch.trusted[number].flatten()[order]]
+            drawn.append(image[order[: each + (image_id in generous)].to(image.device)])  # (p, C)
+    return torch.cat(drawn)

@@ -52,7 +52,7 @@ class Dfr:
         from torch.nn import functional
 
         generator = torch.Generator().manual_seed(seed)
-        patches = draw_patches(features, image_ids, self.config.patches, generator, "dfr")  # (P, C)
+        patches = draw_patches(features, image_ids, self.config.patches, seed, "dfr")  # (P, C)
         self.mean = patches.mean(dim=0)
         self.scale = (patches - self.mean).square().mean().sqrt().clamp_min(1e-12).reshape(1)
         patches = (patches - self.mean) / self.scale

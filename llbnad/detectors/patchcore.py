@@ -52,7 +52,7 @@ class Patchcore:
         kind, size = self.config.memory, self.config.memory_size
         generator = torch.Generator().manual_seed(seed)
         wanted = size if kind == "random" else size * self.config.oversampling
-        memory = draw_patches(features, image_ids, wanted, generator, "patchcore")
+        memory = draw_patches(features, image_ids, wanted, seed, "patchcore")
         if kind == "density":
             memory = _densest(memory, size)
         elif kind == "greedy":

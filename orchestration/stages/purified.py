@@ -1,20 +1,21 @@
 """Stage `purified`: the policy's verdict on every training image, people's over it; pictures of cut and suspects."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from llbnad.files import write_json
+from llbnad.files import write_csv, write_json, write_parquet
 from llbnad.heat import read_heat, write_heat
 from llbnad.manifest import contamination, read_manifest, write_manifest
-from llbnad.patches import trusted_patches
-from llbnad.purify import purify
+from llbnad.patches import Maps
 from llbnad.report import purification_plots
-from llbnad.verdicts import excluded, override, read_verdicts, verdict_summary
+from llbnad.stage_one import Consensus, run_sub_models, select
+from llbnad.verdicts import excluded, read_verdicts, verdict_summary
 from orchestration import tracking
 from orchestration.paths import stage_dir
-from orchestration.stages.common import IMAGE_ROOT, params, run_stage
+from orchestration.stages.common import IMAGE_ROOT, feature_store, params, run_stage
 from orchestration.validation import check_purified
 
 
@@ -27,9 +28,16 @@ def main(scenario: str) -> None:
     left_out = everything["image_id"].isin(excluded(verdicts))
     # labels stay the data set's own: a verdict that agrees with the policy must not make kept.parquet another file
     train = everything[(everything["split"] == "train") & ~left_out]
-    table = pd.read_parquet(stage_dir("scores", scenario) / "scores.parquet").set_index("image_id")
-    by_policy = purify(table["score"], config.selection)
-    result = override(by_policy, verdicts)
+    source = stage_dir("scores", scenario)
+    table = pd.read_parquet(source / "scores.parquet").set_index("image_id")
+
+    def again(kept: Collection[str], trusted: Maps) -> Consensus:
+        store = feature_store(settings, scenario)
+        return run_sub_models(store, table["subset"], len(settings.subsets), config, kept, trusted)
+
+    selection = select(Consensus(table, read_heat(source / "maps.safetensors")), config, verdicts, again)
+    by_policy, result, trusted = selection.by_policy, selection.purified, selection.trusted
+    table, maps = selection.consensus.table, selection.consensus.maps
     scores = table["score"].drop(excluded(verdicts), errors="ignore")
     out = stage_dir("purified", scenario)
     check_purified(train, scores.reset_index(), result.kept, result.rejected, out / "validation.json")
@@ -47,17 +55,18 @@ def main(scenario: str) -> None:
         "contamination_rejected": contamination(rejected),
         **verdict_summary(verdicts, everything, by_policy, result),
     }
-    maps = read_heat(stage_dir("scores", scenario) / "maps.safetensors")
-    trusted = trusted_patches(maps, result.kept, config.patch_rejection)
     summary["patches_rejected"] = 1 - float(np.mean([mask.mean() for mask in trusted.values()])) if trusted else 0.0
     heat = {image_id: maps[image_id] for image_id in scores.nlargest(config.suspects).index}
     plots = purification_plots(scored, result, heat, IMAGE_ROOT, out / "plots")
+    write_parquet(table.reset_index(), out / "scores.parquet")
+    write_heat(maps, out / "maps.safetensors")
     write_heat(trusted, out / "trusted.safetensors")
+    write_csv(selection.history, out / "rounds.csv")
     write_json(summary, out / "summary.json")
     write_manifest(everything[left_out], out / "excluded.parquet")
     write_manifest(rejected, out / "rejected.parquet")
     write_manifest(kept, out / "kept.parquet")
-    print(f"purified {scenario}: {len(kept)} of {len(train)} images kept")
+    print(f"purified {scenario}: {len(kept)} of {len(train)} images kept, {len(selection.history)} round(s)")
     if verdicts:
         counts = ", ".join(f"{summary[f'n_verdict_{name}']} {name}" for name in ("normal", "defect", "exclude"))
         print(f"purified {scenario}: {config.review} says {counts}; {summary['n_overruled']} overrule the policy")

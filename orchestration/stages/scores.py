@@ -1,12 +1,12 @@
 """Stage `scores`: the sub-models' consensus on every training image, as a number and as a map of its patches."""
 
-from llbnad.aggregate import aggregate, rank_correlation, score_table
+from llbnad.aggregate import rank_correlation
 from llbnad.files import write_csv, write_parquet
 from llbnad.heat import read_heat, write_heat
 from llbnad.manifest import read_manifest
 from llbnad.partition import assign_subsets
-from llbnad.patches import out_of_fold_maps
 from llbnad.scores import Scores
+from llbnad.stage_one import consensus
 from orchestration import tracking
 from orchestration.paths import stage_dir, sub_model_dir
 from orchestration.stages.common import params, run_stage
@@ -20,17 +20,16 @@ def main(scenario: str) -> None:
     train = noisy[noisy["split"] == "train"]
     folders = [sub_model_dir(scenario, subset) for subset in settings.subsets]
     subsets = assign_subsets(train, len(folders), config.seed)
-    table = score_table([Scores.read(folder / "scores.parquet") for folder in folders], subsets)
-    table["score"] = aggregate(table, config.aggregation)
-    agreement = rank_correlation(table)
+    scores = [Scores.read(folder / "scores.parquet") for folder in folders]
+    found = consensus(scores, [read_heat(folder / "maps.safetensors") for folder in folders], subsets, config)
+    agreement = rank_correlation(found.table)
 
     out = stage_dir("scores", scenario)
-    maps = out_of_fold_maps([read_heat(folder / "maps.safetensors") for folder in folders], subsets)
-    write_heat(maps, out / "maps.safetensors")
+    write_heat(found.maps, out / "maps.safetensors")
     write_csv(agreement.rename_axis("sub_model").reset_index(), out / "rank_correlation.csv")
-    write_parquet(table.reset_index(), out / "scores.parquet")
+    write_parquet(found.table.reset_index(), out / "scores.parquet")
     lowest = float(agreement.min().min())
-    print(f"scores {scenario}: {len(table)} images, {config.aggregation}; lowest rank correlation {lowest:.2f}")
+    print(f"scores {scenario}: {len(found.table)} images, {config.aggregation}; lowest rank correlation {lowest:.2f}")
     artifacts = [out / "scores.parquet", out / "rank_correlation.csv"]
     tracking.record("scores", scenario, settings, metrics={"rank_correlation_min": lowest}, artifacts=artifacts)
 

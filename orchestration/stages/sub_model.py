@@ -1,9 +1,9 @@
-"""Stage `sub_model`: one detector trained on one of the T subsets; it scores all training images."""
+"""Stage `sub_model`: one detector trained on its part of the training images; it scores all of them."""
 
 from llbnad.heat import write_heat
 from llbnad.manifest import read_manifest
-from llbnad.model import derived_seed, train
 from llbnad.partition import assign_subsets
+from llbnad.stage_one import train_sub_model
 from orchestration import tracking
 from orchestration.paths import stage_dir, sub_model_dir
 from orchestration.stages.common import feature_store, params, run_stage
@@ -16,10 +16,8 @@ def main(scenario: str, subset: int) -> None:
     noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
     images = noisy[noisy["split"] == "train"]
     subsets = assign_subsets(images, len(settings.subsets), config.seed)
-    own = subsets.index[subsets == subset].tolist()
-
     store = feature_store(settings, scenario)
-    model = train(config.encoder, config.detector, store, own, derived_seed(config.seed, f"sub_model {subset}"))
+    model, own = train_sub_model(subset, store, subsets, len(settings.subsets), config)
     scores, maps = model.score_with_maps(store, images["image_id"].tolist())
     out = sub_model_dir(scenario, subset)
     scores.write(out / "scores.parquet")

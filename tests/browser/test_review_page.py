@@ -10,7 +10,6 @@ from llbnad.config import EncoderConfig, NoNoise, ScenarioSettings
 from llbnad.contaminate import contaminate
 from llbnad.detectors.patchcore import PatchcoreConfig
 from llbnad.features import FeatureStore
-from llbnad.heat import mean_heat
 from llbnad.image_features import image_features
 from llbnad.policies.fraction import Fraction
 from llbnad.review import GRID, build_suspects, choose_suspects, near_duplicates, review_page
@@ -43,10 +42,9 @@ def write_page(line):
     def write(path, verdicts):
         reasons = choose_suspects(result.scores, result.purified, verdicts, SUSPECTS)
         ids = sorted(reasons.index)
-        heat = mean_heat(result.sub_models, store, ids)
         groups = near_duplicates(ids, image_features(store, ids, GRID, "alike"))
         groups |= dict.fromkeys(result.scores["score"].nlargest(2).index, 99)  # a group, whatever the encoder says
-        suspects = build_suspects(noisy, result.scores, reasons, result.purified, groups, heat, root)
+        suspects = build_suspects(noisy, result.scores, reasons, result.purified, groups, result.heat, root)
         path.write_text(review_page("line", suspects, verdicts, result.purified.cut, len(noisy)), encoding="utf-8")
         return suspects
 
