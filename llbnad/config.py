@@ -206,7 +206,7 @@ class ScenarioSettings(Config):
     partition: Partition = "disjoint"  # what a sub-model learns from (`llbnad.partition.training_masks`)
     aggregation: Aggregation = "oof_mean"
     selection: AnyPolicy = Field(default_factory=lambda: _policy("mixture"))
-    rounds: int = Field(1, ge=1, le=20)  # > 1: what was kept trains the sub-models again (`llbnad.stage_one`)
+    rounds: int = Field(1, ge=1, le=20)  # > 1: what was kept trains the sub-models again (`llbnad.rounds`)
     # patches of kept images not learnt from, as a share per share of images rejected (`llbnad.patches`); 0 = none
     patch_rejection: float = Field(0.7, ge=0, le=2)
     review: str = "data/review/none.csv"  # people's verdicts, which override the policy (`llbnad.verdicts`)

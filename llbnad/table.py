@@ -27,6 +27,7 @@ from llbnad.config import (
     Partition,
     ScenarioSettings,
 )
+from llbnad.consensus import Consensus
 from llbnad.contaminate import anomalous_samples, contaminate
 from llbnad.detectors.base import FeatureSource
 from llbnad.evaluate import evaluate
@@ -35,7 +36,7 @@ from llbnad.manifest import contamination
 from llbnad.model import Model, derived_seed, train
 from llbnad.partition import assign_subsets, stable_shuffle
 from llbnad.patches import TrustedFeatures
-from llbnad.stage_one import Consensus, run_sub_models, select
+from llbnad.rounds import run_sub_models, select
 
 DEFAULT = "default"  # the policy that `random` matches in size
 BASELINES: tuple[Comparator, ...] = ("none", "oracle", "random")

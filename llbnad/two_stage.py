@@ -14,6 +14,7 @@ import pandas as pd
 from llbnad.calibrate import calibrate
 from llbnad.comparators import METHOD, training_sets
 from llbnad.config import ScenarioSettings, check_subsets
+from llbnad.consensus import Consensus
 from llbnad.errors import ConfigError
 from llbnad.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.features import FeatureStore
@@ -24,7 +25,7 @@ from llbnad.partition import assign_subsets
 from llbnad.patches import Maps, TrustedFeatures
 from llbnad.purify import Purified
 from llbnad.report import evaluation_plots, purification_plots
-from llbnad.stage_one import Consensus, run_sub_models, select
+from llbnad.rounds import run_sub_models, select
 from llbnad.verdicts import with_verdicts
 
 
@@ -36,7 +37,7 @@ class TwoStageRun:
     noisy: pd.DataFrame  # the manifest with people's verdicts: labels filled in, excluded images left out
     scores: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
     purified: Purified
-    rounds: pd.DataFrame  # see `llbnad.stage_one.Selection.history`
+    rounds: pd.DataFrame  # see `llbnad.rounds.Selection.history`
     models: dict[str, Model]  # `llbnad` and its comparators
     evaluation: Evaluation
 

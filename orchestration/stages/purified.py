@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from llbnad.consensus import Consensus
 from llbnad.files import write_csv, write_json, write_parquet
 from llbnad.heat import read_heat, write_heat
 from llbnad.manifest import contamination, read_manifest, write_manifest
 from llbnad.patches import Maps
 from llbnad.report import purification_plots
-from llbnad.stage_one import Consensus, run_sub_models, select
+from llbnad.rounds import run_sub_models, select
 from llbnad.verdicts import excluded, read_verdicts, verdict_summary
 from orchestration import tracking
 from orchestration.paths import stage_dir

@@ -1,12 +1,12 @@
 """Stage `scores`: the sub-models' consensus on every training image, as a number and as a map of its patches."""
 
 from llbnad.aggregate import rank_correlation
+from llbnad.consensus import consensus
 from llbnad.files import write_csv, write_parquet
 from llbnad.heat import read_heat, write_heat
 from llbnad.manifest import read_manifest
 from llbnad.partition import assign_subsets
 from llbnad.scores import Scores
-from llbnad.stage_one import consensus
 from orchestration import tracking
 from orchestration.paths import stage_dir, sub_model_dir
 from orchestration.stages.common import params, run_stage

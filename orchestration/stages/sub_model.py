@@ -3,7 +3,7 @@
 from llbnad.heat import write_heat
 from llbnad.manifest import read_manifest
 from llbnad.partition import assign_subsets
-from llbnad.stage_one import train_sub_model
+from llbnad.sub_models import train_sub_model
 from orchestration import tracking
 from orchestration.paths import stage_dir, sub_model_dir
 from orchestration.stages.common import feature_store, params, run_stage

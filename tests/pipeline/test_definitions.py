@@ -141,8 +141,7 @@ UNUSED = {
         "llbnad.comparators": "a name",
         "llbnad.evaluate": "a type",
         "llbnad.metrics": "draws curves, of another stage",
-        "llbnad.model": "a type; the maps were made by stage sub_model",
-        "llbnad.detectors": "a type",
+        "llbnad.threshold": "sub-models have none",
         "llbnad.drift": "a type; draws another report",
     },
     "evaluation": {

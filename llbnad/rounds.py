@@ -1,37 +1,24 @@
-"""Stage 1 of LLBNAD (arXiv 2508.07441): sub-models on parts of the training set score all of it; a policy selects.
+"""Stage 1 from the sub-models' training to the verdict, once or in rounds.
 
-`settings.rounds` goes further than the paper: what was kept trains the sub-models anew, and they score all images
-again, rejected ones as well, which may so come back. It ends when a set is kept that was kept before.
+One round is the paper's (arXiv 2508.07441). In a further one, sub-models that learnt only from what was kept score all
+images again, rejected ones as well, which may so come back. It ends after `settings.rounds`, or when a set is kept that
+was kept before.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from llbnad.aggregate import aggregate, score_table
 from llbnad.config import ScenarioSettings
+from llbnad.consensus import Consensus, consensus
 from llbnad.detectors.base import FeatureSource
-from llbnad.model import Model, derived_seed, train
 from llbnad.partition import training_masks
-from llbnad.patches import Maps, TrustedFeatures, out_of_fold_maps, trusted_patches
+from llbnad.patches import Maps, TrustedFeatures, trusted_patches
 from llbnad.purify import Purified, purify
-from llbnad.scores import Scores
+from llbnad.sub_models import train_sub_model
 from llbnad.verdicts import override
-
-
-@dataclass(frozen=True)
-class Consensus:
-    """What the sub-models say together about every training image."""
-
-    table: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
-    maps: Maps  # out-of-fold patch maps (h, w) by image id
-
-    def aggregated(self, settings: ScenarioSettings) -> "Consensus":
-        """The same sub-models' scores under the aggregation of `settings`."""
-        score = aggregate(self.table, settings.aggregation, settings.partition)
-        return replace(self, table=self.table.assign(score=score))
 
 
 @dataclass(frozen=True)
@@ -43,39 +30,6 @@ class Selection:
     purified: Purified  # with people's verdicts
     trusted: Maps  # patches to learn from, where not all are (`llbnad.patches`)
     history: pd.DataFrame  # a row a round: round, kept, changed (images that came or went since the round before)
-
-
-def train_sub_model(
-    number: int,
-    features: FeatureSource,
-    subsets: pd.Series,
-    num_subsets: int,
-    settings: ScenarioSettings,
-    kept: Collection[str] | None = None,
-) -> tuple[Model, list[str]]:
-    """Sub-model `number`, and the images it learnt from.
-
-    Args:
-        number: 0 … T-1.
-        features: of these images.
-        subsets: subset of each training image, indexed by image id.
-        num_subsets: T.
-        settings: encoder, detector, partition, seed.
-        kept: learn only from these; None: from all.
-    """
-    own = subsets.index[training_masks(subsets, num_subsets, settings.partition)[:, number]].tolist()
-    if kept is not None:
-        own = sorted(set(own).intersection(kept))
-    seed = derived_seed(settings.seed, f"sub_model {number}")
-    return train(settings.encoder, settings.stage_1_detector, features, own, seed), own
-
-
-def consensus(
-    scores: Sequence[Scores], maps: Sequence[Maps], subsets: pd.Series, settings: ScenarioSettings
-) -> Consensus:
-    """Bring together the scores and patch maps that T sub-models gave of all training images."""
-    maps_of_all = out_of_fold_maps(maps, subsets, settings.partition)
-    return Consensus(score_table(scores, subsets), maps_of_all).aggregated(settings)
 
 
 def run_sub_models(
@@ -104,10 +58,10 @@ def select(
     verdicts: Mapping[str, str],
     again: Callable[[Collection[str], Maps], Consensus],
 ) -> Selection:
-    """Purify, and in further rounds purify what sub-models say that learnt only from what was kept.
+    """Purify, and purify again in as many rounds as are asked for.
 
     Args:
-        first: of the sub-models that learnt from everything.
+        first: of sub-models that learnt from everything.
         settings: selection, patch rejection, rounds, partition.
         verdicts: people's, by image id.
         again: the consensus of sub-models that learn from the images and trusted patches given.
