@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llbnad.comparators import METHOD, training_sets
 from llbnad.config import (
@@ -24,7 +24,10 @@ from llbnad.config import (
     DetectorConfig,
     EncoderConfig,
     InjectedNoise,
+    Noise,
+    NoNoise,
     Partition,
+    RealIadDataset,
     ScenarioSettings,
 )
 from llbnad.consensus import Consensus
@@ -77,11 +80,30 @@ class Grid(Config):
     detectors: dict[str, AnyDetector]
     rivals: dict[str, AnyDetector] = Field(default_factory=dict)
     noise: InjectedNoise  # its ratio is replaced by each of `ratios`
+    official: dict[float, str] = Field(default_factory=dict)  # Real-IAD's JSON set that is contaminated at this ratio
     ratios: tuple[float, ...]
     seeds: tuple[int, ...]
     subsets: int = Field(ge=2)  # T
     aggregation: Aggregation
     policies: dict[str, TablePolicy]
+
+    def source(self, name: str, ratio: float) -> Dataset:
+        """The data set `name`, in the variant that has α = `ratio` already, where there is one."""
+        dataset = self.datasets[name]
+        if ratio in self.official and isinstance(dataset, RealIadDataset):
+            return dataset.model_copy(update={"variant": self.official[ratio]})
+        return dataset
+
+    def noise_at(self, ratio: float) -> Noise:
+        """What makes α = `ratio` of `source`."""
+        return NoNoise() if ratio in self.official else self.noise.model_copy(update={"ratio": ratio})
+
+    @model_validator(mode="after")
+    def _official_needs_real_iad(self) -> "Grid":
+        for name, dataset in self.datasets.items():
+            if self.official and not isinstance(dataset, RealIadDataset):
+                raise ValueError(f"official: data set {name} is {dataset.source}; only real_iad has such JSON sets")
+        return self
 
     def cells(self) -> list["Cell"]:
         """All cells, seeds outermost, so that a stopped run has whole seeds."""
@@ -117,11 +139,11 @@ def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, c
     Args:
         cell: of the grid.
         grid: the settings.
-        manifest: of the cell's data set.
+        manifest: of `Grid.source`.
         image_root: what its paths are relative to.
         cache: feature cache.
     """
-    noise = grid.noise.model_copy(update={"ratio": cell.ratio})
+    noise = grid.noise_at(cell.ratio)
     noisy = contaminate(manifest, noise, cell.seed)
     store = FeatureStore(cache, grid.encoder, noisy, image_root)
     features: FeatureSource = PooledFeatures(store, grid.pool) if grid.pool > 1 else store
@@ -152,7 +174,7 @@ def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, c
             "n_train": found["n_train"],
             "n_test": int((noisy["split"] == "test").sum()),
             "sample_contamination": len(anomalous_samples(images)) / samples,
-            "rule": noise.protocol,
+            "rule": "official" if cell.ratio in grid.official else noise.protocol,
             "overlap": False,
             "subsets": grid.subsets,
             "grid": next(iter(features.batches(images["image_id"].tolist()[:1], "look"))).maps[0].shape[-1],

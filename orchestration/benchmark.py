@@ -3,7 +3,8 @@
     python -m orchestration.benchmark benchmarks/purification.yaml
 
 Cells are independent and run in parallel processes; a finished cell is kept in data/benchmark/, so a stopped run goes
-on where it was. The table goes to benchmarks/results/<grid>.csv, with summaries and pictures beside it, and to MLflow.
+on where it was. Other code of `llbnad` or another grid starts anew: no table mixes two. The table goes to
+benchmarks/results/<grid>.csv, with summaries and pictures beside it, and to MLflow.
 """
 
 import hashlib
@@ -11,6 +12,7 @@ import json
 import multiprocessing
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated
@@ -23,12 +25,14 @@ from llbnad.config import Dataset, Runtime, parse
 from llbnad.errors import ConfigError, DataError, LlbnadError
 from llbnad.features import FeatureStore
 from llbnad.files import write_csv, write_parquet
+from llbnad.manifest import read_manifest, write_manifest
 from llbnad.progress import track
 from llbnad.runtime import prepare
 from llbnad.sources import read_source
 from llbnad.table import Cell, Grid, run_cell
 from llbnad.table_summary import contamination_figure, gap_closed, summary, table_figure
-from orchestration.paths import DATA, FEATURE_CACHE
+from orchestration import dvc
+from orchestration.paths import BENCHMARK_STAGES, DATA, FEATURE_CACHE
 
 HOME = DATA / "benchmark"
 RESULTS = Path("benchmarks") / "results"
@@ -45,16 +49,20 @@ def load_grid(path: Path) -> Grid:
 def scan(grid: Grid, home: Path, cache: Path) -> dict[str, Path]:
     """Image roots of the data sets that are there; their manifests are written to `home`, their images encoded."""
     found = {}
-    for name, dataset in grid.datasets.items():
+    for name in grid.datasets:
+        variants = {ratio: grid.source(name, ratio) for ratio in grid.ratios}
         try:
-            listing, root = read_source(dataset, _root(dataset))
+            for dataset in dict.fromkeys(variants.values()):
+                listing, root = read_source(dataset, Path(dataset.root))
+                store = FeatureStore(cache, grid.encoder, listing.manifest, root)
+                encoded = store.ensure(store.image_ids)
+                print(f"{name}: {len(listing.manifest)} images, {encoded} encoded now", flush=True)
+                for ratio in grid.ratios:
+                    if variants[ratio] == dataset:
+                        write_manifest(listing.manifest, _manifest(home, name, ratio))
         except DataError as error:
             print(f"data set {name} is left out: {error}", file=sys.stderr)
             continue
-        listing.manifest.to_parquet(home / f"{name}.parquet")
-        store = FeatureStore(cache, grid.encoder, listing.manifest, root)
-        encoded = store.ensure(store.image_ids)
-        print(f"{name}: {len(listing.manifest)} images, {encoded} encoded now", flush=True)
         found[name] = root
     if not found:
         raise DataError("none of the grid's data sets is there")
@@ -88,7 +96,7 @@ def _prepare() -> None:
 
 
 def _run(cell: Cell, grid: Grid, home: Path, root: Path, cache: Path) -> None:
-    manifest = pd.read_parquet(home / f"{cell.dataset}.parquet")
+    manifest = read_manifest(_manifest(home, cell.dataset, cell.ratio))
     write_parquet(run_cell(cell, grid, manifest, root, cache), _result(home, cell))
 
 
@@ -96,8 +104,23 @@ def _result(home: Path, cell: Cell) -> Path:
     return home / "cells" / f"{cell.name}.parquet"
 
 
-def _root(dataset: Dataset) -> Path:
-    return Path(dataset.root)
+def _manifest(home: Path, dataset: str, ratio: float) -> Path:
+    return home / "manifests" / f"{dataset}_{ratio:g}.parquet"
+
+
+def _address(grid: Grid, name: str) -> str:
+    """Where cells are kept: another grid or other code is another place, other seeds, ratios or data sets are not."""
+    root = Path(__file__).resolve().parents[1]
+    content = grid.model_dump(mode="json", exclude={"seeds", "ratios", "datasets"})
+    code = dvc.code_version(root, dvc.templates(root, BENCHMARK_STAGES)["purification"])
+    return f"{name}-{hashlib.sha256((code + json.dumps(content, sort_keys=True)).encode()).hexdigest()[:12]}"
+
+
+def _chosen(datasets: Mapping[str, Dataset], names: Sequence[str]) -> dict[str, Dataset]:
+    unknown = sorted(set(names) - set(datasets))
+    if unknown:
+        raise ConfigError(f"--dataset {unknown[0]}: the grid has {sorted(datasets)}")
+    return {name: datasets[name] for name in names}
 
 
 def main(
@@ -105,6 +128,9 @@ def main(
     processes: Annotated[int, typer.Option(min=1, help="Cells at once; each uses one CPU thread.")] = os.cpu_count()
     or 1,
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Only these of the grid's; repeatable.")] = None,
+    datasets: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Only these of the grid's; repeatable.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for tables and pictures.")] = RESULTS,
 ) -> None:
     """Run a grid, or what is missing of it, and write its table."""
@@ -112,9 +138,9 @@ def main(
         grid = load_grid(config)
         if seeds:
             grid = grid.model_copy(update={"seeds": tuple(seeds)})
-        # a cell is named by its seed and ratio: adding one to the grid keeps what is done
-        content = json.dumps(grid.model_dump(mode="json", exclude={"seeds", "ratios"}), sort_keys=True)
-        home = HOME / f"{config.stem}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        if datasets:
+            grid = grid.model_copy(update={"datasets": _chosen(grid.datasets, datasets)})
+        home = HOME / _address(grid, config.stem)
         rows = run_grid(grid, home, FEATURE_CACHE, processes)
         closed = gap_closed(rows)
         files = [out / f"{config.stem}{suffix}" for suffix in (".csv", "_summary.csv", "_gap.csv", ".png", "_sets.png")]

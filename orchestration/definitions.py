@@ -6,6 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from llbnad.config import load_params
+from orchestration.benchmark_assets import benchmark_assets
 from orchestration.drift_asset import DRIFT, drift_asset
 from orchestration.dvc_assets import dvc_assets
 from orchestration.partitions import sync
@@ -30,16 +31,17 @@ def definitions(root: Path) -> dg.Definitions:
     pipeline = dvc_assets(root, params, [INGEST])
     registry = registry_assets(root, pipeline[0].partitions_def)
     serving = serving_assets(root, pipeline[0].partitions_def)
+    tables = benchmark_assets(root)
     scenario = dg.define_asset_job(
         "scenario",
-        selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, *serving),
+        selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, *serving, *tables),
         description="One scenario from raw data to the champion; what did not change is not computed again.",
     )
     if os.environ.get("DAGSTER_HOME"):  # else the sensor does it, in the instance it is given
         with dg.DagsterInstance.get() as instance:
             sync(instance, [*params.scenarios, *known_lines(root, params)])
     return dg.Definitions(
-        assets=[ingest_asset(root), *pipeline, drift_asset(root), *registry, *serving],
+        assets=[ingest_asset(root), *pipeline, drift_asset(root), *registry, *serving, *tables],
         jobs=[scenario, retrain],
         sensors=[arrival_sensor(root, params.arrival)],
         schedules=[retraining_schedule(root, params.arrival)],

@@ -56,9 +56,9 @@ class Template:
     over: str  # the section of params.yaml whose entries it is expanded over: datasets or scenarios
 
 
-def templates(root: Path) -> dict[str, Template]:
-    """The stages as written in dvc.yaml, by name."""
-    content = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+def templates(root: Path, file: str = "dvc.yaml") -> dict[str, Template]:
+    """The stages as written in `file`, by name."""
+    content = yaml.safe_load((root / file).read_text())["stages"]
     found = {}
     for name, stage in content.items():
         body = stage.get("do", stage)
@@ -86,11 +86,12 @@ def stage_graph(root: Path) -> dict[str, set[str]]:
     for upstream, downstream in re.findall(rf"{quoted}\s*->\s*{quoted}", output):
         graph.setdefault(upstream, set())
         graph.setdefault(downstream, set()).add(upstream)
-    # data that was put under DVC with `dvc add` is a node of its own there; it is no stage
+    # data that was put under DVC with `dvc add` is a node of its own there, and no stage; a stage of another file than
+    # the root's dvc.yaml is file:stage
     return {
         stage: {before for before in needed if not before.endswith(".dvc")}
         for stage, needed in graph.items()
-        if not stage.endswith(".dvc")
+        if not stage.endswith(".dvc") and ":" not in stage
     }
 
 

@@ -7,6 +7,7 @@ DATA = Path("data")
 FEATURE_CACHE = DATA / "cache" / "features"
 INCOMING = DATA / "incoming"  # a folder a production line: its inbox
 QUARANTINE = DATA / "quarantine"
+BENCHMARK_STAGES = "benchmarks/dvc.yaml"  # tables: beside the pipeline
 STAGES = ("raw", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
 
 

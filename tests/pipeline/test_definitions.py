@@ -14,7 +14,7 @@ from llbnad.config import load_params
 from orchestration import dvc
 from orchestration.definitions import definitions
 from orchestration.partitions import chain, pattern, sync, template_of
-from orchestration.paths import STAGES
+from orchestration.paths import BENCHMARK_STAGES, STAGES
 from tests.conftest import REPOSITORY
 
 # Dagster's alone: they look into inboxes, the registry and folders, and write none of DVC's outputs.
@@ -46,7 +46,7 @@ def test_assets_have_the_names_partitions_and_descriptions_of_dvc_yaml(assets):
     names = {key.to_user_string() for key in assets.get_all_asset_keys()}
     subsets = load_params(REPOSITORY / "params.yaml").subsets
     generated = {*STAGES, *(f"sub_model_{k}" for k in subsets)} - {"sub_model"}
-    assert names == generated | SIDE_EFFECTS
+    assert names == generated | SIDE_EFFECTS | {"benchmark_purification"}
     for name in generated | {"ingest"}:
         node = assets.get(dg.AssetKey(name))
         assert node.partitions_def.name == "scenario"
@@ -174,17 +174,36 @@ def modules_of(name: str) -> set[str]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_code_it_calls(stage):
     """All code of ours that a stage imports, directly or not, is a dependency in dvc.yaml: an edit reruns it."""
-    declared = {Path(dep).with_suffix("").as_posix().replace("/", ".") for dep in dvc.templates(REPOSITORY)[stage].code}
+    declared = declared_code(dvc.templates(REPOSITORY)[stage])
     assert f"orchestration.stages.{stage}" in declared
-    excepted = (DECIDED_ELSEWHERE | UNUSED.get(stage, {})).keys() - declared
-    reached, waiting = set(), {f"orchestration.stages.{stage}"}
+    assert_covers(declared, f"orchestration.stages.{stage}", UNUSED.get(stage, {}))
+
+
+def test_the_table_depends_on_the_code_it_calls():
+    table = dvc.templates(REPOSITORY, BENCHMARK_STAGES)["purification"]
+    chosen = {"llbnad.policies"}  # by name, through the registry
+    unused = {
+        "llbnad.files": "how a table is written",
+        "llbnad.threshold": "its models have none",
+        "llbnad.verdicts": "nobody judges its images",
+    }
+    assert_covers(declared_code(table) - chosen, "orchestration.benchmark", unused)
+
+
+def declared_code(template):
+    return {Path(dep).with_suffix("").as_posix().replace("/", ".") for dep in template.code}
+
+
+def assert_covers(declared, start, unused):
+    excepted = (DECIDED_ELSEWHERE | unused).keys() - declared
+    reached, waiting = set(), {start}
     while waiting:
         name = waiting.pop()
         reached.add(name)
         if name not in excepted:
             waiting |= modules_of(name) - reached
     assert reached - excepted == declared & reached, sorted(reached - excepted - declared)
-    assert set(UNUSED.get(stage, {})) <= reached - declared, "an exception nobody needs"
+    assert set(unused) <= reached - declared, "an exception nobody needs"
 
 
 def test_declared_code_exists_and_orchestration_holds_no_algorithm():

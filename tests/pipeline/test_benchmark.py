@@ -1,0 +1,135 @@
+"""The table as a DVC stage beside the pipeline, through both doors; Real-IAD's protocol on a made miniature."""
+
+import json
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from llbnad.config import ElpvDataset
+from llbnad.sources import elpv
+from orchestration.paths import BENCHMARK_STAGES
+from tests.conftest import REPOSITORY
+from tests.pipeline.conftest import LINE, command, commit, make_workspace, repro
+
+TINY = {
+    "encoder": {"name": "efficientnet_lite2", "input_size": 64, "layers": [2, 3]},
+    "detectors": {"patchcore": {"name": "patchcore", "memory_size": 128}},
+    "rivals": {},
+    "seeds": [0],
+    "subsets": 2,
+}
+
+
+@pytest.fixture
+def workspace(tmp_path, cells):
+    """Our code, the benchmark's stage, and a grid of the same policies that takes seconds."""
+    folder = make_workspace(tmp_path / "repository", {"cells": cells}, {"line": {**LINE, "dataset": "cells"}})
+    (folder / "benchmarks").mkdir()
+    (folder / BENCHMARK_STAGES).write_text((REPOSITORY / BENCHMARK_STAGES).read_text())
+    grid = yaml.safe_load((REPOSITORY / "benchmarks" / "purification.yaml").read_text())
+    source = {"source": "image_folder", "root": "data/own/cells", "category": "cells"}
+    grid |= TINY | {"datasets": {"cells": source}, "ratios": [0.2], "noise": {**grid["noise"], "max_ratio": 0.2}}
+    (folder / "benchmarks" / "purification.yaml").write_text(yaml.safe_dump(grid))
+    commit(folder, "a grid")
+    return folder
+
+
+def test_the_table_is_a_stage_beside_the_pipeline_and_an_asset(workspace):
+    repro(workspace, BENCHMARK_STAGES)
+    rows = pd.read_csv(workspace / "benchmarks" / "results" / "purification.csv")
+    policies = {"none", "oracle", "random", "paper", "misindexed", "default", "keep_80", "mad", "mixture"}
+    assert policies <= set(rows["policy"])
+    assert rows["image_auroc"].notna().all()
+    done = command(
+        workspace, ["dagster", "asset", "materialize", "--select", "benchmark_purification",
+                    "-m", "orchestration.definitions"],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "didn't change, skipping" in done.stdout + done.stderr
+
+    again = command(workspace, ["python", "-m", "orchestration.benchmark", "benchmarks/purification.yaml"])
+    assert "1 cells, 1 of them done before" in again.stdout
+    code = workspace / "llbnad" / "aggregate.py"
+    code.write_text(code.read_text() + "# changed\n")
+    changed = command(workspace, ["python", "-m", "orchestration.benchmark", "benchmarks/purification.yaml"])
+    assert "1 cells, 0 of them done before" in changed.stdout
+
+
+def save_view(cell, path, defect):
+    pixels = np.array(cell.convert("RGB").resize((72, 72)))
+    if defect:
+        pixels[20:44, 20:44] = (255, 0, 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def made_category(root, category, alphas):
+    """Ten OK and eight NG samples of five views in Real-IAD's layout; a defect shows in two of an NG sample's views.
+
+    The JSON set of α has ten training samples, 10·α of them NG; the test set is the same for all: the last four NG
+    samples and four OK ones that are never trained on.
+    """
+    listing = elpv.records(ElpvDataset())
+    normal = [record for record in listing.records if record.anomaly_class == "OK"]
+    pictures = iter(Image.open(listing.root / record.path) for record in normal)
+    samples = {}
+    for kind, count in (("OK", 14), ("NG/AK", 8)):
+        for number in range(1, count + 1):
+            views = []
+            for view in range(1, 6):
+                stem = f"{kind}/S{number:04d}/{category}_{number:04d}_{kind.replace('/', '_')}_C{view}_20231021"
+                shows = kind != "OK" and view in (2, 4)
+                save_view(next(pictures), root / "realiad_1024" / category / f"{stem}.jpg", shows)
+                if shows:
+                    mask = np.zeros((72, 72), np.uint8)
+                    mask[20:44, 20:44] = 255
+                    Image.fromarray(mask).save(root / "realiad_1024" / category / f"{stem}.png")
+                views.append(
+                    {"category": category, "anomaly_class": "AK" if shows else "OK", "image_path": f"{stem}.jpg",
+                     "mask_path": f"{stem}.png" if shows else None}
+                )  # fmt: skip
+            samples[kind, number] = views
+    ok = [samples["OK", number] for number in range(1, 15)]
+    ng = [samples["NG/AK", number] for number in range(1, 9)]
+    for alpha in alphas:
+        replaced = round(10 * alpha)
+        content = {
+            "meta": {"prefix": f"{category}/", "normal_class": "OK"},
+            "train": list(chain(*ng[:replaced], *ok[replaced:10])),
+            "test": list(chain(*ng[4:], *ok[10:])),
+        }
+        file = root / f"realiad_jsons_fuiad_{alpha}" / f"{category}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(content))
+
+
+def test_real_iad_s_protocol_on_a_miniature_in_its_layout(tmp_path):
+    grid = yaml.safe_load((REPOSITORY / "benchmarks" / "real_iad.yaml").read_text())
+    assert len(grid["datasets"]) == 30 and grid["ratios"] == [0, 0.1, 0.2, 0.4]
+    for category in ("toy", "zipper"):
+        made_category(tmp_path / "data" / "own" / "real_iad", category, grid["ratios"])
+    (tmp_path / "real_iad.yaml").write_text(yaml.safe_dump(grid | TINY))
+    done = command(
+        tmp_path, ["python", "-m", "orchestration.benchmark", "real_iad.yaml"], PYTHONPATH=str(REPOSITORY),
+        MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stderr.count("is left out") == 28
+    rows = pd.read_csv(tmp_path / "benchmarks" / "results" / "real_iad.csv")
+    assert set(rows["dataset"]) == {"toy", "zipper"} and set(rows["rule"]) == {"official"}
+    none = rows[rows["policy"] == "none"]
+    assert np.allclose(none["sample_contamination"], none["alpha"])
+    assert np.allclose(none["contamination_before"], none["alpha"] * 2 / 5)  # a defect shows in two views of five
+    assert set(none["n_train"]) == {50} and set(none["n_test"]) == {40}
+    assert none["pixel_auroc"].notna().all()
+    assert (rows.loc[rows["policy"] == "oracle", "contamination_after"] == 0).all()
+
+
+def test_an_unknown_data_set_is_named(tmp_path):
+    done = command(REPOSITORY, ["python", "-m", "orchestration.benchmark", "benchmarks/real_iad.yaml",
+                                "--dataset", "tony"])  # fmt: skip
+    assert done.returncode == 2 and "--dataset tony: the grid has ['audiojack'" in done.stderr

@@ -1,0 +1,120 @@
+"""Stage 1 beyond the paper: rounds, leaving one subset out, another detector for the sub-models."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from llbnad.aggregate import aggregate
+from llbnad.config import ScenarioSettings
+from llbnad.consensus import Consensus
+from llbnad.detectors.base import draw_patches
+from llbnad.detectors.padim import PadimConfig
+from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.partition import training_masks
+from llbnad.patches import out_of_fold_maps
+from llbnad.policies.fraction import Fraction
+from llbnad.rounds import run_sub_models, select
+from llbnad.sub_models import train_sub_model
+from tests.unit.test_detectors import MadeFeatures
+
+IDS = [f"{number:04d}" for number in range(12)]
+
+
+def made_consensus(values):
+    table = pd.DataFrame({"subset": np.arange(12) % 3, "score": np.float32(values)}, index=IDS)
+    maps = {image_id: np.full((2, 2), value, np.float16) for image_id, value in zip(IDS, values, strict=True)}
+    return Consensus(table.rename_axis("image_id"), maps)
+
+
+def settings(**changes):
+    return ScenarioSettings(selection=Fraction(keep=0.75), patch_rejection=0, **changes)
+
+
+def test_a_further_round_learns_from_what_was_kept_and_may_take_an_image_back():
+    first = made_consensus([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11])  # keeps 0 … 8
+    second = made_consensus([0, 1, 2, 3, 4, 5, 6, 7, 12, 8, 10, 11])  # 8 goes, 9 comes back
+    learnt = []
+
+    def again(kept, trusted):
+        learnt.append(sorted(kept))
+        return second
+
+    found = select(first, settings(rounds=2), {}, again)
+    assert learnt == [IDS[:9]]
+    assert sorted(found.purified.kept) == [*IDS[:8], IDS[9]]
+    assert found.history.to_dict("list") == {"round": [1, 2], "kept": [9, 9], "changed": [3, 2]}
+    assert found.consensus is second
+
+
+def test_rounds_end_when_the_set_is_stable():
+    calls = []
+    first = made_consensus(range(12))
+    found = select(first, settings(rounds=9), {}, lambda kept, trusted: calls.append(kept) or first)
+    assert len(calls) == 1 and found.history["changed"].tolist() == [3, 0]
+
+
+def test_a_set_that_comes_back_ends_the_rounds():
+    one = made_consensus(range(12))
+    other = made_consensus([0, 1, 2, 3, 4, 5, 6, 7, 12, 8, 10, 11])
+    turn = iter([other, one, other, one])
+    found = select(one, settings(rounds=9), {}, lambda kept, trusted: next(turn))
+    assert found.history["round"].tolist() == [1, 2, 3]
+
+
+def test_no_round_leaves_a_sub_model_without_images():
+    values = [0 if number % 3 else 50 + number for number in range(12)]  # all that is kept is of subsets 1 and 2
+    keep = ScenarioSettings(selection=Fraction(keep=0.5), patch_rejection=0, rounds=5)
+    found = select(made_consensus(values), keep, {}, lambda kept, trusted: pytest.fail("trained without images"))
+    assert len(found.history) == 1
+
+
+def test_people_s_verdicts_hold_in_every_round():
+    learnt = []
+    first = made_consensus(range(12))
+    verdicts = {IDS[0]: "defect", IDS[11]: "normal"}
+    select(first, settings(rounds=2), verdicts, lambda kept, trusted: learnt.append(set(kept)) or first)
+    assert IDS[0] not in learnt[0] and IDS[11] in learnt[0]
+
+
+def test_leave_out_learns_from_the_other_subsets():
+    subsets = pd.Series([0, 1, 2, 1], index=["a", "b", "c", "d"])
+    disjoint, leave_out = (training_masks(subsets, 3, kind) for kind in ("disjoint", "leave_out"))
+    assert disjoint.sum(axis=1).tolist() == [1] * 4 and leave_out.sum(axis=1).tolist() == [2] * 4
+    assert not (disjoint & leave_out).any()
+    model, own = train_sub_model(
+        1, MadeFeatures(), pd.Series([0, 1, 2, 1], index=IDS[:4]), 3,
+        settings(partition="leave_out", detector=PatchcoreConfig(memory_size=16)),
+    )  # fmt: skip
+    assert own == [IDS[0], IDS[2]]
+    assert model.config.memory_size == 16
+
+
+def test_out_of_fold_is_what_did_not_learn_from_the_image():
+    table = pd.DataFrame({"sub_model_0": [1.0, 5.0], "sub_model_1": [2.0, 7.0], "subset": [0, 1]}, index=["a", "b"])
+    assert aggregate(table, "oof_mean", "disjoint").tolist() == [2, 5]
+    assert aggregate(table, "oof_mean", "leave_out").tolist() == [1, 7]
+    maps = [{"a": np.full((1, 1), 1.0)}, {"a": np.full((1, 1), 2.0)}]
+    assert out_of_fold_maps(maps, pd.Series({"a": 0}), "disjoint")["a"] == 2
+    assert out_of_fold_maps(maps, pd.Series({"a": 0}), "leave_out")["a"] == 1
+
+
+def test_sub_models_may_be_of_another_kind():
+    one_kind = settings(detector=PatchcoreConfig(memory_size=64))
+    other = one_kind.model_copy(update={"sub_model_detector": PadimConfig(dimensions=4)})
+    subsets = pd.Series(np.arange(12) % 3, index=IDS)
+    assert train_sub_model(0, MadeFeatures(), subsets, 3, one_kind)[0].config.name == "patchcore"
+    assert train_sub_model(0, MadeFeatures(), subsets, 3, other)[0].config.name == "padim"
+    assert run_sub_models(MadeFeatures(), subsets, 3, other).table["score"].notna().all()
+
+
+def test_sets_that_share_images_share_patches():
+    def drawn(ids, count=100):
+        return {tuple(row) for row in draw_patches(MadeFeatures(), ids, count, 0, "patchcore").tolist()}
+
+    assert draw_patches(MadeFeatures(), IDS, 100, 0, "x").shape[0] == 100
+    assert torch.equal(
+        draw_patches(MadeFeatures(), IDS[::-1], 100, 0, "x"), draw_patches(MadeFeatures(), IDS, 100, 0, "x")
+    )
+    assert len(drawn(IDS) & drawn(IDS[:-1])) >= 100 - 2 * 9  # an image's share goes, the others give one more each
+    assert drawn(IDS) != {tuple(row) for row in draw_patches(MadeFeatures(), IDS, 100, 1, "x").tolist()}
