@@ -17,8 +17,9 @@ setup: $(BIN)/.installed ## both environments
 run: setup ## the main job: purify, train, compare, on the embedded data
 	@$(BIN)/python -m orchestration.run
 
+# two processes with a thread each: most of the time goes into starting programs, one after another
 test: setup lint ## all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup
 	$(BIN)/ruff check .

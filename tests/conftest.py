@@ -20,6 +20,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MAGNETIC_TILE = REPOSITORY.parent / "shared" / "data" / "magnetic_tile"
 
 
+WORKSPACES = ("by_dvc", "by_dagster")  # fixtures that take long: all their tests go to one process of `pytest -n 2`
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        shared = not set(WORKSPACES).isdisjoint(getattr(item, "fixturenames", ()))
+        item.add_marker(pytest.mark.xdist_group("workspaces" if shared else item.path.stem))
+
+
 @pytest.fixture(scope="session")
 def magnetic_tile() -> Path:
     if not MAGNETIC_TILE.is_dir():
