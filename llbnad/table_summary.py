@@ -82,19 +82,20 @@ def table_figure(rows: pd.DataFrame, path: Path) -> None:
 
 
 def contamination_figure(rows: pd.DataFrame, path: Path) -> None:
-    """Contamination before and after, and the precision of the rejection against the share kept, a point a run."""
+    """Contamination before and after, and precision over recall of the rejection, a point a run."""
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
     for policy in ("default", "mad", "keep_80", "paper", "misindexed"):
         chosen = rows[(rows["policy"] == policy) & (rows["alpha"] > 0)]
         left.scatter(chosen["contamination_before"], chosen["contamination_after"], s=12, label=policy)
-        right.scatter(chosen["kept"], chosen["rejected_anomalous"], s=12, label=policy)
+        recall = 1 - chosen["contamination_after"] * chosen["kept"] / chosen["contamination_before"]
+        right.scatter(recall, chosen["rejected_anomalous"], s=12, label=policy)
     left.plot([0, 0.4], [0, 0.4], color="#999999", linewidth=1)
     left.set_xlabel("contamination before")
     left.set_ylabel("contamination after")
-    right.set_xlabel("share kept")
-    right.set_ylabel("anomalous share of the rejected")
+    right.set_xlabel("recall: share of the anomalous that is rejected")
+    right.set_ylabel("precision: anomalous share of the rejected")
     right.legend(fontsize=7)
     figure.tight_layout()
     with replacing(path) as temporary:
