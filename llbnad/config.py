@@ -224,6 +224,7 @@ class Runtime(Config):
     device: str = "auto"  # auto, cpu, cuda, cuda:1 …
     threads: int = Field(0, ge=0)  # CPU threads of one process; 0 = all cores
     batch_size: int = Field(16, ge=1)  # images
+    memory_limit: int = Field(0, ge=0)  # MiB of distances at once in patchcore and softpatch; 0 = 16
     executor: Literal["in_process", "multiprocess"] = "in_process"  # how Dagster runs a scenario's assets
 
 
