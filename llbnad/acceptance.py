@@ -11,10 +11,15 @@ import numpy as np
 
 from llbnad.config import Promotion
 from llbnad.metrics import ranking
+from llbnad.novelty import ENOUGH, Novelty
 from llbnad.probe import Probe
+from llbnad.threshold import Threshold
 
-ENOUGH = 8  # images below which a rank statistic says nothing
-CHECKS = ("finite_scores", "spread", "threshold", "separation", "agreement", "labelled", "kept_share")
+CHECKS = (
+    "finite_scores", "spread", "threshold", "separation", "agreement", "labelled", "kept_share", "alarms", "shift",
+)  # fmt: skip
+CHANCE = 0.01  # more alarms than this likely are no accident
+PEOPLE = "to accept them, call them normal in the review file, or promote by hand"
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,14 @@ class Finding:
     expected: str
 
 
-def judge(own: Probe, champion: Probe | None, challenger: Probe | None, bounds: Promotion) -> list[Finding]:
+def judge(
+    own: Probe,
+    champion: Probe | None,
+    challenger: Probe | None,
+    bounds: Promotion,
+    calibration: Threshold | None = None,
+    learnt: Novelty | None = None,
+) -> list[Finding]:
     """All of `CHECKS`, in their order.
 
     Args:
@@ -35,16 +47,20 @@ def judge(own: Probe, champion: Probe | None, challenger: Probe | None, bounds: 
         champion: the detector in use on its probe images; None if there is none.
         challenger: the new detector on the champion's probe images.
         bounds: the limits.
+        calibration: the new detector's threshold; None if it has none.
+        learnt: what it learnt that the champion had not; None if there is no champion, or its list of images is lost.
     """
     compared = challenger or own
     return [
         finite_scores([own, compared]),
         spread(values(compared.kept), bounds.min_spread),
-        threshold(own.threshold, values(own.kept), bounds.threshold_slack),
+        threshold(calibration, own, bounds.threshold_slack),
         separation(compared, champion, bounds),
         agreement(challenger, champion, bounds.min_agreement),
         labelled(compared, champion, bounds),
         kept_share(own.kept_share, champion.kept_share if champion else None, bounds),
+        alarms(learnt, bounds.max_alarms),
+        shift(learnt, bounds),
     ]
 
 
@@ -64,14 +80,25 @@ def spread(scores: np.ndarray, least: float) -> Finding:
     return Finding("spread", found >= least, f"{found:.4f} over {len(scores)} images", f"at least {least:g}")
 
 
-def threshold(value: float | None, scores: np.ndarray, slack: float) -> Finding:
-    """The decision threshold lies among the scores (N,) of normal images: from their median to a little above the
-    highest, where it calls nearly all of them normal and is still within reach of a defect."""
-    if value is None:
+def threshold(calibration: Threshold | None, own: Probe, slack: float) -> Finding:
+    """The threshold, which comes from detectors trained on parts of the images, fits the detector trained on all.
+
+    Of the images it learnt, it calls no more defects than the calibration allows of unseen ones. And it is within reach
+    of the highest score of an image it did not learn, where there are enough. Scores of learnt images are no measure of
+    what is too high: a detector that knows its few images by heart gives each of them next to nothing.
+    """
+    if calibration is None:
         return Finding("threshold", True, "the model has none", "none, or a sane one")
-    middle, highest = (float(np.median(scores)), float(np.max(scores))) if len(scores) else (np.nan, np.nan)
-    limit = highest + slack * (highest - middle)
-    return Finding("threshold", bool(middle <= value <= limit), f"{value:.4f}", f"from {middle:.4f} to {limit:.4f}")
+    value, learnt = calibration.value, values(own.kept)
+    unseen = np.concatenate([values(own.rejected), values(own.labelled)])
+    share = float((learnt > value).mean()) if np.isfinite(learnt).all() and len(learnt) else 1.0
+    passed = share <= calibration.fpr_high
+    observed, expected = f"{value:.4f}, above it {share:.1%} of what was learnt", f"at most {calibration.fpr_high:.1%}"
+    if len(unseen) >= ENOUGH and np.isfinite(unseen).all():
+        highest, middle = float(unseen.max()), float(np.median(learnt))
+        limit = highest + slack * max(0.0, highest - middle)
+        passed, expected = passed and value <= limit, f"{expected}, and a threshold of at most {limit:.4f}"
+    return Finding("threshold", passed and bool(np.isfinite(value)), observed, expected)
 
 
 def separation(probe: Probe, champion: Probe | None, bounds: Promotion) -> Finding:
@@ -122,6 +149,41 @@ def kept_share(share: float, champion: float | None, bounds: Promotion) -> Findi
     if champion is not None:
         low, high = max(low, champion - bounds.max_kept_change), min(high, champion + bounds.max_kept_change)
     return Finding("kept_share", low <= share <= high, f"{share:.3f}", f"from {low:.3f} to {high:.3f}")
+
+
+def alarms(learnt: Novelty | None, most: float) -> Finding:
+    """The champion calls few of the newly learnt images defects, or no more than chance may do."""
+    expected = f"at most {most:.0%}"
+    if learnt is None or learnt.alarms is None:
+        return Finding("alarms", True, _not_comparable(learnt), expected)
+    share = learnt.alarms / learnt.count
+    passed = share <= most or learnt.by_chance > CHANCE
+    observed = (
+        f"of {learnt.count} images newly learnt as normal the champion calls {learnt.alarms} ({share:.0%}) defects"
+    )
+    return Finding("alarms", passed, observed, expected if passed else f"{expected}; {PEOPLE}")
+
+
+def shift(learnt: Novelty | None, bounds: Promotion) -> Finding:
+    """The newly learnt images look like those the champion learnt; a warning of `drift` alone does not refuse."""
+    expected = f"at most {bounds.max_image_shift:g} standard deviations, features {bounds.max_feature_shift:g}"
+    if learnt is None or learnt.drift is None:
+        return Finding("shift", True, _not_comparable(learnt), expected)
+    limits = {one.name: bounds.max_image_shift for one in learnt.drift.statistics}
+    limits["features"] = bounds.max_feature_shift
+    far = [one for one in learnt.drift.statistics if one.drifted and one.effect > limits[one.name]]
+    if not far:
+        largest = ", ".join(f"{one.name} {one.effect:.2f}" for one in learnt.drift.statistics)
+        return Finding("shift", True, f"{learnt.count} newly learnt images: {largest}", expected)
+    found = ", ".join(f"{one.name} by {one.effect:.2f} ({one.reference:.3g} → {one.batch:.3g})" for one in far)
+    observed = f"{learnt.count} images newly learnt as normal differ from those the champion learnt: {found}"
+    return Finding("shift", False, observed, f"{expected}; {PEOPLE}")
+
+
+def _not_comparable(learnt: Novelty | None) -> str:
+    if learnt is None:
+        return "there is no champion, or it does not say what it learnt"
+    return f"not comparable: {learnt.count} images newly learnt"
 
 
 def values(scores: Mapping[str, float], ids: Sequence[str] | None = None) -> np.ndarray:

@@ -233,6 +233,7 @@ class Runtime(Config):
     device: str = "auto"  # auto, cpu, cuda, cuda:1 …
     threads: int = Field(0, ge=0)  # CPU threads of one process; 0 = all cores
     batch_size: int = Field(16, ge=1)  # images
+    memory_limit: int = Field(0, ge=0)  # MiB of distances at once in patchcore and softpatch; 0 = 16
     executor: Literal["in_process", "multiprocess"] = "in_process"  # how Dagster runs a scenario's assets
 
 
@@ -248,11 +249,18 @@ class Promotion(Config):
     # Against the champion. Solar cells: 0.01 at most after retraining on good images, 0.02 to 0.08 with a third of the
     # images defects.
     max_separation_loss: float = Field(0.05, ge=0, le=1)
-    threshold_slack: float = Field(1.0, ge=0)  # reach above the highest normal score, in median-to-highest distances
+    # Reach of the threshold above the highest score of an unseen image, in distances from there to the normal median.
+    threshold_slack: float = Field(1.0, ge=0)
     min_auroc: float = Field(0.5, ge=0, le=1)  # on labelled test images, where there are some; 0.5 is chance
     max_auroc_loss: float = Field(0.02, ge=0, le=1)  # against the champion; about what another seed changes
     min_kept_share: float = Field(0.15, ge=0, le=1)  # below the paper's fixed 0.2: less is no training set
     max_kept_change: float = Field(0.2, ge=0, le=1)  # against the champion's; more means that the data changed
+    # Share of the newly learnt images that the champion calls defects. MEASURED_ALARMS
+    max_alarms: float = Field(0.2, ge=0, le=1)
+    # Brightness, sharpness and size of the newly learnt images against the champion's, in its standard deviations.
+    # MEASURED_SHIFT
+    max_image_shift: float = Field(1.5, ge=0)
+    max_feature_shift: float = Field(0.4, ge=0, le=1)
 
 
 class Arrival(Config):

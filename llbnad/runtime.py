@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from llbnad.config import Runtime
 from llbnad.errors import ConfigError
+from llbnad.working_memory import limit
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +21,7 @@ _MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 256 << 20}  # MMAP_THRESHOLD, TRI
 
 
 def prepare(runtime: Runtime) -> "torch.device":
-    """Set allocator, threads and determinism for this process and return the device to compute on.
+    """Set allocator, memory limit, threads and determinism for this process and return the device to compute on.
 
     Raises:
         ConfigError: the device is unknown or not there.
@@ -30,6 +31,7 @@ def prepare(runtime: Runtime) -> "torch.device":
         if hasattr(libc, "mallopt"):
             for parameter, value in _MALLOC.items():
                 libc.mallopt(parameter, value)
+    limit(runtime.memory_limit)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
 
     import torch

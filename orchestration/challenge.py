@@ -16,7 +16,9 @@ from llbnad.errors import DataError
 from llbnad.evaluate import images_to_evaluate
 from llbnad.files import file_digest, write_json
 from llbnad.manifest import is_anomalous, read_manifest
+from llbnad.novelty import novelty
 from llbnad.probe import Probe, retake, take_probe
+from llbnad.verdicts import read_verdicts
 from orchestration.mlflow_runs import HOME, git_tags, scenario_run
 from orchestration.packaging import contents
 from orchestration.paths import stage_dir
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-PROBE = "probe.json"
+    from llbnad.features import FeatureStore
+    from llbnad.model import Model
+
+PROBE, LEARNT = "probe.json", "kept.parquet"  # kept with a version: scores to compare, the images it learnt
 PROVENANCE = ("raw", "noisy", "purified", "detector")  # stages whose dvc.lock hashes a version carries
 LOCK_SECONDS = 600  # another challenge of the same line may be uploading
 STANDING = "standing"  # the check that a version was not rolled back by hand
@@ -63,7 +68,7 @@ def challenge(scenario: str) -> dict[str, Any]:
         md5 = file_digest(path, "md5")
         known = next((one for one in versions(client, scenario) if one.tags.get(MD5) == md5), None)
         champion = champion_of(client, scenario)
-        own, findings = _judge(scenario, settings, path, _probe_of(champion))
+        own, findings = _judge(scenario, settings, path, champion)
         withdrawn = known.tags.get(WITHDRAWN) if known else None
         findings.append(
             acceptance.Finding(STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand")
@@ -83,10 +88,10 @@ def challenge(scenario: str) -> dict[str, Any]:
 
 
 def _judge(
-    scenario: str, settings: Params, path: Path, champion: Probe | None
+    scenario: str, settings: Params, path: Path, version: "ModelVersion | None"
 ) -> tuple[Probe, list[acceptance.Finding]]:
     from llbnad.model import Model
-    from orchestration.stages.common import feature_store
+    from orchestration.stages.common import IMAGE_ROOT, feature_store
 
     store = feature_store(settings, scenario)
     noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
@@ -96,19 +101,37 @@ def _judge(
     known = images[images["anomaly_class"].notna()]
     labels = dict(zip(known["image_id"], is_anomalous(known).astype(bool).tolist(), strict=True))
     model = Model.load(path, store.device)
-    cut = model.threshold.value if model.threshold else None
-    own = take_probe(model, store, kept, rejected, labels, settings.promotion.probe_size, cut)
-    before, again = retake(champion, model, store, set(store.image_ids), own) if champion else (None, None)
-    return own, acceptance.judge(own, before, again, settings.promotion)
-
-
-def _probe_of(version: "ModelVersion | None") -> Probe | None:
+    own = take_probe(model, store, kept, rejected, labels, settings.promotion.probe_size)
     if version is None:
-        return None
+        return own, acceptance.judge(own, None, None, settings.promotion, model.threshold)
+    held = _artifacts(version)
+    before, again = retake(Probe.of(json.loads((held / PROBE).read_text())), model, store, set(store.image_ids), own)
+    learnt = None
+    if (held / LEARNT).exists():  # versions of earlier releases have none
+        verdicts = read_verdicts(Path(settings.scenario(scenario).review))
+        unseen = [image_id for image_id in kept if verdicts.get(image_id) != "normal"]
+        champion = _comparable(held / path.name, store)
+        learnt_before = read_manifest(held / LEARNT)["image_id"]
+        seed = settings.scenario(scenario).seed
+        learnt = novelty(champion, learnt_before, unseen, store, noisy, IMAGE_ROOT, seed)
+    return own, acceptance.judge(own, before, again, settings.promotion, model.threshold, learnt)
+
+
+def _artifacts(version: "ModelVersion") -> Path:
     import mlflow
 
-    uri = f"models:/{version.name}/{version.version}/artifacts/{PROBE}"
-    return Probe.of(json.loads(Path(mlflow.artifacts.download_artifacts(uri)).read_text()))
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}/artifacts"))
+
+
+def _comparable(path: Path, store: "FeatureStore") -> "Model | None":
+    """A version's detector, if it works on these features: the encoder may have been changed since."""
+    from llbnad.model import Model
+
+    try:
+        model = Model.load(path, store.device)
+    except DataError:  # other weights of the same encoder
+        return None
+    return model if model.encoder == store.config else None
 
 
 def _register(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:
@@ -129,10 +152,11 @@ def _register(client: "MlflowClient", scenario: str, settings: Params, path: Pat
     with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
         probe = Path(folder) / PROBE
         write_json(own.content(), probe)
+        learnt = stage_dir("purified", scenario) / LEARNT
         info = mlflow.pyfunc.log_model(
             name="model",
             registered_model_name=model_name(scenario),
-            **contents(path, {"probe": probe}, {"scenario": scenario, MD5: md5}),
+            **contents(path, {"probe": probe, "learnt": learnt}, {"scenario": scenario, MD5: md5}),
         )
     version = str(info.registered_model_version)
     for tag, value in {**git_tags(), **hashes, MD5: md5}.items():  # the md5 last: with it the version is complete

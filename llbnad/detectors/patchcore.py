@@ -16,11 +16,12 @@ from llbnad.config import DetectorConfig
 from llbnad.detectors.base import FeatureSource, draw_patches, embed
 from llbnad.detectors.coreset import farthest_first
 from llbnad.features import Batch
+from llbnad.working_memory import block_bytes
 
 if TYPE_CHECKING:
     import torch
 
-QUERY_BLOCK = 4096  # patches compared with the memory at once
+MIN_ROWS = 64  # patches at once, whatever the memory's size: below 5, BLAS takes a kernel that rounds otherwise
 DENSITY_NEIGHBOURS = 5  # a patch's density is judged by the distance to this neighbour
 
 
@@ -77,7 +78,7 @@ class Patchcore:
 def nearest_distances(queries: "torch.Tensor", memory: "torch.Tensor", neighbours: int) -> "torch.Tensor":
     """Exact Euclidean distances (Q, k) of queries (Q, C) to their k nearest rows of memory (M, C), ascending.
 
-    Works in blocks: beside its arguments it needs QUERY_BLOCK × M numbers.
+    Works in blocks: beside its arguments it needs `block_bytes()`, or MIN_ROWS × M numbers if these are more.
     """
     import torch
 
@@ -100,14 +101,22 @@ def nearest_neighbours(queries: "torch.Tensor", memory: "torch.Tensor") -> "tupl
 
 
 def _squared_distances(queries: "torch.Tensor", memory: "torch.Tensor") -> "Iterator[torch.Tensor]":
-    """Squared distances (q, M) of QUERY_BLOCK queries at a time; rounding may leave them just below 0."""
+    """Squared distances (q, M), a block of queries at a time; rounding may leave them just below 0.
+
+    A block lies where the one before it lay: use it before asking for the next.
+    """
     import torch
 
     squared_norms = memory.square().sum(dim=1)  # (M,)
     transposed = memory.T.contiguous()
-    # an exported graph has one block: how many there are would freeze its batch size
-    for block in (queries,) if torch.compiler.is_exporting() else queries.split(QUERY_BLOCK):
-        partial = torch.addmm(squared_norms, block, transposed, alpha=-2)  # (q, M): |m|² - 2 q·m
+    exporting = torch.compiler.is_exporting()  # a graph has one block: how many there are would freeze its batch size
+    rows = max(MIN_ROWS, block_bytes() // (max(1, len(memory)) * queries.element_size()))
+    # blocks of nearly equal size: none is a remainder of a few rows
+    blocks = (queries,) if exporting else queries.tensor_split(max(1, -(-len(queries) // rows)))
+    space = None if exporting else queries.new_empty(len(blocks[0]), len(memory))
+    for block in blocks:
+        out = None if space is None else space[: len(block)]
+        partial = torch.addmm(squared_norms, block, transposed, alpha=-2, out=out)  # (q, M): |m|² - 2 q·m
         yield partial.add_(block.square().sum(dim=1, keepdim=True))
 
 
