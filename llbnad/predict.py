@@ -133,8 +133,8 @@ def predict(
         threshold: decides (see `threshold_of`); without one, threshold and label stay empty.
 
     Returns:
-        one row an image: path (`printable`), score (empty if unreadable), threshold, label (normal or defect), heatmap (relative to
-        `out`), error.
+        one row an image: path (`printable`), score (empty if unreadable), threshold, label (normal or defect), heatmap
+        (relative to `out`), error.
     """
     paths = list(dict.fromkeys(paths))
     predictions = Predictor(model, device, batch_size).predict(paths, threshold)

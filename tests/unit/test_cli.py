@@ -137,7 +137,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         (["run", "--set", "suspects=[1", "--out", "x"], "'[1' is not a YAML value"),
         (["run", "--set", "encoder.name=magic", "--source", "image_folder", "--root", ".", "--out", "x"], "'magic'"),
         (["run", "--set", "encoder.layers=[9]", "--source", "image_folder", "--root", ".", "--out", "x"], "layers"),
-        (["run", "--subsets", "1", "--source", "image_folder", "--root", "/nowhere", "--out", "x"], "at least 2 subsets"),
+        (["run", "--subsets", "1", "--source", "real_iad", "--root", "/nowhere", "--out", "x"], "at least 2 subsets"),
         (["run", "--device", "tpu9000", "--out", "x"], "device"),
         (["predict", "gone.safetensors", "params.yaml", "--out", "x"], "no model at gone.safetensors"),
         (["predict", "gone.safetensors", "nowhere/", "--out", "x"], "does not exist"),
