@@ -56,6 +56,7 @@ class Factory:
         path = self.root / "params.yaml"
         params = yaml.safe_load(path.read_text())
         params["defaults"]["detector"]["memory_size"] = PatchcoreConfig().memory_size  # holds every patch of these few
+        params["defaults"]["comparators"] = ["none"]
         params["arrival"] = {"stable_seconds": 1, "min_new_images": ENOUGH, "cron": "0 2 * * *"}
         params["scenarios"]["other"] = {**params["defaults"], **params["scenarios"]["other"]}
         path.write_text(yaml.safe_dump(params, sort_keys=False))
@@ -83,7 +84,7 @@ class Factory:
         hidden.rename(path)
         self.arrived[file_digest(path)] += 1
 
-    def wait_for_run(self, count: int, seconds: float = 300) -> dg.DagsterRun:
+    def wait_for_run(self, count: int, seconds: float = 900) -> dg.DagsterRun:
         """The newest run of the line, once there are `count` and all are finished."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
