@@ -7,6 +7,13 @@ export DAGSTER_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 
+# One clear line instead of "python3.11: not found"; Debian has venv in a package of its own.
+define need_python
+@$(PYTHON) -c 'import ensurepip, sys, venv; sys.exit(sys.version_info[:2] < (3, 11))' 2>/dev/null || { \
+  echo 'error: "$(PYTHON)" is no Python 3.11 with venv: install it (apt install python3.11-venv, brew install' \
+  'python@3.11, uv python install 3.11) or name yours: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)' >&2; exit 2; }
+endef
+
 .PHONY: help setup run test lint ui audit clean
 
 help: ## what there is
@@ -39,6 +46,7 @@ clean: ## remove outputs, caches and environments; never images of yours or of a
 # DVC brings antlr4-python3-runtime 4.9, with which Dagster's asset selections fail (it needs 4.13): DVC is a
 # command-line tool here and lives in an environment of its own.
 $(BIN)/dvc: constraints-dvc.txt
+	$(need_python)
 	@echo "Installing DVC into .venv-dvc …"
 	@$(PYTHON) -m venv .venv-dvc
 	@.venv-dvc/bin/python -m pip install --quiet --upgrade pip 2>/dev/null
@@ -48,6 +56,7 @@ $(BIN)/dvc: constraints-dvc.txt
 	@touch -h $(BIN)/dvc .venv-dvc/bin/dvc
 
 $(BIN)/.installed: pyproject.toml constraints.txt constraints-dvc.txt
+	$(need_python)
 	@echo "Installing into .venv (about 7 GB, most of it torch) …"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade pip 2>/dev/null

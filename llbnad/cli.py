@@ -14,6 +14,7 @@ from llbnad.config import (
     NoNoise,
     Runtime,
     ScenarioSettings,
+    check_subsets,
     parse,
 )
 from llbnad.detectors import DETECTORS
@@ -109,6 +110,10 @@ def run(
     }
     config: ScenarioSettings = parse(ScenarioSettings, _with_settings(wanted, settings or []), "llbnad run")
     seed, suspects = config.seed, config.suspects  # --set has the last word
+    try:
+        check_subsets(subsets, config.aggregation)
+    except ValueError as error:
+        raise ConfigError(f"llbnad run: {error}") from None
     recipe(config.encoder)  # raises before anything is read
     noise: InjectedNoise | NoNoise = NoNoise()
     if protocol is not Protocol.as_is:

@@ -133,28 +133,34 @@ def predict(
         threshold: decides (see `threshold_of`); without one, threshold and label stay empty.
 
     Returns:
-        one row an image: path, score (empty if unreadable), threshold, label (normal or defect), heatmap (relative to
-        `out`), error.
+        one row an image: path (`printable`), score (empty if unreadable), threshold, label (normal or defect), heatmap
+        (relative to `out`), error.
     """
     paths = list(dict.fromkeys(paths))
     predictions = Predictor(model, device, batch_size).predict(paths, threshold)
     results = dict(zip(paths, track(predictions, "predict", len(paths)), strict=True))
     maps = {path: result.patch_map for path, result in results.items() if result.patch_map is not None}
     # a file's name has 255 bytes at most
-    names = {path: f"heatmaps/{number:05d}_{path.stem[:60]}.png" for number, path in enumerate(maps)}
+    stems = {path: printable(path.stem)[:60].replace("\\", "_") for path in maps}
+    names = {path: f"heatmaps/{number:05d}_{stem}.png" for number, (path, stem) in enumerate(stems.items())}
     scale = heat_range(list(maps.values()))
     for path, patch_map in maps.items():
         _write_overlay(path, patch_map, scale, out / names[path])
     cut = None if threshold is None else threshold.value
     rows = [
-        {"path": str(path), "score": one.score, "threshold": None if one.error else cut, "label": one.label,
-         "heatmap": names.get(path, ""), "error": one.error}
+        {"path": printable(path), "score": one.score, "threshold": None if one.error else cut, "label": one.label,
+         "heatmap": names.get(path, ""), "error": printable(one.error)}
         for path, one in results.items()
     ]  # fmt: skip
     table = pd.DataFrame(rows)
     write_csv(table, out / "predictions.csv")
-    _write_sheet(table, maps, out / "contact_sheet.png")
+    _write_sheet(table.assign(source=paths), maps, out / "contact_sheet.png")
     return table
+
+
+def printable(name: Path | str) -> str:
+    """A file's name, or a message with one, as text: bytes that are no UTF-8 as \\xff, so that it can be written."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _write_overlay(path: Path, patch_map: np.ndarray, scale: tuple[float, float], out: Path) -> None:
@@ -169,7 +175,7 @@ def _write_sheet(table: pd.DataFrame, maps: dict[Path, np.ndarray], out: Path) -
     tiles = []
     scored = table.dropna(subset="score").sort_values(["score", "path"], ascending=[False, True])
     for row in scored.head(SHEET_IMAGES).to_dict("records"):
-        path = Path(row["path"])
+        path = row["source"]
         image = np.asarray(load_rgb(path).resize((THUMBNAIL, THUMBNAIL)))
-        tiles.append(Tile(image, maps[path], f"{row['score']:.3f} · {path.name}", "black"))
+        tiles.append(Tile(image, maps[path], f"{row['score']:.3f} · {Path(row['path']).name}", "black"))
     contact_sheet(tiles, out, f"Highest scores of {len(table)} images")

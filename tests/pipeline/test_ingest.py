@@ -196,6 +196,9 @@ promotion:
   max_auroc_loss: 0.02
   min_kept_share: 0.15
   max_kept_change: 0.2
+  max_alarms: 0.2
+  max_image_shift: 2.0
+  max_feature_shift: 0.4
 """  # quick to read; this is done hundreds of times
 
 

@@ -22,11 +22,13 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from llbnad.config import load_params
+from llbnad.detectors.patchcore import PatchcoreConfig
 from llbnad.files import file_digest
 from llbnad.model import Model
 from llbnad.partition import assign_subsets
 from orchestration.arrivals import Places, batches, read_report
-from tests.pipeline.conftest import environment, make_workspace
+from orchestration.challenge import CHECKS
+from tests.pipeline.conftest import command, environment, make_workspace
 
 LINE = "cells_7"
 ENOUGH = 20
@@ -53,8 +55,8 @@ class Factory:
     def _settings(self) -> None:
         path = self.root / "params.yaml"
         params = yaml.safe_load(path.read_text())
-        # a memory that held most of these few small images would know each by heart, and no threshold would be sane
-        params["defaults"]["detector"]["memory_size"] = 256
+        params["defaults"]["detector"]["memory_size"] = PatchcoreConfig().memory_size  # holds every patch of these few
+        params["defaults"]["comparators"] = ["none"]
         params["arrival"] = {"stable_seconds": 1, "min_new_images": ENOUGH, "cron": "0 2 * * *"}
         params["scenarios"]["other"] = {**params["defaults"], **params["scenarios"]["other"]}
         path.write_text(yaml.safe_dump(params, sort_keys=False))
@@ -82,7 +84,7 @@ class Factory:
         hidden.rename(path)
         self.arrived[file_digest(path)] += 1
 
-    def wait_for_run(self, count: int, seconds: float = 300) -> dg.DagsterRun:
+    def wait_for_run(self, count: int, seconds: float = 900) -> dg.DagsterRun:
         """The newest run of the line, once there are `count` and all are finished."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -123,6 +125,12 @@ class Factory:
         client = MlflowClient(f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}")
         found = client.search_model_versions(f"name = 'llbnad-{LINE}'")
         return sorted((str(one.version) for one in found), key=int, reverse=True)
+
+    def refused(self, version: str) -> str | None:
+        """Why a version was refused."""
+        client = MlflowClient(f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}")
+        found: str | None = client.get_model_version(f"llbnad-{LINE}", version).tags.get("refused")
+        return found
 
     def manifest(self) -> pd.DataFrame:
         return pd.read_parquet(self.root / "data" / "noisy" / LINE / "manifest.parquet")
@@ -205,23 +213,42 @@ def day_2(factory: Factory) -> None:
 
 
 def day_3(factory: Factory) -> None:
-    """The lamp is failing: people are warned."""
+    """The lamp is failing: people are warned; the detector that learnt it as normal is refused."""
     for number, path in enumerate(factory.cells["good"][34:54]):
         with Image.open(path) as image:
             stream = io.BytesIO()
             image.point(lambda value: value * 0.5).save(stream, "png")
         factory.deliver(f"dark {number}.png", stream.getvalue())
-    assert factory.wait_for_run(3).status == dg.DagsterRunStatus.SUCCESS, factory.log.read_text()[-3000:]
-    assert factory.versions() == ["3", "2", "1"]
+    run = factory.wait_for_run(3)
+    assert run.status == dg.DagsterRunStatus.FAILURE  # so that somebody looks; all but the promotion is done
     assert factory.shown("features")["images encoded"] == 20
     check = factory.check("drift", "drift")
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "batch 3: " in check.description and "brightness has changed" in check.description
     assert "data:image/png;base64," in check.metadata["history"].value
+    refusal = factory.check("challenger", "shift")
+    assert (refusal.passed, refusal.severity, refusal.blocking) == (False, dg.AssetCheckSeverity.ERROR, True)
+    assert "newly learnt as normal differ" in refusal.description and "brightness by" in refusal.description
+    assert "call them normal in the review file, or promote by hand" in refusal.description
+    others = [one for one in CHECKS if one != "shift"]
+    assert all(factory.check("challenger", one).passed for one in others)
+    assert (factory.champion(), factory.versions()) == ("2", ["3", "2", "1"])
+    assert factory.refused("3").startswith("shift: ") and factory.refused("2") is None
     factory.assert_nothing_is_lost()
+
+
+def day_4(factory: Factory) -> None:
+    """People have looked: the dark images are normal. The same detector may follow now."""
+    dark = [image_id for image_id, batch in batches(factory.root, LINE).items() if batch == 3]
+    with (factory.root / "data" / "review" / f"{LINE}.csv").open("a") as review:
+        review.writelines(f"{image_id},normal\n" for image_id in dark)
+    done = command(factory.root, [sys.executable, "-m", "orchestration.registry", "challenge", LINE])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (factory.champion(), factory.refused("3")) == ("2", None)
 
 
 def test_days_of_a_line(factory):
     day_1(factory)
     day_2(factory)
     day_3(factory)
+    day_4(factory)

@@ -1,6 +1,7 @@
 """The `llbnad` command as people type it: real processes on real images."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -64,10 +65,14 @@ def test_predict_scores_what_it_can_read_and_says_what_it_cannot(trained, cells,
     for path in sorted((cells / "bad").iterdir())[:2]:
         (images / path.name).write_bytes(path.read_bytes())
     (images / "broken.png").write_bytes(b"nothing")
+    for name, content in ((b"odd \xff.png", (cells / "bad" / path.name).read_bytes()), (b"bad \xfe.png", b"nothing")):
+        (images / os.fsdecode(name)).write_bytes(content)  # names that are no text
     done = llbnad("predict", trained[0] / "a" / "model.safetensors", images, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "out" / "predictions.csv")
-    assert len(table) == 3
+    assert len(table) == 5
+    odd, bad = (table[table["path"].str.endswith(name)].iloc[0] for name in (r"odd \xff.png", r"bad \xfe.png"))
+    assert odd["score"] > 0 and r"bad \xfe.png is not an image" in bad["error"]
     broken = table[table["path"].str.endswith("broken.png")].iloc[0]
     assert pd.isna(broken["score"]) and "not an image" in broken["error"]
     good = table[table["error"].isna()]
@@ -132,6 +137,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         (["run", "--set", "suspects=[1", "--out", "x"], "'[1' is not a YAML value"),
         (["run", "--set", "encoder.name=magic", "--source", "image_folder", "--root", ".", "--out", "x"], "'magic'"),
         (["run", "--set", "encoder.layers=[9]", "--source", "image_folder", "--root", ".", "--out", "x"], "layers"),
+        (["run", "--subsets", "1", "--source", "real_iad", "--root", "/nowhere", "--out", "x"], "at least 2 subsets"),
         (["run", "--device", "tpu9000", "--out", "x"], "device"),
         (["predict", "gone.safetensors", "params.yaml", "--out", "x"], "no model at gone.safetensors"),
         (["predict", "gone.safetensors", "nowhere/", "--out", "x"], "does not exist"),

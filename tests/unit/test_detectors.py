@@ -15,11 +15,12 @@ from llbnad.detectors.dfr import DfrConfig
 from llbnad.detectors.dinomaly import DinomalyConfig
 from llbnad.detectors.outlier_factors import local_outlier_factor
 from llbnad.detectors.padim import PadimConfig
-from llbnad.detectors.patchcore import PatchcoreConfig, nearest_distances
+from llbnad.detectors.patchcore import PatchcoreConfig, nearest_distances, nearest_neighbours
 from llbnad.detectors.softpatch import SoftpatchConfig
 from llbnad.errors import DataError
 from llbnad.features import Batch
 from llbnad.model import Model, derived_seed, train
+from llbnad.working_memory import limit
 
 CONFIGS = [
     PatchcoreConfig(memory_size=400),
@@ -187,6 +188,20 @@ def test_training_leaves_the_global_generator_alone():
     for config in CONFIGS:
         fitted(config)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_distances_do_not_depend_on_the_memory_limit_or_on_how_many_are_asked():
+    generator = torch.Generator().manual_seed(0)
+    queries, memory = torch.rand(3001, 40, generator=generator), torch.rand(2000, 40, generator=generator)
+    usual = nearest_distances(queries, memory, 3)  # blocks of 3001 / 2
+    try:
+        for mebibytes in (1, 1000):  # blocks of some 100 rows; a single one
+            limit(mebibytes)
+            assert torch.equal(nearest_distances(queries, memory, 3), usual)
+    finally:
+        limit(0)
+    assert torch.equal(nearest_distances(queries[:500], memory, 3), usual[:500])
+    assert torch.equal(nearest_neighbours(queries, memory)[0], usual[:, 0])
 
 
 def test_nearest_distances_are_exact():

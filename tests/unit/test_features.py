@@ -84,6 +84,18 @@ def test_cache_bytes_do_not_depend_on_order_or_batch_size(tmp_path, few_cells):
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 
 
+def test_cache_bytes_do_not_depend_on_threads(tmp_path, few_cells):
+    ids = few_cells[0]["image_id"].tolist()
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            store(tmp_path / str(threads), few_cells).ensure(ids)
+    finally:
+        torch.set_num_threads(before)
+    assert tree(tmp_path / "1") == tree(tmp_path / "2")
+
+
 def fill(arguments):
     cache, few_cells = arguments
     return store(cache, few_cells).ensure(few_cells[0]["image_id"].tolist())

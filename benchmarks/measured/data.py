@@ -1,0 +1,44 @@
+"""The images that are measured on: solar cells of the installed package, a fifth of the training images defective."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from llbnad.config import ElpvDataset, InjectedNoise
+from llbnad.contaminate import contaminate
+from llbnad.images import load_rgb
+from llbnad.sources import elpv, read_source
+from llbnad.sources.base import Listing, Record, scan
+
+ALPHA = 0.2
+
+
+def solar_cells() -> tuple[pd.DataFrame, Path]:
+    """Manifest of 412 training and 325 test images, and the root of its paths."""
+    found, root = read_source(ElpvDataset(), None)
+    return contaminate(found.manifest, InjectedNoise(ratio=ALPHA), 0), root
+
+
+def paths(manifest: pd.DataFrame, root: Path, split: str) -> list[Path]:
+    """Files of the images of `split`, train or test."""
+    return [root / path for path in manifest["path"][manifest["split"] == split]]
+
+
+def augmented(folder: Path, count: int) -> tuple[pd.DataFrame, Path]:
+    """Manifest and root of `count` distinct images: crops of solar cells, flipped and turned; written to `folder`."""
+    listing = elpv.records(ElpvDataset())
+    rng = np.random.default_rng(0)
+    records = []
+    folder.mkdir(parents=True)
+    for number in range(count):
+        source = listing.records[number % len(listing.records)]
+        image = load_rgb(listing.root / source.path)
+        left, top = rng.integers(0, 30, 2)
+        crop = np.asarray(image)[top : top + 270, left : left + 270]
+        turned = np.rot90(crop, rng.integers(4))[:, :: rng.choice([-1, 1])]
+        name = f"{number:05d}.png"
+        Image.fromarray(np.ascontiguousarray(turned)).convert("L").save(folder / name, compress_level=1)
+        records.append(Record(name, "augmented", name, anomaly_class=source.anomaly_class))
+    return scan(Listing(folder, records)).manifest.assign(split="train"), folder

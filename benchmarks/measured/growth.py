@@ -1,0 +1,83 @@
+"""How time and memory grow with the number of images and of sub-models, and what 20,000 images need."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.measured.data import augmented
+from llbnad.config import CalibrationConfig, EncoderConfig, Runtime, ScenarioSettings
+from llbnad.detectors import DETECTORS
+from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.features import Batch, FeatureStore
+from llbnad.manifest import read_manifest, write_manifest
+from llbnad.model import train
+from llbnad.runtime import prepare
+from llbnad.two_stage import run_two_stage
+
+MEMORY = 1024  # patches
+
+
+def encode(folder: str, images: int, threads: int) -> dict[str, Any]:
+    """Make `images` images in `folder` and encode them into a cache there; seconds of encoding."""
+    prepare(Runtime(device="cpu", threads=threads))
+    manifest, root = augmented(Path(folder) / "images", images)
+    write_manifest(manifest, Path(folder) / "manifest.parquet")
+    store = FeatureStore(Path(folder) / "cache", EncoderConfig(), manifest, root)
+    started = time.perf_counter()
+    store.ensure(store.image_ids)
+    return {"seconds": time.perf_counter() - started}
+
+
+def two_stage(folder: str, images: int, subsets: int, threads: int) -> dict[str, Any]:
+    """Both stages and the test on the first `images`, all of them cached; a tenth is the test set."""
+    prepare(Runtime(device="cpu", threads=threads))
+    manifest = read_manifest(Path(folder) / "manifest.parquet").sort_values("path").head(images)
+    manifest = manifest.reset_index(drop=True)
+    manifest.loc[manifest.index % 10 == 0, "split"] = "test"
+    root = Path(folder) / "images"
+    settings = ScenarioSettings(
+        detector=PatchcoreConfig(memory_size=MEMORY), calibration=CalibrationConfig(folds=0), comparators=()
+    )
+    store = FeatureStore(Path(folder) / "cache", EncoderConfig(), manifest, root)
+    started = time.perf_counter()
+    run_two_stage(manifest, store, root, subsets, settings)
+    return {"seconds": time.perf_counter() - started}
+
+
+class _Rows:
+    """Synthetic features: (32, 14, 14) an image, made from its number."""
+
+    def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
+        for start in range(0, len(image_ids), 16):
+            chunk = tuple(image_ids[start : start + 16])
+            generator = torch.Generator().manual_seed(int(chunk[0]))
+            yield Batch(chunk, (torch.randn(len(chunk), 32, 14, 14, generator=generator),))
+
+
+def stage(detector: str, images: int, settings: dict[str, Any], memory_limit: int, threads: int) -> dict[str, Any]:
+    """Train on synthetic features and score all of them, keeping the score table and the maps as stage sub_model does.
+
+    Returns what the stage added to the process's peak beside its imports, MB.
+    """
+    prepare(Runtime(device="cpu", threads=threads, memory_limit=memory_limit))
+    ids = [f"{number:06d}" for number in range(images)]
+    before = _peak_mb()
+    started = time.perf_counter()
+    config = DETECTORS.get(detector).config_class(**settings)
+    model = train(EncoderConfig(), config, _Rows(), ids, 0)
+    trained = _peak_mb()
+    scores, maps = model.score_with_maps(_Rows(), ids)
+    seconds = time.perf_counter() - started
+    kept = sum(one.nbytes for one in maps.values()) / 2**20
+    assert np.isfinite(scores.values).all()
+    return {"mb": _peak_mb() - before, "training_mb": trained - before, "maps_mb": kept, "seconds": seconds}
+
+
+def _peak_mb() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

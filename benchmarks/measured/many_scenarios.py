@@ -1,0 +1,122 @@
+"""A repository with many scenarios of which nothing has changed: seconds until `dvc repro` and Dagster say so.
+
+One small scenario is run; the others get copies of its outputs and of its entries in dvc.lock.
+"""
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from benchmarks.measured.data import paths, solar_cells
+from orchestration import dvc
+from orchestration.paths import DATA, STAGES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CODE = ("llbnad", "orchestration", ".dvc/config", ".dvcignore", ".gitignore", ".dagster/dagster.yaml", "dvc.yaml",
+        "constraints.txt", "pyproject.toml", "data/review/none.csv", "params.yaml")  # fmt: skip
+FIRST = "s000"
+IMAGES = 60
+
+
+def prepare(folder: str) -> dict[str, Any]:
+    """Make the repository in `folder` and run its first scenario."""
+    root = Path(folder)
+    for name in CODE:
+        source, target = REPOSITORY / name, root / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    manifest, image_root = solar_cells()
+    for label, name in (("good", "OK"), ("bad", "defect")):
+        (root / "data" / "own" / "cells" / label).mkdir(parents=True)
+        chosen = manifest[manifest["anomaly_class"] == name].head(IMAGES if label == "good" else IMAGES // 3)
+        for file in paths(chosen.assign(split="all"), image_root, "all"):
+            shutil.copy(file, root / "data" / "own" / "cells" / label)
+    _scenarios(root, 1)
+    _run(root, "git", "init", "--quiet")
+    started = time.perf_counter()
+    _run(root, "dvc", "repro", "--quiet")
+    return {"seconds": time.perf_counter() - started}
+
+
+def no_op_repro(folder: str, scenarios: int) -> dict[str, Any]:
+    """`dvc repro` of all scenarios, the best of two; the first also fills DVC's own table of file hashes."""
+    root = Path(folder)
+    _scenarios(root, scenarios)
+    for number in range(1, scenarios):
+        for stage in STAGES:
+            source, target = root / DATA / stage / FIRST, root / DATA / stage / _name(number)
+            if source.is_dir() and not target.exists():
+                shutil.copytree(source, target)
+    lock = yaml.load((root / "dvc.lock").read_text(), Loader=yaml.CSafeLoader)
+    text = json.dumps({name: stage for name, stage in lock["stages"].items() if FIRST in name})
+    for number in range(1, scenarios):
+        lock["stages"] |= json.loads(text.replace(FIRST, _name(number)))  # equal content has equal hashes
+    (root / "dvc.lock").write_text(yaml.dump(lock, Dumper=yaml.CSafeDumper, sort_keys=False))
+    seconds = []
+    for _ in range(2):
+        started = time.perf_counter()
+        said = _run(root, "dvc", "repro")
+        seconds.append(time.perf_counter() - started)
+        if "Running stage" in said:
+            raise RuntimeError(f"something ran:\n{said[-2000:]}")
+    started = time.perf_counter()
+    _run(root, "dvc", "repro", "--single-item", f"evaluation@{FIRST}")
+    single = time.perf_counter() - started
+    return {"seconds": min(seconds), "stages": len(dvc.stage_graph(root)), "single_stage_seconds": single}
+
+
+def no_op_dagster(folder: str, scenarios: int) -> dict[str, Any]:
+    """One Dagster run over the whole chain of one scenario."""
+    root = Path(folder)
+    started = time.perf_counter()
+    _run(root, "dagster", "asset", "materialize", "--select", "+key:evaluation", "--partition", FIRST,
+         "-m", "orchestration.definitions")  # fmt: skip
+    return {"seconds": time.perf_counter() - started, "n": scenarios}
+
+
+def demo_repro() -> dict[str, Any]:
+    """`dvc repro` of this repository, if its outputs are there."""
+    status = _run(REPOSITORY, "dvc", "status")
+    if "up to date" not in status:
+        return {"seconds": None}
+    started = time.perf_counter()
+    _run(REPOSITORY, "dvc", "repro")
+    return {"seconds": time.perf_counter() - started}
+
+
+def _name(number: int) -> str:
+    return f"s{number:03d}"
+
+
+def _scenarios(root: Path, count: int) -> None:
+    """Write params.yaml with `count` equal scenarios, each a reference to `defaults`, as people write them."""
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    params["datasets"] = {"cells": {"source": "image_folder", "root": "data/own/cells", "category": "cells"}}
+    params["defaults"]["encoder"]["input_size"] = 64
+    params["defaults"]["detector"]["memory_size"] = 64
+    noise = {"protocol": "replace", "ratio": 0.1, "max_ratio": 0.2, "test_share": 0.3}
+    own = {"dataset": "cells", "noise": noise, "suspects": 3}
+    params["scenarios"] = {
+        _name(number): {"MERGE": "DEFAULTS", **json.loads(json.dumps(own))} for number in range(count)
+    }
+    text = yaml.dump(params, Dumper=yaml.SafeDumper, sort_keys=False)
+    text = text.replace("\ndefaults:\n", "\ndefaults: &defaults\n").replace("MERGE: DEFAULTS", "<<: *defaults")
+    (root / "params.yaml").write_text(text)
+
+
+def _run(root: Path, *command: str) -> str:
+    environment = {**dvc.environment(), "DAGSTER_HOME": str(root / ".dagster"), "PYTHONPATH": str(root),
+                   "DAGSTER_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}  # fmt: skip
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {(done.stdout + done.stderr)[-2000:]}")
+    return done.stdout

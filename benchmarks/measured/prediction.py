@@ -1,0 +1,76 @@
+"""Prediction with a trained model: one file at a time, and batches of pixels by torch, ONNX Runtime and OpenVINO.
+
+Runtimes take turns, so that a busy moment hits all of them, and the best round counts. For batches, decoding and
+resizing are not counted.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measured.data import paths, solar_cells
+from llbnad.config import EncoderConfig, Runtime
+from llbnad.detectors import DETECTORS
+from llbnad.encoders.base import load_square
+from llbnad.export import ExtraMissingError, Format, Session, export, load_exported, parity, torch_session
+from llbnad.features import FeatureStore
+from llbnad.model import Model, train
+from llbnad.predict import Predictor
+from llbnad.runtime import prepare
+
+TRAIN, TIMED, BATCH = 48, 16, 16  # images
+
+
+def _trained(folder: Path, detector: str, **settings: Any) -> Model:
+    manifest, root = solar_cells()
+    store = FeatureStore(folder / "features", EncoderConfig(), manifest, root)
+    ids = manifest["image_id"][manifest["split"] == "train"].tolist()[:TRAIN]
+    config = DETECTORS.get(detector).config_class(**settings)
+    return train(store.config, config, store, ids, seed=0)
+
+
+def latency(threads: int, memory: int, repeats: int) -> dict[str, Any]:
+    """Median seconds from one file to score and map."""
+    prepare(Runtime(device="cpu", threads=threads))
+    manifest, root = solar_cells()
+    with tempfile.TemporaryDirectory() as folder:
+        predictor = Predictor(_trained(Path(folder), "patchcore", memory_size=memory))
+    test = paths(manifest, root, "test")
+    list(predictor.predict(test[-2:]))
+    seconds = []
+    for path in test[:repeats]:
+        started = time.perf_counter()
+        list(predictor.predict([path]))
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": float(np.median(seconds))}
+
+
+def throughput(threads: int, detector: str, rounds: int) -> dict[str, Any]:
+    """Images a second of each runtime that is installed, and how far its scores are from torch's."""
+    prepare(Runtime(device="cpu", threads=threads))
+    manifest, root = solar_cells()
+    images = np.stack([load_square(path, 224) for path in paths(manifest, root, "test")[-TIMED:]])
+    with tempfile.TemporaryDirectory() as folder:
+        model = _trained(Path(folder), detector)
+        sessions: dict[str, Session] = {"torch": torch_session(model)}
+        missing = []
+        for wanted in Format:
+            try:
+                [path] = export(model, [wanted], Path(folder)).values()
+                sessions[wanted.value] = load_exported(path, threads)
+            except ExtraMissingError as error:
+                missing.append(str(error))
+        best = dict.fromkeys(sessions, 0.0)
+        for run in sessions.values():
+            run(images[:BATCH])  # the first call allocates
+        for _ in range(rounds):
+            for name, run in sessions.items():
+                started = time.perf_counter()
+                for start in range(0, len(images), BATCH):
+                    run(images[start : start + BATCH])
+                best[name] = max(best[name], len(images) / (time.perf_counter() - started))
+        differences = {name: parity(sessions["torch"], run, images).score for name, run in sessions.items()}
+    return {"rates": best, "differences": differences, "missing": missing}

@@ -1,0 +1,260 @@
+"""How fast, and how much memory: ours beside what a user would take instead, measured in one run.
+
+    python -m benchmarks.performance [--only NAME] [--quick] [--whole]
+
+Each measurement is a fresh process. Its entry is printed and written into benchmarks/results/performance.json at once,
+so that an interruption loses nothing; measuring again replaces entries of the same name. `ratio` says how many times
+better ours is. What is not installed is left out, and said so: anomalib is the extra `anomalib`, `dvc` and Dagster come
+with `make setup`.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.measured.process import MeasurementError, measure
+
+RESULTS = Path(__file__).parent / "results" / "performance.json"
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    images: int = 512  # encoded
+    steps: int = 500  # of the greedy coreset
+    scenarios: tuple[int, ...] = (4, 40, 120)
+    growth: tuple[int, ...] = (250, 500, 1000, 2000, 4000)
+    subsets: tuple[int, ...] = (2, 3, 6, 12)
+    rows: tuple[int, int] = (2_000, 20_000)
+    repeats: int = 40
+
+
+QUICK = Size(64, 20, (4,), (100, 200), (2, 4), (500, 2_000), 10)
+
+
+@dataclass
+class Bench:
+    """Runs processes, remembers what they found, and keeps the table."""
+
+    size: Size
+    whole: bool
+    out: Path
+    group: str = ""
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def run(self, function: str, threads: int = 1, **arguments: Any) -> dict[str, Any]:
+        """A measurement, made once a run of this program."""
+        key = f"{function} {threads} {arguments}"
+        if key not in self.known:
+            self.known[key] = measure(function, threads, **arguments)
+        return self.known[key]
+
+    def add(self, name: str, ours: float, peer: float | None, unit: str, **more: Any) -> None:
+        """Print an entry and write it. Rates are better when high, all other units when low."""
+        ratio = None if peer is None else (ours / peer if "images/s" in unit else peer / ours)
+        entry = {"name": name, "ours": _short(ours), "peer": _short(peer), "ratio": _short(ratio), "unit": unit,
+                 "command": f"python -m benchmarks.performance --only {self.group}", **more}  # fmt: skip
+        entries = json.loads(self.out.read_text()) if self.out.exists() else []
+        entries = [other for other in entries if other["name"] != name] + [entry]
+        self.out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.out.with_suffix(".tmp")
+        temporary.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n")
+        temporary.replace(self.out)
+        shown = "" if peer is None else f"  peer {_short(peer):>9}  {_short(ratio):>6}×"
+        print(f"{name:72} {_short(ours):>9}{shown}  {unit}", flush=True)
+
+
+def encoding(bench: Bench) -> None:
+    """Files to features."""
+    for threads in (1, 2):
+        ours = bench.run("encoding.ours", threads, images=bench.size.images)
+        peer = bench.run("anomalib_peer.encoding", threads, images=bench.size.images) if _anomalib() else None
+        bench.add(f"encoding, {threads} thread(s), peer anomalib", ours["rate"], peer and peer["rate"],
+                  "images/s", n=ours["n"], threads=threads, peak_rss_mb=ours["peak_rss_mb"],
+                  peer_peak_rss_mb=peer and peer["peak_rss_mb"])  # fmt: skip
+
+
+def two_stage(bench: Bench) -> None:
+    """`llbnad run` on ELPV mono, beside single-stage anomalib and the loop that encodes again for every pass."""
+    ours = bench.run("two_stage.ours", detector="patchcore")
+    more = {"threads": 1, "n": 412, "peak_rss_mb": ours["peak_rss_mb"], "image_auroc": ours["image_auroc"]}
+    bench.add("two-stage patchcore", ours["seconds"], None, "s", **more)
+    if _anomalib():
+        peer = bench.run("anomalib_peer.patchcore", steps=bench.size.steps)
+        for percent in (10, 1):
+            note = (f"peer: single stage, {peer[f'coreset_{percent}']} greedy steps extrapolated from the first "
+                    f"{bench.size.steps}, prediction from 48 images")  # fmt: skip
+            bench.add(f"two-stage patchcore, peer anomalib PatchCore {percent} % coreset (extrapolated)",
+                      ours["seconds"], peer[f"seconds_{percent}"], "s", **more, note=note,
+                      peer_peak_rss_mb=peer["peak_rss_mb"])  # fmt: skip
+        if bench.whole:
+            peer = bench.run("anomalib_peer.patchcore_whole", percent=1)
+            bench.add("two-stage patchcore, peer anomalib PatchCore 1 % coreset (whole)", ours["seconds"],
+                      peer["seconds"], "s", **more, note="peer: single stage, run to its end",
+                      peer_peak_rss_mb=peer["peak_rss_mb"], peer_image_auroc=peer["image_auroc"])  # fmt: skip
+        padim, peer = bench.run("two_stage.ours", detector="padim"), bench.run("anomalib_peer.padim")
+        bench.add("two-stage padim, peer anomalib PaDiM", padim["seconds"], peer["seconds"], "s", threads=1, n=412,
+                  peak_rss_mb=padim["peak_rss_mb"], image_auroc=padim["image_auroc"], note="peer: single stage",
+                  peer_peak_rss_mb=peer["peak_rss_mb"], peer_image_auroc=peer["image_auroc"])  # fmt: skip
+    peer = bench.run("two_stage.naive")
+    bench.add("two-stage patchcore, peer the loop that encodes for every pass", ours["seconds"], peer["seconds"], "s",
+              **more, peer_peak_rss_mb=peer["peak_rss_mb"], peer_image_auroc=peer["image_auroc"],
+              note="peer: without imports and pictures")  # fmt: skip
+
+
+def scoring(bench: Bench) -> None:
+    """Nearest neighbours."""
+    amount = {"patches": 784 * bench.size.repeats, "memory": 4096}
+    ours, peer = bench.run("scoring.ours", **amount), bench.run("scoring.scikit_learn", **amount)
+    bench.add("nearest of 4,096 patches, peer scikit-learn NearestNeighbors", ours["seconds"], peer["seconds"], "s",
+              threads=1, n=amount["patches"], peak_rss_mb=ours["peak_rss_mb"],
+              peer_peak_rss_mb=peer["peak_rss_mb"])  # fmt: skip
+
+
+def prediction(bench: Bench) -> None:
+    """One file at a time, and batches."""
+    amount = {"memory": 3230, "repeats": bench.size.repeats}
+    ours = bench.run("prediction.latency", **amount)
+    peer = bench.run("anomalib_peer.latency", **amount) if _anomalib() else None
+    bench.add("one file to score and map, peer anomalib PatchCore, equal memory", 1000 * ours["seconds"],
+              peer and 1000 * peer["seconds"], "ms", threads=1, n=bench.size.repeats,
+              peak_rss_mb=ours["peak_rss_mb"])  # fmt: skip
+    for detector in ("patchcore", "padim"):
+        found = bench.run("prediction.throughput", detector=detector, rounds=5)
+        torch_rate = found["rates"]["torch"]
+        bench.add(f"{detector} by torch, batches of 16", torch_rate, None, "images/s", threads=1)
+        for name, rate in found["rates"].items():
+            if name != "torch":
+                bench.add(f"{detector} exported to {name}, batches of 16, peer torch", rate, torch_rate, "images/s",
+                          threads=1, score_difference=found["differences"][name])  # fmt: skip
+        for text in found["missing"]:
+            print(f"left out: {text}")
+
+
+def pixel_metrics(bench: Bench) -> None:
+    """Exact metrics."""
+    ours = bench.run("pixel_metrics.ours", images=100)
+    peer = bench.run("pixel_metrics.usual", images=100, thresholds=200)
+    bench.add("pixel AUROC, AP, AUPRO of 100 maps, peer loop over 200 thresholds", ours["seconds"], peer["seconds"],
+              "s", threads=1, n=100, peak_rss_mb=ours["peak_rss_mb"],
+              note=f"AUPRO {ours['aupro']:.4f}, by thresholds {peer['aupro']:.4f}")  # fmt: skip
+
+
+def no_op(bench: Bench) -> None:
+    """Nothing has changed."""
+    if shutil.which("dvc") is None:
+        print("left out: the no-op runs need dvc (`make setup`)")
+        return
+    demo = bench.run("many_scenarios.demo_repro")["seconds"]
+    if demo is None:
+        print("left out: the demo's no-op `dvc repro`, as its outputs are not there (`make run`)")
+    else:
+        bench.add("no-op dvc repro, demo", demo, None, "s")
+    with tempfile.TemporaryDirectory() as folder:
+        bench.run("many_scenarios.prepare", folder=folder)
+        for count in bench.size.scenarios:
+            found = bench.run("many_scenarios.no_op_repro", folder=folder, scenarios=count)
+            bench.add(f"no-op dvc repro, {count} scenarios", found["seconds"], None, "s", n=found["stages"],
+                      single_stage_seconds=round(found["single_stage_seconds"], 2))  # fmt: skip
+            found = bench.run("many_scenarios.no_op_dagster", folder=folder, scenarios=count)
+            bench.add(f"no-op Dagster run of one among {count} scenarios", found["seconds"], None, "s")
+
+
+def growth(bench: Bench) -> None:
+    """Time and memory with N and T."""
+    with tempfile.TemporaryDirectory() as folder:
+        largest = max(bench.size.growth)
+        found = bench.run("growth.encode", 2, folder=folder, images=largest)
+        bench.add(f"encode {largest} images", largest / found["seconds"], None, "images/s", n=largest, threads=2,
+                  peak_rss_mb=found["peak_rss_mb"])  # fmt: skip
+        runs = [(images, 3) for images in bench.size.growth]
+        runs += [(bench.size.growth[1], subsets) for subsets in bench.size.subsets if subsets != 3]
+        for images, subsets in runs:
+            found = bench.run("growth.two_stage", 2, folder=folder, images=images, subsets=subsets)
+            bench.add(f"two-stage patchcore on cached features, N = {images}, T = {subsets}", found["seconds"], None,
+                      "s", n=images, subsets=subsets, threads=2, peak_rss_mb=found["peak_rss_mb"])  # fmt: skip
+
+
+def memory(bench: Bench) -> None:
+    """What a stage adds to a process's memory."""
+    few, many = bench.size.rows
+    cases: list[tuple[str, dict[str, Any], int]] = [
+        ("patchcore", {"memory_size": 1024}, 0),
+        ("patchcore", {"memory_size": 1024}, 1),
+        ("padim", {"dimensions": 16}, 0),
+    ]
+    for detector, settings, limit in cases:
+        small, large = (
+            bench.run("growth.stage", detector=detector, images=count, settings=settings, memory_limit=limit)
+            for count in (few, many)
+        )
+        bench.add(f"memory of training and scoring {many} synthetic images, {detector}, memory_limit {limit}",
+                  large["mb"], None, "MB", n=many, threads=1, training_mb=_short(large["training_mb"]),
+                  maps_mb=_short(large["maps_mb"]), peak_rss_mb=large["peak_rss_mb"],
+                  note=f"{_short(small['mb'])} MB with {few} images")  # fmt: skip
+
+
+GROUPS: dict[str, Callable[[Bench], None]] = {
+    "encoding": encoding,
+    "two-stage": two_stage,
+    "scoring": scoring,
+    "prediction": prediction,
+    "metrics": pixel_metrics,
+    "no-op": no_op,
+    "growth": growth,
+    "memory": memory,
+}
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(GROUPS)}; may be given twice.")] = None,
+    quick: Annotated[bool, typer.Option(help="Small sizes: does it run? The numbers say little.")] = False,
+    whole: Annotated[bool, typer.Option(help="Run anomalib's 1 % coreset to its end as well: 25 minutes.")] = False,
+    out: Annotated[Path, typer.Option(help="JSON file; entries of the same name are replaced.")] = RESULTS,
+) -> None:
+    """Print a table and keep it as JSON."""
+    unknown = sorted(set(only or []) - set(GROUPS))
+    if unknown:
+        print(f"error: --only {unknown[0]}: there are {', '.join(GROUPS)}", file=sys.stderr)
+        raise typer.Exit(2)
+    bench = Bench(QUICK if quick else Size(), whole, out)
+    if not _anomalib():
+        print("left out: anomalib is not installed in this environment (pip install -e '.[anomalib]')")
+    failed = False
+    for name, group in GROUPS.items():
+        if only and name not in only:
+            continue
+        bench.group = name
+        started = time.monotonic()
+        try:
+            group(bench)
+        except MeasurementError as error:
+            failed = True
+            print(f"{name} failed: {error}", file=sys.stderr)
+        print(f"({name}: {time.monotonic() - started:.0f} s)", flush=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _anomalib() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("anomalib") is not None
+
+
+def _short(value: float | None) -> float | None:
+    """Four significant digits."""
+    return None if value is None else float(f"{value:.4g}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,94 @@
+"""What is newly learnt as normal, on real solar cells: more of the same passes, turned and dark cells are seen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llbnad.acceptance import alarms, shift
+from llbnad.calibrate import out_of_fold_scores
+from llbnad.config import ElpvDataset, EncoderConfig, Promotion
+from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.features import FeatureStore
+from llbnad.model import train
+from llbnad.novelty import ENOUGH, Novelty, novelty
+from llbnad.sources import elpv
+from llbnad.sources.base import Listing, Record, scan
+from llbnad.threshold import threshold_at
+
+KNOWN, NEW = 50, 20
+BOUNDS = Promotion()
+CHANGES = {
+    "dark": lambda image: image.point(lambda value: value * 0.5),
+    "turned": lambda image: image.transpose(Image.Transpose.ROTATE_90),
+}
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+    """Champion of 50 normal cells, ids by kind, and a function that judges what a successor learnt."""
+    root = tmp_path_factory.mktemp("novelty")
+    listing = elpv.records(ElpvDataset())
+    cells = [record for record in listing.records if record.anomaly_class == "OK"][: 2 * (KNOWN + NEW)]
+    records = []
+    for number, index in enumerate(np.random.default_rng(0).permutation(len(cells))[: KNOWN + NEW]):
+        with Image.open(listing.root / cells[index].path) as image:
+            kinds = {"known": image.copy()}
+            if number >= KNOWN:
+                kinds = {"more": image.copy()} | {name: change(image) for name, change in CHANGES.items()}
+        for name, picture in kinds.items():
+            path = f"{name}_{number:03d}.png"
+            picture.save(root / path)
+            records.append(Record(path, "cells", path))
+    manifest = scan(Listing(root, records)).manifest
+    ids = {
+        name: manifest["image_id"][manifest["path"].str.startswith(name)].tolist()
+        for name in ("known", "more", *CHANGES)
+    }
+    encoder, detector = EncoderConfig(input_size=64), PatchcoreConfig(memory_size=1024)
+    features = FeatureStore(root / "cache", encoder, manifest, root)
+    kept = manifest[manifest["image_id"].isin(ids["known"])]
+    scores = out_of_fold_scores(kept, features, encoder, detector, 3, 0).values
+    champion = replace(train(encoder, detector, features, ids["known"], 0), threshold=threshold_at(scores, 0.1))
+
+    def judge(learnt_now, champion=champion, learnt_before=ids["known"]):
+        return novelty(champion, learnt_before, learnt_now, features, manifest, root, 0)
+
+    return champion, ids, judge
+
+
+def refused(found):
+    return {one.name for one in (alarms(found, BOUNDS.max_alarms), shift(found, BOUNDS)) if not one.passed}
+
+
+def test_more_of_the_same_passes(line):
+    _, ids, judge = line
+    found = judge(ids["known"] + ids["more"])
+    assert found.count == NEW  # what the champion has learnt itself is not new
+    assert (found.drift.n_reference, found.drift.n_batch) == (KNOWN, NEW)
+    assert refused(found) == set()
+
+
+def test_dark_images_are_noticed_by_their_brightness(line):
+    _, ids, judge = line
+    found = judge(ids["known"] + ids["dark"])
+    assert refused(found) == {"shift"}  # the detector alarms at a few only
+    assert "brightness by" in shift(found, BOUNDS).observed
+
+
+def test_turned_images_are_noticed_by_both(line):
+    _, ids, judge = line
+    found = judge(ids["known"] + ids["turned"])
+    assert found.alarms == NEW and found.by_chance < 1e-6
+    assert refused(found) == {"alarms", "shift"}
+
+
+def test_what_cannot_be_compared_is_left_open(line):
+    champion, ids, judge = line
+    few = ids["turned"][: ENOUGH - 1]
+    assert judge(ids["known"] + few) == Novelty(len(few))  # as after a person called the others normal
+    assert judge(ids["turned"], champion=None).alarms is None
+    assert judge(ids["turned"], champion=replace(champion, threshold=None)).alarms is None
+    gone = judge(ids["turned"], learnt_before=["0" * 64])  # the champion's own images have left the data
+    assert gone.drift is None and gone.alarms == NEW
