@@ -111,7 +111,7 @@ def run(
     config: ScenarioSettings = parse(ScenarioSettings, _with_settings(wanted, settings or []), "llbnad run")
     seed, suspects = config.seed, config.suspects  # --set has the last word
     try:
-        check_subsets(subsets, config.aggregation)
+        check_subsets(subsets, config)
     except ValueError as error:
         raise ConfigError(f"llbnad run: {error}") from None
     recipe(config.encoder)  # raises before anything is read
