@@ -154,7 +154,7 @@ def predict(
     ]  # fmt: skip
     table = pd.DataFrame(rows)
     write_csv(table, out / "predictions.csv")
-    _write_sheet(table.assign(source=paths), maps, out / "contact_sheet.png")
+    _write_sheet(table.assign(source=pd.Series(paths, dtype=object)), maps, out / "contact_sheet.png")
     return table
 
 
