@@ -1,5 +1,6 @@
 """Real images for tests: solar cells of the installed package, magnetic tiles where the data lies beside the clone."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 MAGNETIC_TILE = REPOSITORY.parent / "shared" / "data" / "magnetic_tile"
 
 
+os.environ.pop("DAGSTER_HOME", None)  # tests leave the user's alone, and two processes must not both set up a new one
 WORKSPACES = ("by_dvc", "by_dagster")  # fixtures that take long: all their tests go to one process of `pytest -n 2`
 
 

