@@ -50,6 +50,7 @@ def register(root: Path, line: str) -> bool:
         yaml = YAML()
         yaml.preserve_quotes = True
         yaml.width = 2**20  # lines are as long as their authors made them
+        yaml.representer.add_representer(type(None), _null)
         content = yaml.load(path.read_text())
         if line not in params.datasets:
             dataset = {"source": "image_folder", "root": _images(line), "category": _text(line)}
@@ -91,6 +92,11 @@ def _scenario(line: str, defaults: CommentedMap) -> CommentedMap:
 def _text(name: str) -> str:
     # ruamel writes YAML 1.2; the readers, PyYAML and DVC, also take `yes` and `1_000` for something else than text
     return name if pyyaml.safe_load(name) == name else SingleQuotedScalarString(name)
+
+
+def _null(representer: Any, _: None) -> Any:
+    """`null` as people write it; ruamel would leave the value out."""
+    return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 
 def _flow(content: dict[str, Any]) -> CommentedMap:
