@@ -35,7 +35,7 @@ def _refused(what: str, remedy: str) -> Iterator[None]:
     socket.getaddrinfo = refuse
     try:
         yield
-    except Exception:
+    except Exception:  # any: libraries wrap the refusal in errors of their own
         if wanted:  # a library may have wrapped it, or gone on without its weights and failed later
             raise refusal(wanted[0]) from None
         raise

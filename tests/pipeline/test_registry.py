@@ -37,13 +37,17 @@ def champion(folder):
     return found and str(found.version)
 
 
-def collapse(path):
-    """A detector that gives every image the same score: its memory is far from every patch."""
+def scale_memory(path, factor):
     with safe_open(path, "pt") as stored:
         metadata = stored.metadata()
     tensors = load_file(path)
-    tensors["memory"] = tensors["memory"] * 0
+    tensors["memory"] = tensors["memory"] * factor
     save_file(tensors, path, metadata)
+
+
+def collapse(path):
+    """A detector that gives every image the same score: its memory is far from every patch."""
+    scale_memory(path, 0)
 
 
 def test_the_life_of_a_champion(workspace):
@@ -61,14 +65,14 @@ def test_the_life_of_a_champion(workspace):
     assert model_file(f"models:/{model_name(LINE)}@champion").read_bytes() == detector(workspace).read_bytes()
 
     good = detector(workspace).read_bytes()
-    shutil.copy(detector(workspace).with_name("none.safetensors"), detector(workspace))
+    scale_memory(detector(workspace), 1 + 1e-5)  # other bytes, as good a detector
     second = challenge(LINE)
     assert second["registered"] and second["version"] == "2"
     promote(LINE, "2")
     rollback(LINE)
     assert champion(workspace) == "1"
     # a schedule that comes by does not promote it again
-    assert "standing" in [one["name"] for one in challenge(LINE)["findings"] if not one["passed"]]
+    assert [one["name"] for one in challenge(LINE)["findings"] if not one["passed"]] == ["standing"]
     with pytest.raises(RegistryError, match="no champion before"):
         rollback(LINE)
 
