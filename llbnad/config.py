@@ -231,10 +231,10 @@ class Runtime(Config):
     """How to compute, not what: none of these may change a result, and DVC does not follow them."""
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1 …
-    threads: int = Field(0, ge=0)  # CPU threads of one process; 0 = all cores
+    processes: int = Field(1, ge=1)  # that compute at once: assets of a Dagster run side by side
+    threads: int = Field(0, ge=0)  # CPU threads of one process; 0 = the cores, shared out among `processes`
     batch_size: int = Field(16, ge=1)  # images
     memory_limit: int = Field(0, ge=0)  # MiB of distances at once in patchcore and softpatch; 0 = 16
-    executor: Literal["in_process", "multiprocess"] = "in_process"  # how Dagster runs a scenario's assets
 
 
 class Promotion(Config):

@@ -38,6 +38,9 @@ def prepare(runtime: Runtime) -> "torch.device":
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
+    elif runtime.processes > 1:  # more threads than cores are slower than one each
+        share = max(1, (os.cpu_count() or 1) // runtime.processes)
+        torch.set_num_threads(min(torch.get_num_threads(), share))
     name = runtime.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

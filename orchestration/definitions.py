@@ -27,7 +27,8 @@ def definitions(root: Path) -> dg.Definitions:
         ConfigError: params.yaml is wrong.
     """
     params = load_params(root / PARAMS)
-    executor = dg.in_process_executor if params.runtime.executor == "in_process" else dg.multiprocess_executor
+    processes = params.runtime.processes
+    side_by_side = dg.multiprocess_executor.configured({"max_concurrent": processes})
     pipeline = dvc_assets(root, params, [INGEST])
     registry = registry_assets(root, pipeline[0].partitions_def)
     serving = serving_assets(root, pipeline[0].partitions_def)
@@ -45,7 +46,7 @@ def definitions(root: Path) -> dg.Definitions:
         jobs=[scenario, retrain],
         sensors=[arrival_sensor(root, params.arrival)],
         schedules=[retraining_schedule(root, params.arrival)],
-        executor=executor,
+        executor=side_by_side if processes > 1 else dg.in_process_executor,
     )
 
 

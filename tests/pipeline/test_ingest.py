@@ -184,7 +184,7 @@ defaults: &defaults {seed: 0, encoder: {name: efficientnet_lite2, input_size: 64
   calibration: {target_fpr: 0.01, folds: 0}}
 scenarios: {}
 arrival: {stable_seconds: 0, min_new_images: 1, cron: "0 2 * * *"}
-runtime: {device: cpu, threads: 0, batch_size: 16, memory_limit: 0, executor: in_process}
+runtime: {device: cpu, processes: 1, threads: 0, batch_size: 16, memory_limit: 0}
 promotion:
   probe_size: 200
   min_agreement: 0.4
