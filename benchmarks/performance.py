@@ -36,9 +36,10 @@ class Size:
     subsets: tuple[int, ...] = (2, 3, 6, 12)
     rows: tuple[int, int] = (2_000, 20_000)
     repeats: int = 40
+    dinomaly_steps: int = 300  # the detector's default
 
 
-QUICK = Size(64, 20, (4,), (100, 200), (2, 4), (500, 2_000), 10)
+QUICK = Size(64, 20, (4,), (100, 200), (2, 4), (500, 2_000), 10, 5)
 
 
 @dataclass
@@ -85,7 +86,8 @@ def encoding(bench: Bench) -> None:
 
 def two_stage(bench: Bench) -> None:
     """`llbnad run` on ELPV mono, beside single-stage anomalib and the loop that encodes again for every pass."""
-    ours = bench.run("two_stage.ours", detector="patchcore")
+    patchcore: dict[str, Any] = {"detector": "patchcore", "settings": {"memory_size": 4096}}  # as in params.yaml
+    ours = bench.run("two_stage.ours", **patchcore)
     more = {"threads": 1, "n": 412, "peak_rss_mb": ours["peak_rss_mb"], "image_auroc": ours["image_auroc"]}
     bench.add("two-stage patchcore", ours["seconds"], None, "s", **more)
     if _anomalib():
@@ -101,14 +103,25 @@ def two_stage(bench: Bench) -> None:
             bench.add("two-stage patchcore, peer anomalib PatchCore 1 % coreset (whole)", ours["seconds"],
                       peer["seconds"], "s", **more, note="peer: single stage, run to its end",
                       peer_peak_rss_mb=peer["peak_rss_mb"], peer_image_auroc=peer["image_auroc"])  # fmt: skip
-        padim, peer = bench.run("two_stage.ours", detector="padim"), bench.run("anomalib_peer.padim")
+        padim, peer = bench.run("two_stage.ours", detector="padim", settings={}), bench.run("anomalib_peer.padim")
         bench.add("two-stage padim, peer anomalib PaDiM", padim["seconds"], peer["seconds"], "s", threads=1, n=412,
                   peak_rss_mb=padim["peak_rss_mb"], image_auroc=padim["image_auroc"], note="peer: single stage",
                   peer_peak_rss_mb=peer["peak_rss_mb"], peer_image_auroc=peer["image_auroc"])  # fmt: skip
-    peer = bench.run("two_stage.naive")
+    peer = bench.run("two_stage.naive", **patchcore)
     bench.add("two-stage patchcore, peer the loop that encodes for every pass", ours["seconds"], peer["seconds"], "s",
               **more, peer_peak_rss_mb=peer["peak_rss_mb"], peer_image_auroc=peer["image_auroc"],
               note="peer: without imports and pictures")  # fmt: skip
+
+
+def dinomaly(bench: Bench) -> None:
+    """`llbnad run` with dinomaly in bfloat16, beside the loop that encodes for every step in float32."""
+    settings = {"steps": bench.size.dinomaly_steps}
+    ours = bench.run("two_stage.ours", detector="dinomaly", settings={**settings, "precision": "bfloat16"})
+    peer = bench.run("two_stage.naive", detector="dinomaly", settings=settings)
+    bench.add("two-stage dinomaly, peer the float32 loop that encodes for every pass", ours["seconds"], peer["seconds"],
+              "s", threads=1, n=412, steps=bench.size.dinomaly_steps, peak_rss_mb=ours["peak_rss_mb"],
+              image_auroc=ours["image_auroc"], peer_peak_rss_mb=peer["peak_rss_mb"],
+              peer_image_auroc=peer["image_auroc"], note="peer: without imports and pictures")  # fmt: skip
 
 
 def scoring(bench: Bench) -> None:
@@ -206,6 +219,7 @@ def memory(bench: Bench) -> None:
 GROUPS: dict[str, Callable[[Bench], None]] = {
     "encoding": encoding,
     "two-stage": two_stage,
+    "dinomaly": dinomaly,
     "scoring": scoring,
     "prediction": prediction,
     "metrics": pixel_metrics,

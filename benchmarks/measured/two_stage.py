@@ -5,31 +5,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measured.data import ALPHA, solar_cells
 from llbnad.config import CalibrationConfig, EncoderConfig, Runtime, ScenarioSettings
-from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.detectors import DETECTORS
 from llbnad.features import Batch, FeatureStore
 
-MEMORY = 4096  # patches, as in params.yaml
 
-
-def command(detector: str, threads: int, out: Path) -> list[str]:
+def command(detector: str, settings: Mapping[str, Any], threads: int, out: Path) -> list[str]:
     """T = 3, no comparators, no calibration folds."""
-    size = ["--set", f"detector.memory_size={MEMORY}"] if detector == "patchcore" else []
-    return ["run", "--noise-ratio", str(ALPHA), "--detector", detector, *size, "--no-comparators",
+    options = [part for key, value in settings.items() for part in ("--set", f"detector.{key}={value}")]
+    return ["run", "--noise-ratio", str(ALPHA), "--detector", detector, *options, "--no-comparators",
             "--set", "calibration.folds=0", "--threads", str(threads), "--out", str(out)]  # fmt: skip
 
 
-def ours(detector: str, threads: int) -> dict[str, Any]:
+def ours(detector: str, settings: dict[str, Any], threads: int) -> dict[str, Any]:
     """From the start of the process to the last picture written: imports, both stages, test and plots."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "llbnad.cli", *command(detector, threads, out)], check=True)
+        subprocess.run([sys.executable, "-m", "llbnad.cli", *command(detector, settings, threads, out)], check=True)
         seconds = time.perf_counter() - started
         metrics = json.loads((out / "metrics.json").read_text())
     return {"seconds": seconds, "image_auroc": metrics["image_auroc"]}
@@ -48,7 +46,7 @@ class _Reencoding(FeatureStore):
             yield fresh_batch(chunk, self._load(chunk), self._encoder, self.device)
 
 
-def naive(threads: int) -> dict[str, Any]:
+def naive(detector: str, settings: dict[str, Any], threads: int) -> dict[str, Any]:
     """The same method and detector in one process, without the feature cache and with glibc's usual allocator."""
     import torch
 
@@ -57,9 +55,8 @@ def naive(threads: int) -> dict[str, Any]:
     torch.set_num_threads(threads)
     started = time.perf_counter()
     manifest, root = solar_cells()
-    settings = ScenarioSettings(
-        detector=PatchcoreConfig(memory_size=MEMORY), calibration=CalibrationConfig(folds=0), comparators=()
-    )
+    config = DETECTORS.get(detector).config_class(**settings)
+    scenario = ScenarioSettings(detector=config, calibration=CalibrationConfig(folds=0), comparators=())
     store = _Reencoding(Path(), EncoderConfig(), manifest, root, "cpu", Runtime().batch_size)
-    result = run_two_stage(manifest, store, root, 3, settings)
+    result = run_two_stage(manifest, store, root, 3, scenario)
     return {"seconds": time.perf_counter() - started, "image_auroc": result.evaluation.metrics()["image_auroc"]}
