@@ -83,8 +83,9 @@ def draw_patches(
     images. So two training sets that share most images share most of their patches: what a comparison shows is the
     images left out, not another draw, and a detector changes little when a few images arrive.
 
-    Patches that are not trusted (`Batch.trusted`) are not drawn. Memory: about `count` patches and one batch, however
-    many images there are.
+    Patches that are not trusted (`Batch.trusted`) are not drawn. Memory: `count` patches and one batch, however many
+    images there are: patches go into one space that is taken first, as small tensors that stay between large ones
+    that go would keep glibc's heap from being used again (2.6 GB for 1,024 patches of 20,000 images).
 
     Raises:
         DataError: there is no image; the message names `detector`.
@@ -95,12 +96,17 @@ def draw_patches(
         raise DataError(f"no training image for {detector}: at least 1 is needed")
     each, remainder = divmod(count, len(image_ids))
     generous = set(stable_shuffle(image_ids, seed, "one patch more")[:remainder])
-    drawn = []
+    drawn, filled = torch.empty(0, 0), 0
     for batch in features.batches(sorted(image_ids), "fit"):
-        for number, (image_id, image) in enumerate(zip(batch.image_ids, embed(batch.maps).flatten(1, 2), strict=True)):
+        patches = embed(batch.maps).flatten(1, 2)  # (B, h·w, C)
+        if not filled:
+            drawn = patches.new_empty(min(count, len(image_ids) * patches.shape[1]), patches.shape[2])
+        for number, (image_id, image) in enumerate(zip(batch.image_ids, patches, strict=True)):
             generator = torch.Generator().manual_seed(stable_number(image_id, seed, "patches") >> 1)
             order = torch.randperm(len(image), generator=generator)
             if batch.trusted is not None:
                 order = order[batch.trusted[number].flatten()[order]]
-            drawn.append(image[order[: each + (image_id in generous)].to(image.device)])  # (p, C)
-    return torch.cat(drawn)
+            order = order[: each + (image_id in generous)].to(image.device)
+            torch.index_select(image, 0, order, out=drawn[filled : filled + len(order)])
+            filled += len(order)
+    return drawn[:filled]
