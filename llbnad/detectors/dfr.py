@@ -28,7 +28,7 @@ class DfrConfig(DetectorConfig):
     patches: int = Field(65536, ge=1)  # drawn for training; bounds the memory
     latent: float = Field(0.8, gt=0, le=1)  # the bottleneck holds the components of this share of the variance
     hidden: int = Field(256, ge=1)  # width of the layers beside the bottleneck
-    steps: int = Field(250, ge=10)
+    steps: int = Field(250, ge=20)  # a tenth of them warm up
     batch: int = Field(1024, ge=2)  # patches a step
     learning_rate: float = Field(2e-3, gt=0)  # at its peak, a tenth of the steps in
 

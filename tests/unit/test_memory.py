@@ -1,0 +1,20 @@
+"""What training and scoring need does not grow with the number of images."""
+
+import pytest
+
+from benchmarks.measured.process import measure
+
+FEW, MANY = 1_000, 6_000  # synthetic images of 14 × 14 patches
+
+
+@pytest.mark.parametrize(
+    ("detector", "settings"),
+    [("patchcore", {"memory_size": 1024}), ("padim", {"dimensions": 16}), ("dfr", {"steps": 20})],
+)
+def test_memory_does_not_grow_with_the_number_of_images(detector, settings):
+    few, many = (
+        measure("growth.stage", 1, detector=detector, images=count, settings=settings, memory_limit=0)
+        for count in (FEW, MANY)
+    )
+    kept = many["maps_mb"] - few["maps_mb"]
+    assert many["mb"] - few["mb"] < kept + 60, (few, many)  # the small tensors of a careless loop made it 600 MB
