@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 NORMAL_COLOUR, ANOMALOUS_COLOUR, CUT_COLOUR, UNKNOWN_COLOUR = "#0072B2", "#D55E00", "#000000", "#56B4E9"
 METHOD_COLOURS = {"llbnad": "#009E73", "none": "#D55E00", "oracle": "#0072B2", "random": "#999999"}
 COLUMNS = 6  # tiles in a row of a contact sheet
+TILE_SIDE, CAPTION_HEIGHT = 0.97, 0.1  # of a contact sheet, as shares of the room a tile has
+ROW_HEIGHT = 2 + CAPTION_HEIGHT  # image, heat map and caption
 HEAT_OPACITY = 0.55  # of the hottest point
 HEAT_MAP = "inferno"
 HEAT_RANGE = (50.0, 99.5)  # percentiles of a sheet's maps that span the colours
@@ -122,23 +124,32 @@ def drift_history(reports: "Mapping[str, DriftReport]", path: Path, title: str) 
 def contact_sheet(tiles: Sequence[Tile], path: Path, title: str) -> None:
     """Every tile twice: the image with its mask's outline if known, and the image under its heat map.
 
-    One colour scale spans the sheet, so that tiles can be compared.
+    One colour scale spans the sheet, so that tiles can be compared. All tiles lie in one pair of axes, whose unit is a
+    tile's side: a pair for each would take matplotlib seconds.
     """
     columns = min(COLUMNS, max(1, len(tiles)))
     rows = max(1, math.ceil(len(tiles) / columns))
     scale = heat_range([tile.heat for tile in tiles])
-    with _figure(path, (2.0 * columns, 4.15 * rows + 0.5), columns, 2 * rows, SHEET_DPI) as grid:
-        for axes in grid:
-            axes.axis("off")
+    with _figure(path, (2.0 * columns, 2.0 * ROW_HEIGHT * rows + 0.5), dpi=SHEET_DPI) as (axes,):
         for number, tile in enumerate(tiles):
             row, column = divmod(number, columns)
-            above, below = grid[2 * row * columns + column], grid[(2 * row + 1) * columns + column]
-            above.imshow(tile.image)
+            top = row * ROW_HEIGHT + CAPTION_HEIGHT
+            above, below = (_placed(tile.image, column, start) for start in (top, top + 1))
+            axes.imshow(tile.image, extent=above)
             if tile.mask is not None and tile.mask.any():
-                above.contour(tile.mask, levels=[0.5], colors=["#00FF00"], linewidths=0.8)
-            below.imshow(overlay(tile.image, tile.heat, scale))
-            above.set_title(tile.caption, fontsize=8, color=tile.colour)
-        grid[0].figure.suptitle(title if tiles else f"{title}: none")
+                axes.contour(tile.mask, levels=[0.5], colors=["#00FF00"], linewidths=0.8, extent=above, origin="upper")
+            axes.imshow(overlay(tile.image, tile.heat, scale), extent=below)
+            axes.text(column + 0.5, above[3] - 0.02, tile.caption, fontsize=8, color=tile.colour, ha="center")
+        axes.set(xlim=(0, columns), ylim=(rows * ROW_HEIGHT, 0), aspect="equal")
+        axes.axis("off")
+        axes.set_title(title if tiles else f"{title}: none")
+
+
+def _placed(image: np.ndarray, left: float, top: float) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top of an image in a unit square whose corner is (left, top), beside a narrow gap."""
+    height, width = (length / max(image.shape[:2]) * TILE_SIDE for length in image.shape[:2])
+    left, bottom = left + (1 - width) / 2, top + (1 + height) / 2
+    return left, left + width, bottom, bottom - height
 
 
 def heat_range(maps: Sequence[np.ndarray]) -> tuple[float, float]:

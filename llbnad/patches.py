@@ -65,7 +65,9 @@ def trusted_patches(maps: Maps, kept: Sequence[str], patch_rejection: float) -> 
     share = min(0.5, patch_rejection * (1 - len(kept) / len(maps)))
     if share <= 0:
         return {}
-    cut = np.quantile(np.stack([maps[image_id] for image_id in sorted(maps)]).astype(np.float32), 1 - share)
+    values = np.concatenate([maps[image_id].ravel() for image_id in sorted(maps)])
+    position = int((len(values) - 1) * (1 - share))
+    cut = np.partition(values, position)[position]
     return {image_id: maps[image_id] <= max(cut, maps[image_id].min()) for image_id in sorted(kept)}
 
 

@@ -7,7 +7,7 @@ stage 1, in the test and in prediction: the mean of the highest 1 % of the patch
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from llbnad.errors import DataError
 from llbnad.features import Batch
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
 TOP_SHARE = 0.01  # of the map's patches, at least one
+
+Vectors = Literal["unit", "raw"]
 
 
 class FeatureSource(Protocol):
@@ -54,12 +56,15 @@ def image_scores(maps: "torch.Tensor") -> "torch.Tensor":
     return flat.topk(count, dim=1).values.mean(dim=1)
 
 
-def embed(maps: "Sequence[torch.Tensor]") -> "torch.Tensor":
+def embed(maps: "Sequence[torch.Tensor]", vectors: Vectors = "unit") -> "torch.Tensor":
     """Locally aware patch features: (B, C_l, h_l, w_l) a layer -> (B, h, w, ΣC_l) on the finest layer's grid.
 
-    Each layer is averaged over 3 × 3 neighbours and resized bilinearly (PatchCore, arXiv 2106.08265, section 3.1), its
-    vectors are scaled to equal length, and all layers together to length 1. So distances lie in [0, 2] and every layer
-    has the same say, whatever the size of its activations (unlike PatchCore, which takes them raw).
+    Each layer is averaged over 3 × 3 neighbours and resized bilinearly (PatchCore, arXiv 2106.08265, section 3.1).
+
+    Args:
+        maps: a layer each.
+        vectors: `unit` scales each layer's vectors to equal length, and all layers together to length 1, so that
+            distances lie in [0, 2] and every layer has the same say; `raw` leaves them as PatchCore does.
     """
     import torch
     from torch.nn import functional
@@ -70,12 +75,17 @@ def embed(maps: "Sequence[torch.Tensor]") -> "torch.Tensor":
         pooled = functional.avg_pool2d(layer, 3, stride=1, padding=1, count_include_pad=False)
         if pooled.shape[-2:] != grid:
             pooled = functional.interpolate(pooled, size=grid, mode="bilinear", align_corners=False)
-        layers.append(functional.normalize(pooled, dim=1) / len(maps) ** 0.5)
+        layers.append(functional.normalize(pooled, dim=1) / len(maps) ** 0.5 if vectors == "unit" else pooled)
     return torch.cat(layers, dim=1).permute(0, 2, 3, 1).contiguous()  # (B, h, w, C)
 
 
 def draw_patches(
-    features: FeatureSource, image_ids: Sequence[str], count: int, seed: int, detector: str
+    features: FeatureSource,
+    image_ids: Sequence[str],
+    count: int,
+    seed: int,
+    detector: str,
+    vectors: Vectors = "unit",
 ) -> "torch.Tensor":
     """Up to `count` patches (P, C) drawn at random from `image_ids`, whose order does not matter; none twice.
 
@@ -98,7 +108,7 @@ def draw_patches(
     generous = set(stable_shuffle(image_ids, seed, "one patch more")[:remainder])
     drawn, filled = torch.empty(0, 0), 0
     for batch in features.batches(sorted(image_ids), "fit"):
-        patches = embed(batch.maps).flatten(1, 2)  # (B, h·w, C)
+        patches = embed(batch.maps, vectors).flatten(1, 2)  # (B, h·w, C)
         if not filled:
             drawn = patches.new_empty(min(count, len(image_ids) * patches.shape[1]), patches.shape[2])
         for number, (image_id, image) in enumerate(zip(batch.image_ids, patches, strict=True)):

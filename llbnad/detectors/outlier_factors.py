@@ -1,7 +1,7 @@
 """How much a patch stands out from the patches of other images at its position: the discriminators of SoftPatch.
 
 Each takes groups (P, N, C), P positions of N images, and gives factors (P, N), higher for outliers. Groups are treated
-a few at a time: no more than BLOCK_NUMBERS values beside the arguments.
+a few at a time, or a part of one at a time: beside the arguments, about `block_bytes()` are needed.
 
 References: Jiang et al., NeurIPS 2022 (arXiv 2403.14233), section 3.2; Breunig et al., "LOF", SIGMOD 2000.
 """
@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from llbnad.progress import track
+from llbnad.working_memory import block_bytes
 
 if TYPE_CHECKING:
     import torch
 
-BLOCK_NUMBERS = 1 << 24  # 64 MiB
 REGULARISATION = 0.1  # added to a covariance's diagonal, as a share of the mean variance, as in `padim`
 
 
@@ -23,12 +23,11 @@ def local_outlier_factor(groups: "torch.Tensor", neighbours: int) -> "torch.Tens
     import torch
 
     found = []
-    for distances in _distances(groups):  # (p, N, N)
-        nearest = distances.topk(min(neighbours, distances.shape[1] - 1), dim=2, largest=False)
-        radius = nearest.values[:, :, -1]  # (p, N): distance to the k-th neighbour
-        reachability = torch.maximum(nearest.values, _of_neighbours(radius, nearest.indices))  # (p, N, k)
+    for distances, indices in _nearest_others(groups, min(neighbours, groups.shape[1] - 1)):
+        radius = distances[:, :, -1]  # (p, N): distance to the k-th neighbour
+        reachability = torch.maximum(distances, _of_neighbours(radius, indices))  # (p, N, k)
         density = 1 / (reachability.mean(dim=2) + 1e-10)  # duplicates are infinitely dense
-        found.append(_of_neighbours(density, nearest.indices).mean(dim=2) / density)
+        found.append(_of_neighbours(density, indices).mean(dim=2) / density)
     return torch.cat(found)
 
 
@@ -36,7 +35,7 @@ def nearest(groups: "torch.Tensor", neighbours: int) -> "torch.Tensor":
     """Distance to the nearest other image; `neighbours` is not used."""
     import torch
 
-    return torch.cat([distances.amin(dim=2) for distances in _distances(groups)])
+    return torch.cat([distances.squeeze(2) for distances, _ in _nearest_others(groups, 1)])
 
 
 def gaussian(groups: "torch.Tensor", neighbours: int) -> "torch.Tensor":
@@ -44,11 +43,11 @@ def gaussian(groups: "torch.Tensor", neighbours: int) -> "torch.Tensor":
     import torch
 
     found = []
-    for block in groups.split(max(1, BLOCK_NUMBERS // groups.shape[2] ** 2)):
+    for block in groups.split(max(1, _block_numbers() // groups.shape[2] ** 2)):
         centred = block - block.mean(dim=1, keepdim=True)  # (p, N, C)
         covariance = centred.mT @ centred / (block.shape[1] - 1)
-        variance = covariance.diagonal(dim1=1, dim2=2).mean().clamp_min(1e-12)
-        covariance += REGULARISATION * variance * torch.eye(block.shape[2], device=block.device)
+        variance = covariance.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(1e-12)  # (p,): a position's own
+        covariance += REGULARISATION * variance[:, None, None] * torch.eye(block.shape[2], device=block.device)
         factor = torch.linalg.cholesky(covariance)
         found.append(torch.linalg.solve_triangular(factor, centred.mT, upper=False).norm(dim=1))
     return torch.cat(found)
@@ -61,15 +60,28 @@ DISCRIMINATORS: dict[str, Callable[["torch.Tensor", int], "torch.Tensor"]] = {
 }
 
 
-def _distances(groups: "torch.Tensor") -> "Iterator[torch.Tensor]":
-    """Distances (p, N, N) inside each group, infinite to itself, a few groups at a time."""
-    step = max(1, BLOCK_NUMBERS // groups.shape[1] ** 2)
+def _nearest_others(groups: "torch.Tensor", count: int) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+    """Distances to each patch's `count` nearest others of its group, and which these are, (p, N, count) both."""
+    import torch
+
+    images = groups.shape[1]
+    step = max(1, _block_numbers() // images**2)
+    parts = -(-(images**2) // _block_numbers())  # of a group, if it is more than a block
     for block in track(groups.split(step), "judge patches", unit="block"):
         squared_norms = block.square().sum(dim=2)  # (p, N)
-        products = block @ block.mT
-        distances = (squared_norms[:, :, None] + squared_norms[:, None] - 2 * products).clamp_min(0).sqrt()
-        distances.diagonal(dim1=1, dim2=2).fill_(float("inf"))
-        yield distances
+        found, start = [], 0
+        for part in block.tensor_split(parts, dim=1):
+            rows = slice(start, start + part.shape[1])
+            squared = squared_norms[:, rows, None] + squared_norms[:, None] - 2 * (part @ block.mT)  # (p, r, N)
+            distances = squared.clamp_min(0).sqrt()
+            distances.diagonal(start, dim1=1, dim2=2).fill_(float("inf"))  # to itself
+            found.append(distances.topk(count, dim=2, largest=False))
+            start = rows.stop
+        yield torch.cat([near.values for near in found], dim=1), torch.cat([near.indices for near in found], dim=1)
+
+
+def _block_numbers() -> int:
+    return max(1, block_bytes() // 4)
 
 
 def _of_neighbours(values: "torch.Tensor", indices: "torch.Tensor") -> "torch.Tensor":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from llbnad.config import DetectorConfig
-from llbnad.detectors.base import FeatureSource, draw_patches, embed
+from llbnad.detectors.base import FeatureSource, Vectors, draw_patches, embed
 from llbnad.detectors.coreset import farthest_first
 from llbnad.features import Batch
 from llbnad.working_memory import block_bytes
@@ -33,10 +33,11 @@ class PatchcoreConfig(DetectorConfig):
     memory_size: int = Field(8192, ge=1)  # patches kept
     oversampling: int = Field(2, ge=1)  # density and greedy choose from this many candidates a patch kept
     neighbours: int = Field(1, ge=1, le=64)  # distance = mean over this many nearest patches
+    vectors: Vectors = "unit"  # patch vectors scaled to length 1, or raw as the paper's
 
 
 class Patchcore:
-    """Nearest-neighbour detector; distances between unit vectors, in [0, 2]."""
+    """Nearest-neighbour detector; distances between unit vectors lie in [0, 2], between raw ones anywhere."""
 
     config_class: ClassVar = PatchcoreConfig
 
@@ -53,7 +54,7 @@ class Patchcore:
         kind, size = self.config.memory, self.config.memory_size
         generator = torch.Generator().manual_seed(seed)
         wanted = size if kind == "random" else size * self.config.oversampling
-        memory = draw_patches(features, image_ids, wanted, seed, "patchcore")
+        memory = draw_patches(features, image_ids, wanted, seed, "patchcore", self.config.vectors)
         if kind == "density":
             memory = _densest(memory, size)
         elif kind == "greedy":
@@ -62,7 +63,7 @@ class Patchcore:
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
         """Mean distance to the nearest `neighbours` patches of the memory, (B, h, w)."""
-        patches = embed(batch.maps)  # (B, h, w, C)
+        patches = embed(batch.maps, self.config.vectors)  # (B, h, w, C)
         nearest = nearest_distances(patches.flatten(0, 2), self.memory.to(patches.device), self.config.neighbours)
         return nearest.mean(dim=1).reshape(patches.shape[:3])
 

@@ -8,8 +8,8 @@ LOF: Breunig et al., SIGMOD 2000.
 Differences: factors are scaled to a median of 1, so that the three discriminators weigh alike; the memory is random by
 default (see `coreset`). It assumes aligned images: a position must mean the same place of the product.
 
-Features are read twice or more: positions are judged in blocks of at most BLOCK_NUMBERS values of all images together,
-then the memory is collected. Beside a block, only one factor a training patch is kept.
+Features are read twice or more: as many positions of all images are judged at once as GATHERED_BLOCKS blocks of
+working memory hold, then the memory is collected. Beside that, only one factor a training patch is kept.
 """
 
 import math
@@ -25,11 +25,12 @@ from llbnad.detectors.outlier_factors import DISCRIMINATORS
 from llbnad.detectors.patchcore import nearest_neighbours
 from llbnad.errors import DataError
 from llbnad.features import Batch
+from llbnad.working_memory import block_bytes
 
 if TYPE_CHECKING:
     import torch
 
-BLOCK_NUMBERS = 1 << 28  # feature values judged at once: 1 GiB
+GATHERED_BLOCKS = 32  # of `block_bytes()`, usually 512 MiB: features judged at once
 
 
 class SoftpatchConfig(DetectorConfig):
@@ -100,15 +101,17 @@ class Softpatch:
 
         discriminate = DISCRIMINATORS[self.config.discriminator]
         first = embed(next(iter(features.batches(image_ids[:1], "look"))).maps)  # (1, h, w, C)
-        positions = first.shape[1] * first.shape[2]
-        step = max(1, BLOCK_NUMBERS // (len(image_ids) * first.shape[3]))
+        positions, channels = first.shape[1] * first.shape[2], first.shape[3]
+        step = max(1, GATHERED_BLOCKS * block_bytes() // (len(image_ids) * channels * first.element_size()))
         blocks = []
         for start in range(0, positions, step):
-            parts = [
-                embed(batch.maps).flatten(1, 2)[:, start : start + step].transpose(0, 1)
-                for batch in features.batches(image_ids, "fit")
-            ]
-            blocks.append(discriminate(torch.cat(parts, dim=1), self.config.lof_neighbours))  # (p, N)
+            group = first.new_empty(min(step, positions - start), len(image_ids), channels)  # (p, N, C)
+            filled = 0
+            for batch in features.batches(image_ids, "fit"):
+                own = slice(filled, filled + len(batch.image_ids))
+                group[:, own] = embed(batch.maps).flatten(1, 2)[:, start : start + step].transpose(0, 1)
+                filled = own.stop
+            blocks.append(discriminate(group, self.config.lof_neighbours))  # (p, N)
         factors = torch.cat(blocks).T.contiguous()
         return factors / factors.median().clamp_min(1e-12)
 

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 from sklearn.neighbors import LocalOutlierFactor
 
+from llbnad import working_memory
 from llbnad.config import EncoderConfig
-from llbnad.detectors import embed, image_scores, outlier_factors, softpatch
+from llbnad.detectors import embed, image_scores
 from llbnad.detectors.coreset import farthest_first
 from llbnad.detectors.dfr import DfrConfig
 from llbnad.detectors.dinomaly import DinomalyConfig
@@ -26,6 +27,7 @@ CONFIGS = [
     PatchcoreConfig(memory_size=400),
     PatchcoreConfig(memory="density", memory_size=400),
     PatchcoreConfig(memory_size=400, neighbours=3),
+    PatchcoreConfig(memory_size=400, vectors="raw"),
     PadimConfig(dimensions=6),
     PatchcoreConfig(memory="greedy", memory_size=400),
     SoftpatchConfig(memory_size=400),
@@ -162,11 +164,13 @@ def test_local_outlier_factor_is_scikit_learns():
     assert torch.isfinite(local_outlier_factor(torch.ones(1, 4, 5), 6)).all()
 
 
-def test_softpatch_judges_alike_in_blocks(monkeypatch):
-    whole = fitted(CONFIGS[5]).detector.tensors()
-    monkeypatch.setattr(softpatch, "BLOCK_NUMBERS", 5000)
-    monkeypatch.setattr(outlier_factors, "BLOCK_NUMBERS", 5000)
-    blocks = fitted(CONFIGS[5]).detector.tensors()
+@pytest.mark.parametrize("discriminator", ["lof", "gaussian", "nearest"])
+@pytest.mark.parametrize("space", [20_000, 4_000])  # bytes: two positions at once; a third of one
+def test_softpatch_judges_alike_in_blocks(monkeypatch, discriminator, space):
+    config = SoftpatchConfig(discriminator=discriminator, memory_size=300)
+    whole = fitted(config).detector.tensors()
+    monkeypatch.setattr(working_memory, "_bytes", space)
+    blocks = fitted(config).detector.tensors()
     assert torch.equal(whole["memory"], blocks["memory"])
     assert torch.allclose(whole["weights"], blocks["weights"])
 
@@ -221,6 +225,19 @@ def test_embedding_has_unit_length_and_layers_weigh_alike():
     assert torch.allclose(patches, embed(maps), atol=1e-5)
 
 
+def test_raw_embedding_keeps_lengths():
+    maps = next(iter(MadeFeatures().batches(NORMAL[:2], ""))).maps
+    patches, doubled = (embed((scale * maps[0], maps[1]), "raw") for scale in (1, 2))
+    coarse = maps[1].shape[1]
+    assert torch.allclose(doubled[..., :-coarse], 2 * patches[..., :-coarse])
+    assert torch.equal(doubled[..., -coarse:], patches[..., -coarse:])
+    flat = embed((torch.ones_like(maps[0]),), "raw")
+    assert torch.equal(flat, torch.ones_like(flat))  # a mean over neighbours, at the border as well
+    memory = fitted(PatchcoreConfig(memory_size=50, vectors="raw")).detector.tensors()["memory"]
+    every = torch.cat([embed(batch.maps, "raw").flatten(0, 2) for batch in MadeFeatures().batches(NORMAL, "")])
+    assert (memory[:, None] == every).all(dim=2).any(dim=1).all()
+
+
 def test_image_score_is_the_mean_of_the_top_percent():
     maps = torch.arange(400.0).reshape(1, 20, 20)
     assert image_scores(maps).item() == pytest.approx((399 + 398 + 397 + 396) / 4)
@@ -231,7 +248,7 @@ def test_nothing_to_train_on():
     with pytest.raises(DataError, match="at least 1"):
         fitted(CONFIGS[0], [])
     with pytest.raises(DataError, match="at least 2"):
-        fitted(CONFIGS[3], NORMAL[:1])
+        fitted(PadimConfig(dimensions=6), NORMAL[:1])
 
 
 def test_what_is_no_model_is_refused(tmp_path):
