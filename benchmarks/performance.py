@@ -49,6 +49,7 @@ class Bench:
     size: Size
     whole: bool
     out: Path
+    cpu: str = ""  # instructions that torch's kernels use
     group: str = ""
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -63,7 +64,8 @@ class Bench:
         """Print an entry and write it. Rates are better when high, all other units when low."""
         ratio = None if peer is None else (ours / peer if "images/s" in unit else peer / ours)
         entry = {"name": name, "ours": _short(ours), "peer": _short(peer), "ratio": _short(ratio), "unit": unit,
-                 "command": f"python -m benchmarks.performance --only {self.group}", **more}  # fmt: skip
+                 "command": f"python -m benchmarks.performance --only {self.group}",
+                 "cpu": self.cpu, **more}  # fmt: skip
         entries = json.loads(self.out.read_text()) if self.out.exists() else []
         entries = [other for other in entries if other["name"] != name] + [entry]
         self.out.parent.mkdir(parents=True, exist_ok=True)
@@ -87,30 +89,40 @@ def encoding(bench: Bench) -> None:
 def two_stage(bench: Bench) -> None:
     """`llbnad run` on ELPV mono, beside single-stage anomalib and the loop that encodes again for every pass."""
     patchcore: dict[str, Any] = {"detector": "patchcore", "settings": {"memory_size": 4096}}  # as in params.yaml
-    ours = bench.run("two_stage.ours", **patchcore)
-    more = {"threads": 1, "n": 412, "peak_rss_mb": ours["peak_rss_mb"], "image_auroc": ours["image_auroc"]}
-    bench.add("two-stage patchcore", ours["seconds"], None, "s", **more)
+    smaller: dict[str, Any] = {"detector": "patchcore", "settings": {"memory_size": 2048}}
+    for name, wanted in (("two-stage patchcore", patchcore), ("two-stage patchcore of 2,048 patches", smaller)):
+        _beside_anomalib(bench, name, wanted)
     if _anomalib():
-        peer = bench.run("anomalib_peer.patchcore", steps=bench.size.steps)
-        for percent in (10, 1):
-            note = (f"peer: single stage, {peer[f'coreset_{percent}']} greedy steps extrapolated from the first "
-                    f"{bench.size.steps}, prediction from 48 images")  # fmt: skip
-            bench.add(f"two-stage patchcore, peer anomalib PatchCore {percent} % coreset (extrapolated)",
-                      ours["seconds"], peer[f"seconds_{percent}"], "s", **more, note=note,
-                      peer_peak_rss_mb=peer["peak_rss_mb"])  # fmt: skip
-        if bench.whole:
-            peer = bench.run("anomalib_peer.patchcore_whole", percent=1)
-            bench.add("two-stage patchcore, peer anomalib PatchCore 1 % coreset (whole)", ours["seconds"],
-                      peer["seconds"], "s", **more, note="peer: single stage, run to its end",
-                      peer_peak_rss_mb=peer["peak_rss_mb"], peer_image_auroc=peer["image_auroc"])  # fmt: skip
         padim, peer = bench.run("two_stage.ours", detector="padim", settings={}), bench.run("anomalib_peer.padim")
         bench.add("two-stage padim, peer anomalib PaDiM", padim["seconds"], peer["seconds"], "s", threads=1, n=412,
                   peak_rss_mb=padim["peak_rss_mb"], image_auroc=padim["image_auroc"], note="peer: single stage",
                   peer_peak_rss_mb=peer["peak_rss_mb"], peer_image_auroc=peer["image_auroc"])  # fmt: skip
-    peer = bench.run("two_stage.naive", **patchcore)
+    ours, peer = bench.run("two_stage.ours", **patchcore), bench.run("two_stage.naive", **patchcore)
     bench.add("two-stage patchcore, peer the loop that encodes for every pass", ours["seconds"], peer["seconds"], "s",
-              **more, peer_peak_rss_mb=peer["peak_rss_mb"], peer_image_auroc=peer["image_auroc"],
+              threads=1, n=412, peak_rss_mb=ours["peak_rss_mb"], image_auroc=ours["image_auroc"],
+              peer_peak_rss_mb=peer["peak_rss_mb"], peer_image_auroc=peer["image_auroc"],
               note="peer: without imports and pictures")  # fmt: skip
+
+
+def _beside_anomalib(bench: Bench, name: str, wanted: dict[str, Any]) -> None:
+    """`wanted` beside single-stage PatchCore with anomalib's default coreset and with a tenth of it."""
+    ours = bench.run("two_stage.ours", **wanted)
+    more = {"threads": 1, "n": 412, "peak_rss_mb": ours["peak_rss_mb"], "image_auroc": ours["image_auroc"]}
+    bench.add(name, ours["seconds"], None, "s", **more)
+    if not _anomalib():
+        return
+    peer = bench.run("anomalib_peer.patchcore", steps=bench.size.steps)
+    for percent in (10, 1):
+        note = (f"peer: single stage, {peer[f'coreset_{percent}']} greedy steps extrapolated from the first "
+                f"{bench.size.steps}, prediction from 48 images")  # fmt: skip
+        bench.add(f"{name}, peer anomalib PatchCore {percent} % coreset (extrapolated)", ours["seconds"],
+                  peer[f"seconds_{percent}"], "s", **more, note=note,
+                  peer_peak_rss_mb=peer["peak_rss_mb"])  # fmt: skip
+    if bench.whole:
+        peer = bench.run("anomalib_peer.patchcore_whole", percent=1)
+        bench.add(f"{name}, peer anomalib PatchCore 1 % coreset (whole)", ours["seconds"], peer["seconds"], "s", **more,
+                  note="peer: single stage, run to its end", peer_peak_rss_mb=peer["peak_rss_mb"],
+                  peer_image_auroc=peer["image_auroc"])  # fmt: skip
 
 
 def dinomaly(bench: Bench) -> None:
@@ -180,6 +192,11 @@ def no_op(bench: Bench) -> None:
                       single_stage_seconds=round(found["single_stage_seconds"], 2))  # fmt: skip
             found = bench.run("many_scenarios.no_op_dagster", folder=folder, scenarios=count)
             bench.add(f"no-op Dagster run of one among {count} scenarios", found["seconds"], None, "s")
+    with tempfile.TemporaryDirectory() as folder:
+        stages = 9 * max(bench.size.scenarios)  # a scenario has nine
+        found = bench.run("many_scenarios.least_repro", folder=folder, stages=stages)
+        bench.add(f"no-op dvc repro of {stages} stages with a file in and a file out: DVC's own cost", found["seconds"],
+                  None, "s", n=stages)  # fmt: skip
 
 
 def growth(bench: Bench) -> None:
@@ -241,6 +258,7 @@ def main(
         print(f"error: --only {unknown[0]}: there are {', '.join(GROUPS)}", file=sys.stderr)
         raise typer.Exit(2)
     bench = Bench(QUICK if quick else Size(), whole, out)
+    bench.cpu = bench.run("process.cpu")["cpu"]
     if not _anomalib():
         print("left out: anomalib is not installed in this environment (pip install -e '.[anomalib]')")
     failed = False

@@ -45,6 +45,13 @@ def measure(function: str, threads: int, **arguments: Any) -> dict[str, Any]:
         return {"wall_seconds": wall, **json.loads(result.read_text())}
 
 
+def cpu() -> dict[str, Any]:
+    """The instruction set that torch's kernels use here, such as AVX2 or AVX512: results compare within one."""
+    import torch
+
+    return {"cpu": torch.backends.cpu.get_cpu_capability()}
+
+
 def main(module: str, name: str, arguments: str, result: str) -> None:
     """Be the fresh process."""
     function = getattr(importlib.import_module(f"benchmarks.measured.{module}"), name)

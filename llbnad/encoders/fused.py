@@ -3,7 +3,7 @@
 Batch normalisation becomes part of the convolution before it, and a 1 × 1 convolution on a CPU a matrix product over
 pixels. The product is faster on a single image, and its last digits depend neither on the batch's size nor on the
 number of threads; oneDNN's 1 × 1 convolution picks another kernel, which sums in another order, for small work on one
-thread. Measured on 2 cores with EfficientNet-Lite2, 224 px, one image at a time: 52 -> 114 images/s.
+thread. `python -m benchmarks.performance --only encoding` measures what it gives.
 """
 
 from typing import Any

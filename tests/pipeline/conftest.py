@@ -1,7 +1,7 @@
 """Workspaces: clones of the repository's code with small scenarios of their own on real solar cells.
 
-`by_dvc` went through `dvc repro`, `by_dagster` had its one scenario materialised in Dagster. Both start from the same
-code, images and settings, so what they hold in common must have the same bytes.
+`by_dvc` went through `dvc repro`, `by_dagster` had its one scenario materialised in Dagster, two assets at a time. Both
+start from the same code, images and settings, so what they hold in common must have the same bytes.
 """
 
 import os
@@ -25,7 +25,14 @@ ENCODER = {"name": "efficientnet_lite2", "input_size": 64, "layers": [2, 3]}
 DEFAULTS = {
     "seed": 0,
     "encoder": ENCODER,
-    "detector": {"name": "patchcore", "memory": "random", "memory_size": 1024, "oversampling": 2, "neighbours": 1},
+    "detector": {
+        "name": "patchcore",
+        "memory": "random",
+        "memory_size": 1024,
+        "oversampling": 2,
+        "neighbours": 1,
+        "vectors": "unit",
+    },
     "sub_model_detector": None,
     "partition": "disjoint",
     "aggregation": "oof_mean",
@@ -45,7 +52,7 @@ NOISY = {
 LINE = {**DEFAULTS, "dataset": "line", "noise": {"protocol": "as_is"}, "comparators": ["none"]}
 
 
-def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[str, Any]) -> Path:
+def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[str, Any], processes: int = 1) -> Path:
     """A git repository with our code, `images` below data/own/ and `scenarios` in params.yaml."""
     for name in CODE:
         source, target = REPOSITORY / name, folder / name
@@ -62,7 +69,7 @@ def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[
         "defaults": DEFAULTS,
         "scenarios": dict(scenarios),
         "arrival": {"stable_seconds": 0, "min_new_images": 20, "cron": "0 2 * * *"},
-        "runtime": {"device": "cpu", "processes": 1, "threads": 0, "batch_size": 16, "memory_limit": 0},
+        "runtime": {"device": "cpu", "processes": processes, "threads": 0, "batch_size": 16, "memory_limit": 0},
         "promotion": Promotion().model_dump(),
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -133,9 +140,10 @@ def by_dvc(tmp_path_factory: pytest.TempPathFactory, cells: Path, line_images: P
 
 @pytest.fixture(scope="session")
 def by_dagster(tmp_path_factory: pytest.TempPathFactory, cells: Path) -> Path:
-    folder = make_workspace(tmp_path_factory.mktemp("by_dagster"), {"cells": cells}, {"noisy20": NOISY})
+    folder = make_workspace(tmp_path_factory.mktemp("by_dagster"), {"cells": cells}, {"noisy20": NOISY}, processes=2)
     done = materialise(folder, "+key:champion or key:drift", "noisy20")  # all but what is done on request
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "multiprocess executor" in done.stdout + done.stderr
     return folder
 
 

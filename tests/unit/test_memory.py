@@ -8,12 +8,17 @@ FEW, MANY = 1_000, 6_000  # synthetic images of 14 × 14 patches
 
 
 @pytest.mark.parametrize(
-    ("detector", "settings"),
-    [("patchcore", {"memory_size": 1024}), ("padim", {"dimensions": 16}), ("dfr", {"steps": 20})],
+    ("detector", "settings", "limit"),
+    [
+        ("patchcore", {"memory_size": 1024}, 0),
+        ("padim", {"dimensions": 16}, 0),
+        ("dfr", {"steps": 20}, 0),
+        ("softpatch", {"memory_size": 1024, "discriminator": "gaussian"}, 1),  # else both would be within the usual one
+    ],
 )
-def test_memory_does_not_grow_with_the_number_of_images(detector, settings):
+def test_memory_does_not_grow_with_the_number_of_images(detector, settings, limit):
     few, many = (
-        measure("growth.stage", 1, detector=detector, images=count, settings=settings, memory_limit=0)
+        measure("growth.stage", 1, detector=detector, images=count, settings=settings, memory_limit=limit)
         for count in (FEW, MANY)
     )
     kept = many["maps_mb"] - few["maps_mb"]
