@@ -231,6 +231,15 @@ def memory(bench: Bench) -> None:
                   large["mb"], None, "MB", n=many, threads=1, training_mb=_short(large["training_mb"]),
                   maps_mb=_short(large["maps_mb"]), peak_rss_mb=large["peak_rss_mb"],
                   note=f"{_short(small['mb'])} MB with {few} images")  # fmt: skip
+    _stage_1_memory(bench)
+
+
+def _stage_1_memory(bench: Bench) -> None:
+    small, large = (bench.run("growth.stage_1", images=count) for count in bench.size.rows)
+    bench.add(f"memory of stage 1, patchcore, T = 3, {bench.size.rows[1]} synthetic images", large["mb"], None, "MB",
+              n=bench.size.rows[1], threads=1, kept_mb=_short(large["kept_mb"]), peak_rss_mb=large["peak_rss_mb"],
+              note=f"{_short(small['mb'])} MB with {bench.size.rows[0]} images; kept: scores and maps, which grow with "
+              "the images")  # fmt: skip
 
 
 GROUPS: dict[str, Callable[[Bench], None]] = {

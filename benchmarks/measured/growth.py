@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from benchmarks.measured.data import augmented
@@ -15,6 +16,7 @@ from llbnad.detectors.patchcore import PatchcoreConfig
 from llbnad.features import Batch, FeatureStore
 from llbnad.manifest import read_manifest, write_manifest
 from llbnad.model import train
+from llbnad.rounds import run_sub_models, select
 from llbnad.runtime import prepare
 from llbnad.two_stage import run_two_stage
 
@@ -75,6 +77,27 @@ def stage(detector: str, images: int, settings: dict[str, Any], memory_limit: in
     kept = sum(one.nbytes for one in maps.values()) / 2**20
     assert np.isfinite(scores.values).all()
     return {"mb": _peak_mb() - before, "training_mb": trained - before, "maps_mb": kept, "seconds": seconds}
+
+
+def stage_1(images: int, threads: int) -> dict[str, Any]:
+    """Three sub-models of patchcore, their consensus and the selection with its patches, on synthetic features.
+
+    Returns what that added to the process's peak, and what is left of it in tables: scores, maps and trusted patches.
+    """
+    prepare(Runtime(device="cpu", threads=threads))
+    settings = ScenarioSettings(
+        detector=PatchcoreConfig(memory_size=MEMORY), selection={"policy": "fraction", "keep": 0.8}
+    )
+    ids = [f"{number:06d}" for number in range(images)]
+    subsets = pd.Series([number % 3 for number in range(images)], index=ids, name="subset")
+    before = _peak_mb()
+    started = time.perf_counter()
+    found = run_sub_models(_Rows(), subsets, 3, settings)
+    selection = select(found, settings, {}, lambda kept, trusted: found)
+    seconds = time.perf_counter() - started
+    kept = found.table.memory_usage(deep=True).sum()
+    kept += sum(one.nbytes for maps in (found.maps, selection.trusted) for one in maps.values())
+    return {"mb": _peak_mb() - before, "kept_mb": kept / 2**20, "seconds": seconds}
 
 
 def _peak_mb() -> float:

@@ -23,3 +23,10 @@ def test_memory_does_not_grow_with_the_number_of_images(detector, settings, limi
     )
     kept = many["maps_mb"] - few["maps_mb"]
     assert many["mb"] - few["mb"] < kept + 60, (few, many)  # the small tensors of a careless loop made it 600 MB
+
+
+def test_stage_1_keeps_scores_and_maps_only():
+    """Three sub-models' maps, the consensus and trusted patches are kept; nothing else grows."""
+    few, many = (measure("growth.stage_1", 1, images=count) for count in (FEW, MANY))
+    kept = many["kept_mb"] - few["kept_mb"]
+    assert many["mb"] - few["mb"] < 4 * kept + 60, (few, many)
