@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ import yaml
 from zc.lockfile import LockError, LockFile
 
 from llbnad.errors import LlbnadError
+from orchestration.paths import PARAMS
 
 LOCK_SECONDS = 600  # DVC holds its lock while it hashes, which takes long for large data
 ADD_ATTEMPTS, ADD_SECONDS = 120, 5  # a stage may be reading the same images
@@ -93,6 +95,21 @@ def stage_graph(root: Path) -> dict[str, set[str]]:
         for stage, needed in graph.items()
         if not stage.endswith(".dvc") and ":" not in stage
     }
+
+
+def scenario_graph(root: Path, scenario: str) -> dict[str, set[str]]:
+    """`stage_graph` of a repository with this scenario only: as quick with a hundred scenarios as with one."""
+    params = yaml.load((root / PARAMS).read_text(), Loader=_YAML_LOADER)
+    own = params["scenarios"][scenario]
+    dataset = own["dataset"]
+    params |= {"scenarios": {scenario: own}, "datasets": {dataset: params["datasets"][dataset]}}
+    with tempfile.TemporaryDirectory() as name:
+        alone = Path(name)
+        (alone / ".dvc").mkdir()
+        (alone / ".dvc" / "config").write_text("[core]\n    no_scm = true\n")
+        (alone / PARAMS).write_text(yaml.safe_dump(params, sort_keys=False))
+        shutil.copy(root / "dvc.yaml", alone)
+        return stage_graph(alone)
 
 
 def read_lock(root: Path) -> dict[str, Any]:

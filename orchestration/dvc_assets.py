@@ -36,7 +36,7 @@ def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[
     """
     templates = dvc.templates(root)
     first, settings = next(iter(params.scenarios.items()))
-    one = chain(dvc.stage_graph(root), first)
+    one = chain(dvc.scenario_graph(root, first), first)
     assets = []
     for name, stage in one.stages.items():
         template = templates[template_of(stage)]
