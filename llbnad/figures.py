@@ -139,7 +139,9 @@ def contact_sheet(tiles: Sequence[Tile], path: Path, title: str) -> None:
             if tile.mask is not None and tile.mask.any():
                 axes.contour(tile.mask, levels=[0.5], colors=["#00FF00"], linewidths=0.8, extent=above, origin="upper")
             axes.imshow(overlay(tile.image, tile.heat, scale), extent=below)
-            axes.text(column + 0.5, above[3] - 0.02, tile.caption, fontsize=8, color=tile.colour, ha="center")
+            where = (column + 0.5, above[3] - 0.02)
+            # a caption may be a file's name: "$" is no formula there
+            axes.text(*where, tile.caption, fontsize=8, color=tile.colour, ha="center", parse_math=False)
         axes.set(xlim=(0, columns), ylim=(rows * ROW_HEIGHT, 0), aspect="equal")
         axes.axis("off")
         axes.set_title(title if tiles else f"{title}: none")

@@ -40,3 +40,20 @@ def test_overlay_colours_the_hot_corner_alone():
     assert np.array_equal(shown[40:, 40:], image[40:, 40:])
     assert shown[2, 2, 0] > 150
     assert heat_range([]) == (0, 1)
+
+
+def test_outline_and_heat_lie_where_mask_and_map_say(tmp_path):
+    """One white tile, its defect at the top left; a file's name as the caption, with what would be a broken formula."""
+    image = np.full((64, 32, 3), 255, np.uint8)
+    mask, heat = np.zeros((64, 32), bool), np.zeros((8, 4), np.float32)
+    mask[4:20, 4:12], heat[:2, :1] = True, 1
+    contact_sheet([Tile(image, heat, r"a$\frac$.png", "#000000", mask)], tmp_path / "sheet.png", "sheet")
+    with Image.open(tmp_path / "sheet.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    green = np.argwhere((pixels[..., 1] > 200) & (pixels[..., 0] < 120) & (pixels[..., 2] < 120))
+    red, green_, blue = np.moveaxis(pixels, 2, 0)
+    hot = np.argwhere((red > green_ + 30) | (red > blue + 30))
+    height, width = pixels.shape[:2]
+    assert len(green) and len(hot)
+    assert (green[:, 1] < width / 2).all() and (green[:, 0] < height / 3).all()  # the upper picture's upper part
+    assert (hot[:, 1] < width / 2).all() and (hot[:, 0] > height / 2).all() and (hot[:, 0] < 0.8 * height).all()
