@@ -121,6 +121,7 @@ def _beside_anomalib(bench: Bench, name: str, wanted: dict[str, Any]) -> None:
     if bench.whole:
         peer = bench.run("anomalib_peer.patchcore_whole", percent=1)
         bench.add(f"{name}, peer anomalib PatchCore 1 % coreset (whole)", ours["seconds"], peer["seconds"], "s", **more,
+                  command=f"python -m benchmarks.performance --only {bench.group} --whole",
                   note="peer: single stage, run to its end", peer_peak_rss_mb=peer["peak_rss_mb"],
                   peer_image_auroc=peer["image_auroc"])  # fmt: skip
 

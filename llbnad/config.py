@@ -234,7 +234,7 @@ class Runtime(Config):
     processes: int = Field(1, ge=1)  # that compute at once: assets of a Dagster run side by side
     threads: int = Field(0, ge=0)  # CPU threads of one process; 0 = the cores, shared out among `processes`
     batch_size: int = Field(16, ge=1)  # images
-    memory_limit: int = Field(0, ge=0)  # MiB of distances at once in patchcore and softpatch; 0 = 16
+    memory_limit: int = Field(0, ge=0)  # MiB of distances at once, 0 = 16; softpatch gathers 32 times that
 
 
 class Promotion(Config):

@@ -165,7 +165,7 @@ def test_local_outlier_factor_is_scikit_learns():
 
 
 @pytest.mark.parametrize("discriminator", ["lof", "gaussian", "nearest"])
-@pytest.mark.parametrize("space", [20_000, 4_000])  # bytes: two positions at once; a third of one
+@pytest.mark.parametrize("space", [20_000, 4_000])  # bytes: three positions at once; half of one
 def test_softpatch_judges_alike_in_blocks(monkeypatch, discriminator, space):
     config = SoftpatchConfig(discriminator=discriminator, memory_size=300)
     whole = fitted(config).detector.tensors()
