@@ -92,6 +92,8 @@ def _of_file(file: Path) -> dict[str, Any]:
         }
     if file.suffix == ".json":
         numbers = json.loads(file.read_text())
+        if file.name == "settings.json":
+            return {"settings": dg.MetadataValue.json(numbers)}
         return {key: value for key, value in numbers.items() if isinstance(value, int | float)}
     if file.suffix == ".png":
         return {file.stem: picture(file)}

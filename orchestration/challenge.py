@@ -23,6 +23,7 @@ from orchestration.mlflow_runs import HOME, git_tags, scenario_run
 from orchestration.packaging import contents
 from orchestration.paths import stage_dir
 from orchestration.registry import MD5, REFUSED, WITHDRAWN, champion_of, model_name, registry, versions
+from orchestration.settings import read_settings
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from llbnad.model import Model
 
 PROBE, LEARNT = "probe.json", "kept.parquet"  # kept with a version: scores to compare, the images it learnt
-PROVENANCE = ("raw", "noisy", "purified", "detector")  # stages whose dvc.lock hashes a version carries
+PROVENANCE = ("raw", "settings", "noisy", "purified", "detector")  # stages whose dvc.lock hashes a version carries
 LOCK_SECONDS = 600  # another challenge of the same line may be uploading
 STANDING = "standing"  # the check that a version was not rolled back by hand
 CHECKS = (*acceptance.CHECKS, STANDING)
@@ -55,10 +56,7 @@ def challenge(scenario: str) -> dict[str, Any]:
     """
     from filelock import FileLock
 
-    from orchestration.stages.common import params
-
-    settings = params()
-    settings.scenario(scenario)
+    settings = read_settings(scenario)
     path = stage_dir("detector", scenario) / f"{METHOD}.safetensors"
     if not path.exists():
         raise DataError(f"no detector at {path}: run `dvc repro evaluation@{scenario}` first")

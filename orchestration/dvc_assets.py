@@ -7,7 +7,7 @@ doors, Dagster and `dvc repro`, lead to the same bytes.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ import dagster as dg
 
 from llbnad.config import Params, load_params
 from llbnad.errors import ConfigError
-from orchestration import dvc
+from orchestration import dvc, settings
 from orchestration.asset_metadata import from_log, metadata
 from orchestration.partitions import SCENARIOS, Pattern, chain, pattern, template_of
 from orchestration.paths import PARAMS, stage_dir
 
+VERSION_TAG = "dagster/data_version"
 BUSY_RETRIES, BUSY_SECONDS = 60, 5  # another run may be computing the same raw data
 
 
@@ -35,12 +36,12 @@ def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[
         DvcError: dvc cannot read its files.
     """
     templates = dvc.templates(root)
-    first, settings = next(iter(params.scenarios.items()))
+    first, own = next(iter(params.scenarios.items()))
     one = chain(dvc.scenario_graph(root, first), first)
     assets = []
     for name, stage in one.stages.items():
         template = templates[template_of(stage)]
-        where = pattern(stage, template, first, settings.dataset)
+        where = pattern(stage, template, first, own.dataset)
         assets.append(_asset(name, root, template, where, sorted(one.upstream[name] or sources)))
     return assets
 
@@ -97,9 +98,11 @@ def _asset(name: str, root: Path, template: dvc.Template, where: Pattern, upstre
             context.log.info(line)
 
         try:
-            # read now: the scenario may be younger than this process
-            stage = where.stage(scenario, load_params(root / PARAMS).scenario(scenario).dataset)
+            params = load_params(root / PARAMS)  # read now: the scenario may be younger than this process
+            stage = where.stage(scenario, params.scenario(scenario).dataset)
             report = report_path(stage, root)
+            if settings.STAGE in upstream and not settings.are_current(root, scenario, params):
+                context.log_event(_take_over_settings(root, scenario, hear))
             outcome = dvc.repro_stage(root, stage, hear)
         except dvc.BusyError as error:
             raise dg.RetryRequested(max_retries=BUSY_RETRIES, seconds_to_wait=BUSY_SECONDS) from error
@@ -124,6 +127,16 @@ def _asset(name: str, root: Path, template: dvc.Template, where: Pattern, upstre
         )
 
     return materialise
+
+
+def _take_over_settings(root: Path, scenario: str, log: Callable[[str], None]) -> dg.AssetMaterialization:
+    """Run stage `settings` of an edited scenario: an asset materialised alone goes by params.yaml as well."""
+    stage = f"{settings.STAGE}@{scenario}"
+    outcome = dvc.repro_stage(root, stage, log)
+    lock = dvc.read_lock(root)
+    shown = {"outcome": outcome, "dvc stage": stage, **metadata(dvc.outputs(lock, stage), root, scenario)}
+    tags = {VERSION_TAG: dvc.data_version(lock, stage)}
+    return dg.AssetMaterialization(settings.STAGE, metadata=shown, partition=scenario, tags=tags)
 
 
 def _description(template: str, name: str) -> str:

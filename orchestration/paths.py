@@ -8,7 +8,7 @@ FEATURE_CACHE = DATA / "cache" / "features"
 INCOMING = DATA / "incoming"  # a folder a production line: its inbox
 QUARANTINE = DATA / "quarantine"
 BENCHMARK_STAGES = "benchmarks/dvc.yaml"  # tables: beside the pipeline
-STAGES = ("raw", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
+STAGES = ("raw", "settings", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
 
 
 def drift_dir(line: str) -> Path:

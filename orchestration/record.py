@@ -15,12 +15,10 @@ import dagster as dg
 from llbnad.config import load_params
 from orchestration import dvc
 from orchestration.asset_metadata import metadata
-from orchestration.dvc_assets import check_results, report_path
+from orchestration.dvc_assets import VERSION_TAG, check_results, report_path
 from orchestration.partitions import chain, sync, template_of
 from orchestration.paths import PARAMS
 from orchestration.retraining import known_lines
-
-VERSION_TAG = "dagster/data_version"
 
 
 def record_materialisations(root: Path, scenarios: Sequence[str]) -> int:

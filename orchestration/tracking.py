@@ -12,10 +12,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from llbnad.config import Params, load_params
+from llbnad.config import Params
 from llbnad.errors import DataError, LlbnadError
 from orchestration.mlflow_runs import link_path, noisy_manifest, scenario_run, tracking_uri
-from orchestration.paths import PARAMS, STAGES
+from orchestration.paths import STAGES
+from orchestration.settings import read_settings
 
 
 def record(
@@ -29,7 +30,7 @@ def record(
     """Record what `stage` made of `scenario`; on any trouble with the tracking server, warn and go on.
 
     Args:
-        stage: noisy … evaluation.
+        stage: settings … evaluation.
         scenario: name in params.yaml.
         params: the settings.
         subset: number of the sub-model, for stage `sub_model`.
@@ -51,7 +52,7 @@ def record(
     return True
 
 
-def record_from_disk(scenario: str, params: Params) -> bool:
+def record_from_disk(scenario: str) -> bool:
     """Record all stages of `scenario` from their outputs.
 
     Returns:
@@ -61,7 +62,7 @@ def record_from_disk(scenario: str, params: Params) -> bool:
         ConfigError: there is no such scenario.
         DataError: it has no outputs yet.
     """
-    params.scenario(scenario)
+    params = read_settings(scenario)
     manifest = noisy_manifest(scenario)
     if not manifest.exists():
         raise DataError(f"no outputs of scenario {scenario} ({manifest} is missing): run `dvc repro` first")
@@ -99,8 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         print("usage: python -m orchestration.tracking SCENARIO…", file=sys.stderr)
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
     try:
-        params = load_params(PARAMS)
-        arrived = [record_from_disk(scenario, params) for scenario in arguments]
+        arrived = [record_from_disk(scenario) for scenario in arguments]
     except LlbnadError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""What every stage does around its work: settings in, clear errors out, the record at the end."""
+"""What stages do around their work: clear errors, clean-up, the way to features and images."""
 
 import signal
 import sys
@@ -8,12 +8,12 @@ from types import FrameType
 
 import typer
 
-from llbnad.config import ElpvDataset, Params, load_params
+from llbnad.config import ElpvDataset, Params
 from llbnad.errors import LlbnadError
 from llbnad.features import FeatureStore
 from llbnad.manifest import read_manifest
 from llbnad.runtime import prepare
-from orchestration.paths import DATA, FEATURE_CACHE, PARAMS, stage_dir
+from orchestration.paths import DATA, FEATURE_CACHE, stage_dir
 
 IMAGE_ROOT = Path()  # manifests of the pipeline hold paths relative to the repository's root
 
@@ -26,11 +26,6 @@ def run_stage(stage: Callable[..., None]) -> None:
     except LlbnadError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def params() -> Params:
-    """params.yaml, checked."""
-    return load_params(PARAMS)
 
 
 def feature_store(params: Params, scenario: str) -> FeatureStore:

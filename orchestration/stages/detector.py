@@ -13,12 +13,13 @@ from llbnad.model import Model, derived_seed, train
 from llbnad.patches import TrustedFeatures
 from orchestration import tracking
 from orchestration.paths import stage_dir
-from orchestration.stages.common import feature_store, params, run_stage
+from orchestration.settings import read_settings
+from orchestration.stages.common import feature_store, run_stage
 
 
 def main(scenario: str) -> None:
     """Train SCENARIO's final detector and comparators."""
-    settings = params()
+    settings = read_settings(scenario)
     config = settings.scenario(scenario)
     noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
     kept = read_manifest(stage_dir("purified", scenario) / "kept.parquet")

@@ -12,12 +12,13 @@ from llbnad.report import evaluation_plots
 from llbnad.verdicts import read_verdicts, with_verdicts
 from orchestration import tracking
 from orchestration.paths import stage_dir
-from orchestration.stages.common import IMAGE_ROOT, feature_store, params, run_stage
+from orchestration.settings import read_settings
+from orchestration.stages.common import IMAGE_ROOT, feature_store, run_stage
 
 
 def main(scenario: str) -> None:
     """Test SCENARIO's detectors."""
-    settings = params()
+    settings = read_settings(scenario)
     config = settings.scenario(scenario)
     verdicts = read_verdicts(Path(config.review))
     noisy = with_verdicts(read_manifest(stage_dir("noisy", scenario) / "manifest.parquet"), verdicts)

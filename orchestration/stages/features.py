@@ -8,12 +8,13 @@ from llbnad.encoders import recipe
 from llbnad.files import write_json
 from orchestration import tracking
 from orchestration.paths import stage_dir
-from orchestration.stages.common import feature_store, params, run_stage
+from orchestration.settings import read_settings
+from orchestration.stages.common import feature_store, run_stage
 
 
 def main(scenario: str) -> None:
     """Fill the feature cache with SCENARIO's images."""
-    settings = params()
+    settings = read_settings(scenario)
     store = feature_store(settings, scenario)
     wanted = store.image_ids if settings.scenario(scenario).detector.uses_features else []
     encoded = store.ensure(wanted)

@@ -9,13 +9,14 @@ from llbnad.contaminate import anomalous_samples, contaminate
 from llbnad.manifest import contamination, read_manifest, write_manifest
 from orchestration import tracking
 from orchestration.paths import stage_dir
-from orchestration.stages.common import params, run_stage
+from orchestration.settings import read_settings
+from orchestration.stages.common import run_stage
 from orchestration.validation import check_noisy
 
 
 def main(scenario: str) -> None:
     """Build SCENARIO's noisy variant of its dataset."""
-    settings = params()
+    settings = read_settings(scenario)
     config = settings.scenario(scenario)
     out = stage_dir("noisy", scenario)
     raw = read_manifest(stage_dir("raw", config.dataset) / "manifest.parquet")

@@ -16,13 +16,14 @@ from llbnad.rounds import run_sub_models, select
 from llbnad.verdicts import excluded, read_verdicts, verdict_summary
 from orchestration import tracking
 from orchestration.paths import stage_dir
-from orchestration.stages.common import IMAGE_ROOT, feature_store, params, run_stage
+from orchestration.settings import read_settings
+from orchestration.stages.common import IMAGE_ROOT, feature_store, run_stage
 from orchestration.validation import check_purified
 
 
 def main(scenario: str) -> None:
     """Select SCENARIO's normal training images."""
-    settings = params()
+    settings = read_settings(scenario)
     config = settings.scenario(scenario)
     everything = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
     verdicts = read_verdicts(Path(config.review))

@@ -5,17 +5,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from llbnad.config import load_params
 from llbnad.files import file_digest, replacing, write_csv
 from llbnad.manifest import write_manifest
 from llbnad.sources import read_source
-from orchestration.paths import stage_dir
-from orchestration.stages.common import imported, params, run_stage
+from orchestration.paths import PARAMS, stage_dir
+from orchestration.stages.common import imported, run_stage
 from orchestration.validation import check_manifest
 
 
 def main(dataset: str) -> None:
     """Read DATASET of params.yaml. A folder below data/ is only read; others are copied to data/raw/DATASET/images."""
-    config = params().dataset(dataset)
+    config = load_params(PARAMS).dataset(dataset)
     out = stage_dir("raw", dataset)
     images = out / "images"
     scan, root = read_source(config, Path(config.root))

@@ -9,12 +9,13 @@ from llbnad.partition import assign_subsets
 from llbnad.scores import Scores
 from orchestration import tracking
 from orchestration.paths import stage_dir, sub_model_dir
-from orchestration.stages.common import params, run_stage
+from orchestration.settings import read_settings
+from orchestration.stages.common import run_stage
 
 
 def main(scenario: str) -> None:
     """Aggregate the scores of SCENARIO's sub-models."""
-    settings = params()
+    settings = read_settings(scenario)
     config = settings.scenario(scenario)
     noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
     train = noisy[noisy["split"] == "train"]

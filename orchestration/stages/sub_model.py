@@ -6,12 +6,13 @@ from llbnad.partition import assign_subsets
 from llbnad.sub_models import train_sub_model
 from orchestration import tracking
 from orchestration.paths import stage_dir, sub_model_dir
-from orchestration.stages.common import feature_store, params, run_stage
+from orchestration.settings import read_settings
+from orchestration.stages.common import feature_store, run_stage
 
 
 def main(scenario: str, subset: int) -> None:
     """Train sub-model SUBSET of SCENARIO."""
-    settings = params()
+    settings = read_settings(scenario)
     config = settings.scenario(scenario)
     noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
     images = noisy[noisy["split"] == "train"]

@@ -122,7 +122,8 @@ DECIDED_ELSEWHERE = {
     "orchestration.dvc": "runs dvc",
     "orchestration.mlflow_runs": "a side effect",
     "orchestration.paths": "where outputs lie is said by `outs`",
-    "orchestration.stages.common": "settings in, errors out; what it decides for raw is declared there",
+    "orchestration.settings": "reads what stage `settings` wrote, which each stage follows",
+    "orchestration.stages.common": "errors, clean-up; what it decides for raw is declared there",
     "orchestration.tracking": "a side effect",
 }
 # Imported, but what the stage uses of it decides nothing.

@@ -1,0 +1,84 @@
+"""Settings reach the stages through a file of their own: what is recorded is what a stage ran with."""
+
+import yaml
+
+from llbnad.model import Model
+from orchestration import dvc, settings
+from tests.pipeline.conftest import command, materialise, repro, stage
+from tests.pipeline.test_both_doors import events
+
+SUB_MODEL = "sub_model@noisy20-0"
+FILE = "data/settings/noisy20/settings.json"
+
+
+def edit(folder, scenario, **changes):
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["scenarios"][scenario] |= changes
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    return params["scenarios"][scenario]
+
+
+def detector(folder, memory_size):
+    own = yaml.safe_load((folder / "params.yaml").read_text())["scenarios"]["noisy20"]["detector"]
+    return {**own, "memory_size": memory_size}
+
+
+def trained_with(folder):
+    return Model.load(folder / "data/sub_model/noisy20/0/model.safetensors").detector.memory_size
+
+
+def recorded(folder):
+    params = dvc.read_lock(folder)["stages"][SUB_MODEL]["params"]
+    assert set(params) == {FILE}
+    return params[FILE]["detector"]["memory_size"]
+
+
+def test_an_edit_while_a_stage_runs_is_for_the_next_run(copy_of):
+    """DVC looks at parameters after a stage has ended: it would record the edit with a model that never saw it."""
+    edit(copy_of, "noisy20", detector=detector(copy_of, 512))
+    edited = False
+    with dvc.running(["repro", "evaluation@noisy20"], copy_of) as process:
+        for line in process.stdout:
+            if f"Running stage '{SUB_MODEL}'" in line:
+                edit(copy_of, "noisy20", detector=detector(copy_of, 256))
+                edited = True
+    assert process.returncode == 0 and edited
+    assert trained_with(copy_of) == recorded(copy_of) == 512
+    assert "changed" in command(copy_of, ["dvc", "status"]).stdout
+    assert f"Running stage '{SUB_MODEL}'" in repro(copy_of)
+    assert trained_with(copy_of) == recorded(copy_of) == 256
+
+
+def test_an_asset_materialised_alone_goes_by_params_yaml(copy_of):
+    edit(copy_of, "noisy20", suspects=3)
+    done = materialise(copy_of, "evaluation", "noisy20")
+    assert done.returncode == 0, done.stderr[-3000:]
+    lock, found = dvc.read_lock(copy_of), events(copy_of, "noisy20")
+    assert lock["stages"]["evaluation@noisy20"]["params"][FILE]["suspects"] == 3
+    assert set(found) == {"settings", "evaluation"}
+    for asset, event in found.items():
+        assert event.metadata["outcome"].value == "ran"
+        assert event.tags["dagster/data_version"] == dvc.data_version(lock, f"{asset}@noisy20")
+    assert found["settings"].metadata["settings"].value["suspects"] == 3
+
+
+def test_settings_come_back_as_they_are_in_params_yaml(copy_of, monkeypatch):
+    monkeypatch.chdir(copy_of)
+    before = settings.read_settings("noisy20")
+    assert before == settings.load_params(settings.PARAMS)
+    assert settings.are_current(copy_of, "noisy20", before)
+    edit(copy_of, "noisy20", seed=7)
+    now = settings.load_params(settings.PARAMS)
+    assert not settings.are_current(copy_of, "noisy20", now)
+    assert settings.are_current(copy_of, "line", now)
+    assert settings.read_settings("noisy20").scenario("noisy20").seed == 0
+    settings.write_settings("noisy20")
+    assert settings.read_settings("noisy20") == now
+
+
+def test_a_stage_without_its_settings_says_what_to_do(copy_of):
+    (copy_of / FILE).unlink()
+    done = stage(copy_of, "noisy", "noisy20")
+    assert done.returncode == 2
+    assert done.stderr.strip() == f"error: no outputs of scenario noisy20 ({FILE} is missing): run `dvc repro` first"
