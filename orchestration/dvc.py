@@ -73,11 +73,17 @@ def templates(root: Path, file: str = "dvc.yaml") -> dict[str, Template]:
 def code_version(root: Path, template: Template) -> str:
     """Digest of a stage's command and code."""
     digest = hashlib.sha256(template.cmd.encode())
-    for dep in template.code:
-        files = sorted((root / dep).rglob("*.py")) if (root / dep).is_dir() else [root / dep]
-        for file in files:
-            digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
+    for file in code_files(root, template):
+        digest.update(file.relative_to(root).as_posix().encode() + file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def code_files(root: Path, template: Template) -> list[Path]:
+    """The files a stage's code is in."""
+    found = []
+    for dep in template.code:
+        found += sorted((root / dep).rglob("*.py")) if (root / dep).is_dir() else [root / dep]
+    return found
 
 
 def stage_graph(root: Path) -> dict[str, set[str]]:

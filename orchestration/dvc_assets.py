@@ -17,7 +17,7 @@ from llbnad.config import Params, load_params
 from llbnad.errors import ConfigError
 from orchestration import dvc, settings
 from orchestration.asset_metadata import from_log, metadata
-from orchestration.partitions import SCENARIOS, Pattern, chain, pattern, template_of
+from orchestration.partitions import SCENARIOS, Pattern, patterns
 from orchestration.paths import PARAMS, stage_dir
 
 VERSION_TAG = "dagster/data_version"
@@ -29,21 +29,14 @@ def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[
 
     Args:
         root: the repository.
-        params: its settings; the first scenario's chain of stages stands for all, also for those to come.
+        params: its settings.
         sources: assets that go before the stages which depend on no other stage.
 
     Raises:
         DvcError: dvc cannot read its files.
     """
-    templates = dvc.templates(root)
-    first, own = next(iter(params.scenarios.items()))
-    one = chain(dvc.scenario_graph(root, first), first)
-    assets = []
-    for name, stage in one.stages.items():
-        template = templates[template_of(stage)]
-        where = pattern(stage, template, first, own.dataset)
-        assets.append(_asset(name, root, template, where, sorted(one.upstream[name] or sources)))
-    return assets
+    found = patterns(root, params)
+    return [_asset(name, root, where, sorted(where.upstream or sources)) for name, where in found.items()]
 
 
 def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
@@ -74,7 +67,8 @@ def report_path(stage: str, root: Path) -> Path:
     return root / stage_dir(template, instance) / "validation.json"
 
 
-def _asset(name: str, root: Path, template: dvc.Template, where: Pattern, upstream: list[str]) -> dg.AssetsDefinition:
+def _asset(name: str, root: Path, where: Pattern, upstream: list[str]) -> dg.AssetsDefinition:
+    template = where.template
     checks: list[str] = list(template.meta.get("checks", []))
 
     @dg.asset(

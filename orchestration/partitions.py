@@ -6,10 +6,12 @@ truth is params.yaml: `sync` makes the one equal to the other.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import dagster as dg
 
-from orchestration.dvc import Template
+from llbnad.config import Params
+from orchestration import dvc
 
 FINAL = "evaluation"
 NAME = "scenario"
@@ -42,21 +44,42 @@ def chain(graph: Mapping[str, set[str]], scenario: str) -> Chain:
 
 @dataclass(frozen=True)
 class Pattern:
-    """The name of an asset's stage, for any scenario: the chain of one scenario is the chain of all."""
+    """An asset's stage, for any scenario: the chain of one scenario is the chain of all."""
 
-    template: str
-    over: str  # datasets or scenarios
+    template: dvc.Template
     suffix: str  # e.g. -0 of a sub-model
+    upstream: frozenset[str]  # asset names
 
     def stage(self, scenario: str, dataset: str) -> str:
         """The DVC stage of a scenario that reads `dataset`."""
-        return f"{self.template}@{dataset if self.over == 'datasets' else scenario}{self.suffix}"
+        return f"{self.template.name}@{dataset if self.template.over == 'datasets' else scenario}{self.suffix}"
 
 
-def pattern(stage: str, template: Template, scenario: str, dataset: str) -> Pattern:
-    """What `stage` of `scenario` has in common with the same stage of other scenarios."""
-    instance = dataset if template.over == "datasets" else scenario
-    return Pattern(template.name, template.over, stage.partition("@")[2].removeprefix(instance))
+def patterns(root: Path, params: Params) -> dict[str, Pattern]:
+    """The stages of any scenario by asset name, causes first: DVC is asked for the chain of the first one only.
+
+    Raises:
+        DvcError: dvc cannot read its files.
+    """
+    templates = dvc.templates(root)
+    first, settings = next(iter(params.scenarios.items()))
+    one = chain(dvc.scenario_graph(root, first), first)
+    found = {}
+    for name, stage in one.stages.items():
+        template = templates[template_of(stage)]
+        instance = settings.dataset if template.over == "datasets" else first
+        suffix = stage.partition("@")[2].removeprefix(instance)
+        found[name] = Pattern(template, suffix, one.upstream[name])
+    return found
+
+
+def all_stages(found: Mapping[str, Pattern], params: Params) -> set[str]:
+    """Every stage that `dvc repro` goes through."""
+    scenarios = {(name, scenario.dataset) for name, scenario in params.scenarios.items()}
+    of_datasets = [one for one in found.values() if one.template.over == "datasets"]
+    return {one.stage(*pair) for one in found.values() for pair in scenarios} | {
+        one.stage("", dataset) for one in of_datasets for dataset in params.datasets
+    }
 
 
 def sync(instance: dg.DagsterInstance, wanted: Collection[str]) -> None:

@@ -16,7 +16,7 @@ from llbnad.config import load_params
 from orchestration import dvc
 from orchestration.asset_metadata import metadata
 from orchestration.dvc_assets import VERSION_TAG, check_results, report_path
-from orchestration.partitions import chain, sync, template_of
+from orchestration.partitions import patterns, sync
 from orchestration.paths import PARAMS
 from orchestration.retraining import known_lines
 
@@ -24,13 +24,13 @@ from orchestration.retraining import known_lines
 def record_materialisations(root: Path, scenarios: Sequence[str]) -> int:
     """Report what dvc.lock has of `scenarios` to the Dagster instance of DAGSTER_HOME; returns how many were new."""
     os.environ.setdefault("DAGSTER_HOME", str(root / ".dagster"))
-    graph, lock, templates = dvc.stage_graph(root), dvc.read_lock(root), dvc.templates(root)
-    reported = 0
+    params, lock = load_params(root / PARAMS), dvc.read_lock(root)
+    found, reported = patterns(root, params), 0
     with dg.DagsterInstance.get() as instance:
-        params = load_params(root / PARAMS)
         sync(instance, [*params.scenarios, *known_lines(root, params)])
         for scenario in scenarios:
-            for asset, stage in chain(graph, scenario).stages.items():
+            for asset, where in found.items():
+                stage = where.stage(scenario, params.scenario(scenario).dataset)
                 paths = dvc.outputs(lock, stage)
                 version = dvc.data_version(lock, stage)
                 if not paths or _known_version(instance, asset, scenario) == version:
@@ -38,14 +38,14 @@ def record_materialisations(root: Path, scenarios: Sequence[str]) -> int:
                 shown = {"outcome": "ran by dvc repro", "dvc stage": stage, **metadata(paths, root, scenario)}
                 event = dg.AssetMaterialization(asset, metadata=shown, partition=scenario, tags={VERSION_TAG: version})
                 instance.report_runless_asset_event(event)
-                for check in templates[template_of(stage)].meta.get("checks", []):
-                    found = check_results(report_path(stage, root), asset, check)
+                for check in where.template.meta.get("checks", []):
+                    result = check_results(report_path(stage, root), asset, check)
                     verdict = dg.AssetCheckEvaluation(
                         asset_key=dg.AssetKey(asset),
                         check_name=check,
-                        passed=found.passed,
-                        metadata=found.metadata,
-                        description=found.description,
+                        passed=result.passed,
+                        metadata=result.metadata,
+                        description=result.description,
                         blocking=True,
                         partition=scenario,
                     )

@@ -14,6 +14,7 @@ from llbnad.config import Params, load_params
 from llbnad.encoders import recipe
 from llbnad.errors import LlbnadError
 from orchestration import dvc
+from orchestration.partitions import all_stages, patterns
 from orchestration.paths import PARAMS, stage_dir
 from orchestration.record import record_materialisations
 
@@ -35,7 +36,7 @@ def run(root: Path) -> None:
         recipe(scenario.encoder)  # the encoder, its settings and weights are there: said now, not after half the work
     console = Console(highlight=False)
     started = time.monotonic()
-    executed = _repro(root, console)
+    executed = _repro(root, console, len(all_stages(patterns(root, params), params)))
     if executed:
         console.print(f"{executed} stages ran in {time.monotonic() - started:.0f} s; the others had not changed.")
     else:
@@ -65,9 +66,8 @@ def results_table(params: Params, root: Path) -> Table:
     return table
 
 
-def _repro(root: Path, console: Console) -> int:
-    """Run `dvc repro`; its stages' own progress bars go straight to the terminal. Returns how many stages ran."""
-    total = len(dvc.stage_graph(root))
+def _repro(root: Path, console: Console, total: int) -> int:
+    """Run `dvc repro` of `total` stages, whose own progress bars go straight to the terminal; returns how many ran."""
     started, seen, ran, lines = time.monotonic(), 0, 0, []
     with dvc.running(["--wait-for-lock", "repro"], root, stderr=None) as process:
         assert process.stdout is not None

@@ -1,31 +1,60 @@
 """What stages do around their work: clear errors, clean-up, the way to features and images."""
 
+import inspect
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import typer
 
+import orchestration
 from llbnad.config import ElpvDataset, Params
 from llbnad.errors import LlbnadError
 from llbnad.features import FeatureStore
 from llbnad.manifest import read_manifest
 from llbnad.runtime import prepare
+from orchestration import dvc
 from orchestration.paths import DATA, FEATURE_CACHE, stage_dir
 
 IMAGE_ROOT = Path()  # manifests of the pipeline hold paths relative to the repository's root
 
 
+class EditedError(LlbnadError):
+    """Something a stage works with was edited while it ran."""
+
+
 def run_stage(stage: Callable[..., None]) -> None:
     """Run a stage's function as a command: one clear line and exit code 2 for errors, clean-up when told to end."""
     signal.signal(signal.SIGTERM, _end)
+
+    @wraps(stage)
+    def run(*arguments: Any, **named: Any) -> None:
+        stage(*arguments, **named)
+        template = dvc.templates(Path())[Path(inspect.getfile(stage)).stem]
+        refuse_edited(dvc.code_files(Path(), template))
+
     try:
-        typer.run(stage)
+        typer.run(run)
     except LlbnadError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def refuse_edited(files: Iterable[Path]) -> None:
+    """DVC hashes what a stage depends on when it has ended: it would record an edit as what the stage worked with.
+
+    Outputs of other stages need no such care, DVC keeps them locked; nor do settings (`orchestration.settings`).
+
+    Raises:
+        EditedError: one of the files is younger than this process.
+    """
+    for file in files:
+        if not file.exists() or file.stat().st_mtime > orchestration.STARTED:
+            raise EditedError(f"{file} was edited while the stage ran, so its outputs are not recorded: run again")
 
 
 def feature_store(params: Params, scenario: str) -> FeatureStore:

@@ -13,7 +13,7 @@ import yaml
 from llbnad.config import load_params
 from orchestration import dvc
 from orchestration.definitions import definitions
-from orchestration.partitions import chain, pattern, sync, template_of
+from orchestration.partitions import all_stages, chain, patterns, sync
 from orchestration.paths import BENCHMARK_STAGES, STAGES
 from tests.conftest import REPOSITORY
 
@@ -58,15 +58,11 @@ def test_assets_have_the_names_partitions_and_descriptions_of_dvc_yaml(assets):
 def test_a_stage_is_found_by_name_for_every_scenario():
     """Assets are made from the first scenario's chain; the others, and those to come, differ from it in names only."""
     params, graph = load_params(REPOSITORY / "params.yaml"), dvc.stage_graph(REPOSITORY)
-    templates = dvc.templates(REPOSITORY)
-    first, settings = next(iter(params.scenarios.items()))
-    patterns = {
-        asset: pattern(stage, templates[template_of(stage)], first, settings.dataset)
-        for asset, stage in chain(graph, first).stages.items()
-    }
+    found = patterns(REPOSITORY, params)
     for name, scenario in params.scenarios.items():
-        found = {asset: one.stage(name, scenario.dataset) for asset, one in patterns.items()}
-        assert found == chain(graph, name).stages
+        named = {asset: one.stage(name, scenario.dataset) for asset, one in found.items()}
+        assert named == chain(graph, name).stages
+    assert all_stages(found, params) == set(graph)
 
 
 def test_partitions_follow_params():

@@ -117,3 +117,27 @@ def test_lock_is_never_read_half_written(copy_of):
         while process.poll() is None:
             assert set(dvc.read_lock(copy_of)["stages"]) == whole
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("stage", "edited", "addition"),
+    [
+        ("scores@noisy20", "llbnad/heat.py", "# edited\n"),
+        ("purified@noisy20", "data/review/none.csv", f"{'0' * 64},normal\n"),
+    ],
+)
+def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_what_it_worked_with(copy_of, stage, edited, addition):
+    """DVC hashes code and verdicts after a stage has ended."""
+    file, before = copy_of / edited, dvc.read_lock(copy_of)["stages"][stage]
+    lines = []
+    with dvc.running(["repro", "--force", "--single-item", stage], copy_of) as process:
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("Running stage"):
+                file.write_text(file.read_text() + addition)
+                os.utime(file, (time.time() + 60, time.time() + 60))  # however slowly the stage starts
+    assert process.returncode != 0
+    assert any(f"{edited} was edited while the stage ran" in line for line in lines), lines
+    assert dvc.read_lock(copy_of)["stages"][stage] == before
+    os.utime(file)
+    assert dvc.repro_stage(copy_of, stage, lambda line: None) == "ran"
