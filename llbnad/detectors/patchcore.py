@@ -2,9 +2,9 @@
 
 References: Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022 (arXiv 2106.08265).
 Differences: the memory is a random sample, or the densest part of one; the paper's greedy coreset amplifies
-contamination (`coreset`), so it is not the default, and picks from a random sample, which bounds its time. The search
-is exact, in blocks of matrix products. The image score is this package's (`base.image_scores`), without PatchCore's
-re-weighting.
+contamination (`coreset`), so it is not the default, and picks from a random sample, which bounds its time. Vectors are
+scaled to length 1 unless `vectors` is raw (`base.embed`). The search is exact, in blocks of matrix products. The image
+score is this package's (`base.image_scores`), without PatchCore's re-weighting.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
