@@ -95,7 +95,9 @@ def _asset(name: str, root: Path, where: Pattern, upstream: list[str]) -> dg.Ass
             params = load_params(root / PARAMS)  # read now: the scenario may be younger than this process
             stage = where.stage(scenario, params.scenario(scenario).dataset)
             report = report_path(stage, root)
-            if settings.STAGE in upstream and not settings.are_current(root, scenario, params):
+            chosen = context.run.asset_selection  # None: all of a job, and each has `settings`
+            alone = settings.STAGE in upstream and chosen is not None and dg.AssetKey(settings.STAGE) not in chosen
+            if alone and not settings.are_current(root, scenario, params):
                 context.log_event(_take_over_settings(root, scenario, hear))
             outcome = dvc.repro_stage(root, stage, hear)
         except dvc.BusyError as error:

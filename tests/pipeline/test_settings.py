@@ -1,5 +1,6 @@
 """Settings reach the stages through a file of their own: what is recorded is what a stage ran with."""
 
+import pytest
 import yaml
 
 from llbnad.model import Model
@@ -9,6 +10,9 @@ from tests.pipeline.test_both_doors import events
 
 SUB_MODEL = "sub_model@noisy20-0"
 FILE = "data/settings/noisy20/settings.json"
+BY_DVC = ("dvc", "repro", "scores@noisy20")
+BY_DAGSTER = ("dagster", "asset", "materialize", "--select", "+key:scores", "--partition", "noisy20",
+              "-m", "orchestration.definitions")  # fmt: skip
 
 
 def edit(folder, scenario, **changes):
@@ -16,7 +20,6 @@ def edit(folder, scenario, **changes):
     params = yaml.safe_load(path.read_text())
     params["scenarios"][scenario] |= changes
     path.write_text(yaml.safe_dump(params, sort_keys=False))
-    return params["scenarios"][scenario]
 
 
 def detector(folder, memory_size):
@@ -29,24 +32,29 @@ def trained_with(folder):
 
 
 def recorded(folder):
-    params = dvc.read_lock(folder)["stages"][SUB_MODEL]["params"]
-    assert set(params) == {FILE}
-    return params[FILE]["detector"]["memory_size"]
+    stages = dvc.read_lock(folder)["stages"]
+    params = [stages[name]["params"] for name in (SUB_MODEL, "sub_model@noisy20-1")]
+    assert all(set(one) == {FILE} for one in params)
+    (found,) = {one[FILE]["detector"]["memory_size"] for one in params}
+    return found
 
 
-def test_an_edit_while_a_stage_runs_is_for_the_next_run(copy_of):
+@pytest.mark.parametrize("door", [BY_DVC, BY_DAGSTER], ids=["dvc", "dagster"])
+def test_an_edit_while_a_stage_runs_is_for_the_next_run(copy_of, door, monkeypatch):
     """DVC looks at parameters after a stage has ended: it would record the edit with a model that never saw it."""
+    monkeypatch.setenv("DAGSTER_HOME", str(copy_of / ".dagster"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     edit(copy_of, "noisy20", detector=detector(copy_of, 512))
-    edited = False
-    with dvc.running(["repro", "evaluation@noisy20"], copy_of) as process:
+    said = []
+    with dvc.running(door[1:], copy_of, door[0]) as process:
         for line in process.stdout:
+            said.append(line)
             if f"Running stage '{SUB_MODEL}'" in line:
                 edit(copy_of, "noisy20", detector=detector(copy_of, 256))
-                edited = True
-    assert process.returncode == 0 and edited
+    assert process.returncode == 0, "".join(said[-30:])
     assert trained_with(copy_of) == recorded(copy_of) == 512
     assert "changed" in command(copy_of, ["dvc", "status"]).stdout
-    assert f"Running stage '{SUB_MODEL}'" in repro(copy_of)
+    assert f"Running stage '{SUB_MODEL}'" in repro(copy_of, "scores@noisy20")
     assert trained_with(copy_of) == recorded(copy_of) == 256
 
 
