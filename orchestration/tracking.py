@@ -30,7 +30,7 @@ def record(
     """Record what `stage` made of `scenario`; on any trouble with the tracking server, warn and go on.
 
     Args:
-        stage: settings … evaluation.
+        stage: noisy … evaluation.
         scenario: name in params.yaml.
         params: the settings.
         subset: number of the sub-model, for stage `sub_model`.
