@@ -40,8 +40,8 @@ audit: setup ## compute everything again from raw data and compare with dvc.lock
 	@$(BIN)/python -m orchestration.audit
 
 clean: ## remove outputs, caches and environments; never images of yours or of a line
-	rm -rf .venv .venv-dvc .dvc/cache .dvc/tmp data/cache data/noisy data/features data/sub_model data/scores \
-	  data/purified data/detector data/evaluation
+	rm -rf .venv .venv-dvc .dvc/cache .dvc/tmp data/cache data/settings data/noisy data/features data/sub_model \
+	  data/scores data/purified data/detector data/evaluation
 
 # DVC brings antlr4-python3-runtime 4.9, with which Dagster's asset selections fail (it needs 4.13): DVC is a
 # command-line tool here and lives in an environment of its own.

@@ -135,13 +135,15 @@ def main(
 ) -> None:
     """Run a grid, or what is missing of it, and write its table."""
     try:
-        grid = load_grid(config)
+        grid = declared = load_grid(config)
         if seeds:
             grid = grid.model_copy(update={"seeds": tuple(seeds)})
         if datasets:
             grid = grid.model_copy(update={"datasets": _chosen(grid.datasets, datasets)})
         home = HOME / _address(grid, config.stem)
         rows = run_grid(grid, home, FEATURE_CACHE, processes)
+        if load_grid(config) != declared or HOME / _address(grid, config.stem) != home:
+            raise DataError(f"{config} or code of the table has changed while it was made: run again")
         closed = gap_closed(rows)
         files = [out / f"{config.stem}{suffix}" for suffix in (".csv", "_summary.csv", "_gap.csv", ".png", "_sets.png")]
         write_csv(rows, files[0])

@@ -47,7 +47,10 @@ def prepare(folder: str) -> dict[str, Any]:
 
 
 def no_op_repro(folder: str, scenarios: int) -> dict[str, Any]:
-    """`dvc repro` of all scenarios, the best of two; the first also fills DVC's own table of file hashes."""
+    """`dvc repro` of all scenarios, the best of two; the first also fills DVC's own table of file hashes.
+
+    Also of the smallest stage alone: not changed, and run, whereupon DVC writes dvc.lock anew.
+    """
     root = Path(folder)
     _scenarios(root, scenarios)
     for number in range(1, scenarios):
@@ -67,10 +70,12 @@ def no_op_repro(folder: str, scenarios: int) -> dict[str, Any]:
         seconds.append(time.perf_counter() - started)
         if "Running stage" in said:
             raise RuntimeError(f"something ran:\n{said[-2000:]}")
-    started = time.perf_counter()
-    _run(root, "dvc", "repro", "--single-item", f"evaluation@{FIRST}")
-    single = time.perf_counter() - started
-    return {"seconds": min(seconds), "stages": len(dvc.stage_graph(root)), "single_stage_seconds": single}
+    single = {}
+    for name, arguments in {"single_stage_seconds": [], "single_stage_run_seconds": ["--force"]}.items():
+        started = time.perf_counter()
+        _run(root, "dvc", "repro", "--single-item", *arguments, f"settings@{FIRST}")
+        single[name] = time.perf_counter() - started
+    return {"seconds": min(seconds), "stages": len(dvc.stage_graph(root)), **single}
 
 
 def no_op_dagster(folder: str, scenarios: int) -> dict[str, Any]:

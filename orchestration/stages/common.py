@@ -23,8 +23,8 @@ from orchestration.paths import DATA, FEATURE_CACHE, stage_dir
 IMAGE_ROOT = Path()  # manifests of the pipeline hold paths relative to the repository's root
 
 
-class EditedError(LlbnadError):
-    """Something a stage works with was edited while it ran."""
+class ChangedError(LlbnadError):
+    """Something a stage works with has changed while it ran."""
 
 
 def run_stage(stage: Callable[..., None]) -> None:
@@ -35,7 +35,7 @@ def run_stage(stage: Callable[..., None]) -> None:
     def run(*arguments: Any, **named: Any) -> None:
         stage(*arguments, **named)
         template = dvc.templates(Path())[Path(inspect.getfile(stage)).stem]
-        refuse_edited(dvc.code_files(Path(), template))
+        refuse_changed(dvc.code_files(Path(), template))
 
     try:
         typer.run(run)
@@ -44,17 +44,21 @@ def run_stage(stage: Callable[..., None]) -> None:
         sys.exit(2)
 
 
-def refuse_edited(files: Iterable[Path]) -> None:
-    """DVC hashes what a stage depends on when it has ended: it would record an edit as what the stage worked with.
+def refuse_changed(files: Iterable[Path]) -> None:
+    """DVC hashes what a stage depends on when it has ended: it would record a change as what the stage worked with.
 
     Outputs of other stages need no such care, DVC keeps them locked; nor do settings (`orchestration.settings`).
 
+    Args:
+        files: files and folders; a folder changes when an entry comes or goes.
+
     Raises:
-        EditedError: one of the files is younger than this process.
+        ChangedError: one of them has changed since this process started.
     """
     for file in files:
-        if not file.exists() or file.stat().st_mtime > orchestration.STARTED:
-            raise EditedError(f"{file} was edited while the stage ran, so its outputs are not recorded: run again")
+        # a file that is copied with its old date, or moved here, still has a change time of today
+        if not file.exists() or max(file.stat().st_mtime, file.stat().st_ctime) > orchestration.STARTED:
+            raise ChangedError(f"{file} has changed while the stage ran, so its outputs are not recorded: run again")
 
 
 def feature_store(params: Params, scenario: str) -> FeatureStore:

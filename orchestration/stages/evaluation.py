@@ -13,7 +13,7 @@ from llbnad.verdicts import read_verdicts, with_verdicts
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.settings import read_settings
-from orchestration.stages.common import IMAGE_ROOT, feature_store, refuse_edited, run_stage
+from orchestration.stages.common import IMAGE_ROOT, feature_store, refuse_changed, run_stage
 
 
 def main(scenario: str) -> None:
@@ -42,7 +42,7 @@ def main(scenario: str) -> None:
     if not (noisy["split"] == "test").any():
         print(f"evaluation {scenario}: no image is set aside for testing; these are the training images themselves")
     artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
-    refuse_edited([Path(config.review)])
+    refuse_changed([Path(config.review)])
     tracking.record("evaluation", scenario, settings, artifacts=artifacts)
 
 

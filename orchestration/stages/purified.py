@@ -17,7 +17,7 @@ from llbnad.verdicts import excluded, read_verdicts, verdict_summary
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.settings import read_settings
-from orchestration.stages.common import IMAGE_ROOT, feature_store, refuse_edited, run_stage
+from orchestration.stages.common import IMAGE_ROOT, feature_store, refuse_changed, run_stage
 from orchestration.validation import check_purified
 
 
@@ -74,7 +74,7 @@ def main(scenario: str) -> None:
         print(f"purified {scenario}: {config.review} says {counts}; {summary['n_overruled']} overrule the policy")
         print(f"purified {scenario}: {summary['n_verdict_elsewhere']} verdicts are of images not in this scenario")
     artifacts = [out / "kept.parquet", out / "rejected.parquet", *plots]
-    refuse_edited([Path(config.review)])
+    refuse_changed([Path(config.review)])
     tracking.record("purified", scenario, settings, artifacts=artifacts)
 
 

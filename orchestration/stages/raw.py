@@ -10,7 +10,7 @@ from llbnad.files import file_digest, replacing, write_csv
 from llbnad.manifest import write_manifest
 from llbnad.sources import read_source
 from orchestration.paths import PARAMS, stage_dir
-from orchestration.stages.common import imported, run_stage
+from orchestration.stages.common import ChangedError, imported, refuse_changed, run_stage
 from orchestration.validation import check_manifest
 
 
@@ -39,6 +39,9 @@ def main(dataset: str) -> None:
         manifest[column] = manifest[column].map(lambda path: (new_root / path).as_posix(), na_action="ignore")
     write_csv(scan.rejected, out / "rejected.csv")
     write_manifest(manifest, out / "manifest.parquet")
+    refuse_changed([root, *root.rglob("*")])
+    if load_params(PARAMS).datasets.get(dataset) != config:
+        raise ChangedError(f"datasets.{dataset} in {PARAMS} has changed while the stage ran: run again")
     print(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
 
 

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from llbnad.model import Model
 from llbnad.scores import Scores
@@ -137,7 +138,36 @@ def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_what_it_worked_wit
                 file.write_text(file.read_text() + addition)
                 os.utime(file, (time.time() + 60, time.time() + 60))  # however slowly the stage starts
     assert process.returncode != 0
-    assert any(f"{edited} was edited while the stage ran" in line for line in lines), lines
+    assert any(f"{edited} has changed while the stage ran" in line for line in lines), lines
     assert dvc.read_lock(copy_of)["stages"][stage] == before
     os.utime(file)
     assert dvc.repro_stage(copy_of, stage, lambda line: None) == "ran"
+
+
+def relabel(copy_of):
+    """By a move: the file keeps the date of its content."""
+    image = next((copy_of / "data/own/cells/good").glob("*.png"))
+    image.rename(copy_of / "data/own/cells/bad" / image.name)
+    return "data/own/cells"
+
+
+def rename_category(copy_of):
+    params = copy_of / "params.yaml"
+    params.write_text(params.read_text().replace("category: cells", "category: solar"))
+    return "datasets.cells"
+
+
+@pytest.mark.parametrize("change", [relabel, rename_category])
+def test_a_dataset_that_changes_while_it_is_read_is_not_recorded(copy_of, change):
+    Image.new("L", (9000, 9000)).save(copy_of / "data/own/cells/good/large.png")  # takes a while to read
+    before = dvc.read_lock(copy_of)["stages"]["raw@cells"]
+    with dvc.running(["repro", "--single-item", "raw@cells"], copy_of) as process:
+        said = ""
+        while "read images" not in said and (character := process.stdout.read(1)):
+            said += character
+        changed = change(copy_of)
+        said += process.stdout.read()
+    assert process.returncode != 0
+    assert f"error: {changed}" in said and "has changed while the stage ran" in said, said
+    assert dvc.read_lock(copy_of)["stages"]["raw@cells"] == before
+    assert dvc.repro_stage(copy_of, "raw@cells", lambda line: None) == "ran"
