@@ -51,13 +51,14 @@ def judge(
         learnt: what it learnt that the champion had not; None if there is no champion, or its list of images is lost.
     """
     compared = challenger or own
+    enough = len(compared.kept) >= ENOUGH  # the champion's probe images may be gone
     return [
         finite_scores([own, compared]),
-        spread(values(compared.kept), bounds.min_spread),
+        spread(values((compared if enough else own).kept), bounds.min_spread),
         threshold(calibration, own, bounds.threshold_slack),
-        separation(compared, champion, bounds),
+        separation(own, champion, challenger, bounds),
         agreement(challenger, champion, bounds.min_agreement),
-        labelled(compared, champion, bounds),
+        labelled(own, champion, challenger, bounds),
         kept_share(own.kept_share, champion.kept_share if champion else None, bounds),
         alarms(learnt, bounds.max_alarms),
         shift(learnt, bounds),
@@ -101,11 +102,16 @@ def threshold(calibration: Threshold | None, own: Probe, slack: float) -> Findin
     return Finding("threshold", passed and bool(np.isfinite(value)), observed, expected)
 
 
-def separation(probe: Probe, champion: Probe | None, bounds: Promotion) -> Finding:
-    """AUROC of rejected against kept images: the detector still sees what stage 1 called suspicious."""
-    found = _auroc(probe.kept, probe.rejected)
+def separation(own: Probe, champion: Probe | None, challenger: Probe | None, bounds: Promotion) -> Finding:
+    """AUROC of rejected against kept images: the detector still sees what stage 1 called suspicious.
+
+    Of the champion's probe images, or of its own where those are too few to compare.
+    """
+    found = _auroc(challenger.kept, challenger.rejected) if challenger else None
     if found is None:
-        few = min(len(probe.kept), len(probe.rejected))
+        found = _auroc(own.kept, own.rejected)
+    if found is None:
+        few = min(len(own.kept), len(own.rejected))
         return Finding("separation", True, f"not comparable: {few} images", f"at least {ENOUGH} kept and rejected")
     least, before = bounds.min_separation, _auroc(champion.kept, champion.rejected) if champion else None
     expected = f"at least {least:.3f}"
@@ -130,8 +136,12 @@ def agreement(challenger: Probe | None, champion: Probe | None, least: float) ->
     return Finding("agreement", found >= least, f"{found:.3f} over {len(ids)} images", f"at least {least:g}")
 
 
-def labelled(probe: Probe, champion: Probe | None, bounds: Promotion) -> Finding:
-    """AUROC on test images whose label is known, not much below the champion's on the same images."""
+def labelled(own: Probe, champion: Probe | None, challenger: Probe | None, bounds: Promotion) -> Finding:
+    """AUROC on test images whose label is known, not much below the champion's on the same images.
+
+    On images of its own choice where the champion's are too few to compare.
+    """
+    probe = challenger if challenger and _labelled_auroc(challenger) is not None else own
     found = _labelled_auroc(probe)
     if found is None:
         return Finding("labelled", True, "too few labels", f"at least {ENOUGH} normal and anomalous images")

@@ -5,6 +5,7 @@ format instead of stretching each image: two images of one line stay comparable.
 """
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,10 @@ from llbnad.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 89_478_485  # Pillow's own bound, from which it warns of a decompression bomb: 256 MiB of RGB
+UNREADABLE = (  # what Pillow's decoders and its reader of EXIF raise
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
+    TypeError, ValueError, struct.error,
+)  # fmt: skip
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow opens 16-bit PNG and TIFF as one of these
 
 
@@ -85,5 +90,5 @@ def _open(source: Path | bytes) -> Image.Image:
         raise DataError(f"{name} is not an image that Pillow can read") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name} is too large: {error}") from None
-    except (OSError, SyntaxError, ValueError, IndexError, EOFError) as error:  # what Pillow's decoders raise
+    except UNREADABLE as error:
         raise DataError(f"{name} is damaged: {error}") from None

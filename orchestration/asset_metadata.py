@@ -10,6 +10,9 @@ from typing import Any
 
 import dagster as dg
 
+from llbnad.files import file_digest
+from orchestration.settings import settings_path
+
 PICTURE_WIDTH = 900  # pixels; Dagster keeps metadata in its database
 PREVIEW_ROWS = 30
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
@@ -28,7 +31,9 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
     shown["outputs"] = dg.MetadataValue.md("\n".join(f"- `{path}` `{md5}`" for path, md5 in sorted(paths.items())))
     link = root / "mlflow" / "runs" / f"{scenario}.json"
     if link.exists():
-        shown["mlflow"] = dg.MetadataValue.url(json.loads(link.read_text())["url"])
+        run, settings = json.loads(link.read_text()), root / settings_path(scenario)
+        if settings.exists() and run.get("md5.settings") == file_digest(settings, "md5"):  # else of other settings
+            shown["mlflow"] = dg.MetadataValue.url(run["url"])
     return shown
 
 

@@ -5,6 +5,7 @@ A file is complete when two looks saw the same inode, size and modification time
 forge. Hidden and temporary files and links are left alone.
 """
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 from llbnad.config import NAME_REASON, SCENARIO_NAME
 from orchestration.paths import INCOMING
+
+LOG = logging.getLogger(__name__)
 
 TEMPORARY = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".swp", "~")
 LOOK_SECONDS = 1.0  # between two looks within one ingest
@@ -83,6 +86,9 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.stat_result
         entries = list(os.scandir(folder))
     except FileNotFoundError:
         return
+    except OSError as error:
+        LOG.warning("%s cannot be read (%s): what is in it waits", folder, error.strerror)
+        return
     for entry in entries:
         if entry.name.startswith(".") or entry.name.lower().endswith(TEMPORARY):
             continue
@@ -91,6 +97,6 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.stat_result
         elif entry.is_file(follow_symlinks=False):
             try:
                 found = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
+            except OSError:
                 continue  # it went while we looked
             yield prefix + entry.name, found

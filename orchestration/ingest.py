@@ -9,6 +9,7 @@ its bytes are on disk at every moment.
 """
 
 import errno
+import logging
 import os
 import shutil
 import sys
@@ -43,6 +44,7 @@ from orchestration.paths import INCOMING, PARAMS
 from orchestration.register import conflict, register
 
 SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}  # Pillow's names
+LOG = logging.getLogger(__name__)
 LONGEST_NAME = 240  # bytes; file systems allow 255, and ".json" is put behind it
 
 
@@ -191,19 +193,29 @@ def _complete(places: Places, version: Callable[[Path, Sequence[str]], None]) ->
 
 
 def _settle(places: Places, planned: Planned) -> bool:
-    """Bring one file to its place. False if it was changed or taken away after it was hashed: not ours yet."""
+    """Bring one file to its place. False if it stays in the inbox, for another ingest.
+
+    It does if it was changed or taken away after it was hashed, if it may not be moved, or if it is the double of such
+    a file.
+    """
     arrival = planned.arrival
     source = places.root / INCOMING / places.line / arrival.path
-    unchanged = mark_of(source) == planned.mark
-    if arrival.fate == "duplicate":
-        if unchanged:
-            source.unlink()
-        return True
     target = places.root / arrival.where
-    if unchanged and _holds(target, arrival.sha256):
-        source.unlink()  # copied from another file system, then killed
-    elif unchanged:
-        _move(source, target, arrival.sha256)
+    unchanged = mark_of(source) == planned.mark
+    try:
+        if arrival.fate == "duplicate":
+            if unchanged and not _holds(target, arrival.sha256):
+                return False
+            if unchanged:
+                source.unlink()
+            return True
+        if unchanged and _holds(target, arrival.sha256):
+            _forget(source, target)  # copied from another file system, then killed
+        elif unchanged:
+            _move(source, target, arrival.sha256)
+    except OSError as error:
+        LOG.warning("%s stays in the inbox: %s; give this user the right to move it", source, error.strerror)
+        return False
     if not target.exists() or _written_late(source, target, planned.mark):
         return False
     if arrival.fate == "quarantine":
@@ -225,7 +237,16 @@ def _move(source: Path, target: Path, digest: str) -> None:
                 os.fsync(stream.fileno())
             if file_digest(temporary) != digest:
                 return  # written to after all; the copy is dropped
+        _forget(source, target)
+
+
+def _forget(source: Path, copy: Path) -> None:
+    """Remove a file that was copied, or the copy if the file has to stay."""
+    try:
         source.unlink()
+    except OSError:
+        copy.unlink()
+        raise
 
 
 def _written_late(source: Path, target: Path, mark: Mark) -> bool:

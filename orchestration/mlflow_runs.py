@@ -22,6 +22,7 @@ import pandas as pd
 from llbnad.config import Params
 from llbnad.files import file_digest, write_json
 from orchestration.paths import STAGES, stage_dir, sub_model_dir
+from orchestration.settings import settings_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,7 +50,7 @@ def tracking_uri() -> str:
 
 
 def link_path(scenario: str) -> Path:
-    """JSON file with run_id, experiment_id and url of the scenario's latest run."""
+    """JSON file of the scenario's latest run: run_id, experiment_id, url, and the MD5 of the settings it had."""
     return HOME / "runs" / f"{scenario}.json"
 
 
@@ -121,7 +122,9 @@ class ScenarioRun:
         run_id, uri = self.parent.info.run_id, tracking_uri()
         base = re.sub(r"//[^/@]*@", "//", uri).rstrip("/") if _is_http(uri) else LOCAL_UI
         url = f"{base}/#/experiments/{self.experiment_id}/runs/{run_id}"
-        write_json({"run_id": run_id, "experiment_id": self.experiment_id, "url": url}, link_path(self.scenario))
+        settings = file_digest(settings_path(self.scenario), "md5")
+        link = {"run_id": run_id, "experiment_id": self.experiment_id, "url": url, "md5.settings": settings}
+        write_json(link, link_path(self.scenario))
 
     def _log(self, run: "Run", metrics: Mapping[str, float | None], tags: Mapping[str, str]) -> None:
         """One request for all; what is known already is left alone, so that a rerun adds no history."""
@@ -136,6 +139,8 @@ class ScenarioRun:
         changed = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
         if fresh or changed:
             self.client.log_batch(run.info.run_id, metrics=fresh, tags=changed)
+            if run is self.parent:  # it knows now what was logged
+                self.parent = self.client.get_run(run.info.run_id)
         self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))
 
     def _nested(self, subset: int) -> "Run":

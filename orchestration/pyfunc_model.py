@@ -27,6 +27,7 @@ import pandas as pd
 from llbnad.errors import DataError
 
 COLUMNS = ("path", "bytes", "array")
+SHOWN = 200  # characters of a wrong path in its error
 
 
 class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
@@ -82,8 +83,12 @@ def source_of(row: dict[Any, Any]) -> "Path | bytes | np.ndarray":
     if name == "path":
         if not isinstance(value, str):
             raise DataError(f"path is a {type(value).__name__}; expected a string")
-        if not Path(value).is_file():
-            raise DataError(f"{value} is not a file that the server can read")
+        try:
+            there = Path(value).is_file()
+        except OSError:  # a name too long to be one, a folder the server may not enter
+            there = False
+        if not there:
+            raise DataError(f"{value[:SHOWN]} is not a file that the server can read")
         return Path(value)
     if name == "bytes":
         return value if isinstance(value, bytes) else _decoded(value)

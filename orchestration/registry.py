@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 MD5, REFUSED, WITHDRAWN, BEFORE = "model.md5", "refused", "withdrawn", "champion.before"  # version tags
+LOST = 3  # exit code of a challenge that was judged and refused: Python's own for a crash is 1
 UPLOAD_SECONDS = "120"  # a model file is larger than a metric
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -85,21 +86,25 @@ def champion_of(client: "MlflowClient", scenario: str) -> "ModelVersion | None":
 def crown(client: "MlflowClient", scenario: str, version: str) -> str:
     """Move the alias to `version` and remember the one before; says what was done."""
     name, before = model_name(scenario), champion_of(client, scenario)
-    if before is not None and before.version == version:
+    if before is not None and str(before.version) == version:  # an int where the registry is a database
         return f"version {version} of {name} is champion already"
     wanted = client.get_model_version(name, version)
     if before is not None:
-        client.set_model_version_tag(name, version, BEFORE, before.version)
-    for tag in (REFUSED, WITHDRAWN):  # whoever promotes it has decided otherwise
-        if tag in wanted.tags:
-            client.delete_model_version_tag(name, version, tag)
-    client.set_registered_model_alias(name, CHAMPION, version)
+        client.set_model_version_tag(name, version, BEFORE, str(before.version))
+    _enthrone(client, wanted)
     return f"version {version} of {name} is champion" + (f", version {before.version} was" if before else "")
+
+
+def _enthrone(client: "MlflowClient", version: "ModelVersion") -> None:
+    for tag in (REFUSED, WITHDRAWN):  # whoever promotes it has decided otherwise
+        if tag in version.tags:
+            client.delete_model_version_tag(version.name, str(version.version), tag)
+    client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
 
 @app.command()
 def challenge(line: Line) -> None:
-    """Judge and register LINE's newest detector; exit code 1 if it is refused. The champion stays as it is."""
+    """Judge and register LINE's newest detector; exit code 3 if it is refused. The champion stays as it is."""
     from orchestration.challenge import challenge as run
 
     report = run(line)
@@ -108,11 +113,15 @@ def challenge(line: Line) -> None:
         print(f"{verdict}  {finding['name']:14} {finding['observed']}  (expected {finding['expected']})")
     print(f"version {report['version']} of {report['name']}" + (" is new" if report["registered"] else " was there"))
     if not all(finding["passed"] for finding in report["findings"]):
-        sys.exit(1)
+        sys.exit(LOST)
 
 
 @app.command()
-def promote(line: Line, version: Annotated[str | None, typer.Argument(help="Its number.")] = None) -> None:
+def promote(
+    line: Line,
+    version: Annotated[str | None, typer.Argument(help="Its number.")] = None,
+    unless_withdrawn: Annotated[bool, typer.Option(help="Leave a version alone that was rolled back by hand.")] = False,
+) -> None:
     """Make a version champion, whatever the checks said of it."""
     with registry(line) as client:
         known = [str(one.version) for one in versions(client, line)]
@@ -120,7 +129,14 @@ def promote(line: Line, version: Annotated[str | None, typer.Argument(help="Its 
             raise RegistryError(f"{model_name(line)} has no version: run `… registry challenge {line}` first")
         if version is not None and version not in known:
             raise RegistryError(f"{model_name(line)} has no version {version}; there are {known}")
-        print(crown(client, line, version or known[0]))
+        chosen = version or known[0]
+        reason = client.get_model_version(model_name(line), chosen).tags.get(WITHDRAWN)
+        if unless_withdrawn and reason:
+            raise RegistryError(
+                f"version {chosen} of {model_name(line)} was {reason}: to promote it all the same: "
+                f"python -m orchestration.registry promote {line} {chosen}"
+            )
+        print(crown(client, line, chosen))
 
 
 @app.command()
@@ -129,10 +145,10 @@ def rollback(line: Line) -> None:
     with registry(line) as client:
         current = champion_of(client, line)
         before = current.tags.get(BEFORE) if current else None
-        if current is None or before is None:
+        if current is None or before is None or before == str(current.version):
             raise RegistryError(f"{model_name(line)} has no champion before the present one: `… registry list {line}`")
-        client.set_registered_model_alias(current.name, CHAMPION, before)
-        client.set_model_version_tag(current.name, current.version, WITHDRAWN, "rolled back by hand")
+        _enthrone(client, client.get_model_version(current.name, before))
+        client.set_model_version_tag(current.name, str(current.version), WITHDRAWN, "rolled back by hand")
         print(f"version {before} of {current.name} is champion again, version {current.version} was rolled back")
 
 

@@ -14,9 +14,9 @@ import dagster as dg
 
 from orchestration import dvc
 from orchestration.challenge import CHECKS, report_path
+from orchestration.registry import LOST
 
 CHALLENGER, CHAMPION = "challenger", "champion"
-REFUSED = 1  # exit code of a challenge that was judged and lost
 
 
 def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> list[dg.AssetsDefinition]:
@@ -37,7 +37,7 @@ def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> l
         check_specs=[dg.AssetCheckSpec(check, asset=CHALLENGER, blocking=True) for check in CHECKS],
     )
     def challenger(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        run_module(root, ["orchestration.registry", "challenge", context.partition_key], context, allowed=(REFUSED,))
+        run_module(root, ["orchestration.registry", "challenge", context.partition_key], context, allowed=(LOST,))
         report = json.loads((root / report_path(context.partition_key)).read_text())
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(report["md5"]),
@@ -59,7 +59,10 @@ def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> l
         description="The detector in use: the alias `champion` of llbnad-<scenario>, moved when every check has passed",
     )
     def champion(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        report = json.loads((root / report_path(context.partition_key)).read_text())
+        path = root / report_path(context.partition_key)
+        if not path.exists():
+            raise dg.Failure(f"nothing was judged ({path} is missing): materialise {CHALLENGER} first")
+        report = json.loads(path.read_text())
         lost = [finding["name"] for finding in report["findings"] if not finding["passed"]]
         if lost:  # materialised alone, past the checks
             raise dg.Failure(
@@ -67,7 +70,7 @@ def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> l
                 f"python -m orchestration.registry promote {context.partition_key} {report['version']}",
                 allow_retries=False,
             )
-        command = ["orchestration.registry", "promote", context.partition_key, report["version"]]
+        command = ["orchestration.registry", "promote", context.partition_key, report["version"], "--unless-withdrawn"]
         said = run_module(root, command, context)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(report["md5"]),

@@ -25,6 +25,7 @@ os.environ.pop("DAGSTER_HOME", None)  # tests leave the user's alone, and two pr
 WORKSPACES = ("by_dvc", "by_dagster")  # fixtures that take long: all their tests go to one process of `pytest -n 2`
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         shared = not set(WORKSPACES).isdisjoint(getattr(item, "fixturenames", ()))

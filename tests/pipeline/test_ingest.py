@@ -21,6 +21,7 @@ from llbnad.files import file_digest
 from llbnad.images import load_rgb
 from llbnad.sources import read_source
 from orchestration import dvc
+from orchestration import ingest as ingest_module
 from orchestration.arrivals import Places, batches, last_batch, read_report
 from orchestration.inbox import lines
 from orchestration.ingest import BusyLineError, ingest
@@ -102,6 +103,55 @@ def test_each_file_goes_where_it_belongs(root, mixed):
     assert reason["sha256"] == file_digest(mixed / "2025/empty.png") and reason["line"] == "bottle"
     assert load_params(root / "params.yaml").scenario("bottle").dataset == "bottle"
     assert str(root) not in Places(root, "bottle").report.read_text()
+
+
+def test_a_double_is_kept_if_the_first_one_went_meanwhile(root, mixed, monkeypatch):
+    """A file may be taken away between being hashed and being moved; its double is then the only one left."""
+    arrive(root, mixed)
+    first = root / "data/incoming/bottle/2025/third.png"  # of three with the same bytes
+    write_plan = ingest_module.write_plan
+
+    def taken_away(*plan):
+        write_plan(*plan)
+        first.unlink(missing_ok=True)
+
+    monkeypatch.setattr(ingest_module, "write_plan", taken_away)
+    done = ingest(root, "bottle", 0, unversioned)
+    assert (done.count("raw"), done.count("quarantine"), done.count("duplicate")) == (5, 3, 0)
+    assert contents(places(root)[0]) == {file_digest(mixed / "a.png"): 2}
+    ingest(root, "bottle", 0, unversioned)
+    everything = contents(mixed)
+    everything[file_digest(mixed / "a.png")] -= 1
+    assert_settled(root, everything)
+
+
+def test_a_file_that_cannot_be_moved_stays_and_stops_no_other(root, mixed, caplog):
+    arrive(root, mixed)
+    blocked = file_digest(mixed / "b.png")
+    (Places(root, "bottle").arrived / blocked[:2]).parent.mkdir(parents=True)
+    (Places(root, "bottle").arrived / blocked[:2]).touch()  # where the image's folder would be
+    done = ingest(root, "bottle", 0, unversioned)
+    assert (done.count("raw"), done.count("quarantine"), done.count("duplicate")) == (5, 3, 2)
+    assert contents(places(root)[0]) == {blocked: 1}
+    assert "b.png stays in the inbox: " in caplog.text
+    (Places(root, "bottle").arrived / blocked[:2]).unlink()
+    ingest(root, "bottle", 0, unversioned)
+    assert_settled(root, contents(mixed))
+
+
+def test_a_folder_that_cannot_be_read_hides_no_other(root, mixed, caplog):
+    """Permissions do not bind the superuser, so here its path is too long."""
+    arrive(root, mixed)
+    inbox = root / "data/incoming/bottle"
+    deep = os.open(inbox, os.O_RDONLY)
+    for _ in range(20):
+        os.mkdir("d" * 240, dir_fd=deep)
+        above, deep = deep, os.open("d" * 240, os.O_RDONLY, dir_fd=deep)
+        os.close(above)
+    os.close(deep)
+    done = ingest(root, "bottle", 0, unversioned)
+    assert (done.count("raw"), done.count("quarantine"), done.count("duplicate")) == (6, 3, 2)
+    assert "cannot be read" in caplog.text
 
 
 def test_a_second_day_knows_the_first(root, mixed):

@@ -69,8 +69,11 @@ def test_the_life_of_a_champion(workspace):
     second = challenge(LINE)
     assert second["registered"] and second["version"] == "2"
     promote(LINE, "2")
+    promote(LINE, "2")  # once more, as a schedule does: what it remembers of the champion before stays
     rollback(LINE)
     assert champion(workspace) == "1"
+    with pytest.raises(RegistryError, match=f"rolled back by hand: .* promote {LINE} 2"):
+        promote(LINE, "2", unless_withdrawn=True)
     # a schedule that comes by does not promote it again
     assert [one["name"] for one in challenge(LINE)["findings"] if not one["passed"]] == ["standing"]
     with pytest.raises(RegistryError, match="no champion before"):
@@ -136,6 +139,11 @@ def test_dagster_crowns_scores_a_folder_and_refuses(by_dagster, cells, tmp_path)
     assert done.returncode != 0
     assert "Asset check 'spread' on 'challenger' did not pass" in done.stderr
     assert champion(folder) == "1"
+
+    (folder / f"data/purified/{LINE}/kept.parquet").write_bytes(b"broken")  # the challenge ends before its verdict
+    done = materialise(folder, "challenger", LINE)
+    assert done.returncode != 0 and "ArrowInvalid" in done.stderr
+    assert not (folder / f"mlflow/registry/{LINE}.json").exists()  # nor is the last one's taken for it
 
 
 def test_commands_are_documented():

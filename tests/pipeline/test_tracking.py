@@ -64,6 +64,16 @@ def test_pictures_models_and_tables_are_artifacts(by_dagster):
             "evaluation/comparison.csv", "detector/llbnad.safetensors"} <= found  # fmt: skip
 
 
+def test_every_metric_is_recorded_once(by_dagster):
+    client = client_of(by_dagster)
+    counts = {
+        (run.info.run_name, name): len(client.get_metric_history(run.info.run_id, name))
+        for run in runs_of(client)
+        for name in run.data.metrics
+    }
+    assert len(counts) > 10 and set(counts.values()) == {1}
+
+
 def test_recording_again_changes_nothing(copy_of):
     client = client_of(copy_of)
     before = {run.info.run_id: run.data.metrics for run in runs_of(client)}

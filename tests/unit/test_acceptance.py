@@ -1,6 +1,7 @@
 """Acceptance on analytic scores: a good successor passes, each kind of bad one is refused for its own reason."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,16 @@ def test_all_checks_are_judged_and_a_first_model_can_pass():
     findings = judge(probe(), None, None, BOUNDS, calibrated())
     assert tuple(finding.name for finding in findings) == CHECKS
     assert all(finding.passed for finding in findings)
+
+
+def test_the_own_limits_hold_where_the_champion_s_images_are_too_few_to_compare():
+    """A champion from a clean first day had rejected nothing and knew no labels."""
+    before = replace(probe(), rejected={}, labelled={}, anomalous={})
+    assert refused(probe(), before, before) == set()
+    assert refused(probe(rejected=RANKS - 2, defects=RANKS - 2), before, before) == {"separation", "labelled"}
+    gone = replace(before, kept={})  # all its images have left the data
+    assert refused(probe(), gone, gone) == set()
+    assert refused(probe(kept=np.full(40, 1.5)), gone, gone) == {"spread"}
 
 
 def test_scores_in_another_unit_but_the_same_order_are_accepted():

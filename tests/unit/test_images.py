@@ -70,6 +70,18 @@ def test_exif_orientation_turns_the_image(tmp_path):
     assert load_mask(tmp_path / "turned.png", (8, 16))[:8].all()
 
 
+def test_damaged_exif_is_an_error_that_names_the_file(tmp_path):
+    """Pillow meets it when it turns the image, and raises whatever the wrong bytes lead to."""
+    tag = Image.Exif()
+    tag[0x0112], tag[0x011A] = 6, 72.0  # orientation, resolution
+    content = tag.tobytes()
+    at = content.index(b"\x01\x1a") + 2
+    content = content[:at] + b"\x00\x01" + content[at + 2 :]  # a resolution of type BYTE
+    Image.new("RGB", (16, 8)).save(tmp_path / "odd.jpg", exif=content)
+    with pytest.raises(DataError, match=r"odd\.jpg is damaged"):
+        load_rgb(tmp_path / "odd.jpg")
+
+
 def test_first_frame_of_several_is_read(tmp_path):
     frames = [Image.new("L", (6, 6), value) for value in (40, 200)]
     frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
