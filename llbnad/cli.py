@@ -61,7 +61,9 @@ def run(
         DEFAULTS.detector.name
     ),
     subsets: Annotated[int, typer.Option(min=1, help="T, number of sub-models.")] = 3,
-    aggregation: Annotated[str, typer.Option(help="mean, oof_mean, max, rank_mean or max_var.")] = DEFAULTS.aggregation,
+    aggregation: Annotated[
+        str, typer.Option(help="oof_mean, mean, robust_mean, max, rank_mean or max_var.")
+    ] = DEFAULTS.aggregation,
     policy: Annotated[str, typer.Option(help=f"Selection policy: {', '.join(POLICIES.names)}.")] = (
         DEFAULTS.selection.policy
     ),
@@ -125,6 +127,8 @@ def run(
     scan, image_root = read_source(dataset, root)
     noisy = contaminate(scan.manifest, noise, seed)
     store = FeatureStore(cache or out / "features", config.encoder, noisy, image_root, target, runtime.batch_size)
+    if review is None and config.review != DEFAULTS.review:  # by --set
+        review = Path(config.review)
     verdicts = {} if review is None else read_verdicts(review)
     result = run_two_stage(noisy, store, image_root, subsets, config, verdicts)
     write_run(result, store, image_root, suspects, out)

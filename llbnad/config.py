@@ -214,6 +214,15 @@ class ScenarioSettings(Config):
     comparators: tuple[Comparator, ...] = ("none", "oracle", "random")
     suspects: int = Field(24, ge=0, le=500)  # images on the contact sheet
 
+    @model_validator(mode="after")
+    def _scores_have_a_logarithm(self) -> "ScenarioSettings":
+        if self.selection.policy in ("mixture", "otsu") and self.aggregation in ("robust_mean", "rank_mean"):
+            raise ValueError(
+                f"policy {self.selection.policy} looks for two groups in the logarithm of scores, which means nothing "
+                f"for aggregation {self.aggregation}: use policy mad or fraction, or aggregation oof_mean"
+            )
+        return self
+
     @property
     def stage_1_detector(self) -> DetectorConfig:
         """The sub-models' detector."""

@@ -43,6 +43,11 @@ def _inject(manifest: pd.DataFrame, noise: InjectedNoise, seed: int) -> pd.DataF
             "label: use protocol as_is for unlabelled data"
         )
     anomalous = anomalous_samples(manifest)
+    if known := anomalous & set(manifest["sample_id"][manifest["split"] == "train"]):
+        raise DataError(
+            f"the source's own training split has {len(known)} anomalous samples, such as {min(known)}: it is a noisy "
+            f"variant already; use protocol as_is instead of {noise.protocol}"
+        )
     normal = set(manifest["sample_id"]) - anomalous
     train_normal, test_normal = _split_normal(manifest, normal, noise.test_share, seed)
 

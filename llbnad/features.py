@@ -36,13 +36,25 @@ class Batch:
     image_ids: tuple[str, ...]
     maps: "tuple[torch.Tensor, ...]"  # a layer each: (B, C, h, w) float32 on the store's device
     prefixes: "tuple[torch.Tensor, ...]" = ()  # of a ViT, a layer each: class and register tokens (B, p, C)
-    trusted: "torch.Tensor | None" = None  # (B, h, w) bool on the detector's patch grid: to learn from; None = all
+    trusted: "torch.Tensor | None" = None  # (B, h, w) bool on stage 1's patch grid: to learn from; None = all
 
     def trusting(self, trusted: "torch.Tensor") -> "Batch":
         """The same batch with `trusted` set; nothing is read or encoded for it."""
         other = copy(self)
         object.__setattr__(other, "trusted", trusted)
         return other
+
+    def trusted_on(self, grid: Sequence[int]) -> "torch.Tensor | None":
+        """`trusted` on the patch grid (h, w) of another detector than stage 1's.
+
+        A patch is trusted if at least half of its area is. An image keeps its most trusted patches in any case.
+        """
+        import torch
+
+        if self.trusted is None or self.trusted.shape[1:] == torch.Size(grid):
+            return self.trusted
+        share = torch.nn.functional.interpolate(self.trusted[:, None].float(), size=tuple(grid), mode="area")[:, 0]
+        return share >= share.amax(dim=(1, 2), keepdim=True).clamp(max=0.5)
 
     @property
     def images(self) -> "torch.Tensor":

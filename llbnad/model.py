@@ -111,13 +111,16 @@ class Model:
             ) from None
         if content.get("format") != FORMAT:
             raise DataError(f"{path} is a safetensors file, but not {FORMAT!r}")
-        encoder = EncoderConfig.model_validate(content["encoder"])
+        try:
+            encoder = EncoderConfig.model_validate(content["encoder"])
+            settings = content["detector"]
+            config: DetectorConfig = DETECTORS.get(settings["name"]).config_class.model_validate(settings)
+        except ValueError as error:
+            raise DataError(f"{path} was made by another release, or with a detector of your own: {error}") from None
         if recipe(encoder).fingerprint != content["encoder_fingerprint"]:
             raise DataError(
                 f"{path} was trained on other weights of {encoder.name}: train again with the installed ones"
             )
-        settings = content["detector"]
-        config: DetectorConfig = DETECTORS.get(settings["name"]).config_class.model_validate(settings)
         calibration = tensors.pop(CALIBRATION, None)
         detector = create_detector(config)
         detector.restore(tensors)

@@ -70,8 +70,10 @@ def select(
     for number in range(1, settings.rounds + 1):
         by_policy = purify(current.table["score"], settings.selection)
         purified = override(by_policy, verdicts)
-        trusted = trusted_patches(current.maps, purified.kept, settings.patch_rejection)
         kept = frozenset(purified.kept)
+        masks = trusted_patches(current.maps, by_policy.kept, settings.patch_rejection)
+        # what people vouch for is learnt from whole, and their word on one image moves no other image's patches
+        trusted = {one: mask for one, mask in masks.items() if one in kept and verdicts.get(one) != "normal"}
         history.append({"round": number, "kept": len(kept), "changed": len(kept ^ seen[-1])})
         starved = not _every_sub_model_learns(current.table["subset"], kept, settings)
         if number == settings.rounds or kept in seen or starved:

@@ -53,4 +53,6 @@ def prepare(runtime: Runtime) -> "torch.device":
             raise ConfigError(f"runtime.device is {name!r}, but torch sees no GPU: use auto or cpu")
         # on CPU the kernels used here are deterministic anyway, and the switch imports torch's compiler: 1.5 s
         torch.use_deterministic_algorithms(True)
+        # full float32: TF32, cuDNN's default, rounds products to ten bits
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return device

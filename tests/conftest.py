@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from llbnad.config import DetectorConfig, ElpvDataset, EncoderConfig
+from llbnad.detectors.dinomaly import DinomalyConfig
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore import PatchcoreConfig
 from llbnad.features import FeatureStore
@@ -68,7 +69,8 @@ def model_files(few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.T
     encoder = EncoderConfig(input_size=64)
     store = FeatureStore(folder / "features", encoder, manifest, root)
     normal = manifest["image_id"][manifest["anomaly_class"] == "OK"].tolist()
-    configs: list[DetectorConfig] = [PatchcoreConfig(memory_size=256), PadimConfig(dimensions=8)]
+    dinomaly = DinomalyConfig(steps=20, batch_size=4, width=32, depth=2)
+    configs: list[DetectorConfig] = [PatchcoreConfig(memory_size=256), PadimConfig(dimensions=8), dinomaly]
     for config in configs:
         train(encoder, config, store, normal, seed=0).save(folder / f"{config.name}.safetensors")
     return {config.name: folder / f"{config.name}.safetensors" for config in configs}

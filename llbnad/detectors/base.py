@@ -108,14 +108,16 @@ def draw_patches(
     generous = set(stable_shuffle(image_ids, seed, "one patch more")[:remainder])
     drawn, filled = torch.empty(0, 0), 0
     for batch in features.batches(sorted(image_ids), "fit"):
-        patches = embed(batch.maps, vectors).flatten(1, 2)  # (B, h·w, C)
+        embedded = embed(batch.maps, vectors)
+        trusted = batch.trusted_on(embedded.shape[1:3])
+        patches = embedded.flatten(1, 2)  # (B, h·w, C)
         if not filled:
             drawn = patches.new_empty(min(count, len(image_ids) * patches.shape[1]), patches.shape[2])
         for number, (image_id, image) in enumerate(zip(batch.image_ids, patches, strict=True)):
             generator = torch.Generator().manual_seed(stable_number(image_id, seed, "patches") >> 1)
             order = torch.randperm(len(image), generator=generator)
-            if batch.trusted is not None:
-                order = order[batch.trusted[number].flatten()[order]]
+            if trusted is not None:
+                order = order[trusted[number].flatten()[order]]
             order = order[: each + (image_id in generous)].to(image.device)
             torch.index_select(image, 0, order, out=drawn[filled : filled + len(order)])
             filled += len(order)

@@ -97,10 +97,10 @@ class Dinomaly:
                     group["lr"] = recipe.learning_rate(self.config, step)
                 with self._autocast(layers[0].device):
                     outputs = network(layers)
-                count = math.prod(batch_grid(batch))
+                masks, count = batch.trusted_on(batch_grid(batch)), math.prod(batch_grid(batch))
                 targets, outputs = ([layer[:, -count:] for layer in part] for part in (layers, outputs))
-                if batch.trusted is not None:  # what is not to be learnt from counts as reconstructed
-                    trusted = batch.trusted.flatten(1)[..., None].to(targets[0].device)  # (B, h·w, 1)
+                if masks is not None:  # what is not to be learnt from counts as reconstructed
+                    trusted = masks.flatten(1)[..., None].to(targets[0].device)  # (B, h·w, 1)
                     outputs = [torch.where(trusted, o, t.to(o.dtype)) for o, t in zip(outputs, targets, strict=True)]
                 loss = reconstruction_loss(targets, outputs, *recipe.mining(self.config, step))
                 optimiser.zero_grad()
@@ -121,7 +121,9 @@ class Dinomaly:
         maps = []
         with torch.inference_mode(), self._threads(), self._autocast(layers[0].device):
             # one by one: the last digits of a product depend on its size, a score must not depend on batch mates
-            for image in zip(*(layer.split(1) for layer in layers), strict=True):
+            # (but in a graph, which has one block: how many there are would freeze its batch size)
+            exporting = torch.compiler.is_exporting()
+            for image in [layers] if exporting else zip(*(layer.split(1) for layer in layers), strict=True):
                 pairs = [token_distances(*pair) for pair in zip(image, network(image), strict=True)]
                 maps.append(torch.stack(pairs).mean(dim=0)[:, -math.prod(size) :])  # (1, h·w)
         return torch.cat(maps).reshape(-1, *size)
@@ -180,7 +182,7 @@ def tokens(batch: Batch) -> "list[torch.Tensor]":
     from torch.nn import functional
 
     size = batch_grid(batch)
-    alike = len({layer.shape for layer in batch.maps}) == 1
+    alike = len({layer.shape[1:] for layer in batch.maps}) == 1
     layers = []
     for index, layer in enumerate(batch.maps):
         patches = functional.adaptive_avg_pool2d(layer, size).flatten(2).transpose(1, 2)  # (B, h·w, C)

@@ -60,10 +60,11 @@ class Padim:
                 count = torch.zeros(positions, 1, dtype=torch.float64, device=patches.device)
                 product = torch.zeros(positions, dimensions, dimensions, dtype=torch.float64, device=patches.device)
             chosen = patches[..., self.channels].flatten(1, 2).transpose(0, 1).double()  # (h·w, B, d)
-            if batch.trusted is None:
+            masks = batch.trusted_on(grid)
+            if masks is None:
                 count += len(batch.image_ids)
             else:  # a row of zeros adds nothing to any sum
-                trusted = batch.trusted.flatten(1).T[..., None].to(chosen)  # (h·w, B, 1)
+                trusted = masks.flatten(1).T[..., None].to(chosen)  # (h·w, B, 1)
                 chosen = chosen * trusted
                 count += trusted.sum(dim=1)
             total += chosen.sum(dim=1)

@@ -11,6 +11,7 @@ Masks are optional: `<name>_mask.<suffix>` beside the image, or the same path be
 without `_mask`. Names are compared without case. Each image is a physical sample of its own.
 """
 
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePosixPath
 
 from llbnad.config import ImageFolderDataset
@@ -31,12 +32,14 @@ def records(dataset: ImageFolderDataset, root: Path) -> Listing:
     """All images below `root`."""
     files = list(relative_files(root, IMAGE_SUFFIXES))
     beside = _beside(files)
-    parallel = {_parallel_key(path).removesuffix(MASK_SUFFIX): path for path in files if _in_mask_folder(path)}
+    parallel = {
+        _parallel_key(path, MASK_FOLDERS).removesuffix(MASK_SUFFIX): path for path in files if _in_mask_folder(path)
+    }
     masks = {*beside.values(), *parallel.values()}
     images = [path for path in files if path not in masks and not _in_mask_folder(path)]
     if not images:
         raise DataError(f"no image below {root}; expected files ending in {sorted(IMAGE_SUFFIXES)}")
-    found = {path: beside.get(_stem(path)) or parallel.get(_parallel_key(path)) for path in images}
+    found = {path: beside.get(_stem(path)) or _parallel_mask(path, parallel) for path in images}
     return Listing(root, [_record(path, dataset.category, found[path]) for path in images])
 
 
@@ -71,10 +74,15 @@ def _in_mask_folder(path: str) -> bool:
     return any(folder in MASK_FOLDERS for folder in folders[:2])
 
 
-def _parallel_key(path: str) -> str:
-    """What an image and a mask in a parallel folder share: the path without split, mask folder and suffix."""
+def _parallel_mask(image: str, masks: Mapping[str, str]) -> str | None:
+    """The mask below a mask folder whose path names the image's split, or else the one whose path names none."""
+    return masks.get(_parallel_key(image, MASK_FOLDERS)) or masks.get(_parallel_key(image, (*SPLITS, *MASK_FOLDERS)))
+
+
+def _parallel_key(path: str, without: Collection[str]) -> str:
+    """What an image and a mask in a parallel folder share: the path without suffix and the folders `without`."""
     *folders, name = PurePosixPath(path.lower()).parts
-    inside = [folder for folder in folders if folder not in (*SPLITS, *MASK_FOLDERS)]
+    inside = [folder for folder in folders if folder not in without]
     return "/".join([*inside, PurePosixPath(name).stem])
 
 

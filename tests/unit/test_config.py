@@ -50,6 +50,7 @@ A20 = "scenarios|elpv_mono_a20|"
         (A20 + "selection", {"policy": "magic"}, "selection"),
         (A20 + "detector|memory_size", 0, "detector.memory_size"),
         (A20 + "aggregation", "median", "aggregation"),
+        (A20 + "aggregation", "rank_mean", "policy mixture looks for two groups in the logarithm of scores"),
         (A20 + "encoder|name", "resnet", "encoder.name: unknown encoder 'resnet'; there are ['efficientnet_lite2'"),
         (A20 + "encoder|layers", [3, 2], "layers must be ascending"),
         (A20 + "seed", ..., "scenarios.elpv_mono_a20.seed is missing (usual value: 0)"),

@@ -266,3 +266,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     save_file(model.detector.tensors(), tmp_path / "old.safetensors", metadata={"llbnad": json.dumps(content)})
     with pytest.raises(DataError, match="trained on other weights"):
         Model.load(tmp_path / "old.safetensors")
+    content["detector"] = {"name": "of_my_own"}
+    save_file(model.detector.tensors(), tmp_path / "own.safetensors", metadata={"llbnad": json.dumps(content)})
+    with pytest.raises(DataError, match=r"own\.safetensors was made .* 'of_my_own'"):
+        Model.load(tmp_path / "own.safetensors")

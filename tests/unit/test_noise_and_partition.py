@@ -81,6 +81,14 @@ def test_source_s_own_split_is_kept():
     assert {"sample 6", "sample 9"} <= set(test["sample_id"])
 
 
+def test_a_source_that_is_noisy_already_is_not_injected_into():
+    manifest = made_manifest(10, 8)
+    manifest["split"] = ["train"] * 11 + ["test"] * 7
+    with pytest.raises(DataError, match=r"has 1 anomalous samples, such as sample 10: .* use protocol as_is"):
+        contaminate(manifest, noise(0.1), 0)
+    assert len(parts(contaminate(manifest, NoNoise(), 0))[0]) == 11
+
+
 def test_test_images_never_train_though_others_have_no_split():
     manifest = made_manifest(40, 20)
     manifest["split"] = ["test"] * 10 + ["train"] * 5 + [None] * 45

@@ -11,6 +11,7 @@ from llbnad.detectors.dinomaly import DinomalyConfig
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore import PatchcoreConfig
 from llbnad.errors import IdentityError
+from llbnad.features import Batch
 from llbnad.model import train
 from llbnad.patches import TrustedFeatures, out_of_fold_maps, trusted_patches
 from tests.unit.test_detectors import DEFECT, NORMAL, SIDE, MadeFeatures
@@ -86,3 +87,27 @@ def test_a_batch_without_masked_images_is_passed_on():
     assert batch.trusted is None
     (batch,) = TrustedFeatures(MadeFeatures(), {NORMAL[1]: np.zeros((2, 2), bool)}).batches(NORMAL[:3], "")
     assert torch.equal(batch.trusted.flatten(1).any(dim=1), torch.tensor([True, False, True]))
+
+
+def test_masks_fit_the_grid_of_another_detector():
+    """Sub-models and final detector may have patches of other sizes."""
+    mask = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 1], [0, 0, 0, 1]]], dtype=torch.bool)
+    batch = Batch(("a",), (torch.zeros(1, 2, 4, 4),)).trusting(mask)
+    assert batch.trusted_on((4, 4)) is mask
+    assert batch.trusted_on((2, 2)).tolist() == [[[True, False], [False, True]]]
+    assert batch.trusted_on((1, 1)).tolist() == [[[True]]]  # under half is trusted, but no image goes without
+    finer = batch.trusted_on((8, 8))
+    assert torch.equal(finer, mask.repeat_interleave(2, dim=1).repeat_interleave(2, dim=2))
+    assert Batch(("a",), ()).trusted_on((2, 2)) is None
+
+
+@pytest.mark.parametrize("config", [*DETECTORS, DinomalyConfig(steps=4, batch_size=4, width=16, depth=2)])
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_detectors_learn_with_masks_of_another_grid(config, factor):
+    side = int(SIDE * factor)
+    trusted = {image_id: np.eye(side, dtype=bool) for image_id in NORMAL}
+    features = MadeFeatures()
+    masked = train(EncoderConfig(), config, TrustedFeatures(features, trusted), NORMAL, seed=0)
+    whole = train(EncoderConfig(), config, features, NORMAL, seed=0)
+    tensors = masked.detector.tensors()
+    assert any(not torch.equal(tensors[name], value) for name, value in whole.detector.tensors().items())

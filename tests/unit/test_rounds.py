@@ -77,6 +77,19 @@ def test_people_s_verdicts_hold_in_every_round():
     assert IDS[0] not in learnt[0] and IDS[11] in learnt[0]
 
 
+def test_people_s_word_on_one_image_moves_no_other_image_s_patches():
+    first = made_consensus(range(12))
+    for heat in first.maps.values():
+        heat[1, 1] += 20  # a hot patch in each
+    own = settings().model_copy(update={"patch_rejection": 0.7})
+    by_policy = select(first, own, {}, None).trusted
+    assert sorted(by_policy) == IDS[:9] and not all(mask.all() for mask in by_policy.values())
+    judged = select(first, own, {IDS[11]: "normal", IDS[8]: "normal", IDS[0]: "defect", IDS[1]: "exclude"}, None)
+    # what they vouch for is trusted whole: it has no mask
+    assert sorted(judged.trusted) == IDS[2:8] and {IDS[8], IDS[11]} <= set(judged.purified.kept)
+    assert all(np.array_equal(mask, by_policy[image_id]) for image_id, mask in judged.trusted.items())
+
+
 def test_leave_out_learns_from_the_other_subsets():
     subsets = pd.Series([0, 1, 2, 1], index=["a", "b", "c", "d"])
     disjoint, leave_out = (training_masks(subsets, 3, kind) for kind in ("disjoint", "leave_out"))

@@ -181,6 +181,17 @@ def test_mask_beside_or_in_a_parallel_folder(tmp_path, mask):
     assert len(manifest) == 2
 
 
+def test_a_mask_whose_path_names_a_split_is_of_that_split(tmp_path):
+    for seed, place in enumerate(["train/bad/0.png", "test/bad/0.png"]):
+        save_image(tmp_path / place, seed)
+        save_image(tmp_path / "ground_truth" / place, seed + 2)
+    manifest = folder_scan(tmp_path).manifest.set_index("path")
+    assert manifest["mask_path"].to_dict() == {
+        "train/bad/0.png": "ground_truth/train/bad/0.png",
+        "test/bad/0.png": "ground_truth/test/bad/0.png",
+    }
+
+
 def test_mvtec_layout(tmp_path):
     for seed, place in enumerate(
         ["train/good/0.png", "test/good/0.png", "test/cut/0.png", "ground_truth/cut/0_mask.png"]
