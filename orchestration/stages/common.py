@@ -1,6 +1,7 @@
 """What stages do around their work: clear errors, clean-up, the way to features and images."""
 
 import inspect
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -56,9 +57,18 @@ def refuse_changed(files: Iterable[Path]) -> None:
         ChangedError: one of them has changed since this process started.
     """
     for file in files:
-        # a file that is copied with its old date, or moved here, still has a change time of today
-        if not file.exists() or max(file.stat().st_mtime, file.stat().st_ctime) > orchestration.STARTED:
+        if _changed_at(file) > orchestration.STARTED:
             raise ChangedError(f"{file} has changed while the stage ran, so its outputs are not recorded: run again")
+
+
+def _changed_at(file: Path) -> float:
+    """Its change time, which no tool and no camera's clock sets: a file copied or moved here has one of today."""
+    try:
+        return max(file.lstat().st_ctime, file.stat().st_ctime)
+    except FileNotFoundError:
+        return file.lstat().st_ctime if file.is_symlink() else math.inf
+    except OSError:  # nobody may look at it, nor could the stage
+        return 0.0
 
 
 def feature_store(params: Params, scenario: str) -> FeatureStore:

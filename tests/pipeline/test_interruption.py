@@ -13,6 +13,7 @@ from PIL import Image
 from llbnad.model import Model
 from llbnad.scores import Scores
 from orchestration import dvc
+from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import environment, repro, stage
 
 SUB_MODEL = "data/sub_model/noisy20/0"
@@ -137,12 +138,28 @@ def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_what_it_worked_wit
             lines.append(line)
             if line.startswith("Running stage"):
                 file.write_text(file.read_text() + addition)
-                os.utime(file, (time.time() + 60, time.time() + 60))  # however slowly the stage starts
+                break
+        while process.poll() is None:  # again and again: nobody knows when the stage has begun
+            os.utime(file)
+            time.sleep(0.05)
+        lines += process.stdout
     assert process.returncode != 0
     assert any(f"{edited} has changed while the stage ran" in line for line in lines), lines
     assert dvc.read_lock(copy_of)["stages"][stage] == before
-    os.utime(file)
     assert dvc.repro_stage(copy_of, stage, lambda line: None) == "ran"
+
+
+def test_what_only_looks_changed_is_none(tmp_path):
+    """A camera's clock may be wrong, and a link may lead nowhere; both are there before the stage."""
+    (tmp_path / "early.png").touch()
+    os.utime(tmp_path / "early.png", (time.time() + 1e6,) * 2)
+    (tmp_path / "nowhere.png").symlink_to("gone.png")
+    time.sleep(0.1)
+    look = "import sys, pathlib, orchestration.stages.common as c; c.refuse_changed(map(pathlib.Path, sys.argv[1:]))"
+    paths = [tmp_path, *tmp_path.iterdir()]
+    assert subprocess.run([sys.executable, "-c", look, *paths], cwd=REPOSITORY).returncode == 0
+    gone = subprocess.run([sys.executable, "-c", look, tmp_path / "x"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert "x has changed while the stage ran" in gone.stderr
 
 
 def relabel(copy_of):
