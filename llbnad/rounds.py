@@ -72,8 +72,8 @@ def select(
         purified = override(by_policy, verdicts)
         kept = frozenset(purified.kept)
         masks = trusted_patches(current.maps, by_policy.kept, settings.patch_rejection)
-        # what people vouch for is learnt from whole, and their word on one image moves no other image's patches
-        trusted = {one: mask for one, mask in masks.items() if one in kept and verdicts.get(one) != "normal"}
+        # people's word on one image moves no other image's patches; what they take back has no mask: learnt from whole
+        trusted = {one: mask for one, mask in masks.items() if one in kept}
         history.append({"round": number, "kept": len(kept), "changed": len(kept ^ seen[-1])})
         starved = not _every_sub_model_learns(current.table["subset"], kept, settings)
         if number == settings.rounds or kept in seen or starved:

@@ -85,8 +85,8 @@ def test_people_s_word_on_one_image_moves_no_other_image_s_patches():
     by_policy = select(first, own, {}, None).trusted
     assert sorted(by_policy) == IDS[:9] and not all(mask.all() for mask in by_policy.values())
     judged = select(first, own, {IDS[11]: "normal", IDS[8]: "normal", IDS[0]: "defect", IDS[1]: "exclude"}, None)
-    # what they vouch for is trusted whole: it has no mask
-    assert sorted(judged.trusted) == IDS[2:8] and {IDS[8], IDS[11]} <= set(judged.purified.kept)
+    # what they take back is trusted whole: it has no mask; where they agree with the policy, nothing changes
+    assert sorted(judged.trusted) == IDS[2:9] and {IDS[8], IDS[11]} <= set(judged.purified.kept)
     assert all(np.array_equal(mask, by_policy[image_id]) for image_id, mask in judged.trusted.items())
 
 
