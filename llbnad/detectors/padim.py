@@ -2,6 +2,9 @@
 
 References: Defard et al., "PaDiM: a Patch Distribution Modeling Framework", ICPR 2020 workshops (arXiv 2011.08785).
 Features are streamed: sums in float64, so the memory does not grow with the number of images.
+
+Where some patches are not trusted (`llbnad.patches`), a position has the Gaussian of those that are. A position that is
+trusted in less than two images, say under a print that the sub-models find odd in every image, has that of all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +19,10 @@ from llbnad.features import Batch
 
 if TYPE_CHECKING:
     import torch
+
+
+# of the patches at each of P positions: count (P, 1), sum (P, d), sum of products (P, d, d)
+Sums = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 
 class PadimConfig(DetectorConfig):
@@ -46,7 +53,8 @@ class Padim:
         image_ids = sorted(image_ids)
         if len(image_ids) < 2:
             raise DataError(f"padim needs at least 2 training images, got {len(image_ids)}")
-        count = total = product = torch.empty(0)
+        trusted: Sums | None = None
+        others: Sums | None = None
         grid = torch.Size()
         for batch in features.batches(image_ids, "fit"):
             patches = embed(batch.maps)
@@ -55,21 +63,18 @@ class Padim:
                 generator = torch.Generator().manual_seed(seed)
                 order = torch.randperm(patches.shape[-1], generator=generator)[: self.config.dimensions]
                 self.channels = order.sort().values.to(patches.device)
-                positions, dimensions = grid.numel(), len(self.channels)
-                total = torch.zeros(positions, dimensions, dtype=torch.float64, device=patches.device)
-                count = torch.zeros(positions, 1, dtype=torch.float64, device=patches.device)
-                product = torch.zeros(positions, dimensions, dimensions, dtype=torch.float64, device=patches.device)
             chosen = patches[..., self.channels].flatten(1, 2).transpose(0, 1).double()  # (h·w, B, d)
             masks = batch.trusted_on(grid)
-            if masks is None:
-                count += len(batch.image_ids)
-            else:  # a row of zeros adds nothing to any sum
-                trusted = masks.flatten(1).T[..., None].to(chosen)  # (h·w, B, 1)
-                chosen = chosen * trusted
-                count += trusted.sum(dim=1)
-            total += chosen.sum(dim=1)
-            product += chosen.transpose(1, 2) @ chosen
-        count.clamp_(min=2)  # a position that is trusted in no image
+            weights = torch.ones_like(chosen[..., :1]) if masks is None else masks.flatten(1).T[..., None].to(chosen)
+            trusted = _add(chosen, weights, trusted)
+            if masks is not None:
+                others = _add(chosen, 1 - weights, others)
+        assert trusted is not None  # there are two images at least
+        if others is not None:
+            few = trusted[0][:, 0] < 2
+            for of_trusted, of_others in zip(trusted, others, strict=True):
+                of_trusted[few] += of_others[few]
+        count, total, product = trusted
         mean = total / count
         covariance = (product - count[..., None] * mean[:, :, None] * mean[:, None, :]) / (count[..., None] - 1)
         # relative to the features' scale: an absolute constant would drown the variances of unit vectors
@@ -99,3 +104,10 @@ class Padim:
     def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
         """Take back what `tensors` gave."""
         self.channels, self.mean, self.whitening = tensors["channels"], tensors["mean"], tensors["whitening"]
+
+
+def _add(patches: "torch.Tensor", weights: "torch.Tensor", sums: "Sums | None") -> "Sums":
+    """Add patches (P, B, d) whose weight (P, B, 1) is 1 to `sums`, or start them."""
+    chosen = patches * weights  # a row of zeros adds nothing to any sum
+    more = weights.sum(dim=1), chosen.sum(dim=1), chosen.transpose(1, 2) @ chosen
+    return more if sums is None else (sums[0].add_(more[0]), sums[1].add_(more[1]), sums[2].add_(more[2]))

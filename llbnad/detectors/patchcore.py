@@ -85,11 +85,12 @@ def nearest_distances(queries: "torch.Tensor", memory: "torch.Tensor", neighbour
 
     neighbours = min(neighbours, len(memory))
     found = []
-    for squared in _squared_distances(queries, memory):
+    for partial, norms in _squared_distances(queries, memory):
         if neighbours == 1:  # much faster than topk
-            found.append(squared.amin(dim=1, keepdim=True))
+            nearest = partial.amin(dim=1, keepdim=True)
         else:
-            found.append(squared.topk(neighbours, dim=1, largest=False).values)
+            nearest = partial.topk(neighbours, dim=1, largest=False).values
+        found.append(nearest.add_(norms))  # rounding keeps order: the same numbers as of sums made before
     return torch.cat(found).clamp_min(0).sqrt()
 
 
@@ -97,12 +98,16 @@ def nearest_neighbours(queries: "torch.Tensor", memory: "torch.Tensor") -> "tupl
     """Distances (Q,) to the nearest row of memory, and which row that is (Q,)."""
     import torch
 
-    found = [squared.min(dim=1) for squared in _squared_distances(queries, memory)]
+    found = [partial.add_(norms).min(dim=1) for partial, norms in _squared_distances(queries, memory)]
     return torch.cat([f.values for f in found]).clamp_min(0).sqrt(), torch.cat([f.indices for f in found])
 
 
-def _squared_distances(queries: "torch.Tensor", memory: "torch.Tensor") -> "Iterator[torch.Tensor]":
-    """Squared distances (q, M), a block of queries at a time; rounding may leave them just below 0.
+def _squared_distances(
+    queries: "torch.Tensor", memory: "torch.Tensor"
+) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+    """Squared distances in two parts, |m|² - 2 q·m (q, M) and |q|² (q, 1), a block of queries at a time.
+
+    Rounding may leave their sum just below 0.
 
     A block lies where the one before it lay: use it before asking for the next.
     """
@@ -117,8 +122,8 @@ def _squared_distances(queries: "torch.Tensor", memory: "torch.Tensor") -> "Iter
     space = None if exporting else queries.new_empty(len(blocks[0]), len(memory))
     for block in blocks:
         out = None if space is None else space[: len(block)]
-        partial = torch.addmm(squared_norms, block, transposed, alpha=-2, out=out)  # (q, M): |m|² - 2 q·m
-        yield partial.add_(block.square().sum(dim=1, keepdim=True))
+        partial = torch.addmm(squared_norms, block, transposed, alpha=-2, out=out)
+        yield partial, block.square().sum(dim=1, keepdim=True)
 
 
 def _densest(candidates: "torch.Tensor", count: int) -> "torch.Tensor":

@@ -68,6 +68,20 @@ def test_untrusted_defects_are_not_learnt(config):
     assert found.min() > np.median(model.score(MadeFeatures(), NORMAL[30:]).values)
 
 
+@pytest.mark.parametrize("trusting", [0, 1])
+def test_padim_judges_a_place_that_next_to_nobody_trusts_by_all_images(trusting):
+    """A print that is odd in every image is masked in all of them: it is no anomaly for that."""
+    mask = np.ones((SIDE, SIDE), bool)
+    mask[2, 3] = False
+    masks = dict.fromkeys(NORMAL[trusting:], mask)
+    batch = next(MadeFeatures().batches(NORMAL[30:], ""))
+    masked, whole = (
+        train(EncoderConfig(), PadimConfig(dimensions=6), source, NORMAL[:30], 0).detector.patch_maps(batch)
+        for source in (TrustedFeatures(MadeFeatures(), masks), MadeFeatures())
+    )
+    assert torch.allclose(masked, whole, rtol=0.01)
+
+
 def test_dinomaly_learns_nothing_where_nothing_is_trusted():
     """Two different training sets, masked whole, give the same network: no gradient comes from what is not trusted."""
     config = DinomalyConfig(steps=4, batch_size=4, width=16, depth=2)
@@ -105,7 +119,8 @@ def test_masks_fit_the_grid_of_another_detector():
 @pytest.mark.parametrize("factor", [0.5, 2])
 def test_detectors_learn_with_masks_of_another_grid(config, factor):
     side = int(SIDE * factor)
-    trusted = {image_id: np.eye(side, dtype=bool) for image_id in NORMAL}
+    rng = np.random.default_rng(0)
+    trusted = {image_id: rng.random((side, side)) < 0.5 for image_id in NORMAL}
     features = MadeFeatures()
     masked = train(EncoderConfig(), config, TrustedFeatures(features, trusted), NORMAL, seed=0)
     whole = train(EncoderConfig(), config, features, NORMAL, seed=0)
