@@ -46,21 +46,25 @@ class Model:
         return Scores(tuple(ids), scores)
 
     def score_with_maps(
-        self, features: FeatureSource, image_ids: Sequence[str], description: str = "score"
+        self,
+        features: FeatureSource,
+        image_ids: Sequence[str],
+        description: str = "score",
+        precision: type[np.floating] = np.float16,
     ) -> tuple[Scores, dict[str, np.ndarray]]:
-        """Image scores of `image_ids`, and their patch maps (h, w) float16: 1.5 KB an image on a 28 × 28 grid."""
+        """Image scores of `image_ids`, and their patch maps (h, w): 1.5 KB an image on a 28 × 28 grid in float16."""
         ids: list[str] = []
         scores = np.empty(len(image_ids), np.float32)
         # what stays has one place, taken first: small arrays between a batch's large ones would make the heap grow
-        maps = np.empty((0, 0, 0), np.float16)  # (N, h, w)
+        maps = np.empty((0, 0, 0), precision)  # (N, h, w)
         for batch in features.batches(image_ids, description):
             found = self.detector.patch_maps(batch)
             if not ids:
-                maps = np.empty((len(image_ids), *found.shape[1:]), np.float16)
+                maps = np.empty((len(image_ids), *found.shape[1:]), precision)
             new = slice(len(ids), len(ids) + len(batch.image_ids))
             ids.extend(batch.image_ids)
             scores[new] = image_scores(found).cpu().numpy()
-            maps[new] = found.half().cpu().numpy()
+            maps[new] = found.cpu().numpy()
         return Scores(tuple(ids), scores), dict(zip(ids, maps, strict=True))
 
     def digest(self) -> str:

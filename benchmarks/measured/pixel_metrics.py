@@ -31,7 +31,9 @@ def ours(images: int) -> dict[str, Any]:
     started = time.perf_counter()
     collected = PixelScores()
     for one, mask in zip(maps, masks, strict=True):
-        collected.add(one, mask)
+        collected.add_defects(one, mask)
+    for one, mask in zip(maps, masks, strict=True):
+        collected.add_normal(one, mask)
     found = collected.result()
     assert found is not None
     return {"seconds": time.perf_counter() - started, "aupro": found.aupro}

@@ -147,6 +147,11 @@ def test_fingerprint_changes_with_all_that_changes_values():
     assert len({recipe(EncoderConfig(**change)).fingerprint for change in settings}) == 3
 
 
+def test_a_device_of_another_kind_has_a_cache_of_its_own(tmp_path, few_cells):
+    folders = [store(tmp_path, few_cells, device=device).folder for device in ("cpu", "cuda", "cuda:1")]
+    assert folders[0] != folders[1] == folders[2]
+
+
 def test_wrong_encoder_settings():
     with pytest.raises(ValueError, match="unknown encoder 'resnet'; there are"):
         EncoderConfig(name="resnet")

@@ -1,10 +1,14 @@
 """Exact metrics against scikit-learn and against the usual threshold loop."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
+from llbnad.evaluate import SMOOTHING, pixel_maps
 from llbnad.metrics import PixelScores, false_positive_rates, pr_curve, ranking, roc_curve
 
 
@@ -63,10 +67,7 @@ def pixels():
 
 def test_pixel_metrics_equal_scikit_learn_and_the_threshold_loop(pixels):
     maps, masks = pixels
-    collected = PixelScores()
-    for one, mask in zip(maps, masks, strict=True):
-        collected.add(one, mask)
-    found = collected.result()
+    found = pixel_metrics(maps, masks)
     values, labels = np.concatenate([m.ravel() for m in maps]), np.concatenate([m.ravel() for m in masks])
     assert found.auroc == pytest.approx(roc_auc_score(labels, values), abs=1e-5)
     assert found.ap == pytest.approx(average_precision_score(labels, values), abs=1e-5)
@@ -94,13 +95,11 @@ def test_one_hot_pixel_does_not_move_aupro(pixels):
     maps, masks = pixels
     results = []
     for peak in (None, 1e6):
-        collected = PixelScores()
-        for one, mask in zip(maps, masks, strict=True):
-            changed = one.copy()
-            if peak:
-                changed[0, 0] = peak
-            collected.add(changed, mask)
-        results.append(collected.result().aupro)
+        changed = [one.copy() for one in maps]
+        if peak:
+            for one in changed:
+                one[0, 0] = peak
+        results.append(pixel_metrics(changed, masks).aupro)
     assert results[1] == pytest.approx(results[0], abs=0.01)
 
 
@@ -108,15 +107,56 @@ def test_regions_count_alike_and_diagonal_neighbours_are_one():
     mask = np.zeros((20, 20), bool)
     mask[0:10, 0:10] = True  # found
     mask[15, 15] = mask[16, 16] = True  # one region of two pixels, missed
-    collected = PixelScores()
-    collected.add(np.where(mask & (np.arange(20)[:, None] < 12), 1.0, 0.0), mask)
+    found = pixel_metrics([np.where(mask & (np.arange(20)[:, None] < 12), 1.0, 0.0)], [mask])
     # the missed region ties with all normal pixels: FPR 0.5, beyond 0.3
-    assert collected.result().aupro == pytest.approx(0.5)
+    assert found.aupro == pytest.approx(0.5)
 
 
 def test_no_masks_no_pixel_metrics():
+    nothing = np.zeros((4, 4), bool)
+    assert pixel_metrics([np.zeros((4, 4))], [nothing]) is None
+    assert pixel_metrics([np.zeros((4, 4))], [~nothing]) is None
+    for add in (PixelScores().add_defects, PixelScores().add_normal):
+        with pytest.raises(ValueError, match="differ in shape"):
+            add(np.zeros((4, 4)), np.zeros((4, 5), bool))
+
+
+def pixel_metrics(maps, masks):
     collected = PixelScores()
-    collected.add(np.zeros((4, 4)), np.zeros((4, 4), bool))
-    assert collected.result() is None
-    with pytest.raises(ValueError, match="differ in shape"):
-        collected.add(np.zeros((4, 4)), np.zeros((4, 5), bool))
+    for one, mask in zip(maps, masks, strict=True):
+        collected.add_defects(one, mask)
+    for one, mask in zip(maps, masks, strict=True):
+        collected.add_normal(one, mask)
+    return collected.result()
+
+
+def test_pixels_counted_in_blocks_give_the_same_numbers(pixels, monkeypatch):
+    usual = pixel_metrics(*pixels)
+    monkeypatch.setattr("llbnad.metrics.block_bytes", lambda: 4)  # as soon as there are as many as defect pixels
+    assert pixel_metrics(*pixels) == usual
+
+
+def test_normal_pixels_need_no_memory_of_their_own():
+    side, images = 512, 200
+    collected = PixelScores()
+    mask = np.zeros((side, side), bool)
+    mask[:10, :10] = True
+    scores = np.random.default_rng(0).random((side, side), np.float32)
+    tracemalloc.start()
+    collected.add_defects(scores, mask)
+    for _ in range(images):
+        collected.add_normal(scores, mask)
+    found = collected.result()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * side**2 * images / 3  # 4 bytes a pixel would be kept
+    assert found.auroc == pytest.approx(roc_auc_score(mask.ravel(), scores.ravel()), abs=1e-5)
+
+
+def test_smoothing_is_the_gaussian_it_says():
+    """Rows after columns: the same as scipy's, whose kernel reaches as far."""
+    maps = torch.from_numpy(np.random.default_rng(0).random((2, 7, 7), np.float32))
+    size = 98
+    resized = torch.nn.functional.interpolate(maps[:, None], size=(size, size), mode="bilinear")[:, 0].numpy()
+    expected = [ndimage.gaussian_filter(one, SMOOTHING * size, mode="mirror", truncate=4) for one in resized]
+    assert np.allclose(pixel_maps(maps, size).numpy(), np.stack(expected), atol=1e-5)
