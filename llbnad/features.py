@@ -143,7 +143,7 @@ class FeatureStore:
         self.device = device
         self.batch_size = batch_size
         self.fingerprint = recipe(config).fingerprint
-        kind = device.partition(":")[0]  # another kind of device rounds otherwise: what a run gets depends on its own only
+        kind = device.partition(":")[0]  # another kind rounds otherwise, and a run depends on its own only
         self.folder = cache / (self.fingerprint if kind == "cpu" else f"{self.fingerprint}-{kind}")
         self.image_root = image_root
         self._paths: Mapping[str, str] = dict(zip(manifest["image_id"], manifest["path"], strict=True))
