@@ -8,7 +8,6 @@ the file into memory.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,6 +22,7 @@ from llbnad.encoders import create_encoder, recipe
 from llbnad.encoders.base import Encoded, Encoder, load_square
 from llbnad.errors import DataError, IdentityError
 from llbnad.files import file_digest, replacing
+from llbnad.prefetch import prefetch
 from llbnad.progress import track
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ class FeatureStore:
             raise IdentityError(f"{len(unknown)} images are not in the manifest, first {unknown[0]}")
 
     def _images(self, image_ids: tuple[str, ...]) -> "torch.Tensor":
-        return _as_images(self._load(image_ids), self.device)
+        return _as_images(np.stack(next(prefetch(self._load, [image_ids]))), self.device)
 
     def _stacked(self, image_ids: tuple[str, ...]) -> Features:
         images = [self._read(image_id) for image_id in image_ids]
@@ -225,31 +225,23 @@ class FeatureStore:
         if self._encoder is None:
             self._encoder = create_encoder(self.config, self.device)
         chunks = [image_ids[start : start + self.batch_size] for start in range(0, len(image_ids), self.batch_size)]
-        with ThreadPoolExecutor(max_workers=2) as pool:
-            # one batch ahead: images are decoded while the encoder works
-            upcoming = pool.submit(self._load, chunks[0])
-            for index, chunk in enumerate(track(chunks, "encode", unit="batch")):
-                images = upcoming.result()
-                if index + 1 < len(chunks):
-                    upcoming = pool.submit(self._load, chunks[index + 1])
-                encoded = self._encoder.encode(images)
-                for position, image_id in enumerate(chunk):
-                    tensors = {
-                        f"{kind}{layer}": np.ascontiguousarray(values[position])
-                        for kind, arrays in (("layer", encoded.maps), ("prefix", encoded.prefixes))
-                        for layer, values in zip(self.config.layers, arrays, strict=bool(arrays))
-                    }
-                    with replacing(self._file(image_id)) as temporary:
-                        save_file(tensors, temporary)
+        for chunk, images in zip(track(chunks, "encode", unit="batch"), prefetch(self._load, chunks), strict=True):
+            encoded = self._encoder.encode(np.stack(images))
+            for position, image_id in enumerate(chunk):
+                tensors = {
+                    f"{kind}{layer}": np.ascontiguousarray(values[position])
+                    for kind, arrays in (("layer", encoded.maps), ("prefix", encoded.prefixes))
+                    for layer, values in zip(self.config.layers, arrays, strict=bool(arrays))
+                }
+                with replacing(self._file(image_id)) as temporary:
+                    save_file(tensors, temporary)
 
-    def _load(self, image_ids: Sequence[str]) -> np.ndarray:
-        images = []
-        for image_id in image_ids:
-            path = self.image_root / self._paths[image_id]
-            images.append(load_square(path, self.config.input_size))
-            if file_digest(path) != image_id:
-                raise IdentityError(f"{path} is not the image the manifest knows: its bytes changed; rerun stage raw")
-        return np.stack(images)
+    def _load(self, image_id: str) -> np.ndarray:
+        path = self.image_root / self._paths[image_id]
+        image = load_square(path, self.config.input_size)
+        if file_digest(path) != image_id:
+            raise IdentityError(f"{path} is not the image the manifest knows: its bytes changed; rerun stage raw")
+        return image
 
 
 class PooledFeatures:

@@ -19,6 +19,7 @@ from llbnad.figures import Tile, contact_sheet, heat_range, overlay
 from llbnad.files import replacing, write_csv
 from llbnad.images import IMAGE_SUFFIXES, load_rgb
 from llbnad.model import Model
+from llbnad.prefetch import prefetch
 from llbnad.progress import track
 from llbnad.sources.base import relative_files
 from llbnad.threshold import Threshold
@@ -54,19 +55,19 @@ class Predictor:
 
     def predict(self, sources: Sequence[Source], threshold: Threshold | None = None) -> Iterator[Prediction]:
         """One prediction a source, in their order; `threshold` decides (see `threshold_of`)."""
-        for start in range(0, len(sources), self.batch_size):
-            yield from self._batch(sources[start : start + self.batch_size], threshold)
+        batches = [sources[start : start + self.batch_size] for start in range(0, len(sources), self.batch_size)]
+        for images in prefetch(self._load, batches):
+            yield from self._batch(images, threshold)
 
-    def _batch(self, sources: Sequence[Source], threshold: Threshold | None) -> list[Prediction]:
+    def _load(self, source: Source) -> np.ndarray | DataError:
+        try:
+            return load_square(source, self.model.encoder.input_size)
+        except DataError as error:
+            return error
 
-        found: list[Prediction | None] = []
-        images = []
-        for source in sources:
-            try:
-                images.append(load_square(source, self.model.encoder.input_size))
-                found.append(None)
-            except DataError as error:
-                found.append(Prediction(None, None, error=str(error)))
+    def _batch(self, loaded: Sequence[np.ndarray | DataError], threshold: Threshold | None) -> list[Prediction]:
+        found = [Prediction(None, None, error=str(one)) if isinstance(one, DataError) else None for one in loaded]
+        images = [one for one in loaded if isinstance(one, np.ndarray)]
         if images:
             names = tuple(map(str, range(len(images))))
             batch = fresh_batch(names, np.stack(images), self.encoder, self.device)
@@ -144,8 +145,12 @@ def predict(
     stems = {path: printable(path.stem)[:60].replace("\\", "_") for path in maps}
     names = {path: f"heatmaps/{number:05d}_{stem}.png" for number, (path, stem) in enumerate(stems.items())}
     scale = heat_range(list(maps.values()))
-    for path, patch_map in maps.items():
-        _write_overlay(path, patch_map, scale, out / names[path])
+
+    def write(path: Path) -> None:
+        _write_overlay(path, maps[path], scale, out / names[path])
+
+    for _ in track(prefetch(write, [[path] for path in maps]), "heat maps", len(maps)):
+        pass
     cut = None if threshold is None else threshold.value
     rows = [
         {"path": printable(path), "score": one.score, "threshold": None if one.error else cut, "label": one.label,

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.measured.data import ALPHA, solar_cells
 from llbnad.config import CalibrationConfig, EncoderConfig, Runtime, ScenarioSettings
 from llbnad.detectors import DETECTORS
@@ -43,7 +45,8 @@ class _Reencoding(FeatureStore):
         self._encoder = self._encoder or create_encoder(self.config, self.device)
         for start in range(0, len(image_ids), self.batch_size):
             chunk = tuple(image_ids[start : start + self.batch_size])
-            yield fresh_batch(chunk, self._load(chunk), self._encoder, self.device)
+            images = np.stack([self._load(image_id) for image_id in chunk])
+            yield fresh_batch(chunk, images, self._encoder, self.device)
 
 
 def naive(detector: str, settings: dict[str, Any], threads: int) -> dict[str, Any]:

@@ -77,8 +77,9 @@ def scan(listing: Listing) -> Scan:
     known: dict[str, Record] = {}
     rows = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        findings = pool.map(lambda record: _examine(listing.root, record), records)
-        for record, finding in zip(records, track(findings, "read images", total=len(records)), strict=True):
+        found = pool.map(lambda one: (_examine(listing.root, one), _checked_mask(listing.root, one)), records)
+        progress = track(found, "read images", total=len(records))
+        for record, (finding, (mask, trouble)) in zip(records, progress, strict=True):
             if finding.rejection is not None:
                 rejected.append(finding.rejection)
                 continue
@@ -86,7 +87,6 @@ def scan(listing: Listing) -> Scan:
             if first is not record:
                 rejected.append(_duplicate(first, record))
                 continue
-            mask, trouble = _checked_mask(listing.root, record)
             rejected += trouble
             rows.append({**vars(record), "mask_path": mask, "image_id": finding.image_id,
                          "width": finding.size[0], "height": finding.size[1]})  # fmt: skip

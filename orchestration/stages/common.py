@@ -28,15 +28,23 @@ class ChangedError(LlbnadError):
     """Something a stage works with has changed while it ran."""
 
 
-def run_stage(stage: Callable[..., None]) -> None:
-    """Run a stage's function as a command: one clear line and exit code 2 for errors, clean-up when told to end."""
+Record = Callable[[], object]  # tells MLflow what a stage made
+
+
+def run_stage(stage: Callable[..., Record | None]) -> None:
+    """Run a stage's function as a command: one clear line and exit code 2 for errors, clean-up when told to end.
+
+    What it returns is called at the very end: nothing is recorded of a stage that DVC will not record either.
+    """
     signal.signal(signal.SIGTERM, _end)
 
     @wraps(stage)
     def run(*arguments: Any, **named: Any) -> None:
-        stage(*arguments, **named)
+        record = stage(*arguments, **named)
         template = dvc.templates(Path())[Path(inspect.getfile(stage)).stem]
         refuse_changed(dvc.code_files(Path(), template))
+        if record is not None:
+            record()
 
     try:
         typer.run(run)

@@ -14,10 +14,10 @@ from llbnad.patches import TrustedFeatures
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.settings import read_settings
-from orchestration.stages.common import feature_store, run_stage
+from orchestration.stages.common import Record, feature_store, run_stage
 
 
-def main(scenario: str) -> None:
+def main(scenario: str) -> Record:
     """Train SCENARIO's final detector and comparators."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
@@ -53,7 +53,7 @@ def main(scenario: str) -> None:
         numbers = ("value", "low", "high", "fpr_low", "fpr_high")
         metrics |= {f"threshold_{name}": threshold.summary()[name] for name in numbers}
     artifacts = [out / f"{METHOD}.safetensors", out / "training_sets.parquet"]
-    tracking.record("detector", scenario, settings, metrics=metrics, artifacts=artifacts)
+    return lambda: tracking.record("detector", scenario, settings, metrics=metrics, artifacts=artifacts)
 
 
 if __name__ == "__main__":

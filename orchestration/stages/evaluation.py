@@ -13,10 +13,10 @@ from llbnad.verdicts import read_verdicts, with_verdicts
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.settings import read_settings
-from orchestration.stages.common import IMAGE_ROOT, feature_store, refuse_changed, run_stage
+from orchestration.stages.common import IMAGE_ROOT, Record, feature_store, refuse_changed, run_stage
 
 
-def main(scenario: str) -> None:
+def main(scenario: str) -> Record:
     """Test SCENARIO's detectors."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
@@ -43,7 +43,7 @@ def main(scenario: str) -> None:
         print(f"evaluation {scenario}: no image is set aside for testing; these are the training images themselves")
     artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
     refuse_changed([Path(config.review)])
-    tracking.record("evaluation", scenario, settings, artifacts=artifacts)
+    return lambda: tracking.record("evaluation", scenario, settings, artifacts=artifacts)
 
 
 if __name__ == "__main__":

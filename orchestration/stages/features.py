@@ -9,10 +9,10 @@ from llbnad.files import write_json
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.settings import read_settings
-from orchestration.stages.common import feature_store, run_stage
+from orchestration.stages.common import Record, feature_store, run_stage
 
 
-def main(scenario: str) -> None:
+def main(scenario: str) -> Record:
     """Fill the feature cache with SCENARIO's images."""
     settings = read_settings(scenario)
     store = feature_store(settings, scenario)
@@ -29,7 +29,7 @@ def main(scenario: str) -> None:
     write_json(index, out / "index.json")
     print(f"features {scenario}: {encoded} images encoded, {len(wanted) - encoded} found in the cache")
     metrics = {"images_encoded": encoded, "images_cached": len(wanted) - encoded}
-    tracking.record("features", scenario, settings, metrics=metrics)
+    return lambda: tracking.record("features", scenario, settings, metrics=metrics)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ from llbnad.manifest import contamination, read_manifest, write_manifest
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.settings import read_settings
-from orchestration.stages.common import run_stage
+from orchestration.stages.common import Record, run_stage
 from orchestration.validation import check_noisy
 
 
-def main(scenario: str) -> None:
+def main(scenario: str) -> Record:
     """Build SCENARIO's noisy variant of its dataset."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
@@ -33,7 +33,7 @@ def main(scenario: str) -> None:
     print(f"noisy {scenario}: {len(train)} training images ({known}), {len(noisy) - len(train)} test images")
     metrics = {"n_train": len(train), "n_test": len(noisy) - len(train), "contamination_before": share,
                "contamination_before_samples": samples}  # fmt: skip
-    tracking.record("noisy", scenario, settings, metrics=metrics, artifacts=[out / "manifest.parquet"])
+    return lambda: tracking.record("noisy", scenario, settings, metrics=metrics, artifacts=[out / "manifest.parquet"])
 
 
 def _expected_ratio(noisy: pd.DataFrame, noise: InjectedNoise) -> float:

@@ -17,11 +17,11 @@ from llbnad.verdicts import excluded, read_verdicts, verdict_summary
 from orchestration import tracking
 from orchestration.paths import stage_dir
 from orchestration.settings import read_settings
-from orchestration.stages.common import IMAGE_ROOT, feature_store, refuse_changed, run_stage
+from orchestration.stages.common import IMAGE_ROOT, Record, feature_store, refuse_changed, run_stage
 from orchestration.validation import check_purified
 
 
-def main(scenario: str) -> None:
+def main(scenario: str) -> Record:
     """Select SCENARIO's normal training images."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
@@ -75,7 +75,7 @@ def main(scenario: str) -> None:
         print(f"purified {scenario}: {summary['n_verdict_elsewhere']} verdicts are of images not in this scenario")
     artifacts = [out / "kept.parquet", out / "rejected.parquet", *plots]
     refuse_changed([Path(config.review)])
-    tracking.record("purified", scenario, settings, artifacts=artifacts)
+    return lambda: tracking.record("purified", scenario, settings, artifacts=artifacts)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from llbnad.scores import Scores
 from orchestration import tracking
 from orchestration.paths import stage_dir, sub_model_dir
 from orchestration.settings import read_settings
-from orchestration.stages.common import run_stage
+from orchestration.stages.common import Record, run_stage
 
 
-def main(scenario: str) -> None:
+def main(scenario: str) -> Record:
     """Aggregate the scores of SCENARIO's sub-models."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
@@ -31,8 +31,9 @@ def main(scenario: str) -> None:
     write_parquet(found.table.reset_index(), out / "scores.parquet")
     lowest = float(agreement.min().min())
     print(f"scores {scenario}: {len(found.table)} images, {config.aggregation}; lowest rank correlation {lowest:.2f}")
+    metrics = {"rank_correlation_min": lowest}
     artifacts = [out / "scores.parquet", out / "rank_correlation.csv"]
-    tracking.record("scores", scenario, settings, metrics={"rank_correlation_min": lowest}, artifacts=artifacts)
+    return lambda: tracking.record("scores", scenario, settings, metrics=metrics, artifacts=artifacts)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ from llbnad.sub_models import train_sub_model
 from orchestration import tracking
 from orchestration.paths import stage_dir, sub_model_dir
 from orchestration.settings import read_settings
-from orchestration.stages.common import feature_store, run_stage
+from orchestration.stages.common import Record, feature_store, run_stage
 
 
-def main(scenario: str, subset: int) -> None:
+def main(scenario: str, subset: int) -> Record:
     """Train sub-model SUBSET of SCENARIO."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
@@ -27,7 +27,7 @@ def main(scenario: str, subset: int) -> None:
     print(f"sub_model {scenario} {subset}: trained on {len(own)} of {len(images)} images, scored all")
     metrics = {"n_train": len(own), "n_scored": len(images), "score_median": float(scores.series().median())}
     artifacts = [out / "scores.parquet", out / "model.safetensors"]
-    tracking.record("sub_model", scenario, settings, subset=subset, metrics=metrics, artifacts=artifacts)
+    return lambda: tracking.record("sub_model", scenario, settings, subset=subset, metrics=metrics, artifacts=artifacts)
 
 
 if __name__ == "__main__":

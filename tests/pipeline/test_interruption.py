@@ -132,6 +132,8 @@ def test_lock_is_never_read_half_written(copy_of):
 def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_what_it_worked_with(copy_of, stage, edited, addition):
     """DVC hashes code and verdicts after a stage has ended."""
     file, before = copy_of / edited, dvc.read_lock(copy_of)["stages"][stage]
+    link = copy_of / "mlflow" / "runs" / "noisy20.json"
+    recorded = link.stat().st_mtime_ns
     lines = []
     with dvc.running(["repro", "--force", "--single-item", stage], copy_of) as process:
         for line in process.stdout:
@@ -145,8 +147,8 @@ def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_what_it_worked_wit
         lines += process.stdout
     assert process.returncode != 0
     assert any(f"{edited} has changed while the stage ran" in line for line in lines), lines
-    assert dvc.read_lock(copy_of)["stages"][stage] == before
-    assert dvc.repro_stage(copy_of, stage, lambda line: None) == "ran"
+    assert dvc.read_lock(copy_of)["stages"][stage] == before and link.stat().st_mtime_ns == recorded
+    assert dvc.repro_stage(copy_of, stage, lambda line: None) == "ran" and link.stat().st_mtime_ns > recorded
 
 
 def test_what_only_looks_changed_is_none(tmp_path):

@@ -1,0 +1,40 @@
+"""Reading ahead changes nothing but the time it takes."""
+
+import threading
+import time
+
+import pytest
+
+from llbnad.prefetch import AHEAD, prefetch
+
+BATCHES = [[0, 1, 2], [3], [4, 5], [6], [7], [8, 9]]
+
+
+def test_results_come_in_order_whatever_is_ready_first():
+    def load(item: int) -> int:
+        time.sleep(0.02 * (item % 3 == 0))
+        return 10 * item
+
+    assert list(prefetch(load, BATCHES)) == [[10 * item for item in batch] for batch in BATCHES]
+    assert list(prefetch(load, [])) == []
+
+
+def test_only_the_next_batches_are_read():
+    loaded = []
+    running = prefetch(loaded.append, ([number] for number in range(100)))
+    next(running)
+    assert len(loaded) <= 1 + AHEAD
+    running.close()
+    assert len(loaded) <= 1 + AHEAD and threading.active_count() < 100
+
+
+def test_an_error_comes_where_its_result_would_have_been():
+    def load(item: int) -> int:
+        if item == 4:
+            raise ValueError("four")
+        return item
+
+    running = prefetch(load, BATCHES)
+    assert [next(running), next(running)] == BATCHES[:2]
+    with pytest.raises(ValueError, match="four"):
+        next(running)
