@@ -237,7 +237,10 @@ class Scenario(ScenarioSettings):
 
 
 class Runtime(Config):
-    """How to compute, not what: none of these may change a result, and DVC does not follow them."""
+    """How to compute, not what: DVC does not follow these.
+
+    Of one machine, none changes a byte of a result, but that padim's last digits follow the batch size.
+    """
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1 …
     processes: int = Field(1, ge=1)  # that compute at once: assets of a Dagster run side by side

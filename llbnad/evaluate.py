@@ -133,12 +133,15 @@ def _score(
         image_id: None if pd.isna(path) else image_root / path
         for image_id, path in zip(ids, images["mask_path"], strict=True)
     }
-    # an anomalous image without a mask says nothing about pixels; a normal one is normal everywhere
-    silent = set(images["image_id"][is_anomalous(images).astype(bool) & images["mask_path"].isna()])
+    # a normal image is normal everywhere; an anomalous one without a mask, or with an empty one, says nothing of pixels
+    silent = set(images["image_id"][is_anomalous(images).astype(bool)])
     pixels = PixelScores()
     for image_id in ids:
         if masks[image_id] is not None:
-            pixels.add_defects(*_pixels(maps[image_id], masks[image_id], size))
+            pixel_map, mask = _pixels(maps[image_id], masks[image_id], size)
+            pixels.add_defects(pixel_map, mask)
+            if mask.any():
+                silent.discard(image_id)
     for image_id in track(ids, f"pixels of {description}"):
         if image_id not in silent:
             pixels.add_normal(*_pixels(maps[image_id], masks[image_id], size))

@@ -1,10 +1,10 @@
 """The content-addressed feature cache: every image meets the frozen encoder once in its life.
 
 One safetensors file per image, `<cache>/<encoder fingerprint>/<id[:2]>/<image id>.safetensors`, fp16, one tensor a
-layer, and with a ViT one of its prefix tokens. The address holds the image's bytes and all that decides the encoder's
-output, so an entry can never be stale, scenarios and sub-models share it, and it may be deleted at any time: what is
-missing is encoded again. Files are renamed into place whole, so two processes may fill the cache at once; reading maps
-the file into memory.
+layer, and with a ViT one of its prefix tokens; a GPU has folders of its own beside the CPU's. The address holds the
+image's bytes and all that decides the encoder's output, so an entry can never be stale, scenarios and sub-models share
+it, and it may be deleted at any time: what is missing is encoded again. Files are renamed into place whole, so two
+processes may fill the cache at once; reading maps the file into memory.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,10 +66,12 @@ Features = tuple["tuple[torch.Tensor, ...]", "tuple[torch.Tensor, ...]"]  # maps
 
 
 def _as_features(encoded: Encoded, device: str) -> Features:
-    """What an encoder gave, as a batch's maps and prefixes on `device`."""
+    """What an encoder gave, as a batch's maps and prefixes on `device`, in one layout: sums then have one order."""
     import torch
 
-    maps, prefixes = (tuple(torch.from_numpy(layer).to(device).float() for layer in kind) for kind in encoded)
+    maps, prefixes = (
+        tuple(torch.from_numpy(layer).to(device).float().contiguous() for layer in kind) for kind in encoded
+    )
     return maps, prefixes
 
 

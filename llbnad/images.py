@@ -47,8 +47,8 @@ def load_rgb(source: Path | bytes) -> Image.Image:
 def load_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     """A defect mask as booleans (height, width).
 
-    A pixel belongs to the defect if at least half of the area it stands for does. A defect too thin for that keeps
-    every pixel it touches: it must not vanish.
+    A pixel belongs to the defect if at least half of the area it stands for does. If nothing of a mask is as thick as
+    that, it keeps every pixel it touches: it must not vanish. A thin part beside a thick one does.
 
     Args:
         path: image file, non-zero where the defect is.

@@ -68,7 +68,7 @@ class PixelScores:
     All that normal pixels tell is how many of them lie above each defect pixel. So `add_defects` comes first, for every
     image with a mask: it finds the defect regions. Then `add_normal`, for every image, only counts.
 
-    Memory: some 60 bytes a defect pixel, and a block of normal ones.
+    Memory: some 100 bytes a defect pixel, and a block of normal ones.
     """
 
     def __init__(self) -> None:

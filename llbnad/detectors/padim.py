@@ -4,7 +4,8 @@ References: Defard et al., "PaDiM: a Patch Distribution Modeling Framework", ICP
 Features are streamed: sums in float64, so the memory does not grow with the number of images.
 
 Where some patches are not trusted (`llbnad.patches`), a position has the Gaussian of those that are. A position that is
-trusted in less than two images, say under a print that the sub-models find odd in every image, has that of all.
+trusted in too few images for that, say under a print that the sub-models find odd in every image, has that of all: of
+fewer than it has dimensions, and than half of the images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,7 +72,7 @@ class Padim:
                 others = _add(chosen, 1 - weights, others)
         assert trusted is not None  # there are two images at least
         if others is not None:
-            few = trusted[0][:, 0] < 2
+            few = trusted[0][:, 0] < max(2, min(len(self.channels), len(image_ids) // 2))
             for of_trusted, of_others in zip(trusted, others, strict=True):
                 of_trusted[few] += of_others[few]
         count, total, product = trusted

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from llbnad.config import EncoderConfig
+from llbnad.detectors import embed
 from llbnad.encoders import create_encoder, recipe
 from llbnad.encoders.base import load_square
 from llbnad.errors import ConfigError, DataError, IdentityError
-from llbnad.features import Batch, FeatureStore
+from llbnad.features import Batch, FeatureStore, fresh_batch
 
 CONFIG = EncoderConfig(input_size=64)
 
@@ -40,6 +41,15 @@ def test_cached_equals_uncached(tmp_path, few_cells):
     for cold, warm, layer in zip(first, second, direct, strict=True):
         assert torch.equal(cold, warm)
         assert np.array_equal(cold.numpy(), layer.astype(np.float32))
+
+
+def test_a_fresh_image_gives_the_patches_of_a_cached_one_to_the_last_bit(tmp_path, few_cells):
+    manifest, root = few_cells
+    ids = manifest["image_id"].tolist()
+    (cached,) = store(tmp_path, few_cells, batch_size=len(ids)).batches(ids, "test")
+    images = np.stack([load_square(root / path, 64) for path in manifest["path"]])
+    fresh = fresh_batch(tuple(ids), images, create_encoder(CONFIG, "cpu"), "cpu")
+    assert torch.equal(embed(fresh.maps), embed(cached.maps))
 
 
 def test_values_do_not_depend_on_batch_mates(few_cells):

@@ -68,7 +68,7 @@ def test_untrusted_defects_are_not_learnt(config):
     assert found.min() > np.median(model.score(MadeFeatures(), NORMAL[30:]).values)
 
 
-@pytest.mark.parametrize("trusting", [0, 1])
+@pytest.mark.parametrize("trusting", [0, 1, 2, 5])
 def test_padim_judges_a_place_that_next_to_nobody_trusts_by_all_images(trusting):
     """A print that is odd in every image is masked in all of them: it is no anomaly for that."""
     mask = np.ones((SIDE, SIDE), bool)
