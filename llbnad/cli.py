@@ -88,6 +88,7 @@ def run(
     from llbnad.contaminate import contaminate
     from llbnad.encoders import recipe
     from llbnad.features import FeatureStore
+    from llbnad.files import write_csv
     from llbnad.runtime import prepare
     from llbnad.sources import read_source
     from llbnad.two_stage import run_two_stage, write_run
@@ -125,6 +126,7 @@ def run(
     runtime = Runtime(device=device, threads=threads)
     target = str(prepare(runtime))
     scan, image_root = read_source(dataset, root)
+    write_csv(scan.rejected, out / "left_out.csv")
     noisy = contaminate(scan.manifest, noise, seed)
     store = FeatureStore(cache or out / "features", config.encoder, noisy, image_root, target, runtime.batch_size)
     if review is None and config.review != DEFAULTS.review:  # by --set
@@ -140,7 +142,11 @@ def run(
     if threshold is not None:
         typer.echo(threshold.describe())
     if len(scan.rejected):
-        typer.echo(f"{len(scan.rejected)} files were left out: " + scan.rejected["reason"].value_counts().to_json())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in scan.rejected["reason"].value_counts().items())
+        typer.echo(f"{len(scan.rejected)} files were left out ({reasons}): left_out.csv says why")
+    kept, trained = len(result.purified.kept), len(result.scores)
+    if kept < trained / 2:
+        typer.echo(f"WARNING: only {kept} of {trained} training images were kept: look at plots/purification")
     typer.echo(f"written to {out}: metrics.json, comparison.csv, scores.parquet, purified.parquet, plots/")
 
 

@@ -121,15 +121,15 @@ def drift_history(reports: "Mapping[str, DriftReport]", path: Path, title: str) 
         grid[0].figure.legend(handles, texts, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
 
 
-def contact_sheet(tiles: Sequence[Tile], path: Path, title: str) -> None:
+def contact_sheet(tiles: Sequence[Tile], path: Path, title: str, scale: tuple[float, float] | None = None) -> None:
     """Every tile twice: the image with its mask's outline if known, and the image under its heat map.
 
-    One colour scale spans the sheet, so that tiles can be compared. All tiles lie in one pair of axes, whose unit is a
-    tile's side: a pair for each would take matplotlib seconds.
+    One colour scale spans the sheet, `scale` or the tiles' own, so that tiles can be compared. All tiles lie in one
+    pair of axes, whose unit is a tile's side: a pair for each would take matplotlib seconds.
     """
     columns = min(COLUMNS, max(1, len(tiles)))
     rows = max(1, math.ceil(len(tiles) / columns))
-    scale = heat_range([tile.heat for tile in tiles])
+    scale = scale or heat_range([tile.heat for tile in tiles])
     with _figure(path, (2.0 * columns, 2.0 * ROW_HEIGHT * rows + 0.5), dpi=SHEET_DPI) as (axes,):
         for number, tile in enumerate(tiles):
             row, column = divmod(number, columns)

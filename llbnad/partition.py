@@ -43,9 +43,10 @@ def assign_subsets(train: pd.DataFrame, num_subsets: int, seed: int) -> pd.Serie
     empty = sorted(set(range(num_subsets)) - set(subsets))
     if empty:
         samples = train["sample_id"].nunique()
+        seed_too = " or another seed" if samples >= num_subsets else ""
         raise DataError(
-            f"{samples} training samples leave subset {empty[0]} of {num_subsets} empty: "
-            "use fewer subsets, more images or another seed"
+            f"{samples} different training samples leave {len(empty)} of {num_subsets} subsets empty: "
+            f"use fewer subsets, more images{seed_too}"
         )
     return pd.Series(
         subsets.to_numpy(), index=pd.Index(train["image_id"], name="image_id"), name="subset", dtype="int64"

@@ -3,7 +3,7 @@
 One bad image never stops the others: it gets a row with the reason instead of a score.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from llbnad.encoders import create_encoder
 from llbnad.encoders.base import load_square
 from llbnad.errors import DataError
 from llbnad.features import fresh_batch
-from llbnad.figures import Tile, contact_sheet, heat_range, overlay
+from llbnad.figures import ANOMALOUS_COLOUR, NORMAL_COLOUR, Tile, contact_sheet, heat_range, overlay
 from llbnad.files import replacing, write_csv
 from llbnad.images import IMAGE_SUFFIXES, load_rgb
 from llbnad.model import Model
 from llbnad.prefetch import prefetch
 from llbnad.progress import track
 from llbnad.sources.base import relative_files
-from llbnad.threshold import Threshold
+from llbnad.threshold import DEFECT_LABEL, NORMAL_LABEL, Threshold
 
 SHEET_IMAGES = 24  # highest scores on the contact sheet
 THUMBNAIL = 224  # pixels
@@ -144,23 +144,44 @@ def predict(
     # a file's name has 255 bytes at most
     stems = {path: printable(path.stem)[:60].replace("\\", "_") for path in maps}
     names = {path: f"heatmaps/{number:05d}_{stem}.png" for number, (path, stem) in enumerate(stems.items())}
-    scale = heat_range(list(maps.values()))
+    table = _table(results, names, threshold)
+    write_csv(table, out / "predictions.csv")  # whatever becomes of the pictures, the scores are there
+    for old in (out / "heatmaps").glob("[0-9][0-9][0-9][0-9][0-9]_*.png"):  # of a call before this one
+        old.unlink()
+    scale = _scale(list(maps.values()), threshold)
 
-    def write(path: Path) -> None:
-        _write_overlay(path, maps[path], scale, out / names[path])
+    def draw(path: Path) -> Path | None:
+        """The path, if its file has gone since it was scored."""
+        try:
+            _write_overlay(path, maps[path], scale, out / names[path])
+        except (DataError, FileNotFoundError):
+            return path
+        return None
 
-    for _ in track(prefetch(write, [[path] for path in maps]), "heat maps", len(maps)):
-        pass
+    drawn = track(prefetch(draw, [[path] for path in maps]), "heat maps", len(maps))
+    gone = {path for (path,) in drawn if path is not None}
+    if gone:
+        table = _table(results, {path: name for path, name in names.items() if path not in gone}, threshold)
+        write_csv(table, out / "predictions.csv")
+    _write_sheet(table.assign(source=pd.Series(paths, dtype=object)), maps, scale, out / "contact_sheet.png")
+    return table
+
+
+def _table(results: Mapping[Path, Prediction], names: Mapping[Path, str], threshold: Threshold | None) -> pd.DataFrame:
     cut = None if threshold is None else threshold.value
     rows = [
         {"path": printable(path), "score": one.score, "threshold": None if one.error else cut, "label": one.label,
          "heatmap": names.get(path, ""), "error": printable(one.error)}
         for path, one in results.items()
     ]  # fmt: skip
-    table = pd.DataFrame(rows)
-    write_csv(table, out / "predictions.csv")
-    _write_sheet(table.assign(source=pd.Series(paths, dtype=object)), maps, out / "contact_sheet.png")
-    return table
+    return pd.DataFrame(rows)
+
+
+def _scale(maps: Sequence[np.ndarray], threshold: Threshold | None) -> tuple[float, float]:
+    """Coldest and hottest: about the threshold, so that an image looks the same whatever it was scored with."""
+    if threshold is None or threshold.value <= 0:
+        return heat_range(maps)
+    return 0.5 * threshold.value, 1.5 * threshold.value
 
 
 def printable(name: Path | str) -> str:
@@ -176,11 +197,18 @@ def _write_overlay(path: Path, patch_map: np.ndarray, scale: tuple[float, float]
         picture.save(temporary, format="png")
 
 
-def _write_sheet(table: pd.DataFrame, maps: dict[Path, np.ndarray], out: Path) -> None:
+def _write_sheet(table: pd.DataFrame, maps: Mapping[Path, np.ndarray], scale: tuple[float, float], out: Path) -> None:
     tiles = []
+    table = table[table["heatmap"] != ""]
     scored = table.dropna(subset="score").sort_values(["score", "path"], ascending=[False, True])
     for row in scored.head(SHEET_IMAGES).to_dict("records"):
         path = row["source"]
-        image = np.asarray(load_rgb(path).resize((THUMBNAIL, THUMBNAIL)))
-        tiles.append(Tile(image, maps[path], f"{row['score']:.3f} · {Path(row['path']).name}", "black"))
-    contact_sheet(tiles, out, f"Highest scores of {len(table)} images")
+        try:
+            image = np.asarray(load_rgb(path).resize((THUMBNAIL, THUMBNAIL)))
+        except (DataError, FileNotFoundError):  # it has gone by now
+            continue
+        verdict = f"{row['label']} · " if row["label"] else ""
+        colour = {DEFECT_LABEL: ANOMALOUS_COLOUR, NORMAL_LABEL: NORMAL_COLOUR}.get(row["label"], "black")
+        tiles.append(Tile(image, maps[path], f"{verdict}{row['score']:.3f} · {Path(row['path']).name}", colour))
+    above = "" if table["threshold"].isna().all() else f"; called a defect above {table['threshold'].iloc[0]:.3f}"
+    contact_sheet(tiles, out, f"Highest scores of {len(table)} images{above}", scale)

@@ -17,6 +17,7 @@ from llbnad.images import load_mask, load_rgb
 from llbnad.manifest import NORMAL, has_labels, is_anomalous
 from llbnad.model import Model
 from llbnad.purify import Purified
+from llbnad.threshold import Threshold
 
 THUMBNAIL = 224  # pixels
 GOOD, BAD = "#0072B2", "#D55E00"  # distinguishable for colour-blind readers
@@ -71,7 +72,7 @@ def evaluation_plots(
         count: images on the sheet.
         folder: where the PNG files go.
     """
-    sheet = folder / "cases.png"
+    sheet, other = folder / "cases.png", {"curves.png": "scores.png", "scores.png": "curves.png"}
     scored = images.assign(score=result.scores[METHOD].of(images["image_id"].tolist()))
     scored = scored.sort_values(["score", "image_id"], ascending=[False, True])
     anomalous = is_anomalous(scored)
@@ -84,27 +85,38 @@ def evaluation_plots(
         third = max(1, count // 3)
         defects = scored[anomalous]
         finds = min(third, math.ceil(len(defects) / 2))  # of few defects, none is shown as both
-        chosen = {
-            "found": defects.head(finds),
-            "missed?": defects.iloc[finds:].tail(third),
-            "false alarm?": scored[~anomalous].head(third),
-        }
+        chosen = [defects.head(finds), defects.iloc[finds:].tail(third), scored[~anomalous].head(third)]
         title = "Test images: surest finds, lowest-scored defects, highest-scored normals"
     else:
         plots = [folder / "scores.png", sheet]
         score_distribution(scored["score"].to_numpy(), plots[0], "Scores of the final detector")
-        chosen = {"suspect": scored.head(count)}
+        chosen = [scored.head(count)]
         title = "Most suspicious images of the final detector"
-    ids = pd.concat(chosen.values())["image_id"].unique().tolist()
-    heat = mean_heat([models[METHOD]], features, ids)
+    (folder / other[plots[0].name]).unlink(missing_ok=True)  # of a run before this one
+    if result.threshold is not None:
+        title += f"; called a defect above {result.threshold.value:.2f}"
+    rows = pd.concat(chosen)
+    heat = mean_heat([models[METHOD]], features, rows["image_id"].unique().tolist())
     tiles = []
-    for kind, rows in chosen.items():
-        for row in rows.to_dict("records"):
-            known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
-            colour = GOOD if row["anomaly_class"] == NORMAL else BAD
-            tiles.append(_tile(row, heat[row["image_id"]], f"{kind} · {row['score']:.2f}{known}", colour, image_root))
+    for row in rows.to_dict("records"):
+        known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
+        colour = GOOD if row["anomaly_class"] == NORMAL else BAD
+        caption = f"{_outcome(row, result.threshold)}{row['score']:.2f}{known}"
+        tiles.append(_tile(row, heat[row["image_id"]], caption, colour, image_root))
     contact_sheet(tiles, sheet, title)
     return plots
+
+
+def _outcome(row: Mapping[Any, Any], threshold: Threshold | None) -> str:
+    """What the decision was worth; the decision itself of an image without a label."""
+    if threshold is None:
+        return ""
+    called = row["score"] > threshold.value
+    if pd.isna(row["anomaly_class"]):
+        return "defect · " if called else "normal · "
+    if row["anomaly_class"] == NORMAL:
+        return "false alarm · " if called else "passed · "
+    return "found · " if called else "missed · "
 
 
 def _by_label(values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

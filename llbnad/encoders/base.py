@@ -91,5 +91,5 @@ def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
         try:
             image = load_rgb(source)
         except FileNotFoundError:
-            raise DataError(f"image {source!s} is gone: run `dvc repro` (or `dvc checkout`) to restore it") from None
+            raise DataError(f"image {source!s} is gone: restore it (in the pipeline, `dvc repro` does)") from None
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from llbnad.config import SelectionPolicy
+from llbnad.policies.twins import twins
 
 RESTARTS = 3
 SMALLEST = 10  # images; of fewer, no shape can be told
@@ -29,6 +30,8 @@ class Mixture(SelectionPolicy):
         """Images below the point where the upper component takes over."""
         from sklearn.mixture import GaussianMixture
 
+        if known := twins(ordered):
+            return known + self.count(ordered[known:])
         if len(ordered) < SMALLEST or ordered[0] == ordered[-1]:
             return len(ordered)
         values = np.log(np.maximum(ordered, np.finfo(float).tiny))[:, None]  # (N, 1)

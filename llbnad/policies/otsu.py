@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from llbnad.config import SelectionPolicy
+from llbnad.policies.twins import twins
 
 
 class Otsu(SelectionPolicy):
@@ -20,6 +21,8 @@ class Otsu(SelectionPolicy):
 
     def count(self, ordered: np.ndarray) -> int:
         """Images in the lower group."""
+        if known := twins(ordered):
+            return known + self.count(ordered[known:])
         total = len(ordered)
         if total < 2 or ordered[0] == ordered[-1]:
             return total

@@ -112,6 +112,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         target = tmp_path / "line" / f"{number}.png"
         target.parent.mkdir(exist_ok=True)
         target.write_bytes(path.read_bytes())
+    (tmp_path / "line" / "broken.png").write_bytes(b"nothing")
     out = tmp_path / "out"
     done = llbnad("run", "--source", "image_folder", "--root", tmp_path / "line", "--protocol", "as_is", "--subsets", 2,
                   "--detector", "padim", "--suspects", 4, "--out", out)  # fmt: skip
@@ -119,6 +120,8 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["image_auroc"] is None and metrics["n_train"] == 30
     assert "these are the training images themselves" in done.stdout
+    assert "1 files were left out (1 unreadable): left_out.csv says why" in done.stdout
+    assert pd.read_csv(out / "left_out.csv")["path"].tolist() == ["broken.png"]
     assert (out / "plots" / "evaluation" / "scores.png").is_file()
     assert len(pd.read_parquet(out / "rejected.parquet")) == 30 - metrics["n_selected"]
 

@@ -39,6 +39,14 @@ def test_every_policy_keeps_something_of_anything(name):
         assert 1 <= policy.count(values) <= len(values)
 
 
+@pytest.mark.parametrize("policy", [Mixture(), Otsu()], ids=lambda policy: policy.policy)
+def test_a_few_images_that_are_there_twice_are_no_mode_of_their_own(policy):
+    """A frozen camera's shot with another time stamp: another sub-model knows it, its score is the numerical floor."""
+    values, _ = scores(60)
+    with_twins = np.r_[np.full(12, 0.003), values]
+    assert policy.count(with_twins) == 12 + policy.count(values)
+
+
 @pytest.mark.parametrize("name", POLICIES.names)
 def test_a_policy_does_not_depend_on_the_scores_unit(name):
     values, _ = scores(80)

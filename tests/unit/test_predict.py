@@ -1,0 +1,75 @@
+"""Scoring a folder: pictures tell of the image alone, and whatever becomes of them the scores are there."""
+
+import shutil
+import threading
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from llbnad.model import Model
+from llbnad.predict import predict
+from llbnad.report import _outcome
+from llbnad.threshold import threshold_at
+
+
+@pytest.fixture(scope="module")
+def model(model_files):
+    return Model.load(model_files["patchcore"])
+
+
+@pytest.fixture(scope="module")
+def threshold(model, few_cells, tmp_path_factory):
+    manifest, root = few_cells
+    paths = [root / path for path in manifest["path"]]
+    scores = predict(model, paths, tmp_path_factory.mktemp("scored"))["score"]
+    return threshold_at(np.sort(scores.to_numpy(np.float32)), 0.3)
+
+
+def test_an_image_looks_the_same_whatever_it_is_scored_with(model, threshold, few_cells, tmp_path):
+    manifest, root = few_cells
+    first, *others = [root / path for path in manifest["path"]]
+    predict(model, [first, *others], tmp_path, threshold=threshold)
+    (beside_others,) = (tmp_path / "heatmaps").glob("00000_*.png")
+    content = beside_others.read_bytes()
+    predict(model, [first], tmp_path, threshold=threshold)
+    assert [path.name for path in (tmp_path / "heatmaps").iterdir()] == [beside_others.name]  # none of the call before
+    assert beside_others.read_bytes() == content
+
+
+def test_images_that_go_while_pictures_are_drawn_keep_their_scores(model, threshold, few_cells, tmp_path):
+    manifest, root = few_cells
+    folder, out = tmp_path / "camera", tmp_path / "out"
+    folder.mkdir()
+    paths = [folder / f"{number:03d}.png" for number in range(60)]
+    for path, source in zip(paths, [*manifest["path"]] * 3, strict=True):
+        shutil.copy(root / source, path)
+
+    def empty_the_folder() -> None:
+        while not (out / "predictions.csv").exists():
+            time.sleep(0.001)
+        for path in reversed(paths[20:]):
+            path.unlink()
+
+    line = threading.Thread(target=empty_the_folder)
+    line.start()
+    table = predict(model, paths, out, threshold=threshold)
+    line.join()
+    assert table["score"].notna().all() and (table["error"] == "").all()
+    drawn = table["heatmap"] != ""
+    assert 0 < drawn.sum() < 60
+    assert sorted(table["heatmap"][drawn]) == sorted(f"heatmaps/{path.name}" for path in (out / "heatmaps").iterdir())
+    written = pd.read_csv(out / "predictions.csv", keep_default_na=False)
+    assert written["heatmap"].tolist() == table["heatmap"].tolist()
+    assert (out / "contact_sheet.png").exists()
+
+
+def test_cases_are_called_what_the_decision_made_of_them(threshold):
+    high, low = threshold.value * 1.1, threshold.value * 0.9
+    kinds = [("crack", high), ("crack", low), ("OK", high), ("OK", low), (None, high), (None, low)]
+    found = [_outcome({"anomaly_class": name, "score": score}, threshold) for name, score in kinds]
+    assert [text.removesuffix(" · ") for text in found] == [
+        "found", "missed", "false alarm", "passed", "defect", "normal"
+    ]  # fmt: skip
+    assert _outcome({"anomaly_class": "OK", "score": high}, None) == ""
