@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from llbnad.config import SelectionPolicy
-from llbnad.policies.twins import twins
+from llbnad.policies.minority import is_minority
 
 RESTARTS = 3
 SMALLEST = 10  # images; of fewer, no shape can be told
@@ -30,8 +30,6 @@ class Mixture(SelectionPolicy):
         """Images below the point where the upper component takes over."""
         from sklearn.mixture import GaussianMixture
 
-        if known := twins(ordered):
-            return known + self.count(ordered[known:])
         if len(ordered) < SMALLEST or ordered[0] == ordered[-1]:
             return len(ordered)
         values = np.log(np.maximum(ordered, np.finfo(float).tiny))[:, None]  # (N, 1)
@@ -43,4 +41,5 @@ class Mixture(SelectionPolicy):
         suspicious = two.predict_proba(values)[:, upper] >= 0.5
         # a wide upper component may win below the lower one's mode as well: scores there are not suspicious
         suspicious &= values.ravel() > two.means_.ravel()[lower]
-        return max(1, int(suspicious.argmax())) if suspicious.any() else len(ordered)
+        count = max(1, int(suspicious.argmax())) if suspicious.any() else len(ordered)
+        return count + self.count(ordered[count:]) if is_minority(count, len(ordered)) else count

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from llbnad.config import SelectionPolicy
-from llbnad.policies.twins import twins
+from llbnad.policies.minority import is_minority
 
 
 class Otsu(SelectionPolicy):
@@ -21,8 +21,6 @@ class Otsu(SelectionPolicy):
 
     def count(self, ordered: np.ndarray) -> int:
         """Images in the lower group."""
-        if known := twins(ordered):
-            return known + self.count(ordered[known:])
         total = len(ordered)
         if total < 2 or ordered[0] == ordered[-1]:
             return total
@@ -30,4 +28,5 @@ class Otsu(SelectionPolicy):
         lower = np.arange(1, total)
         sums = values.cumsum()
         between = lower * (total - lower) * (sums[:-1] / lower - (sums[-1] - sums[:-1]) / (total - lower)) ** 2
-        return int(between.argmax()) + 1
+        count = int(between.argmax()) + 1
+        return count + self.count(ordered[count:]) if is_minority(count, total) else count
