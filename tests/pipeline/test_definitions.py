@@ -109,6 +109,7 @@ DECIDED_ELSEWHERE = {
     "llbnad.config": "settings are each stage's params",
     "llbnad.errors": "messages",
     "llbnad.offline": "whether weights may be downloaded, not which",
+    "llbnad.prefetch": "when files are read, not what is in them",
     "llbnad.progress": "progress",
     "llbnad.runtime": "threads, device, allocator: how, not what",
     "llbnad.working_memory": "how much at once",
