@@ -9,7 +9,7 @@ processes may fill the cache at once; reading maps the file into memory.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,6 +37,13 @@ class Batch:
     maps: "tuple[torch.Tensor, ...]"  # a layer each: (B, C, h, w) float32 on the store's device
     prefixes: "tuple[torch.Tensor, ...]" = ()  # of a ViT, a layer each: class and register tokens (B, p, C)
     trusted: "torch.Tensor | None" = None  # (B, h, w) bool on stage 1's patch grid: to learn from; None = all
+    derived: "dict[str, torch.Tensor]" = field(default_factory=dict, repr=False, compare=False)  # see `once`
+
+    def once(self, name: str, make: "Callable[[], torch.Tensor]") -> "torch.Tensor":
+        """What `make` gives: made for the first detector that asks for `name`, kept for the others, changed by none."""
+        if name not in self.derived:
+            self.derived[name] = make()
+        return self.derived[name]
 
     def trusting(self, trusted: "torch.Tensor") -> "Batch":
         """The same batch with `trusted` set; nothing is read or encoded for it."""
@@ -91,7 +98,8 @@ class DeferredBatch(Batch):
     def __init__(
         self, image_ids: tuple[str, ...], features: Callable[[], Features], images: "Callable[[], torch.Tensor]"
     ) -> None:
-        self.__dict__.update(image_ids=image_ids, _read_features=features, _read_images=images)  # it is frozen
+        # it is frozen
+        self.__dict__.update(image_ids=image_ids, derived={}, _read_features=features, _read_images=images)
 
     @cached_property
     def _features(self) -> Features:

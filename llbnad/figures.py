@@ -44,26 +44,27 @@ class Tile:
 
 
 def score_histogram(
-    scores: np.ndarray, anomalous: np.ndarray | None, cut: float | None, path: Path, title: str
+    scores: np.ndarray, anomalous: np.ndarray | None, line: tuple[str, float] | None, path: Path, title: str
 ) -> None:
-    """Histogram of scores (N,), coloured by label (N,) bool where known, with the cut as a line."""
+    """Histogram of scores (N,), coloured by label (N,) bool where known, with a line: what it says, and at which score.
+
+    Without labels the counts are on a logarithmic axis: among many images, the few that stand out stay visible.
+    """
     with _figure(path, (7.5, 4)) as (axes,):
         bins = np.histogram_bin_edges(scores, bins=min(60, max(10, len(scores) // 8))).tolist()
         if anomalous is None:
             axes.hist(scores, bins, color=UNKNOWN_COLOUR, label=f"unlabelled ({len(scores)})")
+            axes.set_yscale("symlog", linthresh=1)
+            axes.yaxis.set_major_formatter("{x:.0f}")
         else:
             groups = [scores[~anomalous], scores[anomalous]]
             labels = [f"normal ({len(groups[0])})", f"anomalous ({len(groups[1])})"]
             axes.hist(groups, bins, stacked=True, color=[NORMAL_COLOUR, ANOMALOUS_COLOUR], label=labels)
-        if cut is not None:
-            axes.axvline(cut, color=CUT_COLOUR, linestyle="--", label=f"largest score kept ({cut:.2f})")
+        if line is not None:
+            text, score = line
+            axes.axvline(score, color=CUT_COLOUR, linestyle="--", label=f"{text} ({score:.2f})")
         axes.set(title=title, xlabel="anomaly score", ylabel="images")
         axes.legend(frameon=False)
-
-
-def score_distribution(scores: np.ndarray, path: Path, title: str) -> None:
-    """Histogram of scores nobody has labels for."""
-    score_histogram(scores, None, None, path, title)
 
 
 def curves(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:

@@ -11,16 +11,23 @@ import pandas as pd
 from llbnad.comparators import METHOD
 from llbnad.detectors.base import FeatureSource
 from llbnad.evaluate import Evaluation
-from llbnad.figures import Tile, contact_sheet, curves, score_distribution, score_histogram
+from llbnad.figures import (
+    ANOMALOUS_COLOUR,
+    NORMAL_COLOUR,
+    UNKNOWN_COLOUR,
+    Tile,
+    contact_sheet,
+    curves,
+    score_histogram,
+)
 from llbnad.heat import mean_heat
 from llbnad.images import load_mask, load_rgb
 from llbnad.manifest import NORMAL, has_labels, is_anomalous
 from llbnad.model import Model
 from llbnad.purify import Purified
-from llbnad.threshold import Threshold
+from llbnad.threshold import DEFECT_LABEL
 
 THUMBNAIL = 224  # pixels
-GOOD, BAD = "#0072B2", "#D55E00"  # distinguishable for colour-blind readers
 
 
 def purification_plots(
@@ -38,7 +45,8 @@ def purification_plots(
     anomalous = is_anomalous(scored).astype(bool).to_numpy() if has_labels(scored) else None
     histogram, sheet = folder / "scores.png", folder / "suspects.png"
     title = f"Consensus scores: {len(purified.kept)} of {len(scored)} images kept"
-    score_histogram(scored["score"].to_numpy(), anomalous, purified.cut, histogram, title)
+    cut = ("largest score kept", purified.cut)
+    score_histogram(scored["score"].to_numpy(), anomalous, cut, histogram, title)
 
     rejected = set(purified.rejected)
     suspects = scored[scored["image_id"].isin(heat)].sort_values(["score", "image_id"], ascending=[False, True])
@@ -47,7 +55,8 @@ def purification_plots(
         verdict = "rejected" if row["image_id"] in rejected else "kept"
         known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
         caption = f"{verdict} · {row['score']:.2f}{known}"
-        tiles.append(_tile(row, heat[row["image_id"]], caption, BAD if verdict == "rejected" else GOOD, image_root))
+        colour = ANOMALOUS_COLOUR if verdict == "rejected" else NORMAL_COLOUR
+        tiles.append(_tile(row, heat[row["image_id"]], caption, colour, image_root))
     contact_sheet(tiles, sheet, "Most suspicious training images")
     return [histogram, sheet]
 
@@ -72,15 +81,15 @@ def evaluation_plots(
         count: images on the sheet.
         folder: where the PNG files go.
     """
-    sheet, other = folder / "cases.png", {"curves.png": "scores.png", "scores.png": "curves.png"}
+    curves_file, scores_file, sheet = folder / "curves.png", folder / "scores.png", folder / "cases.png"
     scored = images.assign(score=result.scores[METHOD].of(images["image_id"].tolist()))
     scored = scored.sort_values(["score", "image_id"], ascending=[False, True])
     anomalous = is_anomalous(scored)
     if has_labels(images) and anomalous.any() and not anomalous.all():
-        plots = [folder / "curves.png", sheet]
+        plots, other = [curves_file, sheet], scores_file
         curves(
             {name: _by_label(scores.of(images["image_id"].tolist()), images) for name, scores in result.scores.items()},
-            plots[0],
+            curves_file,
         )
         third = max(1, count // 3)
         defects = scored[anomalous]
@@ -88,35 +97,42 @@ def evaluation_plots(
         chosen = [defects.head(finds), defects.iloc[finds:].tail(third), scored[~anomalous].head(third)]
         title = "Test images: surest finds, lowest-scored defects, highest-scored normals"
     else:
-        plots = [folder / "scores.png", sheet]
-        score_distribution(scored["score"].to_numpy(), plots[0], "Scores of the final detector")
+        plots, other = [scores_file, sheet], curves_file
+        called = None if result.threshold is None else ("a defect above", result.threshold.value)
+        score_histogram(scored["score"].to_numpy(), None, called, scores_file, "Scores of the final detector")
         chosen = [scored.head(count)]
         title = "Most suspicious images of the final detector"
-    (folder / other[plots[0].name]).unlink(missing_ok=True)  # of a run before this one
+    other.unlink(missing_ok=True)  # of a run before this one
     if result.threshold is not None:
         title += f"; called a defect above {result.threshold.value:.2f}"
     rows = pd.concat(chosen)
+    rows["label"] = "" if result.threshold is None else result.threshold.labels(rows["score"].to_numpy())
     heat = mean_heat([models[METHOD]], features, rows["image_id"].unique().tolist())
     tiles = []
     for row in rows.to_dict("records"):
         known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
-        colour = GOOD if row["anomaly_class"] == NORMAL else BAD
-        caption = f"{_outcome(row, result.threshold)}{row['score']:.2f}{known}"
+        outcome, colour = _outcome(row["label"], row["anomaly_class"])
+        caption = f"{outcome}{row['score']:.2f}{known}"
         tiles.append(_tile(row, heat[row["image_id"]], caption, colour, image_root))
     contact_sheet(tiles, sheet, title)
     return plots
 
 
-def _outcome(row: Mapping[Any, Any], threshold: Threshold | None) -> str:
-    """What the decision was worth; the decision itself of an image without a label."""
-    if threshold is None:
-        return ""
-    called = row["score"] > threshold.value
-    if pd.isna(row["anomaly_class"]):
-        return "defect · " if called else "normal · "
-    if row["anomaly_class"] == NORMAL:
-        return "false alarm · " if called else "passed · "
-    return "found · " if called else "missed · "
+def _outcome(label: str, anomaly_class: Any) -> tuple[str, str]:
+    """What the decision was worth, and the colour of what the image is; of one nobody labelled, the decision itself.
+
+    Args:
+        label: of `Threshold.labels`; empty where there is no threshold.
+        anomaly_class: the image's.
+    """
+    called = label == DEFECT_LABEL
+    if pd.isna(anomaly_class):
+        text, colour = label, ANOMALOUS_COLOUR if called else NORMAL_COLOUR if label else UNKNOWN_COLOUR
+    elif anomaly_class == NORMAL:
+        text, colour = "false alarm" if called else "passed", NORMAL_COLOUR
+    else:
+        text, colour = "found" if called else "missed", ANOMALOUS_COLOUR
+    return f"{text} · " if label else "", colour
 
 
 def _by_label(values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import ScenarioSettings
-from llbnad.consensus import Consensus, consensus
+from llbnad.consensus import Consensus, score_together
 from llbnad.detectors.base import FeatureSource
 from llbnad.partition import training_masks
 from llbnad.patches import Maps, TrustedFeatures, trusted_patches
@@ -42,14 +42,8 @@ def run_sub_models(
 ) -> Consensus:
     """Train all sub-models, on `kept` and its trusted patches if given, and let them score every training image."""
     source = TrustedFeatures(features, trusted) if trusted else features
-    image_ids = subsets.index.tolist()
-    scores, maps = [], []
-    for number in range(num_subsets):
-        model, _ = train_sub_model(number, source, subsets, num_subsets, settings, kept)
-        found, heat = model.score_with_maps(features, image_ids)
-        scores.append(found)
-        maps.append(heat)
-    return consensus(scores, maps, subsets, settings)
+    models = [train_sub_model(number, source, subsets, num_subsets, settings, kept)[0] for number in range(num_subsets)]
+    return score_together(models, features, subsets, settings)
 
 
 def select(

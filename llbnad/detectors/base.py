@@ -79,6 +79,11 @@ def embed(maps: "Sequence[torch.Tensor]", vectors: Vectors = "unit") -> "torch.T
     return torch.cat(layers, dim=1).permute(0, 2, 3, 1).contiguous()  # (B, h, w, C)
 
 
+def patch_vectors(batch: Batch, vectors: Vectors = "unit") -> "torch.Tensor":
+    """The batch's patch features (B, h, w, C), see `embed`; several detectors on one batch share them."""
+    return batch.once(f"{vectors} patch vectors", lambda: embed(batch.maps, vectors))
+
+
 def draw_patches(
     features: FeatureSource,
     image_ids: Sequence[str],
@@ -108,7 +113,7 @@ def draw_patches(
     generous = set(stable_shuffle(image_ids, seed, "one patch more")[:remainder])
     drawn, filled = torch.empty(0, 0), 0
     for batch in features.batches(sorted(image_ids), "fit"):
-        embedded = embed(batch.maps, vectors)
+        embedded = patch_vectors(batch, vectors)
         trusted = batch.trusted_on(embedded.shape[1:3])
         patches = embedded.flatten(1, 2)  # (B, h·w, C)
         if not filled:

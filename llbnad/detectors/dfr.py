@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from llbnad.config import DetectorConfig
-from llbnad.detectors.base import FeatureSource, draw_patches, embed
+from llbnad.detectors.base import FeatureSource, draw_patches, patch_vectors
 from llbnad.features import Batch
 from llbnad.progress import track
 
@@ -76,7 +76,7 @@ class Dfr:
         """Reconstruction distances (B, h, w)."""
         if self.network is None:
             raise RuntimeError("fit or restore comes first")
-        patches = embed(batch.maps)  # (B, h, w, C)
+        patches = patch_vectors(batch)  # (B, h, w, C)
         patches = (patches - self.mean.to(patches.device)) / self.scale.to(patches.device)
         return (self.network.to(patches.device)(patches) - patches).square().mean(dim=-1).sqrt()
 

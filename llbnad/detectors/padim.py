@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from llbnad.config import DetectorConfig
-from llbnad.detectors.base import FeatureSource, embed
+from llbnad.detectors.base import FeatureSource, patch_vectors
 from llbnad.errors import DataError
 from llbnad.features import Batch
 
@@ -58,7 +58,7 @@ class Padim:
         others: Sums | None = None
         grid = torch.Size()
         for batch in features.batches(image_ids, "fit"):
-            patches = embed(batch.maps)
+            patches = patch_vectors(batch)
             if not len(self.channels):
                 grid = patches.shape[1:3]
                 generator = torch.Generator().manual_seed(seed)
@@ -88,7 +88,7 @@ class Padim:
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
         """Mahalanobis distances (B, h, w)."""
-        patches = embed(batch.maps)
+        patches = patch_vectors(batch)
         device = patches.device
         centred = patches[..., self.channels.to(device)] - self.mean.to(device)  # (B, h, w, d)
         whitened = self.whitening.to(device) @ centred.flatten(1, 2).permute(1, 2, 0)  # (h·w, d, B)

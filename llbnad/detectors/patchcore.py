@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from llbnad.config import DetectorConfig
-from llbnad.detectors.base import FeatureSource, Vectors, draw_patches, embed
+from llbnad.detectors.base import FeatureSource, Vectors, draw_patches, patch_vectors
 from llbnad.detectors.coreset import farthest_first
 from llbnad.features import Batch
 from llbnad.working_memory import block_bytes
@@ -63,7 +63,7 @@ class Patchcore:
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
         """Mean distance to the nearest `neighbours` patches of the memory, (B, h, w)."""
-        patches = embed(batch.maps, self.config.vectors)  # (B, h, w, C)
+        patches = patch_vectors(batch, self.config.vectors)  # (B, h, w, C)
         nearest = nearest_distances(patches.flatten(0, 2), self.memory.to(patches.device), self.config.neighbours)
         return nearest.mean(dim=1).reshape(patches.shape[:3])
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from llbnad.config import DetectorConfig
-from llbnad.detectors.base import FeatureSource, embed
+from llbnad.detectors.base import FeatureSource, patch_vectors
 from llbnad.detectors.coreset import farthest_first
 from llbnad.detectors.outlier_factors import DISCRIMINATORS
 from llbnad.detectors.patchcore import nearest_neighbours
@@ -81,7 +81,7 @@ class Softpatch:
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
         """Distance to the nearest patch of the memory, times that patch's factor, (B, h, w)."""
-        patches = embed(batch.maps)
+        patches = patch_vectors(batch)
         distances, indices = nearest_neighbours(patches.flatten(0, 2), self.memory.to(patches.device))
         if self.config.soft_weights:
             distances = distances * self.weights.to(patches.device)[indices]
@@ -100,7 +100,7 @@ class Softpatch:
         import torch
 
         discriminate = DISCRIMINATORS[self.config.discriminator]
-        first = embed(next(iter(features.batches(image_ids[:1], "look"))).maps)  # (1, h, w, C)
+        first = patch_vectors(next(iter(features.batches(image_ids[:1], "look"))))  # (1, h, w, C)
         positions, channels = first.shape[1] * first.shape[2], first.shape[3]
         step = max(1, GATHERED_BLOCKS * block_bytes() // (len(image_ids) * channels * first.element_size()))
         blocks = []
@@ -109,7 +109,7 @@ class Softpatch:
             filled = 0
             for batch in features.batches(image_ids, "fit"):
                 own = slice(filled, filled + len(batch.image_ids))
-                group[:, own] = embed(batch.maps).flatten(1, 2)[:, start : start + step].transpose(0, 1)
+                group[:, own] = patch_vectors(batch).flatten(1, 2)[:, start : start + step].transpose(0, 1)
                 filled = own.stop
             blocks.append(discriminate(group, self.config.lof_neighbours))  # (p, N)
         factors = torch.cat(blocks).T.contiguous()
@@ -122,7 +122,7 @@ def _collect(features: FeatureSource, image_ids: list[str], chosen: "torch.Tenso
 
     found, start = [], 0
     for batch in features.batches(image_ids, "memory"):
-        patches = embed(batch.maps).flatten(0, 2)  # (B·h·w, C)
+        patches = patch_vectors(batch).flatten(0, 2)  # (B·h·w, C)
         own = chosen[(chosen >= start) & (chosen < start + len(patches))] - start
         found.append(patches[own.to(patches.device)])
         start += len(batch.image_ids) * positions

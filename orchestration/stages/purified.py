@@ -69,6 +69,8 @@ def main(scenario: str) -> Record:
     write_manifest(rejected, out / "rejected.parquet")
     write_manifest(kept, out / "kept.parquet")
     print(f"purified {scenario}: {len(kept)} of {len(train)} images kept, {len(selection.history)} round(s)")
+    if len(kept) < len(train) / 2:
+        print(f"WARNING: purified {scenario} kept under half of the images: look at {out / 'plots'}")
     if verdicts:
         counts = ", ".join(f"{summary[f'n_verdict_{name}']} {name}" for name in ("normal", "defect", "exclude"))
         print(f"purified {scenario}: {config.review} says {counts}; {summary['n_overruled']} overrule the policy")

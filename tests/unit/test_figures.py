@@ -11,7 +11,7 @@ def draw(kind, path):
     rng = np.random.default_rng(0)
     scores = rng.random(60)
     if kind == "histogram":
-        score_histogram(scores, scores > 0.8, 0.7, path, "title")
+        score_histogram(scores, scores > 0.8, ("largest score kept", 0.7), path, "title")
     elif kind == "curves":
         curves({"llbnad": (scores[:40], scores[40:] + 0.2), "none": (scores[:40], scores[40:])}, path)
     else:

@@ -65,11 +65,12 @@ def test_images_that_go_while_pictures_are_drawn_keep_their_scores(model, thresh
     assert (out / "contact_sheet.png").exists()
 
 
-def test_cases_are_called_what_the_decision_made_of_them(threshold):
-    high, low = threshold.value * 1.1, threshold.value * 0.9
-    kinds = [("crack", high), ("crack", low), ("OK", high), ("OK", low), (None, high), (None, low)]
-    found = [_outcome({"anomaly_class": name, "score": score}, threshold) for name, score in kinds]
-    assert [text.removesuffix(" · ") for text in found] == [
-        "found", "missed", "false alarm", "passed", "defect", "normal"
+def test_cases_are_called_what_the_decision_made_of_them():
+    kinds = [(label, name) for name in ("crack", "OK", None) for label in ("defect", "normal", "")]
+    assert [_outcome(label, name)[0].removesuffix(" · ") for label, name in kinds] == [
+        "found", "missed", "", "false alarm", "passed", "", "defect", "normal", ""
     ]  # fmt: skip
-    assert _outcome({"anomaly_class": "OK", "score": high}, None) == ""
+    colours = [_outcome(label, name)[1] for label, name in kinds]
+    of_defects, of_normals = colours[0], colours[3]
+    assert len(set(colours[:3])) == len(set(colours[3:6])) == 1 and of_defects != of_normals
+    assert colours[6:8] == [of_defects, of_normals] and colours[8] not in (of_defects, of_normals)

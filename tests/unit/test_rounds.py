@@ -7,8 +7,9 @@ import torch
 
 from llbnad.aggregate import aggregate
 from llbnad.config import ScenarioSettings
-from llbnad.consensus import Consensus
-from llbnad.detectors.base import draw_patches
+from llbnad.consensus import Consensus, consensus, score_together
+from llbnad.detectors import base
+from llbnad.detectors.base import draw_patches, embed
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore import PatchcoreConfig
 from llbnad.partition import training_masks
@@ -119,6 +120,35 @@ def test_sub_models_may_be_of_another_kind():
     assert train_sub_model(0, MadeFeatures(), subsets, 3, one_kind)[0].config.name == "patchcore"
     assert train_sub_model(0, MadeFeatures(), subsets, 3, other)[0].config.name == "padim"
     assert run_sub_models(MadeFeatures(), subsets, 3, other).table["score"].notna().all()
+
+
+@pytest.mark.parametrize("partition", ["disjoint", "leave_out"])
+@pytest.mark.parametrize("detector", [PatchcoreConfig(memory_size=64, vectors="raw"), PadimConfig(dimensions=4)])
+def test_scoring_together_gives_the_bits_that_sub_models_give_one_by_one(partition, detector):
+    config = settings(detector=detector, partition=partition)
+    subsets = pd.Series(np.arange(12) % 3, index=IDS).sample(frac=1, random_state=0)
+    models = [train_sub_model(number, MadeFeatures(), subsets, 3, config)[0] for number in range(3)]
+    scores, maps = zip(
+        *(model.score_with_maps(MadeFeatures(), subsets.index.tolist()) for model in models), strict=True
+    )
+    one_by_one, together = (
+        consensus(scores, maps, subsets, config),
+        score_together(models, MadeFeatures(), subsets, config),
+    )
+    pd.testing.assert_frame_equal(together.table, one_by_one.table, check_exact=True)
+    assert list(together.maps) == list(one_by_one.maps) == sorted(IDS)
+    assert all(np.array_equal(together.maps[image_id], one_by_one.maps[image_id]) for image_id in IDS)
+
+
+def test_sub_models_read_and_embed_a_batch_once(monkeypatch):
+    embedded = []
+    monkeypatch.setattr(base, "embed", lambda maps, vectors: embedded.append(1) or embed(maps, vectors))
+    config = settings(detector=PatchcoreConfig(memory_size=64))
+    subsets = pd.Series(np.arange(12) % 3, index=IDS)
+    models = [train_sub_model(number, MadeFeatures(), subsets, 3, config)[0] for number in range(3)]
+    embedded.clear()
+    score_together(models, MadeFeatures(), subsets, config)
+    assert len(embedded) == len(list(MadeFeatures().batches(IDS, "")))
 
 
 def test_sets_that_share_images_share_patches():
