@@ -1,6 +1,6 @@
-"""Heat maps of a few images, kept by image id: what people look at."""
+"""Patch maps kept by image id: what the sub-models say of every patch, and what people look at."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +29,26 @@ def write_heat(heat: Mapping[str, np.ndarray], path: Path) -> None:
         save_file({image_id: np.ascontiguousarray(heat[image_id]) for image_id in sorted(heat)}, temporary)
 
 
-def read_heat(path: Path) -> dict[str, np.ndarray]:
-    """Read what `write_heat` wrote."""
-    from safetensors.numpy import load_file
+class StoredHeat(Mapping[str, np.ndarray]):
+    """The maps that `write_heat` wrote, each read when it is asked for: those of many images never lie in memory."""
 
-    return load_file(path)
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
+        self._file = safe_open(path, framework="np")
+        self._image_ids = dict.fromkeys(sorted(self._file.keys()))
+
+    def __getitem__(self, image_id: str) -> np.ndarray:
+        if image_id not in self._image_ids:
+            raise KeyError(image_id)
+        found: np.ndarray = self._file.get_tensor(image_id)
+        return found
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._image_ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._image_ids)
+
+    def __len__(self) -> int:
+        return len(self._image_ids)

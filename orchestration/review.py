@@ -15,7 +15,7 @@ import typer
 from llbnad.config import load_params
 from llbnad.errors import DataError, LlbnadError
 from llbnad.files import replacing
-from llbnad.heat import read_heat
+from llbnad.heat import StoredHeat
 from llbnad.image_features import image_features
 from llbnad.manifest import read_manifest
 from llbnad.purify import Purified
@@ -54,7 +54,7 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     reasons = choose_suspects(scores, purified, verdicts, limit)
     ids = sorted(reasons.index)
     store = feature_store(params, scenario)
-    heat = read_heat(folder / "maps.safetensors")
+    heat = StoredHeat(folder / "maps.safetensors")
     groups = near_duplicates(ids, image_features(store, ids, GRID, "near-duplicates"))
     suspects = build_suspects(train, scores, reasons, purified, groups, heat, IMAGE_ROOT)
     page = review_page(scenario, suspects, verdicts, purified.cut, len(train))

@@ -7,7 +7,7 @@ import pandas as pd
 from llbnad.calibrate import calibrate
 from llbnad.comparators import METHOD, training_sets
 from llbnad.files import write_parquet
-from llbnad.heat import read_heat
+from llbnad.heat import StoredHeat
 from llbnad.manifest import read_manifest
 from llbnad.model import Model, derived_seed, train
 from llbnad.patches import TrustedFeatures
@@ -28,7 +28,7 @@ def main(scenario: str) -> Record:
     sets = training_sets(train_rows, kept["image_id"].tolist(), config.comparators, config.seed)
 
     store = feature_store(settings, scenario)
-    trusted = read_heat(stage_dir("purified", scenario) / "trusted.safetensors")
+    trusted = StoredHeat(stage_dir("purified", scenario) / "trusted.safetensors")
     purified = TrustedFeatures(store, trusted)
     threshold = calibrate(kept, purified, config.encoder, config.detector, config.calibration, config.seed)
     out = stage_dir("detector", scenario)

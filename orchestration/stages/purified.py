@@ -8,7 +8,7 @@ import pandas as pd
 
 from llbnad.consensus import Consensus
 from llbnad.files import write_csv, write_json, write_parquet
-from llbnad.heat import read_heat, write_heat
+from llbnad.heat import StoredHeat, write_heat
 from llbnad.manifest import contamination, read_manifest, write_manifest
 from llbnad.patches import Maps
 from llbnad.report import purification_plots
@@ -37,7 +37,7 @@ def main(scenario: str) -> Record:
         store = feature_store(settings, scenario)
         return run_sub_models(store, table["subset"], len(settings.subsets), config, kept, trusted)
 
-    selection = select(Consensus(table, read_heat(source / "maps.safetensors")), config, verdicts, again)
+    selection = select(Consensus(table, StoredHeat(source / "maps.safetensors")), config, verdicts, again)
     by_policy, result, trusted = selection.by_policy, selection.purified, selection.trusted
     table, maps = selection.consensus.table, selection.consensus.maps
     scores = table["score"].drop(excluded(verdicts), errors="ignore")

@@ -3,7 +3,7 @@
 from llbnad.aggregate import rank_correlation
 from llbnad.consensus import consensus
 from llbnad.files import write_csv, write_parquet
-from llbnad.heat import read_heat, write_heat
+from llbnad.heat import StoredHeat, write_heat
 from llbnad.manifest import read_manifest
 from llbnad.partition import assign_subsets
 from llbnad.scores import Scores
@@ -22,7 +22,7 @@ def main(scenario: str) -> Record:
     folders = [sub_model_dir(scenario, subset) for subset in settings.subsets]
     subsets = assign_subsets(train, len(folders), config.seed)
     scores = [Scores.read(folder / "scores.parquet") for folder in folders]
-    found = consensus(scores, [read_heat(folder / "maps.safetensors") for folder in folders], subsets, config)
+    found = consensus(scores, [StoredHeat(folder / "maps.safetensors") for folder in folders], subsets, config)
     agreement = rank_correlation(found.table)
 
     out = stage_dir("scores", scenario)

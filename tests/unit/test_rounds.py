@@ -28,6 +28,10 @@ def made_consensus(values):
     return Consensus(table.rename_axis("image_id"), maps)
 
 
+def subsets_of(count):
+    return pd.Series(np.arange(12) % count, index=IDS)
+
+
 def settings(**changes):
     return ScenarioSettings(selection=Fraction(keep=0.75), patch_rejection=0, **changes)
 
@@ -116,7 +120,7 @@ def test_out_of_fold_is_what_did_not_learn_from_the_image():
 def test_sub_models_may_be_of_another_kind():
     one_kind = settings(detector=PatchcoreConfig(memory_size=64))
     other = one_kind.model_copy(update={"sub_model_detector": PadimConfig(dimensions=4)})
-    subsets = pd.Series(np.arange(12) % 3, index=IDS)
+    subsets = subsets_of(3)
     assert train_sub_model(0, MadeFeatures(), subsets, 3, one_kind)[0].config.name == "patchcore"
     assert train_sub_model(0, MadeFeatures(), subsets, 3, other)[0].config.name == "padim"
     assert run_sub_models(MadeFeatures(), subsets, 3, other).table["score"].notna().all()
@@ -126,7 +130,7 @@ def test_sub_models_may_be_of_another_kind():
 @pytest.mark.parametrize("detector", [PatchcoreConfig(memory_size=64, vectors="raw"), PadimConfig(dimensions=4)])
 def test_scoring_together_gives_the_bits_that_sub_models_give_one_by_one(partition, detector):
     config = settings(detector=detector, partition=partition)
-    subsets = pd.Series(np.arange(12) % 3, index=IDS).sample(frac=1, random_state=0)
+    subsets = subsets_of(3).sample(frac=1, random_state=0)
     models = [train_sub_model(number, MadeFeatures(), subsets, 3, config)[0] for number in range(3)]
     scores, maps = zip(
         *(model.score_with_maps(MadeFeatures(), subsets.index.tolist()) for model in models), strict=True
@@ -144,7 +148,7 @@ def test_sub_models_read_and_embed_a_batch_once(monkeypatch):
     embedded = []
     monkeypatch.setattr(base, "embed", lambda maps, vectors: embedded.append(1) or embed(maps, vectors))
     config = settings(detector=PatchcoreConfig(memory_size=64))
-    subsets = pd.Series(np.arange(12) % 3, index=IDS)
+    subsets = subsets_of(3)
     models = [train_sub_model(number, MadeFeatures(), subsets, 3, config)[0] for number in range(3)]
     embedded.clear()
     score_together(models, MadeFeatures(), subsets, config)
