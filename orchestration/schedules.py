@@ -9,6 +9,7 @@ import dagster as dg
 
 from llbnad.config import Arrival, load_params
 from llbnad.errors import LlbnadError
+from orchestration.lost_runs import end_lost_runs
 from orchestration.partitions import sync
 from orchestration.paths import PARAMS
 from orchestration.retraining import known_lines, new_images, retrain, run_in_progress
@@ -31,6 +32,7 @@ def retraining_schedule(root: Path, settings: Arrival) -> dg.ScheduleDefinition:
             return dg.SkipReason(str(error))
         found = known_lines(root, params)
         sync(context.instance, [*params.scenarios, *found])
+        end_lost_runs(context.instance)
         requests, reasons = [], []
         for line in found:
             new = new_images(root, line)

@@ -20,6 +20,7 @@ from llbnad.errors import LlbnadError
 from llbnad.files import file_digest
 from orchestration.arrivals import last_batch
 from orchestration.inbox import lines, look, untouched
+from orchestration.lost_runs import end_lost_runs
 from orchestration.partitions import sync
 from orchestration.paths import INCOMING, PARAMS
 from orchestration.register import conflict
@@ -54,6 +55,7 @@ def arrival_sensor(root: Path, settings: Arrival) -> dg.SensorDefinition:
         except LlbnadError as error:
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
         sync(context.instance, [*params.scenarios, *known_lines(root, params)])
+        end_lost_runs(context.instance)
 
         def must_wait(line: str) -> str | None:
             return conflict(params, line) or run_in_progress(context.instance, line)

@@ -7,12 +7,15 @@ import sys
 import time
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from PIL import Image
 
 from llbnad.model import Model
 from llbnad.scores import Scores
 from orchestration import dvc
+from orchestration.lost_runs import end_lost_runs, was_there
+from orchestration.retraining import run_in_progress
 from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import environment, repro, stage
 
@@ -75,7 +78,9 @@ def test_interrupted_function_ends_the_whole_process_group(copy_of):
     assert wait_for(lambda: not processes_in(resolved), 5)
 
 
-def test_cancelled_dagster_run_ends_its_stage(copy_of):
+@pytest.fixture
+def dagster_run(copy_of):
+    """A Dagster run in a process group of its own, while it computes stage `evaluation`."""
     resolved = copy_of.resolve()
     (copy_of / "data/evaluation/noisy20/metrics.json").unlink()
     (copy_of / ".dvc/cache").rename(copy_of / ".dvc/elsewhere")  # else it is restored at once
@@ -91,10 +96,37 @@ def test_cancelled_dagster_run_ends_its_stage(copy_of):
         return any(b"orchestration.stages.evaluation" in line.read_bytes() for line in lines if line.exists())
 
     assert wait_for(stage_is_running)
-    os.kill(process.pid, signal.SIGINT)  # what cancelling a run does to its process
-    process.wait(60)
-    assert wait_for(lambda: not processes_in(resolved), 10)
+    yield process
+    for number in processes_in(resolved):
+        os.kill(number, signal.SIGKILL)
+
+
+def test_cancelled_dagster_run_ends_its_stage(copy_of, dagster_run):
+    os.kill(dagster_run.pid, signal.SIGINT)  # what cancelling a run does to its process
+    dagster_run.wait(60)
+    assert wait_for(lambda: not processes_in(copy_of.resolve()), 10)
     assert not (copy_of / "data/evaluation/noisy20/metrics.json").exists()
+
+
+def test_a_run_that_vanished_is_ended_and_its_scenario_may_run_again(copy_of, dagster_run):
+    with dg.DagsterInstance.from_config(str(copy_of / ".dagster")) as instance:
+        assert "is started" in run_in_progress(instance, "noisy20")
+        assert end_lost_runs(instance) == []  # it is at work
+        os.kill(dagster_run.pid, signal.SIGKILL)
+        dagster_run.wait(30)
+        assert "is started" in run_in_progress(instance, "noisy20")  # what Dagster believes for ever
+        (lost,) = end_lost_runs(instance)
+        assert instance.get_run_by_id(lost).status == dg.DagsterRunStatus.FAILURE
+        assert run_in_progress(instance, "noisy20") is None
+        assert end_lost_runs(instance) == []
+
+
+def test_a_process_that_got_the_number_later_is_another():
+    assert was_there(os.getpid(), time.time())
+    assert not was_there(os.getpid(), time.time() - 1e6)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert not was_there(ended.pid, time.time())
 
 
 def test_failed_stage_names_its_error_and_keeps_what_was_done(copy_of):
