@@ -9,7 +9,7 @@ import pandas as pd
 from llbnad.aggregate import aggregate, score_table
 from llbnad.config import ScenarioSettings
 from llbnad.detectors.base import FeatureSource, image_scores
-from llbnad.model import Model
+from llbnad.model import Model, stored_maps
 from llbnad.patches import Maps, out_of_fold_maps
 from llbnad.scores import Scores
 
@@ -45,30 +45,32 @@ def consensus(
 def score_together(
     models: Sequence[Model], features: FeatureSource, subsets: pd.Series, settings: ScenarioSettings
 ) -> Consensus:
-    """The consensus of sub-models that score one batch after the other together: features are read and embedded once.
+    """The consensus of sub-models that score one batch after the other together.
+
+    Features are read once, and made into patch vectors once by detectors that share them (`base.patch_vectors`).
 
     Args:
-        models: T sub-models.
+        models: T sub-models; all of them are in memory.
         features: of the training images.
         subsets: subset of each training image, indexed by image id.
         settings: aggregation and partition.
     """
     image_ids = subsets.index.tolist()
+    ids: list[str] = []  # as the batches name them
     scores = np.empty((len(models), len(image_ids)), np.float32)
     # what stays has one place, taken first, as in `Model.score_with_maps`
     maps = np.empty((0, 0, 0), np.float16)  # (N, h, w)
-    done = 0
     for batch in features.batches(image_ids, "score"):
         per_model = []
-        new = slice(done, done + len(batch.image_ids))
+        new = slice(len(ids), len(ids) + len(batch.image_ids))
         for number, model in enumerate(models):
             found = model.detector.patch_maps(batch)
             scores[number, new] = image_scores(found).cpu().numpy()
-            per_model.append(dict(zip(batch.image_ids, found.cpu().numpy().astype(np.float16), strict=True)))
+            per_model.append(dict(zip(batch.image_ids, stored_maps(found, np.float16), strict=True)))
         averaged = out_of_fold_maps(per_model, subsets.loc[list(batch.image_ids)], settings.partition)
-        if not done:
-            maps = np.empty((len(image_ids), *averaged[image_ids[0]].shape), np.float16)
+        if not ids:
+            maps = np.empty((len(image_ids), *averaged[batch.image_ids[0]].shape), np.float16)
         maps[new] = [averaged[image_id] for image_id in batch.image_ids]
-        done = new.stop
-    table = score_table([Scores(tuple(image_ids), own) for own in scores], subsets)
-    return Consensus(table, dict(sorted(zip(image_ids, maps, strict=True)))).aggregated(settings)
+        ids.extend(batch.image_ids)
+    table = score_table([Scores(tuple(ids), own) for own in scores], subsets)
+    return Consensus(table, dict(sorted(zip(ids, maps, strict=True)))).aggregated(settings)

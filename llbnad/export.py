@@ -67,8 +67,8 @@ class Parity:
 
     @property
     def passed(self) -> bool:
-        """Whether both differences are within the limit."""
-        return self.score <= self.limit and self.map <= self.limit
+        """Whether images were compared, and both differences are within the limit; nan is not."""
+        return self.images > 0 and self.score <= self.limit and self.map <= self.limit
 
 
 def export(model: Model, formats: Sequence[Format], out: Path) -> dict[Format, Path]:
@@ -158,9 +158,9 @@ def parity(reference: Session, exported: Session, images: np.ndarray, batch_size
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         (score, patch_map), (other_score, other_map) = reference(batch), exported(batch)
-        scores = max(scores, float(np.abs(score - other_score).max()))
-        maps = max(maps, float(np.abs(patch_map - other_map).max()))
-        largest = max(largest, float(np.abs(patch_map).max()))
+        scores = float(np.maximum(scores, np.abs(score - other_score).max()))  # nan stays nan
+        maps = float(np.maximum(maps, np.abs(patch_map - other_map).max()))
+        largest = float(np.maximum(largest, np.abs(patch_map).max()))
     return Parity(scores, maps, largest, len(images))
 
 

@@ -264,21 +264,28 @@ class PooledFeatures:
     def __init__(self, features: "FeatureStore", factor: int) -> None:
         self.features = features
         self.factor = factor
-        self._known: dict[str, tuple[torch.Tensor, ...]] = {}
+        self._known: dict[str, tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]] = {}  # maps and prefixes
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
         """The batches of the source, pooled."""
-        import torch
 
         missing = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self._known]
         if missing:
             for batch in self.features.batches(missing, "pool"):
-                self._known.update(zip(batch.image_ids, zip(*self._pooled(batch), strict=True), strict=True))
+                maps, prefixes = self._pooled(batch), [prefix.half().cpu() for prefix in batch.prefixes]
+                for number, image_id in enumerate(batch.image_ids):
+                    self._known[image_id] = tuple(m[number] for m in maps), tuple(p[number] for p in prefixes)
         size = self.features.batch_size
         for start in range(0, len(image_ids), size):
             chunk = tuple(image_ids[start : start + size])
-            layers = zip(*(self._known[image_id] for image_id in chunk), strict=True)
-            yield Batch(chunk, tuple(torch.stack(layer).to(self.features.device).float() for layer in layers))
+            known = [self._known[image_id] for image_id in chunk]
+            yield Batch(chunk, self._stacked([one[0] for one in known]), self._stacked([one[1] for one in known]))
+
+    def _stacked(self, images: "Sequence[tuple[torch.Tensor, ...]]") -> "tuple[torch.Tensor, ...]":
+        import torch
+
+        layers = zip(*images, strict=True)
+        return tuple(torch.stack(layer).to(self.features.device).float() for layer in layers)
 
     def _pooled(self, batch: Batch) -> "list[torch.Tensor]":
         from torch.nn import functional

@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from llbnad.files import replacing
 from llbnad.partition import stable_number
 from llbnad.scores import Scores
 from llbnad.threshold import Threshold
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = "llbnad model 1"
 CALIBRATION = "threshold.scores"  # tensor beside the detector's own
@@ -64,7 +68,7 @@ class Model:
             new = slice(len(ids), len(ids) + len(batch.image_ids))
             ids.extend(batch.image_ids)
             scores[new] = image_scores(found).cpu().numpy()
-            maps[new] = found.cpu().numpy()
+            maps[new] = stored_maps(found, precision)
         return Scores(tuple(ids), scores), dict(zip(ids, maps, strict=True))
 
     def digest(self) -> str:
@@ -132,6 +136,22 @@ class Model:
         if calibration is not None:
             threshold = Threshold.restore(content["threshold"], calibration.cpu().numpy())
         return cls(encoder, config, detector, threshold)
+
+
+def stored_maps(maps: "torch.Tensor", precision: type[np.floating]) -> np.ndarray:
+    """Patch maps (B, h, w) as they are kept.
+
+    Raises:
+        DataError: a value is not finite, or too large for `precision`.
+    """
+    with np.errstate(over="ignore"):
+        found = maps.cpu().numpy().astype(precision, copy=False)
+    if not np.isfinite(found).all():
+        raise DataError(
+            f"the detector's maps hold values from {float(maps.min()):.3g} to {float(maps.max()):.3g}; expected finite "
+            f"ones within ±{float(np.finfo(precision).max):.3g}: choose other settings of the detector"
+        )
+    return found
 
 
 def train(

@@ -20,6 +20,8 @@ from llbnad.purify import Purified, purify
 from llbnad.sub_models import train_sub_model
 from llbnad.verdicts import override
 
+FEWEST = 2  # images a sub-model of a further round learns from: of one, no detector learns what varies
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -79,4 +81,4 @@ def select(
 
 def _every_sub_model_learns(subsets: pd.Series, kept: Collection[str], settings: ScenarioSettings) -> bool:
     masks = training_masks(subsets, int(subsets.max()) + 1, settings.partition)
-    return bool(np.all(masks[subsets.index.isin(kept)].any(axis=0)))
+    return bool(np.all(masks[subsets.index.isin(kept)].sum(axis=0) >= FEWEST))

@@ -105,6 +105,16 @@ class Grid(Config):
                 raise ValueError(f"official: data set {name} is {dataset.source}; only real_iad has such JSON sets")
         return self
 
+    @model_validator(mode="after")
+    def _named(self) -> "Grid":
+        if DEFAULT not in self.policies:
+            raise ValueError(
+                f"policies: one must be called {DEFAULT}, as `random` keeps as many images; got {list(self.policies)}"
+            )
+        if both := sorted(set(self.detectors) & set(self.rivals)):
+            raise ValueError(f"rivals: {both[0]} is the name of a detector as well")
+        return self
+
     def cells(self) -> list["Cell"]:
         """All cells, seeds outermost, so that a stopped run has whole seeds."""
         names = [(name, False) for name in self.detectors] + [(name, True) for name in self.rivals]

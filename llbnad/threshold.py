@@ -5,8 +5,9 @@ k = ⌈(n+1)(1-α)⌉ a new normal image scores above s_(k) with probability at 
 Papadopoulos et al., 2002; arXiv 1604.04173). That is a mean over calibration sets. For the one at hand the true
 false-positive rate is a draw from Beta(n+1-k, k); and the true (1-α)-quantile lies between two order statistics whose
 ranks follow from the binomial distribution, whatever the distribution of the scores (Conover, Practical Nonparametric
-Statistics, section 3.2). Where k > n no score is high enough: the largest stands in, `attained` is False, and the rate
-that n images do promise, 1/(n+1), is `promised_fpr`.
+Statistics, section 3.2). Both want independent images: several views of one sample are not, and with such the intervals
+are too narrow. Where k > n no score is high enough: the largest stands in, `attained` is False, and the rate that n
+images do promise, 1/(n+1), is `promised_fpr`.
 """
 
 import math

@@ -1,7 +1,7 @@
 """Any image model of anomalib 2.7 as a detector: trained by Lightning on the images, its map averaged to a patch grid.
 
 The extra `anomalib` brings it (`pip install -e '.[anomalib]'`). Models that take a timm backbone by name get
-EfficientNet-Lite2's weights from this package: Padim, Stfpm, Patchcore, Patchflow, Dfm and Cflow run without network.
+EfficientNet-Lite2's weights from this package: Padim, Stfpm, Patchcore, Patchflow and Dfm run without network.
 What a model would download is refused at once unless `download` allows it. anomalib's own thresholds,
 scores and files are not used: the image score is this package's, the model is saved as tensors.
 
@@ -15,8 +15,8 @@ import inspect
 import logging
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -75,10 +75,11 @@ class Anomalib:
             raise DataError(f"no training image for anomalib's {self.config.model}: at least 1 is needed")
         images = torch.cat([images.cpu() for images in batches])  # (N, 3, H, W) uint8
         self.side = images.shape[-1]
-        with isolate_rng(), self._offline():
+        with isolate_rng(), self._offline(), _lenient():
             seed_everything(seed, verbose=False)
             self.model = self._build(kind)
             self._train(self.model, images, batches[0].device, seed)
+        self.model.trainer = None  # it holds the images
         self.model.eval().requires_grad_(False)
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
@@ -166,10 +167,28 @@ class Anomalib:
 
 
 REMEDY = (
-    "use one that takes a timm backbone (Padim, Stfpm, Patchcore, Patchflow, Dfm, Cflow), give it "
+    "use one that takes a timm backbone (Padim, Stfpm, Patchcore, Patchflow, Dfm), give it "
     "detector.options {pre_trained: false} where it knows that, or set detector.download to true "
     "on a machine with network"
 )
+
+
+@contextmanager
+def _lenient() -> Iterator[None]:
+    """On a GPU, an operation without a deterministic kernel is taken as it is instead of being an error."""
+    import torch
+
+    strict = torch.are_deterministic_algorithms_enabled()
+    if strict:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        if strict:
+            torch.use_deterministic_algorithms(True)
+
+
+INCOMPARABLE = {"Cflow": "scales every batch by the batch's own maximum, so that images cannot be compared"}
 
 
 def _model_class(name: str) -> Any:
@@ -184,6 +203,8 @@ def _model_class(name: str) -> Any:
         logging.getLogger(logger).setLevel(logging.ERROR)
     if name not in image.__all__:
         raise ConfigError(f"detector.model: anomalib has no image model {name!r}; there are {sorted(image.__all__)}")
+    if name in INCOMPARABLE:
+        raise ConfigError(f"detector.model: anomalib's {name} {INCOMPARABLE[name]}: choose another model")
     return getattr(image, name)
 
 

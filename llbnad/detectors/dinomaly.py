@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from llbnad.detectors.dinomaly_network import DinomalyNetwork
 
 VIT_DEPTH = 8
-CNN_WIDTH, CNN_DEPTH = (
-    64,
-    4,
-)  # width 128 and 16 images a step: AUROC +.001 … +.008 on ELPV (one seed), 4.7 times the cost
+# width 128 and 16 images a step: AUROC +.001 … +.008 on ELPV (one seed), 4.7 times the cost
+CNN_WIDTH, CNN_DEPTH = 64, 4
 
 
 class DinomalyConfig(DetectorConfig):
@@ -40,8 +38,9 @@ class DinomalyConfig(DetectorConfig):
     recipe: Literal["official", "llbnad"] = "official"  # optimiser, learning rate and how hard mining acts
     steps: int = Field(300, ge=1)
     batch_size: int = Field(8, ge=1)  # images a step
-    width: int | Literal["auto"] = "auto"  # decoder channels; auto = a ViT's own, 64 for a CNN
-    depth: int | Literal["auto"] = "auto"  # decoder blocks; auto = 8 for a ViT (official), 4 for a CNN
+    # auto: the encoder's own width and 8 blocks (official) where all its layers are equally wide, as a ViT's are
+    width: int | Literal["auto"] = "auto"  # decoder channels; auto for a CNN's layers: 64
+    depth: int | Literal["auto"] = "auto"  # decoder blocks; auto for a CNN's layers: 4
     dropout: float = Field(0.2, ge=0, lt=1)  # of the bottleneck
     hard_mining: float = Field(0.9, ge=0, lt=1)  # share p of points whose gradient is lowered; 0 = off
     threads: int = Field(1, ge=1)  # on a CPU; here, not in `runtime`, as sums over other parts have other last digits
@@ -243,7 +242,7 @@ def _all_trusted(parts: Sequence[Batch]) -> "torch.Tensor | None":
 
     if all(part.trusted is None for part in parts):
         return None
-    size = batch_grid(parts[0])
+    size = next(part.trusted.shape[1:] for part in parts if part.trusted is not None)  # stage 1's grid
     whole = [torch.ones(len(part.image_ids), *size, dtype=torch.bool) for part in parts]
     return torch.cat([w if part.trusted is None else part.trusted for part, w in zip(parts, whole, strict=True)])
 

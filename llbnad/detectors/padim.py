@@ -79,7 +79,7 @@ class Padim:
         mean = total / count
         covariance = (product - count[..., None] * mean[:, :, None] * mean[:, None, :]) / (count[..., None] - 1)
         # relative to the features' scale: an absolute constant would drown the variances of unit vectors
-        variance = covariance.diagonal(dim1=1, dim2=2).mean()
+        variance = covariance.diagonal(dim1=1, dim2=2).mean().clamp_min(1e-12)  # 0 if all images are equal
         covariance += self.config.regularisation * variance * torch.eye(covariance.shape[-1], device=covariance.device)
         factor = torch.linalg.cholesky(covariance)
         identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)

@@ -96,7 +96,7 @@ class Softpatch:
         self.memory, self.weights = tensors["memory"], tensors["weights"]
 
     def _factors(self, features: FeatureSource, image_ids: list[str]) -> "torch.Tensor":
-        """Outlier factors (N, h·w) with a median of 1."""
+        """Outlier factors (N, h·w) with a median of 1, or one of 1 among those above 0 if most are 0."""
         import torch
 
         discriminate = DISCRIMINATORS[self.config.discriminator]
@@ -113,7 +113,10 @@ class Softpatch:
                 filled = own.stop
             blocks.append(discriminate(group, self.config.lof_neighbours))  # (p, N)
         factors = torch.cat(blocks).T.contiguous()
-        return factors / factors.median().clamp_min(1e-12)
+        typical = factors.median()
+        if typical == 0:  # most patches are alike in all images: a constant background
+            typical = factors[factors > 0].median() if factors.any() else torch.ones_like(typical)
+        return factors / typical
 
 
 def _collect(features: FeatureSource, image_ids: list[str], chosen: "torch.Tensor", positions: int) -> "torch.Tensor":

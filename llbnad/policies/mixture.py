@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from llbnad.config import SelectionPolicy
+from llbnad.policies.logarithm import logarithms
 from llbnad.policies.minority import is_minority
 
 RESTARTS = 3
@@ -32,7 +33,7 @@ class Mixture(SelectionPolicy):
 
         if len(ordered) < SMALLEST or ordered[0] == ordered[-1]:
             return len(ordered)
-        values = np.log(np.maximum(ordered, np.finfo(float).tiny))[:, None]  # (N, 1)
+        values = logarithms(ordered, self.policy)[:, None]  # (N, 1)
         one = GaussianMixture(1, random_state=0).fit(values)
         two = GaussianMixture(2, n_init=RESTARTS, random_state=0).fit(values)
         if one.bic(values) - two.bic(values) <= self.evidence:

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from llbnad.config import SelectionPolicy
+from llbnad.policies.logarithm import logarithms
 from llbnad.policies.minority import is_minority
 
 
@@ -24,7 +25,7 @@ class Otsu(SelectionPolicy):
         total = len(ordered)
         if total < 2 or ordered[0] == ordered[-1]:
             return total
-        values = np.log(np.maximum(ordered, np.finfo(float).tiny))
+        values = logarithms(ordered, self.policy)
         lower = np.arange(1, total)
         sums = values.cumsum()
         between = lower * (total - lower) * (sums[:-1] / lower - (sums[-1] - sums[:-1]) / (total - lower)) ** 2
