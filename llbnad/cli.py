@@ -101,6 +101,8 @@ def run(
         if root is None:
             raise LlbnadError(f"--root is missing: the folder of the {source.value} data set")
         content["root"] = str(root)
+        if out.resolve().is_relative_to(root.resolve()):
+            raise ConfigError(f"--out {out} lies in --root {root}: the next run would take its pictures for images")
     dataset = parse(Dataset, content, "llbnad run")
     wanted: dict[str, Any] = {
         "seed": seed,

@@ -138,6 +138,8 @@ def _link_raw_data(params: Params, root: Path, clone: Path) -> None:
         link = Path(os.path.normpath(target))
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(source.resolve())
+        # a record beside it would make it DVC's own, and a forced run would write what it links to anew
+        link.with_name(f"{link.name}.dvc").unlink(missing_ok=True)
 
 
 def _git(root: Path, *arguments: str) -> str:

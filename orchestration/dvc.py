@@ -27,6 +27,7 @@ from llbnad.errors import LlbnadError
 from orchestration.paths import PARAMS
 
 LOCK_SECONDS = 600  # DVC holds its lock while it hashes, which takes long for large data
+STALE = " (if none is running any more, as after a power failure, delete .dvc/tmp/rwlock)"
 ADD_ATTEMPTS, ADD_SECONDS = 120, 5  # a stage may be reading the same images
 TERMINATE_SECONDS = 15  # a stage that is told to end gets this long before it is killed
 
@@ -186,7 +187,7 @@ def add(root: Path, paths: Sequence[str]) -> None:
     """
     for attempt in range(1, ADD_ATTEMPTS + 1):
         try:
-            _logged(["add", "--quiet", *paths], root, f"versioning {' and '.join(paths)}", lambda line: None)
+            _logged(["add", *paths], root, f"versioning {' and '.join(paths)}", lambda line: None)
             return
         except BusyError:
             if attempt == ADD_ATTEMPTS:
@@ -205,8 +206,9 @@ def _logged(arguments: list[str], root: Path, what: str, log: Callable[[str], No
         code = process.wait()
     if code != 0:
         if any("is busy" in line for line in lines):
-            raise BusyError(f"{what}: another process works on the same files")
-        raise DvcError(f"{what} failed:\n" + "\n".join(lines[-25:]))
+            raise BusyError(f"{what}: another process works on the same files{STALE}")
+        advice = STALE if any("RWLock" in line for line in lines) else ""
+        raise DvcError(f"{what} failed{advice}:\n" + "\n".join(lines[-25:]))
     return "\n".join(lines)
 
 

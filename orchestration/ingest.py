@@ -59,6 +59,7 @@ class Ingested:
     line: str
     arrivals: tuple[Arrival, ...]  # of this ingest, with those that a killed one had begun
     waiting: int  # files left in the inbox because they are not complete yet
+    unreadable: int = 0  # files left there because this user may not read them
 
     def count(self, fate: str) -> int:
         """How many files went this way."""
@@ -66,7 +67,9 @@ class Ingested:
 
     def __str__(self) -> str:
         counts = f"{self.count('raw')} new images, {self.count('quarantine')} quarantined, "
-        return f"{self.line}: {counts}{self.count('duplicate')} duplicates; {self.waiting} files not complete yet"
+        left = f"{self.waiting} files not complete yet"
+        left += f", {self.unreadable} that cannot be read" if self.unreadable else ""
+        return f"{self.line}: {counts}{self.count('duplicate')} duplicates; {left}"
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def ingest(root: Path, line: str, stable_seconds: float, version: Callable[[Path
         version: told the repository and the paths whose content is to be versioned: `orchestration.dvc.add`.
 
     Raises:
-        DataError: the folder's name cannot be a line's.
+        DataError: the folder's name cannot be a line's, or what the line has is recorded and not on disk.
         ConfigError: the name belongs to another dataset or scenario, or params.yaml is wrong.
         BusyLineError: another ingest of this line is at work.
         DvcError: the images are taken in, but DVC failed to record them; the next ingest tries again.
@@ -101,13 +104,32 @@ def ingest(root: Path, line: str, stable_seconds: float, version: Callable[[Path
     locks.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(locks / f"ingest-{line}.lock", timeout=0):
+            _refuse_missing_record(places)
             begun = _complete(places, version)
             files, waiting = look_twice(root / INCOMING / line, stable_seconds)
+            unreadable = 0
             if files:
-                write_plan(root, line, _plan(places, files))
-            return Ingested(line, (*begun, *_complete(places, version)), waiting)
+                planned = _plan(places, files)
+                unreadable = sum((root / INCOMING / line / path).exists() for path in set(files) - _paths(planned))
+                write_plan(root, line, planned)
+            return Ingested(line, (*begun, *_complete(places, version)), waiting, unreadable)
     except Timeout:
         raise BusyLineError(f"another ingest of line {line} is at work; it takes in everything complete") from None
+
+
+def _refuse_missing_record(places: Places) -> None:
+    """A fresh clone has the hashes of a line and not its images: an ingest would begin a new line in their place."""
+    for path in (places.arrived, places.report):
+        record = path.with_name(f"{path.name}.dvc")
+        if record.exists() and not path.exists():
+            raise DataError(
+                f"{places.relative(record)} records what line {places.line} has, but {path.name} is not here: "
+                f"`dvc checkout {places.relative(record)}` restores it (in a fresh clone, `dvc pull` first)"
+            )
+
+
+def _paths(planned: Sequence[Planned]) -> set[str]:
+    return {one.arrival.path for one in planned}
 
 
 def _plan(places: Places, files: Mapping[str, Mark]) -> list[Planned]:
@@ -140,7 +162,7 @@ def _plan(places: Places, files: Mapping[str, Mark]) -> list[Planned]:
 
 
 def _examine(inbox: Path, path: str) -> _Finding | None:
-    """What a file is; None if it went or cannot be read now, which says nothing about its content."""
+    """What a file is; None if it went or cannot be read, which says nothing about its content."""
     file = inbox / path
     try:
         digest = file_digest(file)
@@ -150,7 +172,10 @@ def _examine(inbox: Path, path: str) -> _Finding | None:
     except DataError as error:
         reason = "not_an_image" if "not an image" in str(error) else "unreadable"
         return _Finding(digest, reason=reason, detail=str(error).replace(str(file), PurePosixPath(path).name))
-    except OSError:
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        LOG.warning("%s stays in the inbox: %s%s", file, error.strerror, _advice(error, "read"))
         return None
     if kind not in SUFFIXES:
         return _Finding(digest, reason="not_an_image", detail=f"format {kind}; expected {', '.join(SUFFIXES)}")
@@ -214,7 +239,7 @@ def _settle(places: Places, planned: Planned) -> bool:
         elif unchanged:
             _move(source, target, arrival.sha256)
     except OSError as error:
-        LOG.warning("%s stays in the inbox: %s; give this user the right to move it", source, error.strerror)
+        LOG.warning("%s stays in the inbox: %s%s", source, error.strerror, _advice(error, "move"))
         return False
     if not target.exists() or _written_late(source, target, planned.mark):
         return False
@@ -222,6 +247,10 @@ def _settle(places: Places, planned: Planned) -> bool:
         shown = {key: value for key, value in asdict(arrival).items() if key not in ("where", "fate")}
         write_json({**shown, "line": places.line}, target.with_name(f"{target.name}.json"))
     return True
+
+
+def _advice(error: OSError, verb: str) -> str:
+    return f"; give this user the right to {verb} it" if error.errno in (errno.EACCES, errno.EPERM) else ""
 
 
 def _move(source: Path, target: Path, digest: str) -> None:

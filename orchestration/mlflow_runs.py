@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "llbnad"
 HOME = Path("mlflow")  # database, artifacts and links of the embedded default
-LOCAL_UI = "http://127.0.0.1:5000"  # `make ui`
+LOCAL_UI = "LLBNAD_MLFLOW_UI"  # environment variable: where `make ui` has put the embedded default's pages
+USUAL_UI = "http://127.0.0.1:5000"
 SUFFIXES = {".png", ".csv", ".parquet", ".safetensors", ".json"}
 MAX_UPLOAD = 256 * 2**20  # bytes; a larger model is recorded by its hash alone
 LOCK_SECONDS = 60  # others hold the lock for a second or two, for 10 when they create the database
@@ -120,7 +121,7 @@ class ScenarioRun:
     def link(self) -> None:
         """Leave the run's address where Dagster and people find it."""
         run_id, uri = self.parent.info.run_id, tracking_uri()
-        base = re.sub(r"//[^/@]*@", "//", uri).rstrip("/") if _is_http(uri) else LOCAL_UI
+        base = re.sub(r"//[^/@]*@", "//", uri).rstrip("/") if _is_http(uri) else os.environ.get(LOCAL_UI, USUAL_UI)
         url = f"{base}/#/experiments/{self.experiment_id}/runs/{run_id}"
         settings = file_digest(settings_path(self.scenario), "md5")
         link = {"run_id": run_id, "experiment_id": self.experiment_id, "url": url, "md5.settings": settings}
@@ -264,8 +265,11 @@ def _same(old: float | None, new: float) -> bool:
     return old is not None and (old == new or (math.isnan(old) and math.isnan(new)))
 
 
+NO_CODE = (":!dvc.lock", ":!data/raw")  # what they say stands in the hashes of the run
+
+
 def git_tags() -> dict[str, str]:
-    """The commit; `-dirty` if tracked files differ, dvc.lock aside, which a running pipeline rewrites."""
+    """The commit; `-dirty` if tracked files differ, beside the records that the pipeline and the ingest rewrite."""
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", *arguments]
@@ -273,7 +277,7 @@ def git_tags() -> dict[str, str]:
 
     try:
         commit = git("rev-parse", "--verify", "HEAD")
-        changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", *NO_CODE)
     except (OSError, subprocess.SubprocessError):  # no git, no repository, no commit
         return {}
     return {"git.commit": commit + ("-dirty" if changes else "")}

@@ -11,7 +11,9 @@ from pathlib import Path
 import dagster as dg
 
 from llbnad.config import Params
+from llbnad.errors import ConfigError
 from orchestration import dvc
+from orchestration.paths import PARAMS
 
 FINAL = "evaluation"
 NAME = "scenario"
@@ -59,8 +61,11 @@ def patterns(root: Path, params: Params) -> dict[str, Pattern]:
     """The stages of any scenario by asset name, causes first: DVC is asked for the chain of the first one only.
 
     Raises:
+        ConfigError: there is no scenario.
         DvcError: dvc cannot read its files.
     """
+    if not params.scenarios:
+        raise ConfigError(f"{PARAMS}: there is no scenario, and the assets are made from one: keep one of the demo's")
     templates = dvc.templates(root)
     first, settings = next(iter(params.scenarios.items()))
     one = chain(dvc.scenario_graph(root, first), first)

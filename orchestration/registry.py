@@ -53,13 +53,20 @@ def registry(scenario: str) -> Iterator["MlflowClient"]:
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     import mlflow
+    from filelock import Timeout
     from mlflow.exceptions import MlflowException
 
     uri = tracking_uri()
     mlflow.set_tracking_uri(uri)
     try:
         yield mlflow.MlflowClient(uri)
+    except Timeout:
+        raise RegistryError(f"somebody else is challenging the champion of {scenario}: wait, and try again") from None
     except (MlflowException, OSError) as error:  # requests' errors are OSErrors
+        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+            raise RegistryError(
+                f"{error}: `python -m orchestration.registry list {scenario}` shows which versions there are"
+            ) from None
         shown = re.sub(r"//[^/@\s]*@", "//***@", f"MLflow at {uri}: {' '.join(str(error).split())[:500]}")
         raise RegistryError(
             f"{shown}\nThe champion is as it was and nothing is lost: the detector is data/detector/{scenario}/. "
@@ -162,8 +169,8 @@ def show(line: Line) -> None:
         for one in versions(client, line):
             tags, aliases = one.tags, client.get_model_version(one.name, one.version).aliases
             note = tags.get(WITHDRAWN) or (f"refused: {tags[REFUSED]}" if REFUSED in tags else "")
-            commit = tags.get("git.commit", "")
-            table.add_row(str(one.version), ", ".join(aliases), tags.get(MD5, "")[:8], commit[:8], note)
+            commit, dirty, _ = tags.get("git.commit", "").partition("-dirty")
+            table.add_row(str(one.version), ", ".join(aliases), tags.get(MD5, "")[:8], commit[:8] + dirty, note)
     Console(highlight=False).print(table)
 
 

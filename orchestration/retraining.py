@@ -107,6 +107,7 @@ def _metadata(root: Path, done: Ingested) -> dict[str, Any]:
         "quarantined": done.count("quarantine"),
         "duplicates": done.count("duplicate"),
         "files not complete yet": done.waiting,
+        "files that cannot be read": done.unreadable,
         "images of the line": len(batches(root, done.line)),
         **({"not taken as images": dg.MetadataValue.md(table)} if others else {}),
     }

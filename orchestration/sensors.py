@@ -113,7 +113,7 @@ def _look_at(root: Path, line: str, settings: Arrival, asked: str) -> Verdict:
     # whatever is done to an inbox changes how many files there are or when the last one was touched
     state = f"{len(complete)} files, {max(now[path].st_ctime_ns for path in complete)}"
     if state == asked:
-        waits = "the run asked for did not take them in: see why it failed; the schedule tries again"
+        waits = "the run asked for did not take them in: see its log; the schedule tries again"
         return Verdict(f"{len(complete)} files wait, but {waits}{others}", asked)
     content = _content_digest(root / INCOMING / line, {path: now[path] for path in sorted(complete)})
     return Verdict(None, state, f"{line}-{last_batch(root, line) + 1}-{content}")

@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from orchestration.mlflow_runs import ENVIRONMENT, HOME
+from orchestration.mlflow_runs import ENVIRONMENT, HOME, LOCAL_UI
 
 PATIENCE = 15  # seconds to end in
+ANY = "0.0.0.0"  # listens on all addresses, and is none itself
 
 
 def main(
@@ -30,6 +31,7 @@ def main(
         "DAGSTER_HOME": home,
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes otherwise
+        LOCAL_UI: f"http://{'127.0.0.1' if host == ANY else host}:{mlflow_port}",
     }
     python = Path(sys.executable).parent
     commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port)]]
@@ -41,6 +43,8 @@ def main(
         )  # fmt: skip
     # a shell's background job ignores SIGINT, and so would its children: both end on SIGTERM as well
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else it is to outlive its terminal (nohup)
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
     started = [subprocess.Popen(command, env=environment, start_new_session=True) for command in commands]
     print(
         f"Dagster http://{host}:{dagster_port}    MLflow http://{host}:{mlflow_port}    (Ctrl-C ends both)", flush=True
@@ -48,6 +52,12 @@ def main(
     try:
         while all(process.poll() is None for process in started):
             time.sleep(0.5)
+        ended = " and ".join(
+            command[0] for command, process in zip(commands, started, strict=True) if process.poll() is not None
+        )
+        print(f"error: {ended} has ended, its reason stands above", file=sys.stderr)
+        print("is its port in use? --dagster-port and --mlflow-port choose others", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("ending both …", flush=True)
     finally:

@@ -2,6 +2,7 @@
 
 import yaml
 
+from orchestration import dvc
 from orchestration.audit import DIFFERENT, IDENTICAL, compare
 from tests.pipeline.conftest import command, commit
 
@@ -15,6 +16,9 @@ def test_a_forged_hash_is_the_one_difference(by_dagster, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("audited") / "repository"
     shutil.copytree(by_dagster, folder, symlinks=True)
+    dvc.add(folder, ["data/own/cells"])  # as a large data set is kept, and the images of a line
+    files = [path for path in (folder / "data/own/cells").rglob("*") if path.is_file()]
+    before = {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
     assert audit(folder, "--save-reference").returncode == 0
     path = folder / "dvc.lock"
     lock = yaml.safe_load(path.read_text())
@@ -30,6 +34,7 @@ def test_a_forged_hash_is_the_one_difference(by_dagster, tmp_path_factory):
     assert "00000000000000000000000000000000.dir" in done.stdout
     # the metrics tell the reader how much it matters: here not at all
     assert "image_auroc" in done.stdout and "+0.000000" in done.stdout
+    assert before == {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}  # raw data is only read
 
 
 def test_without_a_committed_lock_it_says_so(tmp_path):

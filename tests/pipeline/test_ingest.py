@@ -1,5 +1,6 @@
 """Arrival: nothing is lost, doubled or half-moved, wherever an ingest is killed and however often."""
 
+import errno
 import json
 import os
 import random
@@ -137,6 +138,40 @@ def test_a_file_that_cannot_be_moved_stays_and_stops_no_other(root, mixed, caplo
     (Places(root, "bottle").arrived / blocked[:2]).unlink()
     ingest(root, "bottle", 0, unversioned)
     assert_settled(root, contents(mixed))
+
+
+def test_files_that_cannot_be_read_stay_and_are_counted(root, mixed, caplog, monkeypatch):
+    """Permissions do not bind the superuser, so here reading is refused."""
+    arrive(root, mixed)
+    digest = ingest_module.file_digest
+
+    def refuse(path, *rest):
+        if path.name == "b.png" and path.is_relative_to(root / "data/incoming"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return digest(path, *rest)
+
+    monkeypatch.setattr(ingest_module, "file_digest", refuse)
+    done = ingest(root, "bottle", 0, unversioned)
+    assert (done.count("raw"), done.unreadable) == (5, 1) and "1 that cannot be read" in str(done)
+    assert "b.png stays in the inbox: Permission denied; give this user the right to read it" in caplog.text
+    monkeypatch.undo()
+    assert ingest(root, "bottle", 0, unversioned).unreadable == 0
+    assert_settled(root, contents(mixed))
+
+
+@pytest.mark.parametrize("gone", ["arrived", "arrivals.jsonl"])
+def test_a_line_whose_images_are_only_recorded_is_not_begun_anew(root, mixed, gone):
+    """A fresh clone: git has the hashes, the images are in DVC's cache or its remote."""
+    arrive(root, mixed)
+    ingest(root, "bottle", 0, unversioned)
+    folder = Places(root, "bottle").folder
+    (folder / f"{gone}.dvc").touch()
+    (folder / gone).rename(root / "elsewhere")
+    arrive(root, mixed)
+    with pytest.raises(DataError, match=rf"{gone} is not here: `dvc checkout data/raw/bottle/{gone}.dvc` restores it"):
+        ingest(root, "bottle", 0, unversioned)
+    (root / "elsewhere").rename(folder / gone)
+    assert ingest(root, "bottle", 0, unversioned).count("duplicate") == 11
 
 
 def test_a_folder_that_cannot_be_read_hides_no_other(root, mixed, caplog):
@@ -305,6 +340,24 @@ def test_what_dvc_could_not_record_is_recorded_next_time(root, mixed):
     assert told == ["data/raw/bottle/arrived", "data/raw/bottle/arrivals.jsonl"]
     assert len(done.arrivals) == 11 and {one.batch for one in done.arrivals} == {1}
     assert_settled(root, contents(mixed))
+
+
+def test_data_that_another_dvc_works_with_is_waited_for(tmp_path, monkeypatch):
+    folder = make_workspace(tmp_path / "workspace", {}, {})
+    save_image(folder / "data" / "raw" / "bottle" / "a.png")
+    lock = folder / ".dvc" / "tmp" / "rwlock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    path = str((folder / "data/raw/bottle/a.png").resolve())
+    lock.write_text(json.dumps({"read": {path: [{"pid": os.getpid(), "cmd": "dvc repro"}]}}))
+    waited = []
+    monkeypatch.setattr(dvc, "ADD_ATTEMPTS", 2)
+    monkeypatch.setattr(dvc.time, "sleep", waited.append)
+    with pytest.raises(dvc.BusyError, match="another process works on the same files"):
+        dvc.add(folder, ["data/raw/bottle/a.png"])
+    assert dvc.ADD_SECONDS in waited
+    lock.unlink()
+    dvc.add(folder, ["data/raw/bottle/a.png"])
+    assert (folder / "data/raw/bottle/a.png.dvc").exists()
 
 
 def test_one_ingest_of_a_line_at_a_time(root, mixed):

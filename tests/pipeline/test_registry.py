@@ -91,6 +91,8 @@ def test_the_life_of_a_champion(workspace):
 def test_wrong_names_and_a_server_that_is_down_are_one_clear_line(workspace, monkeypatch):
     with pytest.raises(RegistryError, match="has no version: run"):
         promote(LINE, None)
+    with pytest.raises(RegistryError, match=f"registry list {LINE}` shows which versions there are"):
+        model_file(f"models:/{model_name(LINE)}@nobody")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         uri = f"http://user:secret@127.0.0.1:{taken.getsockname()[1]}"

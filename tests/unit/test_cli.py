@@ -144,6 +144,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         (["run", "--device", "tpu9000", "--out", "x"], "device"),
         (["predict", "gone.safetensors", "params.yaml", "--out", "x"], "no model at gone.safetensors"),
         (["predict", "gone.safetensors", "nowhere/", "--out", "x"], "does not exist"),
+        (["run", "--source", "image_folder", "--root", ".", "--out", "x"], "--out x lies in --root ."),
         (["run", "--source", "ftp", "--out", "x"], "ftp"),
     ],
 )

@@ -144,6 +144,39 @@ def test_softpatch_discards_noisy_patches(discriminator):
     assert held == {0.0: 5, 0.15: 0}
 
 
+@pytest.mark.parametrize("discriminator", ["lof", "gaussian", "nearest"])
+def test_softpatch_bears_a_background_that_is_the_same_in_all_images(discriminator):
+    class Constant(MadeFeatures):
+        def one(self, image_id):
+            fine, coarse = super().one(image_id)
+            return fine * (torch.arange(SIDE) > SIDE // 2) + (torch.arange(SIDE) <= SIDE // 2), torch.ones_like(coarse)
+
+    config = SoftpatchConfig(discriminator=discriminator, memory_size=400)
+    model = train(EncoderConfig(), config, Constant(), NORMAL, 0)
+    assert model.detector.weights.min() >= 0 and model.detector.weights.max() < 1e3
+
+
+def test_padim_bears_images_that_are_all_the_same():
+    class Frozen(MadeFeatures):
+        def one(self, image_id):
+            return super().one(NORMAL[0] if int(image_id) < 1000 else image_id)
+
+    model = train(EncoderConfig(), PadimConfig(dimensions=6), Frozen(), NORMAL[:6], 0)
+    scores = model.score(Frozen(), [NORMAL[7], DEFECT[0]]).values
+    assert scores[0] == 0 < scores[1] < np.inf
+
+
+def test_maps_that_float16_cannot_hold_are_refused():
+    class Large:
+        def patch_maps(self, batch):
+            return torch.full((len(batch.image_ids), 2, 2), 1e6)
+
+    model = Model(EncoderConfig(), PadimConfig(), Large())
+    with pytest.raises(DataError, match=r"from 1e\+06 to 1e\+06; expected finite ones within ±6.55e\+04"):
+        model.score_with_maps(MadeFeatures(), NORMAL)
+    assert model.score_with_maps(MadeFeatures(), NORMAL, precision=np.float32)[0].values.max() == 1e6
+
+
 def test_softpatch_distrusts_the_outliers_it_kept():
     config = SoftpatchConfig(memory_size=10_000, discard=0)
     soft, hard = (fitted(config.model_copy(update={"soft_weights": s}), NORMAL + DEFECT[:5]) for s in (True, False))

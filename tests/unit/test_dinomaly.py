@@ -15,6 +15,7 @@ from llbnad.detectors.stable_adamw import StableAdamW
 from llbnad.errors import ConfigError, DataError
 from llbnad.features import Batch, FeatureStore
 from llbnad.model import train
+from llbnad.patches import TrustedFeatures
 
 SMALL = DinomalyConfig(steps=60, batch_size=8, width=32, depth=4)
 
@@ -203,6 +204,15 @@ def test_sizes_follow_the_encoder():
         built((48, 120), depth=1)
     with pytest.raises(ValueError, match="at least 1, or auto"):
         DinomalyConfig(depth=0)
+
+
+def test_masks_of_another_grid_and_images_without_one_go_together():
+    """Stage 1 had another patch grid, and some images, which people called normal, have no mask."""
+    masks = {image_id: np.ones((12, 12), bool) for image_id in NORMAL[::3]}
+    for size in (1, 2, 5):
+        detector = Dinomaly(SMALL)
+        detector.fit(TrustedFeatures(MadeTokens(size), masks), NORMAL, 0)
+        assert detector.patch_maps(next(MadeTokens().batches(NORMAL[:2], ""))).isfinite().all()
 
 
 def test_untrained_or_without_images():

@@ -58,6 +58,18 @@ def test_parity_sees_a_difference(model_files, unseen):
     assert found.score == pytest.approx(1e-3, rel=1e-2) and found.map == 0 and not found.passed
 
 
+def test_parity_with_nan_or_without_images_is_none(model_files, unseen):
+    session = torch_session(Model.load(model_files["patchcore"]))
+
+    def broken(images):
+        score, patch_map = session(images)
+        return score * np.nan, patch_map * np.nan
+
+    assert not parity(session, broken, unseen[1]).passed
+    assert not parity(session, session, unseen[1][:0]).passed
+    assert parity(session, session, unseen[1]).passed
+
+
 def test_without_the_extra_the_error_names_it(model_files, tmp_path):
     code = (
         "import sys, importlib.util as util\n"

@@ -6,7 +6,7 @@ import pytest
 
 from llbnad.aggregate import aggregate
 from llbnad.config import ScenarioSettings, parse
-from llbnad.errors import ConfigError
+from llbnad.errors import ConfigError, DataError
 from llbnad.policies import POLICIES
 from llbnad.policies.mixture import Mixture
 from llbnad.policies.otsu import Otsu
@@ -53,6 +53,13 @@ def test_a_policy_does_not_depend_on_the_scores_unit(name):
     values, _ = scores(80)
     policy = POLICIES.get(name)()
     assert policy.count(values) == policy.count(values * 1000)
+
+
+@pytest.mark.parametrize("policy", [Mixture(), Otsu()], ids=lambda policy: policy.policy)
+def test_ratios_of_negative_scores_are_refused_and_zeros_are_far_below_all(policy):
+    with pytest.raises(DataError, match=rf"policy {policy.policy} .* lowest is -0.8\): use policy mad or fraction"):
+        policy.count(np.linspace(-0.8, -0.1, 40))
+    assert policy.count(np.r_[np.zeros(40), np.linspace(1, 2, 10)]) == 40
 
 
 def test_unknown_policy_lists_what_exists():

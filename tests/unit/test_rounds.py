@@ -12,6 +12,7 @@ from llbnad.detectors import base
 from llbnad.detectors.base import draw_patches, embed
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.errors import IdentityError
 from llbnad.partition import training_masks
 from llbnad.patches import out_of_fold_maps
 from llbnad.policies.fraction import Fraction
@@ -142,6 +143,38 @@ def test_scoring_together_gives_the_bits_that_sub_models_give_one_by_one(partiti
     pd.testing.assert_frame_equal(together.table, one_by_one.table, check_exact=True)
     assert list(together.maps) == list(one_by_one.maps) == sorted(IDS)
     assert all(np.array_equal(together.maps[image_id], one_by_one.maps[image_id]) for image_id in IDS)
+
+
+def test_scores_go_by_the_ids_that_batches_name():
+    class Shuffled(MadeFeatures):
+        def batches(self, image_ids, description):
+            return super().batches(image_ids[::-1], description)
+
+    class Short(MadeFeatures):
+        def batches(self, image_ids, description):
+            return super().batches(image_ids[:-1], description)
+
+    config = settings(detector=PatchcoreConfig(memory_size=64))
+    models = [train_sub_model(number, MadeFeatures(), subsets_of(3), 3, config)[0] for number in range(3)]
+    expected, found = (score_together(models, source, subsets_of(3), config) for source in (MadeFeatures(), Shuffled()))
+    pd.testing.assert_frame_equal(found.table, expected.table)
+    assert all(np.array_equal(found.maps[image_id], expected.maps[image_id]) for image_id in IDS)
+    with pytest.raises(IdentityError):
+        score_together(models, Short(), subsets_of(3), config)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rounds_end_before_a_sub_model_has_too_little_to_learn_from(seed):
+    config = ScenarioSettings(
+        selection=Fraction(keep=0.2), patch_rejection=0, detector=PadimConfig(dimensions=4), rounds=3
+    )
+    subsets = subsets_of(3).sample(frac=1, random_state=seed)
+
+    def again(kept, trusted):
+        return run_sub_models(MadeFeatures(), subsets, 3, config, kept, trusted)
+
+    found = select(run_sub_models(MadeFeatures(), subsets, 3, config), config, {}, again)
+    assert len(found.purified.kept) == 2
 
 
 def test_sub_models_read_and_embed_a_batch_once(monkeypatch):

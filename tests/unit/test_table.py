@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from llbnad.config import parse
+from llbnad.errors import ConfigError
 from llbnad.policies.fraction import Fraction
 from llbnad.purify import purify
 from llbnad.table import Grid, _misindexed, run_cell
@@ -38,6 +39,13 @@ def test_cells_have_a_row_for_every_policy_and_the_comparators(few_cells, tmp_pa
     assert table.loc["none", "kept"] == 1 and table.loc["oracle", "contamination_after"] == 0
     assert table.loc["random", "kept"] == table.loc["default", "kept"] < 1
     assert rows["image_auroc"].between(0, 1).all() and rows["n_test"].nunique() == 1
+
+
+def test_a_grid_that_would_fail_after_hours_is_refused_at_once():
+    with pytest.raises(ConfigError, match="policies: one must be called default"):
+        parse(Grid, {**GRID, "policies": {"mine": GRID["policies"]["default"]}}, "grid")
+    with pytest.raises(ConfigError, match="rivals: patchcore is the name of a detector as well"):
+        parse(Grid, {**GRID, "rivals": GRID["detectors"]}, "grid")
 
 
 def test_misindexed_takes_a_perfect_selection_and_hands_on_a_random_one():
