@@ -9,8 +9,7 @@ The scores are of what the policy kept, which is not all normal images and not o
 rejected, so on all normal images the rate is above the target, by up to the share of normals rejected. A defect that
 was kept scores high and raises the threshold, so the rate falls below the target, and so does the recall. Metric
 `fpr_at_threshold` shows the true rate where labelled images are set aside for testing; of images the detector learnt it
-would be too low. Solar cells (elpv mono, 176 normal ones), target
-1 %: 0.6 % at α = 0, 2.8 % at α = 0.2.
+would be too low. Solar cells (elpv mono, 176 normal ones), target 1 %: 0.6 % at α = 0, 2.8 % at α = 0.2.
 """
 
 import numpy as np
