@@ -101,8 +101,6 @@ def run(
         if root is None:
             raise LlbnadError(f"--root is missing: the folder of the {source.value} data set")
         content["root"] = str(root)
-        if out.resolve().is_relative_to(root.resolve()):
-            raise ConfigError(f"--out {out} lies in --root {root}: the next run would take its pictures for images")
     dataset = parse(Dataset, content, "llbnad run")
     wanted: dict[str, Any] = {
         "seed": seed,
@@ -120,6 +118,8 @@ def run(
     except ValueError as error:
         raise ConfigError(f"llbnad run: {error}") from None
     recipe(config.encoder)  # raises before anything is read
+    if root is not None and out.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"--out {out} lies in --root {root}: the next run would take its pictures for images")
     noise: InjectedNoise | NoNoise = NoNoise()
     if protocol is not Protocol.as_is:
         injected = {"protocol": protocol.value, "ratio": noise_ratio, "max_ratio": max_noise_ratio}
