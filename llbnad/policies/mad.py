@@ -21,7 +21,7 @@ class Mad(SelectionPolicy):
     """Scores up to median + k · 1.4826 · MAD."""
 
     policy: Literal["mad"] = "mad"
-    k: float = Field(2.5, ge=0)
+    k: float = Field(2.5, ge=0)  # robust standard deviations above the median that are still kept
 
     def count(self, ordered: np.ndarray) -> int:
         """Scores at or below the cut."""
