@@ -1,0 +1,139 @@
+"""The pages say what is so: links lead somewhere, examples run, settings are valid, numbers are those of the files."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from llbnad.config import load_params
+from orchestration.benchmark import load_grid
+from orchestration.commands.settings import BEGIN, END, settings, settings_table
+from tests.conftest import REPOSITORY
+
+RESULTS = REPOSITORY / "benchmarks" / "results"
+PAGES = [
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+    *(REPOSITORY / folder / "README.md" for folder in ("benchmarks", "data", "llbnad", "mlflow")),
+]
+
+
+def text(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text(page), re.DOTALL | re.MULTILINE)
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```", "", text(page), flags=re.DOTALL | re.MULTILINE)
+
+
+def slugs(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", text(page)):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        assert not anchor or anchor in slugs(linked), f"{page.name} links to {target}: no such heading"
+
+
+def test_readme_is_one_page():
+    assert len(text(REPOSITORY / "README.md").splitlines()) <= 110
+
+
+def test_python_example_of_the_readme_runs(cells, tmp_path):
+    for name, chosen in (("images", slice(0, 24)), ("new_images", slice(24, 28))):
+        (tmp_path / name).mkdir()
+        for path in sorted((cells / "good").iterdir())[chosen]:
+            shutil.copy(path, tmp_path / name)
+    (example,) = blocks(REPOSITORY / "README.md", "python")
+    done = subprocess.run(
+        [sys.executable, "-c", f"{example}\nprint(len(predictions))"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "4"
+    assert (tmp_path / "bottle.safetensors").is_file()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=lambda page: page.stem)
+def test_settings_in_the_pages_are_valid(page, tmp_path):
+    known = yaml.safe_load(text(REPOSITORY / "params.yaml"))
+    for block in blocks(page, "yaml"):
+        anchor = f"defaults: &defaults {yaml.safe_dump(known['defaults'], default_flow_style=True, width=10_000)}"
+        given = yaml.safe_load(anchor + block)
+        for key in ("datasets", "scenarios"):
+            given[key] = known[key] | given.get(key, {})
+        for key in ("encoder", "detector"):
+            if key in given:
+                given["defaults"] = given["defaults"] | {key: given.pop(key)}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(known | given))
+        load_params(tmp_path / "params.yaml")  # raises if a key is unknown or missing
+
+
+def test_every_grid_is_valid():
+    grids = sorted((REPOSITORY / "benchmarks").glob("*.yaml"))
+    named = {path.name for path in grids if path.name != "dvc.yaml"}
+    assert {load_grid(path).subsets for path in grids if path.name in named} == {3}
+    documented = text(REPOSITORY / "benchmarks" / "README.md")
+    assert all(name in documented for name in named)
+
+
+def test_table_of_settings_is_the_config_classes():
+    page = text(REPOSITORY / "docs" / "methods.md")
+    kept = page.partition(f"{BEGIN}\n")[2].partition(f"\n{END}")[0]
+    assert kept == settings_table(), "docs/methods.md is old: run `python -m orchestration settings --write`"
+
+
+def test_every_setting_has_a_meaning_and_appears():
+    rows = [row.strip("| ").split(" | ") for row in settings_table().splitlines() if row.startswith("| `")]
+    assert all(len(row) == 4 and row[3].strip() for row in rows)
+    keys = {row[0].strip("`") for row in rows}
+    known = yaml.safe_load(text(REPOSITORY / "params.yaml"))
+    wanted = {*known["defaults"], *known["arrival"], *known["runtime"], *known["promotion"], "memory_size", "keep"}
+    assert wanted <= keys
+
+
+def test_the_command_settings_prints_and_renews_the_page(tmp_path, monkeypatch, capsys):
+    settings(write=False)
+    assert capsys.readouterr().out.strip() == settings_table()
+    (tmp_path / "docs").mkdir()
+    page = tmp_path / "docs" / "methods.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    monkeypatch.chdir(tmp_path)
+    settings(write=True)
+    assert page.read_text() == f"before\n{BEGIN}\n{settings_table()}\n{END}\nafter\n"
+
+
+def test_numbers_of_the_tables_are_the_files():
+    runs = pd.read_csv(RESULTS / "purification.csv")
+    means = runs.groupby(["detector", "alpha", "policy"])["image_auroc"].mean()
+    known = {(detector, f"{alpha:g}", policy): f"{mean:.3f}" for (detector, alpha, policy), mean in means.items()}
+    columns = ["none", "random", "misindexed", "paper", "keep_80", "mad", "default", "rounds_3", "oracle"]
+    large = text(REPOSITORY / "docs" / "results.md").partition("## The table")[2].partition("## ")[0]
+    rows = re.findall(r"^\| (padim|dfr|patchcore) +\| ([0-9.]+) +\|(.+)\|$", large, re.MULTILINE)
+    assert len(rows) == 12
+    for detector, alpha, values in rows:
+        shown = dict(zip(columns, values.replace(" ", "").split("|"), strict=True))
+        assert shown == {policy: known[detector, alpha, policy] for policy in columns}, (detector, alpha)
+    readme = text(REPOSITORY / "README.md")
+    small = dict(re.findall(r"^\| [^|]*\*(none|paper|default|oracle)\*[^|]*\|(.+)\|$", readme, re.MULTILINE))
+    cells = [(detector, alpha) for detector in ("padim", "patchcore") for alpha in ("0", "0.1", "0.2", "0.4")]
+    assert list(small) == ["none", "paper", "default", "oracle"]
+    for policy, values in small.items():
+        assert values.replace(" ", "").split("|") == [known[detector, alpha, policy] for detector, alpha in cells]
