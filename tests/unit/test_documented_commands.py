@@ -16,8 +16,8 @@ from tests.unit.test_docs import PAGES, blocks, prose, text
 
 PROGRAMS = ("make", "python", "llbnad", "dvc", "dagster", "mlflow", "pip", "git")
 
-# The longest pattern that fits a command decides: the test that runs it or the function behind it, or the reason why none
-# does.
+# The longest pattern that fits a command decides. It names the test that runs the command or the function behind it, or
+# the reason why no test does.
 COMMANDS = {
     "make setup": "installs 7 GB: the first step of CI",
     "make run": "installs, then runs `python -m orchestration run`, which has a test",
