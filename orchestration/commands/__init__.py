@@ -1,0 +1,1 @@
+"""The commands of `python -m orchestration`, one module per command."""
