@@ -22,7 +22,7 @@ help: ## what there is
 setup: $(BIN)/.installed ## both environments
 
 run: setup ## the main job: purify, train, compare, on the embedded data
-	@$(BIN)/python -m orchestration.run
+	@$(BIN)/python -m orchestration run
 
 # two processes with a thread each: most of the time goes into starting programs, one after another
 test: setup lint ## all tests
@@ -34,10 +34,10 @@ lint: setup
 	$(BIN)/mypy
 
 ui: setup ## Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000
-	@$(BIN)/python -m orchestration.ui
+	@$(BIN)/python -m orchestration ui
 
 audit: setup ## compute everything again from raw data and compare with dvc.lock
-	@$(BIN)/python -m orchestration.audit
+	@$(BIN)/python -m orchestration audit
 
 clean: ## remove outputs, caches and environments; never images of yours or of a line
 	rm -rf .venv .venv-dvc .dvc/cache .dvc/tmp data/cache data/settings data/noisy data/features data/sub_model \

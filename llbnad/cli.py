@@ -8,19 +8,12 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from llbnad.config import (
-    Dataset,
-    InjectedNoise,
-    NoNoise,
-    Runtime,
-    ScenarioSettings,
-    check_subsets,
-    parse,
-)
+from llbnad.config import Dataset, InjectedNoise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, LlbnadError
-from llbnad.export import Format
+from llbnad.inference.export import Format
 from llbnad.policies import POLICIES
+from llbnad.scenario import ScenarioSettings, check_subsets
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
@@ -84,15 +77,15 @@ def run(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
 ) -> None:
     """Purify a training set, train the final detector on it and compare with none / oracle / random."""
-    from llbnad.comparators import METHOD
-    from llbnad.contaminate import contaminate
+    from llbnad.config import METHOD
+    from llbnad.data.contaminate import contaminate
+    from llbnad.data.sources import read_source
     from llbnad.encoders import recipe
-    from llbnad.features import FeatureStore
-    from llbnad.files import write_csv
-    from llbnad.runtime import prepare
-    from llbnad.sources import read_source
+    from llbnad.features.store import FeatureStore
+    from llbnad.purification.verdicts import read_verdicts
     from llbnad.two_stage import run_two_stage, write_run
-    from llbnad.verdicts import read_verdicts
+    from llbnad.utils.files import write_csv
+    from llbnad.utils.runtime import prepare
 
     content = {"source": source.value, "category": category}
     if source is Source.real_iad:
@@ -165,11 +158,11 @@ def predict(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
 ) -> None:
     """Score images and call them normal or defect: a CSV and a heat-map overlay each."""
-    from llbnad.model import Model
-    from llbnad.predict import find_images, threshold_of
-    from llbnad.predict import predict as predict_images
-    from llbnad.runtime import prepare
-    from llbnad.threshold import DEFECT_LABEL
+    from llbnad.inference.predict import find_images, threshold_of
+    from llbnad.inference.predict import predict as predict_images
+    from llbnad.model.model import Model
+    from llbnad.model.threshold import DEFECT_LABEL
+    from llbnad.utils.runtime import prepare
 
     paths = find_images(images)
     target = str(prepare(Runtime(device=device, threads=threads)))
@@ -210,8 +203,8 @@ def export(
     format: Annotated[list[Format], typer.Option(help="onnx or openvino; may be given twice.")] = [Format.onnx],  # noqa: B006
 ) -> None:
     """Write encoder, detector and score as one graph (needs the extra `export`)."""
-    from llbnad.export import export as export_model
-    from llbnad.model import Model
+    from llbnad.inference.export import export as export_model
+    from llbnad.model.model import Model
 
     targets = export_model(Model.load(model), format, out)
     typer.echo(f"written: {', '.join(str(path) for path in targets.values())}")

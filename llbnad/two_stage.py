@@ -11,22 +11,23 @@ from types import MappingProxyType
 import numpy as np
 import pandas as pd
 
-from llbnad.calibrate import calibrate
-from llbnad.comparators import METHOD, training_sets
-from llbnad.config import ScenarioSettings, check_subsets
-from llbnad.consensus import Consensus
+from llbnad.config import METHOD
+from llbnad.data.manifest import write_manifest
 from llbnad.errors import ConfigError
-from llbnad.evaluate import Evaluation, evaluate, images_to_evaluate
-from llbnad.features import FeatureStore
-from llbnad.files import write_csv, write_json, write_parquet
-from llbnad.manifest import write_manifest
-from llbnad.model import Model, derived_seed, train
-from llbnad.partition import assign_subsets
-from llbnad.patches import Maps, TrustedFeatures
-from llbnad.purify import Purified
-from llbnad.report import evaluation_plots, purification_plots
-from llbnad.rounds import run_sub_models, select
-from llbnad.verdicts import with_verdicts
+from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
+from llbnad.evaluation.report import evaluation_plots, purification_plots
+from llbnad.features.store import FeatureStore
+from llbnad.model.calibrate import calibrate
+from llbnad.model.model import Model, derived_seed, train
+from llbnad.purification.comparators import training_sets
+from llbnad.purification.consensus import Consensus
+from llbnad.purification.partition import assign_subsets
+from llbnad.purification.patches import Maps, TrustedFeatures
+from llbnad.purification.purify import Purified
+from llbnad.purification.rounds import run_sub_models, select
+from llbnad.purification.verdicts import with_verdicts
+from llbnad.scenario import ScenarioSettings, check_subsets
+from llbnad.utils.files import write_csv, write_json, write_parquet
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class TwoStageRun:
     noisy: pd.DataFrame  # the manifest with people's verdicts: labels filled in, excluded images left out
     scores: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
     purified: Purified
-    rounds: pd.DataFrame  # see `llbnad.rounds.Selection.history`
+    rounds: pd.DataFrame  # see `llbnad.purification.rounds.Selection.history`
     models: dict[str, Model]  # `llbnad` and its comparators
     evaluation: Evaluation
 
@@ -58,7 +59,7 @@ def run_two_stage(
         image_root: what its mask paths are relative to.
         num_subsets: T.
         settings: all of a scenario.
-        verdicts: people's, by image id (`llbnad.verdicts`).
+        verdicts: people's, by image id (`llbnad.purification.verdicts`).
     """
     try:
         check_subsets(num_subsets, settings)

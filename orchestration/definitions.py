@@ -5,17 +5,17 @@ from pathlib import Path
 
 import dagster as dg
 
-from llbnad.config import load_params
-from orchestration.benchmark_assets import benchmark_assets
-from orchestration.drift_asset import DRIFT, drift_asset
-from orchestration.dvc_assets import dvc_assets
-from orchestration.partitions import sync
-from orchestration.paths import PARAMS
-from orchestration.registry_assets import registry_assets
-from orchestration.retraining import INGEST, ingest_asset, known_lines, retrain
-from orchestration.schedules import retraining_schedule
-from orchestration.sensors import arrival_sensor
-from orchestration.serving_assets import serving_assets
+from orchestration.assets.benchmark_assets import benchmark_assets
+from orchestration.assets.drift_asset import DRIFT, drift_asset
+from orchestration.assets.dvc_assets import dvc_assets
+from orchestration.assets.partitions import sync
+from orchestration.assets.registry_assets import registry_assets
+from orchestration.assets.retraining import INGEST, ingest_asset, known_lines, retrain
+from orchestration.assets.schedules import retraining_schedule
+from orchestration.assets.sensors import arrival_sensor
+from orchestration.assets.serving_assets import serving_assets
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.paths import PARAMS
 
 ROOT = Path(__file__).resolve().parents[1]
 

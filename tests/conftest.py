@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 from llbnad.config import DetectorConfig, ElpvDataset, EncoderConfig
-from llbnad.detectors.dinomaly import DinomalyConfig
+from llbnad.data.sources import elpv
+from llbnad.data.sources.base import Listing, scan
+from llbnad.detectors.dinomaly.config import DinomalyConfig
 from llbnad.detectors.padim import PadimConfig
-from llbnad.detectors.patchcore import PatchcoreConfig
-from llbnad.features import FeatureStore
-from llbnad.model import train
-from llbnad.sources import elpv
-from llbnad.sources.base import Listing, scan
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
+from llbnad.features.store import FeatureStore
+from llbnad.model.model import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MAGNETIC_TILE = REPOSITORY.parent / "shared" / "data" / "magnetic_tile"

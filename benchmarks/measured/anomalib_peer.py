@@ -13,8 +13,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from benchmarks.measured.data import paths, solar_cells
-from llbnad.manifest import is_anomalous
-from llbnad.metrics import ranking
+from llbnad.data.manifest import is_anomalous
+from llbnad.evaluation.metrics import ranking
 
 SIZE, BATCH = 224, 32  # anomalib's batch size
 LAYERS = ["blocks.2", "blocks.4"]  # strides 8 and 16: LLBNAD's default

@@ -7,10 +7,10 @@ import pandas as pd
 from PIL import Image
 
 from llbnad.config import ElpvDataset, InjectedNoise
-from llbnad.contaminate import contaminate
-from llbnad.images import load_rgb
-from llbnad.sources import elpv, read_source
-from llbnad.sources.base import Listing, Record, scan
+from llbnad.data.contaminate import contaminate
+from llbnad.data.images import load_rgb
+from llbnad.data.sources import elpv, read_source
+from llbnad.data.sources.base import Listing, Record, scan
 
 ALPHA = 0.2
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from benchmarks.measured.data import solar_cells
 from llbnad.config import EncoderConfig, Runtime
-from llbnad.features import FeatureStore
-from llbnad.runtime import prepare
+from llbnad.features.store import FeatureStore
+from llbnad.utils.runtime import prepare
 
 WARM_UP = 32  # images before the clock starts
 

@@ -10,15 +10,17 @@ import pandas as pd
 import torch
 
 from benchmarks.measured.data import augmented
-from llbnad.config import CalibrationConfig, EncoderConfig, Runtime, ScenarioSettings
+from llbnad.config import CalibrationConfig, EncoderConfig, Runtime
+from llbnad.data.manifest import read_manifest, write_manifest
 from llbnad.detectors import DETECTORS
-from llbnad.detectors.patchcore import PatchcoreConfig
-from llbnad.features import Batch, FeatureStore
-from llbnad.manifest import read_manifest, write_manifest
-from llbnad.model import train
-from llbnad.rounds import run_sub_models, select
-from llbnad.runtime import prepare
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
+from llbnad.features.batch import Batch
+from llbnad.features.store import FeatureStore
+from llbnad.model.model import train
+from llbnad.purification.rounds import run_sub_models, select
+from llbnad.scenario import ScenarioSettings
 from llbnad.two_stage import run_two_stage
+from llbnad.utils.runtime import prepare
 
 MEMORY = 1024  # patches
 

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from benchmarks.measured.data import paths, solar_cells
-from orchestration import dvc
-from orchestration.paths import DATA, STAGES
+from orchestration.pipeline import dvc
+from orchestration.pipeline.paths import DATA, STAGES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CODE = ("llbnad", "orchestration", ".dvc/config", ".dvcignore", ".gitignore", ".dagster/dagster.yaml", "dvc.yaml",

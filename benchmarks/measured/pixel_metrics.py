@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from llbnad.metrics import PixelScores
+from llbnad.evaluation.metrics import PixelScores
 
 SIDE = 224
 
@@ -26,7 +26,7 @@ def _maps(count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def ours(images: int) -> dict[str, Any]:
-    """`llbnad.metrics`."""
+    """`llbnad.evaluation.metrics`."""
     maps, masks = _maps(images)
     started = time.perf_counter()
     collected = PixelScores()

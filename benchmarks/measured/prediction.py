@@ -13,13 +13,13 @@ import numpy as np
 
 from benchmarks.measured.data import paths, solar_cells
 from llbnad.config import EncoderConfig, Runtime
+from llbnad.data.images import load_square
 from llbnad.detectors import DETECTORS
-from llbnad.encoders.base import load_square
-from llbnad.export import ExtraMissingError, Format, Session, export, load_exported, parity, torch_session
-from llbnad.features import FeatureStore
-from llbnad.model import Model, train
-from llbnad.predict import Predictor
-from llbnad.runtime import prepare
+from llbnad.features.store import FeatureStore
+from llbnad.inference.export import ExtraMissingError, Format, Session, export, load_exported, parity, torch_session
+from llbnad.inference.predict import Predictor
+from llbnad.model.model import Model, train
+from llbnad.utils.runtime import prepare
 
 TRAIN, TIMED, BATCH = 48, 16, 16  # images
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from llbnad.config import Runtime
-from llbnad.detectors.patchcore import nearest_distances
-from llbnad.runtime import prepare
+from llbnad.detectors.patchcore.detector import nearest_distances
+from llbnad.utils.runtime import prepare
 
 CHANNELS = 168
 

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measured.data import ALPHA, solar_cells
-from llbnad.config import CalibrationConfig, EncoderConfig, Runtime, ScenarioSettings
+from llbnad.config import CalibrationConfig, EncoderConfig, Runtime
 from llbnad.detectors import DETECTORS
-from llbnad.features import Batch, FeatureStore
+from llbnad.features.batch import Batch
+from llbnad.features.store import FeatureStore
+from llbnad.scenario import ScenarioSettings
 
 
 def command(detector: str, settings: Mapping[str, Any], threads: int, out: Path) -> list[str]:
@@ -40,7 +42,7 @@ class _Reencoding(FeatureStore):
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
         from llbnad.encoders import create_encoder
-        from llbnad.features import fresh_batch
+        from llbnad.features.batch import fresh_batch
 
         self._encoder = self._encoder or create_encoder(self.config, self.device)
         for start in range(0, len(image_ids), self.batch_size):

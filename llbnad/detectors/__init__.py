@@ -1,25 +1,27 @@
 """Detectors by name. A new one is a file with a config and a class, and a line here (llbnad/README.md shows how)."""
 
-from llbnad.config import DetectorConfig
-from llbnad.detectors.base import Detector, embed, image_scores
-from llbnad.registry import Registry
+from typing import TYPE_CHECKING
 
-__all__ = ["DETECTORS", "Detector", "create_detector", "embed", "image_scores"]
+from llbnad.config import DetectorConfig
+from llbnad.utils.registry import Registry
+
+if TYPE_CHECKING:
+    from llbnad.detectors.base import Detector
 
 DETECTORS = Registry(
     "detector",
     {
-        "anomalib": "llbnad.detectors.anomalib:Anomalib",
+        "anomalib": "llbnad.detectors.anomalib.detector:Anomalib",
         "dfr": "llbnad.detectors.dfr:Dfr",
-        "dinomaly": "llbnad.detectors.dinomaly:Dinomaly",
+        "dinomaly": "llbnad.detectors.dinomaly.detector:Dinomaly",
         "padim": "llbnad.detectors.padim:Padim",
-        "patchcore": "llbnad.detectors.patchcore:Patchcore",
-        "softpatch": "llbnad.detectors.softpatch:Softpatch",
+        "patchcore": "llbnad.detectors.patchcore.detector:Patchcore",
+        "softpatch": "llbnad.detectors.softpatch.detector:Softpatch",
     },
 )
 
 
-def create_detector(config: DetectorConfig) -> Detector:
+def create_detector(config: DetectorConfig) -> "Detector":
     """An untrained detector."""
     detector: Detector = DETECTORS.get(config.name)(config)
     return detector

@@ -6,12 +6,13 @@ stage 1, in the test and in prediction: the mean of the highest 1 % of the patch
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from llbnad.errors import DataError
-from llbnad.features import Batch
-from llbnad.partition import stable_number, stable_shuffle
+from llbnad.features.batch import Batch
+from llbnad.features.source import FeatureSource
+from llbnad.utils.hashing import stable_number, stable_shuffle
 
 if TYPE_CHECKING:
     import torch
@@ -19,14 +20,6 @@ if TYPE_CHECKING:
 TOP_SHARE = 0.01  # of the map's patches, at least one
 
 Vectors = Literal["unit", "raw"]
-
-
-class FeatureSource(Protocol):
-    """Where a detector's features come from; `llbnad.features.FeatureStore` is one."""
-
-    def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
-        """Features of `image_ids` in their order."""
-        ...
 
 
 class Detector(Protocol):

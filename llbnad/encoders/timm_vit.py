@@ -12,7 +12,7 @@ from llbnad.encoders import hub
 from llbnad.encoders.base import Recipe
 from llbnad.encoders.vit import VitEncoder, check, patch_size
 from llbnad.errors import ConfigError
-from llbnad.files import file_digest
+from llbnad.utils.files import file_digest
 
 
 class TimmVit(VitEncoder):

@@ -4,26 +4,28 @@ from dataclasses import replace
 
 import pandas as pd
 
-from llbnad.calibrate import calibrate
-from llbnad.comparators import METHOD, training_sets
-from llbnad.files import write_parquet
-from llbnad.heat import StoredHeat
-from llbnad.manifest import read_manifest
-from llbnad.model import Model, derived_seed, train
-from llbnad.patches import TrustedFeatures
-from orchestration import tracking
-from orchestration.paths import stage_dir
-from orchestration.settings import read_settings
-from orchestration.stages.common import Record, feature_store, run_stage
+from llbnad.config import METHOD
+from llbnad.model.calibrate import calibrate
+from llbnad.model.model import Model, derived_seed, train
+from llbnad.purification.comparators import training_sets
+from llbnad.purification.heat import StoredHeat
+from llbnad.purification.patches import TrustedFeatures
+from llbnad.utils.files import write_parquet
+from orchestration.pipeline.features import feature_store
+from orchestration.pipeline.outputs import read_noisy, read_purified
+from orchestration.pipeline.paths import stage_dir
+from orchestration.pipeline.settings import read_settings
+from orchestration.pipeline.stage import Record, run_stage
+from orchestration.tracking.record import record_stage
 
 
 def main(scenario: str) -> Record:
     """Train SCENARIO's final detector and comparators."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
-    noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
-    kept = read_manifest(stage_dir("purified", scenario) / "kept.parquet")
-    left_out = read_manifest(stage_dir("purified", scenario) / "excluded.parquet")["image_id"]
+    noisy = read_noisy(scenario)
+    kept = read_purified(scenario, "kept")
+    left_out = read_purified(scenario, "excluded")["image_id"]
     train_rows = noisy[(noisy["split"] == "train") & ~noisy["image_id"].isin(left_out)]
     sets = training_sets(train_rows, kept["image_id"].tolist(), config.comparators, config.seed)
 
@@ -53,7 +55,7 @@ def main(scenario: str) -> Record:
         numbers = ("value", "low", "high", "fpr_low", "fpr_high")
         metrics |= {f"threshold_{name}": threshold.summary()[name] for name in numbers}
     artifacts = [out / f"{METHOD}.safetensors", out / "training_sets.parquet"]
-    return lambda: tracking.record("detector", scenario, settings, metrics=metrics, artifacts=artifacts)
+    return lambda: record_stage("detector", scenario, settings, metrics=metrics, artifacts=artifacts)
 
 
 if __name__ == "__main__":

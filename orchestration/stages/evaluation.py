@@ -4,16 +4,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from llbnad.evaluate import evaluate, images_to_evaluate
-from llbnad.files import write_csv, write_json, write_parquet
-from llbnad.manifest import read_manifest
-from llbnad.model import Model
-from llbnad.report import evaluation_plots
-from llbnad.verdicts import read_verdicts, with_verdicts
-from orchestration import tracking
-from orchestration.paths import stage_dir
-from orchestration.settings import read_settings
-from orchestration.stages.common import IMAGE_ROOT, Record, feature_store, refuse_changed, run_stage
+from llbnad.evaluation.evaluate import evaluate, images_to_evaluate
+from llbnad.evaluation.report import evaluation_plots
+from llbnad.model.model import Model
+from llbnad.purification.verdicts import read_verdicts, with_verdicts
+from llbnad.utils.files import write_csv, write_json, write_parquet
+from orchestration.pipeline.features import IMAGE_ROOT, feature_store
+from orchestration.pipeline.outputs import read_noisy
+from orchestration.pipeline.paths import stage_dir
+from orchestration.pipeline.settings import read_settings
+from orchestration.pipeline.stage import Record, refuse_changed, run_stage
+from orchestration.tracking.record import record_stage
 
 
 def main(scenario: str) -> Record:
@@ -21,7 +22,7 @@ def main(scenario: str) -> Record:
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
     verdicts = read_verdicts(Path(config.review))
-    noisy = with_verdicts(read_manifest(stage_dir("noisy", scenario) / "manifest.parquet"), verdicts)
+    noisy = with_verdicts(read_noisy(scenario), verdicts)
     store = feature_store(settings, scenario)
     folder = stage_dir("detector", scenario)
     rows = pd.read_parquet(folder / "training_sets.parquet")
@@ -43,7 +44,7 @@ def main(scenario: str) -> Record:
         print(f"evaluation {scenario}: no image is set aside for testing; these are the training images themselves")
     artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
     refuse_changed([Path(config.review)])
-    return lambda: tracking.record("evaluation", scenario, settings, artifacts=artifacts)
+    return lambda: record_stage("evaluation", scenario, settings, artifacts=artifacts)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,12 @@ is no parameter of this stage; whoever misses a feature later encodes it.
 """
 
 from llbnad.encoders import recipe
-from llbnad.files import write_json
-from orchestration import tracking
-from orchestration.paths import stage_dir
-from orchestration.settings import read_settings
-from orchestration.stages.common import Record, feature_store, run_stage
+from llbnad.utils.files import write_json
+from orchestration.pipeline.features import feature_store
+from orchestration.pipeline.paths import stage_dir
+from orchestration.pipeline.settings import read_settings
+from orchestration.pipeline.stage import Record, run_stage
+from orchestration.tracking.record import record_stage
 
 
 def main(scenario: str) -> Record:
@@ -29,7 +30,7 @@ def main(scenario: str) -> Record:
     write_json(index, out / "index.json")
     print(f"features {scenario}: {encoded} images encoded, {len(wanted) - encoded} found in the cache")
     metrics = {"images_encoded": encoded, "images_cached": len(wanted) - encoded}
-    return lambda: tracking.record("features", scenario, settings, metrics=metrics)
+    return lambda: record_stage("features", scenario, settings, metrics=metrics)
 
 
 if __name__ == "__main__":

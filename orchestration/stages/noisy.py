@@ -5,13 +5,13 @@ import math
 import pandas as pd
 
 from llbnad.config import InjectedNoise
-from llbnad.contaminate import anomalous_samples, contaminate
-from llbnad.manifest import contamination, read_manifest, write_manifest
-from orchestration import tracking
-from orchestration.paths import stage_dir
-from orchestration.settings import read_settings
-from orchestration.stages.common import Record, run_stage
-from orchestration.validation import check_noisy
+from llbnad.data.contaminate import anomalous_samples, contaminate
+from llbnad.data.manifest import contamination, read_manifest, write_manifest
+from orchestration.pipeline.paths import stage_dir
+from orchestration.pipeline.settings import read_settings
+from orchestration.pipeline.stage import Record, run_stage
+from orchestration.pipeline.validation import check_noisy
+from orchestration.tracking.record import record_stage
 
 
 def main(scenario: str) -> Record:
@@ -33,7 +33,7 @@ def main(scenario: str) -> Record:
     print(f"noisy {scenario}: {len(train)} training images ({known}), {len(noisy) - len(train)} test images")
     metrics = {"n_train": len(train), "n_test": len(noisy) - len(train), "contamination_before": share,
                "contamination_before_samples": samples}  # fmt: skip
-    return lambda: tracking.record("noisy", scenario, settings, metrics=metrics, artifacts=[out / "manifest.parquet"])
+    return lambda: record_stage("noisy", scenario, settings, metrics=metrics, artifacts=[out / "manifest.parquet"])
 
 
 def _expected_ratio(noisy: pd.DataFrame, noise: InjectedNoise) -> float:

@@ -6,26 +6,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llbnad.consensus import Consensus
-from llbnad.files import write_csv, write_json, write_parquet
-from llbnad.heat import StoredHeat, write_heat
-from llbnad.manifest import contamination, read_manifest, write_manifest
-from llbnad.patches import Maps
-from llbnad.report import purification_plots
-from llbnad.rounds import run_sub_models, select
-from llbnad.verdicts import excluded, read_verdicts, verdict_summary
-from orchestration import tracking
-from orchestration.paths import stage_dir
-from orchestration.settings import read_settings
-from orchestration.stages.common import IMAGE_ROOT, Record, feature_store, refuse_changed, run_stage
-from orchestration.validation import check_purified
+from llbnad.data.manifest import contamination, write_manifest
+from llbnad.evaluation.report import purification_plots
+from llbnad.purification.consensus import Consensus
+from llbnad.purification.heat import StoredHeat, write_heat
+from llbnad.purification.patches import Maps
+from llbnad.purification.rounds import run_sub_models, select
+from llbnad.purification.verdicts import excluded, read_verdicts, verdict_summary
+from llbnad.utils.files import write_csv, write_json, write_parquet
+from orchestration.pipeline.features import IMAGE_ROOT, feature_store
+from orchestration.pipeline.outputs import read_noisy
+from orchestration.pipeline.paths import stage_dir
+from orchestration.pipeline.settings import read_settings
+from orchestration.pipeline.stage import Record, refuse_changed, run_stage
+from orchestration.pipeline.validation import check_purified
+from orchestration.tracking.record import record_stage
 
 
 def main(scenario: str) -> Record:
     """Select SCENARIO's normal training images."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
-    everything = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
+    everything = read_noisy(scenario)
     verdicts = read_verdicts(Path(config.review))
     left_out = everything["image_id"].isin(excluded(verdicts))
     # labels stay the data set's own: a verdict that agrees with the policy must not make kept.parquet another file
@@ -77,7 +79,7 @@ def main(scenario: str) -> Record:
         print(f"purified {scenario}: {summary['n_verdict_elsewhere']} verdicts are of images not in this scenario")
     artifacts = [out / "kept.parquet", out / "rejected.parquet", *plots]
     refuse_changed([Path(config.review)])
-    return lambda: tracking.record("purified", scenario, settings, artifacts=artifacts)
+    return lambda: record_stage("purified", scenario, settings, artifacts=artifacts)
 
 
 if __name__ == "__main__":

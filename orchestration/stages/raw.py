@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from llbnad.config import load_params
-from llbnad.files import file_digest, replacing, write_csv
-from llbnad.manifest import write_manifest
-from llbnad.sources import read_source
-from orchestration.paths import PARAMS, stage_dir
-from orchestration.stages.common import ChangedError, imported, refuse_changed, run_stage
-from orchestration.validation import check_manifest
+from llbnad.config import Dataset, ElpvDataset
+from llbnad.data.manifest import write_manifest
+from llbnad.data.sources import read_source
+from llbnad.utils.files import file_digest, replacing, write_csv
+from orchestration.pipeline.code import ChangedError
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
+from orchestration.pipeline.stage import refuse_changed, run_stage
+from orchestration.pipeline.validation import check_manifest
 
 
 def main(dataset: str) -> None:
@@ -21,7 +23,7 @@ def main(dataset: str) -> None:
     images = out / "images"
     scan, root = read_source(config, Path(config.root))
     manifest = scan.manifest.copy()
-    copied = imported(root, config)
+    copied = _is_copied(root, config)
     new_root = images if copied else root
     check_manifest(manifest, out / "validation.json")
 
@@ -43,6 +45,14 @@ def main(dataset: str) -> None:
     if load_params(PARAMS).datasets.get(dataset) != config:
         raise ChangedError(f"datasets.{dataset} in {PARAMS} has changed while the stage ran: run again")
     print(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
+
+
+def _is_copied(root: Path, dataset: Dataset) -> bool:
+    """Whether the dataset's images are copied into data/raw/<name>/images: those not under data/ already.
+
+    A link below data/ counts as data: what it points to is somebody's decision and must not change the bytes.
+    """
+    return isinstance(dataset, ElpvDataset) or not root.absolute().is_relative_to(DATA.absolute())
 
 
 if __name__ == "__main__":

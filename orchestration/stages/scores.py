@@ -1,23 +1,23 @@
 """Stage `scores`: the sub-models' consensus on every training image, as a number and as a map of its patches."""
 
-from llbnad.aggregate import rank_correlation
-from llbnad.consensus import consensus
-from llbnad.files import write_csv, write_parquet
-from llbnad.heat import StoredHeat, write_heat
-from llbnad.manifest import read_manifest
-from llbnad.partition import assign_subsets
-from llbnad.scores import Scores
-from orchestration import tracking
-from orchestration.paths import stage_dir, sub_model_dir
-from orchestration.settings import read_settings
-from orchestration.stages.common import Record, run_stage
+from llbnad.model.scores import Scores
+from llbnad.purification.aggregate import rank_correlation
+from llbnad.purification.consensus import consensus
+from llbnad.purification.heat import StoredHeat, write_heat
+from llbnad.purification.partition import assign_subsets
+from llbnad.utils.files import write_csv, write_parquet
+from orchestration.pipeline.outputs import read_noisy
+from orchestration.pipeline.paths import stage_dir, sub_model_dir
+from orchestration.pipeline.settings import read_settings
+from orchestration.pipeline.stage import Record, run_stage
+from orchestration.tracking.record import record_stage
 
 
 def main(scenario: str) -> Record:
     """Aggregate the scores of SCENARIO's sub-models."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
-    noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
+    noisy = read_noisy(scenario)
     train = noisy[noisy["split"] == "train"]
     folders = [sub_model_dir(scenario, subset) for subset in settings.subsets]
     subsets = assign_subsets(train, len(folders), config.seed)
@@ -33,7 +33,7 @@ def main(scenario: str) -> Record:
     print(f"scores {scenario}: {len(found.table)} images, {config.aggregation}; lowest rank correlation {lowest:.2f}")
     metrics = {"rank_correlation_min": lowest}
     artifacts = [out / "scores.parquet", out / "rank_correlation.csv"]
-    return lambda: tracking.record("scores", scenario, settings, metrics=metrics, artifacts=artifacts)
+    return lambda: record_stage("scores", scenario, settings, metrics=metrics, artifacts=artifacts)
 
 
 if __name__ == "__main__":

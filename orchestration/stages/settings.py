@@ -1,7 +1,7 @@
 """Stage `settings`: what params.yaml says of a scenario, for its other stages to read."""
 
-from orchestration.settings import write_settings
-from orchestration.stages.common import run_stage
+from orchestration.pipeline.settings import write_settings
+from orchestration.pipeline.stage import run_stage
 
 
 def main(scenario: str) -> None:

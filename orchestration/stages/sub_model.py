@@ -1,20 +1,21 @@
 """Stage `sub_model`: one detector trained on its part of the training images; it scores all of them."""
 
-from llbnad.heat import write_heat
-from llbnad.manifest import read_manifest
-from llbnad.partition import assign_subsets
-from llbnad.sub_models import train_sub_model
-from orchestration import tracking
-from orchestration.paths import stage_dir, sub_model_dir
-from orchestration.settings import read_settings
-from orchestration.stages.common import Record, feature_store, run_stage
+from llbnad.purification.heat import write_heat
+from llbnad.purification.partition import assign_subsets
+from llbnad.purification.sub_models import train_sub_model
+from orchestration.pipeline.features import feature_store
+from orchestration.pipeline.outputs import read_noisy
+from orchestration.pipeline.paths import sub_model_dir
+from orchestration.pipeline.settings import read_settings
+from orchestration.pipeline.stage import Record, run_stage
+from orchestration.tracking.record import record_stage
 
 
 def main(scenario: str, subset: int) -> Record:
     """Train sub-model SUBSET of SCENARIO."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
-    noisy = read_manifest(stage_dir("noisy", scenario) / "manifest.parquet")
+    noisy = read_noisy(scenario)
     images = noisy[noisy["split"] == "train"]
     subsets = assign_subsets(images, len(settings.subsets), config.seed)
     store = feature_store(settings, scenario)
@@ -27,7 +28,7 @@ def main(scenario: str, subset: int) -> Record:
     print(f"sub_model {scenario} {subset}: trained on {len(own)} of {len(images)} images, scored all")
     metrics = {"n_train": len(own), "n_scored": len(images), "score_median": float(scores.series().median())}
     artifacts = [out / "scores.parquet", out / "model.safetensors"]
-    return lambda: tracking.record("sub_model", scenario, settings, subset=subset, metrics=metrics, artifacts=artifacts)
+    return lambda: record_stage("sub_model", scenario, settings, subset=subset, metrics=metrics, artifacts=artifacts)
 
 
 if __name__ == "__main__":

@@ -6,15 +6,16 @@ import shutil
 
 import pytest
 
-from llbnad.config import EncoderConfig, NoNoise, ScenarioSettings
-from llbnad.contaminate import contaminate
-from llbnad.detectors.patchcore import PatchcoreConfig
-from llbnad.features import FeatureStore
-from llbnad.image_features import image_features
+from llbnad.config import EncoderConfig, NoNoise
+from llbnad.data.contaminate import contaminate
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
+from llbnad.features.image_features import image_features
+from llbnad.features.store import FeatureStore
 from llbnad.policies.fraction import Fraction
-from llbnad.review import GRID, build_suspects, choose_suspects, near_duplicates, review_page
+from llbnad.purification.verdicts import read_verdicts
+from llbnad.review.page import GRID, build_suspects, choose_suspects, near_duplicates, review_page
+from llbnad.scenario import ScenarioSettings
 from llbnad.two_stage import run_two_stage
-from llbnad.verdicts import read_verdicts
 
 SETTINGS = ScenarioSettings(
     encoder=EncoderConfig(input_size=64),

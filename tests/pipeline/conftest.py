@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from llbnad.config import Promotion
-from orchestration import dvc
+from orchestration.pipeline import dvc
 from tests.conftest import REPOSITORY
 
 CODE = ("llbnad", "orchestration", ".dvc/config", ".dvcignore", ".gitignore", ".dagster/dagster.yaml", "dvc.yaml",

@@ -2,13 +2,13 @@
 
 import yaml
 
-from orchestration import dvc
-from orchestration.audit import DIFFERENT, IDENTICAL, compare
+from orchestration.commands.audit import DIFFERENT, IDENTICAL, compare
+from orchestration.pipeline import dvc
 from tests.pipeline.conftest import command, commit
 
 
 def audit(folder, *arguments):
-    return command(folder, ["python", "-m", "orchestration.audit", *arguments], COLUMNS="200")
+    return command(folder, ["python", "-m", "orchestration", "audit", *arguments], COLUMNS="200")
 
 
 def test_a_forged_hash_is_the_one_difference(by_dagster, tmp_path_factory):

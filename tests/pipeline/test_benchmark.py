@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from llbnad.config import ElpvDataset
-from llbnad.sources import elpv
-from orchestration.paths import BENCHMARK_STAGES
+from llbnad.data.sources import elpv
+from orchestration.pipeline.paths import BENCHMARK_STAGES
 from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import LINE, command, commit, make_workspace, repro
 
@@ -51,11 +51,11 @@ def test_the_table_is_a_stage_beside_the_pipeline_and_an_asset(workspace):
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "didn't change, skipping" in done.stdout + done.stderr
 
-    again = command(workspace, ["python", "-m", "orchestration.benchmark", "benchmarks/purification.yaml"])
+    again = command(workspace, ["python", "-m", "orchestration", "benchmark", "benchmarks/purification.yaml"])
     assert "1 cells, 1 of them done before" in again.stdout
     code = workspace / "llbnad" / "aggregate.py"
     code.write_text(code.read_text() + "# changed\n")
-    changed = command(workspace, ["python", "-m", "orchestration.benchmark", "benchmarks/purification.yaml"])
+    changed = command(workspace, ["python", "-m", "orchestration", "benchmark", "benchmarks/purification.yaml"])
     assert "1 cells, 0 of them done before" in changed.stdout
 
 
@@ -114,7 +114,7 @@ def test_real_iad_s_protocol_on_a_miniature_in_its_layout(tmp_path):
         made_category(tmp_path / "data" / "own" / "real_iad", category, grid["ratios"])
     (tmp_path / "real_iad.yaml").write_text(yaml.safe_dump(grid | TINY))
     done = command(
-        tmp_path, ["python", "-m", "orchestration.benchmark", "real_iad.yaml"], PYTHONPATH=str(REPOSITORY),
+        tmp_path, ["python", "-m", "orchestration", "benchmark", "real_iad.yaml"], PYTHONPATH=str(REPOSITORY),
         MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -130,6 +130,6 @@ def test_real_iad_s_protocol_on_a_miniature_in_its_layout(tmp_path):
 
 
 def test_an_unknown_data_set_is_named(tmp_path):
-    done = command(REPOSITORY, ["python", "-m", "orchestration.benchmark", "benchmarks/real_iad.yaml",
+    done = command(REPOSITORY, ["python", "-m", "orchestration", "benchmark", "benchmarks/real_iad.yaml",
                                 "--dataset", "tony"])  # fmt: skip
     assert done.returncode == 2 and "--dataset tony: the grid has ['audiojack'" in done.stderr

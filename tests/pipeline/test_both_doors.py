@@ -7,8 +7,8 @@ import dagster as dg
 import pandas as pd
 import yaml
 
-from orchestration import dvc
-from orchestration.record import record_materialisations
+from orchestration.assets.backfill import record_materialisations
+from orchestration.pipeline import dvc
 from tests.pipeline.conftest import command, materialise, repro
 
 
@@ -118,7 +118,7 @@ def test_an_unknown_key_stops_everything_before_anything_runs(copy_of):
     done = materialise(copy_of, "raw", "noisy20")
     assert done.returncode != 0
     assert "scenarios.noisy20.colour is an unknown key" in done.stdout + done.stderr
-    run = command(copy_of, ["python", "-m", "orchestration.run"])
+    run = command(copy_of, ["python", "-m", "orchestration", "run"])
     assert (run.returncode, "Running" in run.stdout) == (2, False)
     assert "scenarios.noisy20.colour is an unknown key" in run.stderr
 
@@ -148,7 +148,7 @@ def test_outputs_hold_no_absolute_path_and_nothing_of_the_clock(by_dvc):
 
 
 def test_second_run_says_that_there_is_nothing_to_do(by_dvc):
-    done = command(by_dvc, ["python", "-m", "orchestration.run"])
+    done = command(by_dvc, ["python", "-m", "orchestration", "run"])
     assert done.returncode == 0, done.stderr
     assert "Nothing to do" in done.stdout
     assert "oracle" in done.stdout and "noisy20" in done.stdout

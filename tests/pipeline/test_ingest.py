@@ -16,16 +16,17 @@ import pytest
 import yaml
 from PIL import Image
 
-from llbnad.config import ImageFolderDataset, load_params
+from llbnad.config import ImageFolderDataset
+from llbnad.data.images import load_rgb
+from llbnad.data.sources import read_source
 from llbnad.errors import DataError
-from llbnad.files import file_digest
-from llbnad.images import load_rgb
-from llbnad.sources import read_source
-from orchestration import dvc
-from orchestration import ingest as ingest_module
-from orchestration.arrivals import Places, batches, last_batch, read_report
-from orchestration.inbox import lines
-from orchestration.ingest import BusyLineError, ingest
+from llbnad.utils.files import file_digest
+from orchestration.line import ingest as ingest_module
+from orchestration.line.arrivals import Places, batches, last_batch, read_report
+from orchestration.line.inbox import lines
+from orchestration.line.ingest import BusyLineError, ingest
+from orchestration.pipeline import dvc
+from orchestration.pipeline.params import load_params
 from tests.conftest import REPOSITORY, save_image
 from tests.pipeline.conftest import command, make_workspace
 
@@ -482,7 +483,7 @@ def test_everything_through_the_command(tmp_path, mixed, cells):
     folder = make_workspace(tmp_path / "workspace", {"cells": cells}, {})
     for line in ("bottle", "cap", "bad name"):
         arrive(folder, mixed, line)
-    done = command(folder, ["python", "-m", "orchestration.ingest"])
+    done = command(folder, ["python", "-m", "orchestration", "ingest"])
     assert done.returncode == 0, done.stderr
     assert "bottle: 6 new images, 3 quarantined, 2 duplicates; 0 files not complete yet" in done.stdout
     assert "bad name: skipped, its name 'bad name' must be letters" in done.stderr
@@ -500,15 +501,15 @@ def test_everything_through_the_command(tmp_path, mixed, cells):
     assert graph["raw@bottle"] == set() and "evaluation@cap" in graph
 
     before = (folder / "data/raw/bottle/arrived.dvc").read_bytes()
-    again = command(folder, ["python", "-m", "orchestration.ingest", "bottle"])
+    again = command(folder, ["python", "-m", "orchestration", "ingest", "bottle"])
     assert "bottle: 0 new images" in again.stdout
     assert (folder / "data/raw/bottle/arrived.dvc").read_bytes() == before
     save_image(folder / "data/incoming/bottle/new.png", 1234)
-    command(folder, ["python", "-m", "orchestration.ingest", "bottle"])
+    command(folder, ["python", "-m", "orchestration", "ingest", "bottle"])
     tracked = yaml.safe_load((folder / "data/raw/bottle/arrived.dvc").read_text())["outs"][0]
     assert tracked["nfiles"] == 7
 
-    unknown = command(folder, ["python", "-m", "orchestration.ingest", "moon"])
+    unknown = command(folder, ["python", "-m", "orchestration", "ingest", "moon"])
     assert unknown.returncode == 2 and "error: no folder of ['moon']" in unknown.stderr
     stage = command(folder, ["dvc", "repro", "--single-item", "raw@bottle"])
     assert stage.returncode == 0, stage.stderr

@@ -11,11 +11,11 @@ import dagster as dg
 import pytest
 from PIL import Image
 
-from llbnad.model import Model
-from llbnad.scores import Scores
-from orchestration import dvc
-from orchestration.lost_runs import end_lost_runs, was_there
-from orchestration.retraining import run_in_progress
+from llbnad.model.model import Model
+from llbnad.model.scores import Scores
+from orchestration.assets.lost_runs import end_lost_runs, was_there
+from orchestration.assets.retraining import run_in_progress
+from orchestration.pipeline import dvc
 from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import environment, repro, stage
 
@@ -189,7 +189,7 @@ def test_what_only_looks_changed_is_none(tmp_path):
     os.utime(tmp_path / "early.png", (time.time() + 1e6,) * 2)
     (tmp_path / "nowhere.png").symlink_to("gone.png")
     time.sleep(0.1)
-    look = "import sys, pathlib, orchestration.stages.common as c; c.refuse_changed(map(pathlib.Path, sys.argv[1:]))"
+    look = "import sys, pathlib, orchestration.pipeline.stage as c; c.refuse_changed(map(pathlib.Path, sys.argv[1:]))"
     paths = [tmp_path, *tmp_path.iterdir()]
     assert subprocess.run([sys.executable, "-c", look, *paths], cwd=REPOSITORY).returncode == 0
     gone = subprocess.run([sys.executable, "-c", look, tmp_path / "x"], cwd=REPOSITORY, capture_output=True, text=True)

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from orchestration import dvc
+from orchestration.pipeline import dvc
 from tests.conftest import REPOSITORY, save_image
 from tests.pipeline.conftest import NOISY, make_workspace, stage
 

@@ -21,13 +21,13 @@ import yaml
 from mlflow import MlflowClient
 from PIL import Image
 
-from llbnad.config import load_params
-from llbnad.detectors.patchcore import PatchcoreConfig
-from llbnad.files import file_digest
-from llbnad.model import Model
-from llbnad.partition import assign_subsets
-from orchestration.arrivals import Places, batches, read_report
-from orchestration.challenge import CHECKS
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
+from llbnad.model.model import Model
+from llbnad.purification.partition import assign_subsets
+from llbnad.utils.files import file_digest
+from orchestration.line.arrivals import Places, batches, read_report
+from orchestration.pipeline.params import load_params
+from orchestration.registry.challenge import CHECKS
 from tests.pipeline.conftest import command, environment, make_workspace
 
 LINE = "cells_7"
@@ -242,7 +242,7 @@ def day_4(factory: Factory) -> None:
     dark = [image_id for image_id, batch in batches(factory.root, LINE).items() if batch == 3]
     with (factory.root / "data" / "review" / f"{LINE}.csv").open("a") as review:
         review.writelines(f"{image_id},normal\n" for image_id in dark)
-    done = command(factory.root, [sys.executable, "-m", "orchestration.registry", "challenge", LINE])
+    done = command(factory.root, [sys.executable, "-m", "orchestration", "registry", "challenge", LINE])
     assert done.returncode == 0, done.stdout + done.stderr
     assert (factory.champion(), factory.refused("3")) == ("2", None)
 

@@ -11,9 +11,10 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file, safe_open, save_file
 
-from orchestration import registry
-from orchestration.challenge import challenge
-from orchestration.registry import RegistryError, champion_of, model_file, model_name, promote, rollback
+from orchestration.commands.registry import promote, rollback
+from orchestration.registry import store as registry
+from orchestration.registry.challenge import challenge
+from orchestration.registry.store import RegistryError, champion_of, model_file, model_name
 from tests.pipeline.conftest import command, environment, materialise
 from tests.pipeline.test_serving import wait_for
 
@@ -96,10 +97,10 @@ def test_wrong_names_and_a_server_that_is_down_are_one_clear_line(workspace, mon
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         uri = f"http://user:secret@127.0.0.1:{taken.getsockname()[1]}"
-        done = command(workspace, ["python", "-m", "orchestration.registry", "challenge", LINE],
+        done = command(workspace, ["python", "-m", "orchestration", "registry", "challenge", LINE],
                        MLFLOW_TRACKING_URI=uri)  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"orchestration.registry challenge {LINE}" in done.stderr and "secret" not in done.stderr
+    assert f"orchestration registry challenge {LINE}" in done.stderr and "secret" not in done.stderr
     assert "nothing is lost" in done.stderr
 
 

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
-from llbnad.config import Arrival, load_params
-from llbnad.partition import assign_subsets
-from orchestration import sensors
+from llbnad.purification.partition import assign_subsets
+from orchestration.assets import sensors
+from orchestration.assets.retraining import new_images, run_in_progress
+from orchestration.assets.sensors import evaluate
 from orchestration.definitions import definitions
-from orchestration.ingest import ingest
-from orchestration.retraining import new_images, run_in_progress
-from orchestration.sensors import evaluate
+from orchestration.line.ingest import ingest
+from orchestration.pipeline.params import Arrival, load_params
 from tests.conftest import REPOSITORY, made_manifest, save_image
 from tests.pipeline.test_ingest import unversioned
 
@@ -138,7 +138,7 @@ def test_sensor_in_dagster_adds_the_partition_and_asks_for_the_job(root):
 
 def test_schedule_retrains_what_no_training_has_seen(root):
     defs = definitions(REPOSITORY)
-    from orchestration.schedules import retraining_schedule
+    from orchestration.assets.schedules import retraining_schedule
 
     schedule = retraining_schedule(root, load_params(root / "params.yaml").arrival)
     with dg.instance_for_test() as instance:

@@ -10,7 +10,7 @@ from tests.pipeline.conftest import command, repro
 
 
 def review(folder, *arguments):
-    return command(folder, [sys.executable, "-m", "orchestration.review", *arguments])
+    return command(folder, [sys.executable, "-m", "orchestration", "review", *arguments])
 
 
 def test_verdicts_override_the_policy_and_rerun_what_they_must(copy_of):

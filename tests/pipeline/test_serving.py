@@ -16,9 +16,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from llbnad.model import Model
-from llbnad.predict import Predictor
-from orchestration.packaging import contents, requirements
+from llbnad.inference.predict import Predictor
+from llbnad.model.model import Model
+from orchestration.registry.packaging import contents, requirements
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
-from llbnad.model import Model
-from orchestration import dvc, settings
+from llbnad.model.model import Model
+from orchestration.pipeline import dvc, settings
 from tests.pipeline.conftest import command, materialise, repro, stage
 from tests.pipeline.test_both_doors import events
 

@@ -11,7 +11,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from orchestration import dvc
+from orchestration.pipeline import dvc
 from tests.pipeline.conftest import command, environment, stage
 
 
@@ -77,7 +77,7 @@ def test_every_metric_is_recorded_once(by_dagster):
 def test_recording_again_changes_nothing(copy_of):
     client = client_of(copy_of)
     before = {run.info.run_id: run.data.metrics for run in runs_of(client)}
-    done = command(copy_of, ["python", "-m", "orchestration.tracking", "noisy20"])
+    done = command(copy_of, ["python", "-m", "orchestration", "record", "noisy20"])
     assert done.returncode == 0, done.stderr
     assert {run.info.run_id: run.data.metrics for run in runs_of(client_of(copy_of))} == before
 
@@ -93,9 +93,9 @@ def test_server_that_is_down_stops_nothing_and_the_record_can_be_sent_later(copy
     done = stage(copy_of, "purified", "noisy20", MLFLOW_TRACKING_URI=uri)
     assert done.returncode == 0
     assert (copy_of / "data/purified/noisy20/summary.json").read_bytes() == wanted
-    assert uri in done.stderr and "python -m orchestration.tracking noisy20" in done.stderr
+    assert uri in done.stderr and "python -m orchestration record noisy20" in done.stderr
     assert time.monotonic() - started < 60
-    failed = command(copy_of, ["python", "-m", "orchestration.tracking", "noisy20"], MLFLOW_TRACKING_URI=uri)
+    failed = command(copy_of, ["python", "-m", "orchestration", "record", "noisy20"], MLFLOW_TRACKING_URI=uri)
     assert failed.returncode == 1
 
     server = subprocess.Popen(
@@ -106,7 +106,7 @@ def test_server_that_is_down_stops_nothing_and_the_record_can_be_sent_later(copy
     )  # fmt: skip
     try:
         wait_until_healthy(uri)
-        sent = command(copy_of, ["python", "-m", "orchestration.tracking", "noisy20"], MLFLOW_TRACKING_URI=uri)
+        sent = command(copy_of, ["python", "-m", "orchestration", "record", "noisy20"], MLFLOW_TRACKING_URI=uri)
         assert sent.returncode == 0, sent.stderr
         assert uri in sent.stdout
         client = MlflowClient(uri)
@@ -121,7 +121,7 @@ def test_server_that_is_down_stops_nothing_and_the_record_can_be_sent_later(copy
 
 
 def test_unknown_scenario_is_refused(by_dvc):
-    done = command(by_dvc, ["python", "-m", "orchestration.tracking", "moon"])
+    done = command(by_dvc, ["python", "-m", "orchestration", "record", "moon"])
     assert done.returncode == 2
     assert "unknown scenario 'moon'" in done.stderr
 

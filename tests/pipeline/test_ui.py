@@ -13,7 +13,7 @@ def test_a_server_that_ends_is_named_and_takes_the_other_with_it(tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        ui = [sys.executable, "-m", "orchestration.ui", "--mlflow-port", port, "--dagster-port", port]
+        ui = [sys.executable, "-m", "orchestration", "ui", "--mlflow-port", port, "--dagster-port", port]
         done = command(folder, ui, PYTHONPATH=str(folder))
     assert done.returncode == 1
     assert "has ended, its reason stands above" in done.stderr and "--mlflow-port" in done.stderr

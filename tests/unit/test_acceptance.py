@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from llbnad.acceptance import CHECKS, judge
 from llbnad.config import Promotion
-from llbnad.drift import DriftReport, DriftStatistic
-from llbnad.novelty import Novelty, chance_of_alarms
-from llbnad.probe import Probe
-from llbnad.threshold import threshold_at
+from llbnad.model.threshold import threshold_at
+from llbnad.monitoring.acceptance import CHECKS, judge
+from llbnad.monitoring.drift import DriftReport, DriftStatistic
+from llbnad.monitoring.novelty import Novelty, chance_of_alarms
+from llbnad.monitoring.probe import Probe
 
 BOUNDS = Promotion()
 RANKS = np.linspace(1, 2, 40)

@@ -7,18 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from llbnad.config import EncoderConfig, InjectedNoise, ScenarioSettings, parse
-from llbnad.contaminate import contaminate
-from llbnad.detectors.anomalib import AnomalibConfig
+from llbnad.config import EncoderConfig, InjectedNoise, parse
+from llbnad.data.contaminate import contaminate
+from llbnad.detectors.anomalib.detector import AnomalibConfig
 from llbnad.encoders.efficientnet_lite import trained_network
 from llbnad.errors import ConfigError, OfflineError
-from llbnad.features import FeatureStore
-from llbnad.files import file_digest
-from llbnad.model import Model, train
-from llbnad.offline import no_downloads
+from llbnad.features.store import FeatureStore
+from llbnad.inference.predict import predict
+from llbnad.model.model import Model, train
 from llbnad.policies.fraction import Fraction
-from llbnad.predict import predict
+from llbnad.scenario import ScenarioSettings
 from llbnad.two_stage import run_two_stage
+from llbnad.utils.files import file_digest
+from llbnad.utils.offline import no_downloads
 
 anomalib = pytest.mark.skipif(
     importlib.util.find_spec("anomalib") is None, reason="anomalib is not installed: pip install 'anomalib==2.7.0'"

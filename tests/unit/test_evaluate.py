@@ -6,9 +6,9 @@ import pytest
 from PIL import Image
 
 from llbnad.config import EncoderConfig
-from llbnad.detectors.patchcore import PatchcoreConfig
-from llbnad.evaluate import evaluate
-from llbnad.model import train
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
+from llbnad.evaluation.evaluate import evaluate
+from llbnad.model.model import train
 from tests.unit.test_detectors import DEFECT, NORMAL, SIDE, MadeFeatures
 
 TESTED = NORMAL[30:] + DEFECT[:3]

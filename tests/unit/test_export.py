@@ -7,10 +7,10 @@ import sys
 import numpy as np
 import pytest
 
-from llbnad.encoders.base import load_square
-from llbnad.export import Format, export, load_exported, parity, torch_session
-from llbnad.model import Model
-from llbnad.predict import Predictor
+from llbnad.data.images import load_square
+from llbnad.inference.export import Format, export, load_exported, parity, torch_session
+from llbnad.inference.predict import Predictor
+from llbnad.model.model import Model
 from tests.conftest import REPOSITORY
 
 pytest.importorskip("onnxscript")

@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from llbnad.config import EncoderConfig
-from llbnad.detectors import embed
+from llbnad.data.images import load_square
+from llbnad.detectors.base import embed
 from llbnad.encoders import create_encoder, recipe
-from llbnad.encoders.base import load_square
 from llbnad.errors import ConfigError, DataError, IdentityError
-from llbnad.features import Batch, FeatureStore, fresh_batch
+from llbnad.features.batch import Batch, fresh_batch
+from llbnad.features.store import FeatureStore
 
 CONFIG = EncoderConfig(input_size=64)
 
@@ -131,7 +132,7 @@ def test_damaged_entry_is_rebuilt(tmp_path, few_cells):
 
 def test_changed_image_is_not_taken_for_the_old_one(tmp_path, cells):
     from llbnad.config import ImageFolderDataset
-    from llbnad.sources import read_source
+    from llbnad.data.sources import read_source
 
     copy = tmp_path / "images"
     copy.mkdir()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llbnad.figures import Tile, contact_sheet, curves, heat_range, overlay, score_histogram
+from llbnad.evaluation.figures import Tile, contact_sheet, curves, heat_range, overlay, score_histogram
 
 
 def draw(kind, path):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from llbnad.consensus import consensus
-from llbnad.heat import StoredHeat, write_heat
-from llbnad.scores import Scores
+from llbnad.model.scores import Scores
+from llbnad.purification.consensus import consensus
+from llbnad.purification.heat import StoredHeat, write_heat
 from tests.unit.test_rounds import IDS, settings, subsets_of
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from llbnad.data.images import load_mask, load_rgb
 from llbnad.errors import DataError
-from llbnad.images import load_mask, load_rgb
 from tests.conftest import save_image
 
 

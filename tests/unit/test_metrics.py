@@ -8,8 +8,8 @@ import torch
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from llbnad.evaluate import SMOOTHING, pixel_maps
-from llbnad.metrics import PixelScores, false_positive_rates, pr_curve, ranking, roc_curve
+from llbnad.evaluation.evaluate import SMOOTHING, pixel_maps
+from llbnad.evaluation.metrics import PixelScores, false_positive_rates, pr_curve, ranking, roc_curve
 
 
 @pytest.fixture(params=[False, True], ids=["distinct", "ties"])
@@ -132,7 +132,10 @@ def pixel_metrics(maps, masks):
 
 def test_pixels_counted_in_blocks_give_the_same_numbers(pixels, monkeypatch):
     usual = pixel_metrics(*pixels)
-    monkeypatch.setattr("llbnad.metrics.block_bytes", lambda: 4)  # as soon as there are as many as defect pixels
+    # a block is full as soon as it holds as many pixels as there are defect pixels
+    monkeypatch.setattr(
+        "llbnad.evaluation.metrics.block_bytes", lambda: 4
+    )  # as soon as there are as many as defect pixels
     assert pixel_metrics(*pixels) == usual
 
 

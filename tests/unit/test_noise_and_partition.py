@@ -3,10 +3,10 @@
 import pytest
 
 from llbnad.config import InjectedNoise, NoNoise
-from llbnad.contaminate import anomalous_samples, contaminate
+from llbnad.data.contaminate import anomalous_samples, contaminate
+from llbnad.data.manifest import contamination
 from llbnad.errors import DataError
-from llbnad.manifest import contamination
-from llbnad.partition import assign_subsets
+from llbnad.purification.partition import assign_subsets
 from tests.conftest import made_manifest
 
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llbnad.acceptance import alarms, shift
-from llbnad.calibrate import out_of_fold_scores
 from llbnad.config import ElpvDataset, EncoderConfig, Promotion
-from llbnad.detectors.patchcore import PatchcoreConfig
-from llbnad.features import FeatureStore
-from llbnad.model import train
-from llbnad.novelty import ENOUGH, Novelty, novelty
-from llbnad.sources import elpv
-from llbnad.sources.base import Listing, Record, scan
-from llbnad.threshold import threshold_at
+from llbnad.data.sources import elpv
+from llbnad.data.sources.base import Listing, Record, scan
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
+from llbnad.features.store import FeatureStore
+from llbnad.model.calibrate import out_of_fold_scores
+from llbnad.model.model import train
+from llbnad.model.threshold import threshold_at
+from llbnad.monitoring.acceptance import alarms, shift
+from llbnad.monitoring.novelty import ENOUGH, Novelty, novelty
 
 KNOWN, NEW = 50, 20
 BOUNDS = Promotion()

@@ -7,13 +7,13 @@ import torch
 
 from llbnad.config import EncoderConfig
 from llbnad.detectors.dfr import DfrConfig
-from llbnad.detectors.dinomaly import DinomalyConfig
+from llbnad.detectors.dinomaly.config import DinomalyConfig
 from llbnad.detectors.padim import PadimConfig
-from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.errors import IdentityError
-from llbnad.features import Batch
-from llbnad.model import train
-from llbnad.patches import TrustedFeatures, out_of_fold_maps, trusted_patches
+from llbnad.features.batch import Batch
+from llbnad.model.model import train
+from llbnad.purification.patches import TrustedFeatures, out_of_fold_maps, trusted_patches
 from tests.unit.test_detectors import DEFECT, NORMAL, SIDE, MadeFeatures
 
 DETECTORS = [

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llbnad.aggregate import aggregate
-from llbnad.config import ScenarioSettings, parse
+from llbnad.config import parse
 from llbnad.errors import ConfigError, DataError
 from llbnad.policies import POLICIES
 from llbnad.policies.mixture import Mixture
 from llbnad.policies.otsu import Otsu
+from llbnad.purification.aggregate import aggregate
+from llbnad.scenario import ScenarioSettings
 
 
 def scores(anomalous, seed=0, normal=300):

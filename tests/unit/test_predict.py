@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llbnad.model import Model
-from llbnad.predict import predict
-from llbnad.report import _outcome
-from llbnad.threshold import threshold_at
+from llbnad.evaluation.report import _outcome
+from llbnad.inference.predict import predict
+from llbnad.model.model import Model
+from llbnad.model.threshold import threshold_at
 
 
 @pytest.fixture(scope="module")

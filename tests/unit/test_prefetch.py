@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from llbnad.prefetch import AHEAD, prefetch
+from llbnad.utils.prefetch import AHEAD, prefetch
 
 BATCHES = [[0, 1, 2], [3], [4, 5], [6], [7], [8, 9]]
 

@@ -4,9 +4,9 @@ import difflib
 
 import pytest
 
-from llbnad.config import load_params
 from llbnad.errors import ConfigError
-from orchestration.register import register
+from orchestration.line.params_entry import register
+from orchestration.pipeline.params import load_params
 from tests.conftest import REPOSITORY
 
 

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from llbnad.config import EncoderConfig
-from llbnad.features import FeatureStore
-from llbnad.image_features import image_features
-from llbnad.purify import Purified
-from llbnad.review import GRID, build_suspects, choose_suspects, near_duplicates, review_page, spread
-from llbnad.sources.base import Listing, Record, scan
+from llbnad.data.sources.base import Listing, Record, scan
+from llbnad.features.image_features import image_features
+from llbnad.features.store import FeatureStore
+from llbnad.purification.purify import Purified
+from llbnad.review.page import GRID, build_suspects, choose_suspects, near_duplicates, review_page, spread
 from tests.conftest import save_image
 
 IDS = [f"{number:064x}" for number in range(100)]

@@ -5,19 +5,19 @@ import pandas as pd
 import pytest
 import torch
 
-from llbnad.aggregate import aggregate
-from llbnad.config import ScenarioSettings
-from llbnad.consensus import Consensus, consensus, score_together
 from llbnad.detectors import base
 from llbnad.detectors.base import draw_patches, embed
 from llbnad.detectors.padim import PadimConfig
-from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.errors import IdentityError
-from llbnad.partition import training_masks
-from llbnad.patches import out_of_fold_maps
 from llbnad.policies.fraction import Fraction
-from llbnad.rounds import run_sub_models, select
-from llbnad.sub_models import train_sub_model
+from llbnad.purification.aggregate import aggregate
+from llbnad.purification.consensus import Consensus, consensus, score_together
+from llbnad.purification.partition import training_masks
+from llbnad.purification.patches import out_of_fold_maps
+from llbnad.purification.rounds import run_sub_models, select
+from llbnad.purification.sub_models import train_sub_model
+from llbnad.scenario import ScenarioSettings
 from tests.unit.test_detectors import MadeFeatures
 
 IDS = [f"{number:04d}" for number in range(12)]

@@ -4,15 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llbnad.aggregate import aggregate, rank_correlation, score_table
-from llbnad.comparators import METHOD, training_sets
+from llbnad.config import METHOD
+from llbnad.data.manifest import contamination
 from llbnad.errors import ConfigError, DataError, IdentityError
-from llbnad.manifest import contamination
-from llbnad.partition import assign_subsets
+from llbnad.model.scores import Scores
 from llbnad.policies.fraction import Fraction
 from llbnad.policies.mad import Mad, mad_cut
-from llbnad.purify import purify
-from llbnad.scores import Scores
+from llbnad.purification.aggregate import aggregate, rank_correlation, score_table
+from llbnad.purification.comparators import training_sets
+from llbnad.purification.partition import assign_subsets
+from llbnad.purification.purify import purify
 from tests.conftest import made_manifest
 
 METHODS = ("mean", "oof_mean", "max", "rank_mean", "max_var")

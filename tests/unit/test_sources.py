@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from llbnad.config import ElpvDataset, ImageFolderDataset, RealIadDataset
+from llbnad.data.manifest import read_manifest, write_manifest
+from llbnad.data.sources import read_source
 from llbnad.errors import DataError
-from llbnad.files import write_csv
-from llbnad.manifest import read_manifest, write_manifest
-from llbnad.sources import read_source
+from llbnad.utils.files import write_csv
 from tests.conftest import REPOSITORY, save_image
 
 NUT = "plastic_nut"

@@ -7,9 +7,9 @@ import pytest
 from llbnad.config import parse
 from llbnad.errors import ConfigError
 from llbnad.policies.fraction import Fraction
-from llbnad.purify import purify
-from llbnad.table import Grid, _misindexed, run_cell
-from llbnad.table_summary import contamination_figure, gap_closed, summary, table_figure
+from llbnad.purification.purify import purify
+from llbnad.study.table import Grid, _misindexed, run_cell
+from llbnad.study.table_summary import contamination_figure, gap_closed, summary, table_figure
 
 GRID = {
     "datasets": {"cells": {"source": "image_folder", "root": "unused", "category": "cells"}},

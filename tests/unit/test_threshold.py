@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 from safetensors import safe_open
 
-from llbnad.calibrate import assign_folds, calibrate, out_of_fold_scores
 from llbnad.config import CalibrationConfig, EncoderConfig
-from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.errors import ConfigError, DataError
-from llbnad.model import Model, train
-from llbnad.predict import threshold_of
-from llbnad.threshold import threshold_at
+from llbnad.inference.predict import threshold_of
+from llbnad.model.calibrate import assign_folds, calibrate, out_of_fold_scores
+from llbnad.model.model import Model, train
+from llbnad.model.threshold import threshold_at
 from tests.conftest import made_manifest
 from tests.unit.test_detectors import MadeFeatures
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from llbnad.config import InjectedNoise, ScenarioSettings
-from llbnad.contaminate import contaminate
-from llbnad.detectors.patchcore import PatchcoreConfig
+from llbnad.config import InjectedNoise
+from llbnad.data.contaminate import contaminate
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.policies.fraction import Fraction
 from llbnad.policies.mad import Mad
+from llbnad.scenario import ScenarioSettings
 from llbnad.two_stage import run_two_stage
 from tests.conftest import made_manifest
 from tests.unit.test_detectors import MadeFeatures

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from llbnad.config import InjectedNoise
-from llbnad.contaminate import contaminate
-from llbnad.manifest import normalise
-from orchestration.validation import ValidationError, check_manifest, check_noisy, check_purified
+from llbnad.data.contaminate import contaminate
+from llbnad.data.manifest import normalise
+from orchestration.pipeline.validation import ValidationError, check_manifest, check_noisy, check_purified
 from tests.conftest import made_manifest
 
 

@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
+from llbnad.data.manifest import is_anomalous
 from llbnad.errors import DataError
-from llbnad.manifest import is_anomalous
-from llbnad.purify import Purified
-from llbnad.verdicts import (
+from llbnad.purification.purify import Purified
+from llbnad.purification.verdicts import (
     excluded,
     override,
     read_verdicts,

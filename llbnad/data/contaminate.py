@@ -1,0 +1,86 @@
+"""Noise protocols: a training set with a known share of anomalous samples, and a test set without overlap.
+
+`replace` is Real-IAD's FUIAD protocol: α = share of training *samples* (all views of one item together) that are
+anomalous; they replace normal ones, N stays constant. `add` leaves the normal samples in and adds ⌊α·N⌋ anomalous ones
+(SoftPatch, CVPR 2022 workshop protocol without overlap). In both, the anomalous samples reserved for the largest α of
+the comparison never enter a test set, so the test set is the same for every α; smaller α inject a subset of what larger
+ones inject.
+"""
+
+import math
+
+import pandas as pd
+
+from llbnad.config import InjectedNoise, Noise
+from llbnad.data.manifest import has_labels, is_anomalous
+from llbnad.errors import DataError
+from llbnad.utils.hashing import stable_shuffle
+
+
+def contaminate(manifest: pd.DataFrame, noise: Noise, seed: int) -> pd.DataFrame:
+    """Build the noisy variant: `manifest`'s rows that take part, with `split` train or test.
+
+    Raises:
+        DataError: labels are missing, or there are too few anomalous samples to inject.
+    """
+    if isinstance(noise, InjectedNoise):
+        return _inject(manifest, noise, seed)
+    variant = manifest.copy()
+    variant["split"] = variant["split"].fillna("train")
+    return _nonempty(variant)
+
+
+def anomalous_samples(manifest: pd.DataFrame) -> set[str]:
+    """Ids of the samples of which at least one image shows a defect."""
+    return set(manifest["sample_id"][is_anomalous(manifest).fillna(False)])
+
+
+def _inject(manifest: pd.DataFrame, noise: InjectedNoise, seed: int) -> pd.DataFrame:
+    if not has_labels(manifest):
+        unlabelled = int(manifest["anomaly_class"].isna().sum())
+        raise DataError(
+            f"protocol {noise.protocol} injects known anomalies, but {unlabelled} of {len(manifest)} images have no "
+            "label: use protocol as_is for unlabelled data"
+        )
+    anomalous = anomalous_samples(manifest)
+    if known := anomalous & set(manifest["sample_id"][manifest["split"] == "train"]):
+        raise DataError(
+            f"the source's own training split has {len(known)} anomalous samples, such as {min(known)}: it is a noisy "
+            f"variant already; use protocol as_is instead of {noise.protocol}"
+        )
+    normal = set(manifest["sample_id"]) - anomalous
+    train_normal, test_normal = _split_normal(manifest, normal, noise.test_share, seed)
+
+    pool = stable_shuffle(anomalous, seed, "inject")
+    reserve = math.floor(noise.max_ratio * len(train_normal) + 1e-9)
+    count = math.floor(noise.ratio * len(train_normal) + 1e-9)
+    if reserve and reserve >= len(pool):
+        largest = math.floor(max(0, len(pool) - 1) / len(train_normal) * 1000) / 1000
+        raise DataError(
+            f"max_ratio {noise.max_ratio} of {len(train_normal)} training samples needs {reserve} anomalous samples "
+            f"and one to test on, there are {len(pool)}: the largest possible ratio is {largest}"
+        )
+    injected = set(pool[:count])
+    removed = set(stable_shuffle(train_normal, seed, "replace")[:count]) if noise.protocol == "replace" else set()
+
+    train = (train_normal - removed) | injected
+    test = test_normal | set(pool[reserve:])
+    variant = manifest[manifest["sample_id"].isin(train | test)].copy()
+    variant["split"] = variant["sample_id"].isin(train).map({True: "train", False: "test"})
+    return _nonempty(variant)
+
+
+def _split_normal(manifest: pd.DataFrame, normal: set[str], test_share: float, seed: int) -> tuple[set[str], set[str]]:
+    """The source's own split of its normal samples; of those it does not split, a share is held out."""
+    own = {split: set(manifest["sample_id"][manifest["split"] == split]) for split in ("train", "test")}
+    order = stable_shuffle(normal - own["train"] - own["test"], seed, "hold out")
+    train = (own["train"] - own["test"]) & normal | set(order[round(test_share * len(order)) :])
+    if not train:
+        raise DataError(f"no normal training sample among {len(normal)} normal ones: check the split of the source")
+    return train, normal - train
+
+
+def _nonempty(variant: pd.DataFrame) -> pd.DataFrame:
+    if not (variant["split"] == "train").any():
+        raise DataError(f"none of the {len(variant)} images is for training: check the split of the source")
+    return variant

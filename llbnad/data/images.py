@@ -1,0 +1,116 @@
+"""Reading image files whatever their pixel format: everything becomes 8-bit RGB, masks become booleans.
+
+Cameras write grey 16-bit TIFFs, palettes, floats and alpha channels. Values are mapped to 0 … 255 by a fixed rule per
+format instead of stretching each image: two images of one line stay comparable.
+"""
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from llbnad.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+MAX_PIXELS = 89_478_485  # Pillow's own bound, from which it warns of a decompression bomb: 256 MiB of RGB
+UNREADABLE = (  # what Pillow's decoders and its reader of EXIF raise
+    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
+    TypeError, ValueError, struct.error,
+)  # fmt: skip
+SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow opens 16-bit PNG and TIFF as one of these
+
+
+def load_rgb(source: Path | bytes) -> Image.Image:
+    """Decode an image file, or the bytes of one, completely, as 8-bit RGB, turned as its EXIF orientation says.
+
+    Of several frames the first is read. Integers above 8 bits are read as 16-bit, floats as 0 … 1 (as 0 … 255 if a
+    value exceeds 1); alpha is laid over black.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        DataError: it is empty, not an image, or truncated.
+    """
+    image = _open(source)
+    if image.mode in SIXTEEN_BIT_MODES:
+        return _grey(np.asarray(image).astype(np.float64) / 257)
+    if image.mode == "F":
+        values = np.nan_to_num(np.asarray(image).astype(np.float64))
+        return _grey(values * 255 if values.max(initial=0) <= 1 else values)
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        colour = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", colour.size, (0, 0, 0, 255)), colour).convert("RGB")
+    return image.convert("RGB")
+
+
+def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
+    """An image as uint8 RGB (size, size, 3), resized without keeping its aspect ratio.
+
+    Args:
+        source: an image file, the bytes of one, or its pixels (H, W, 3) uint8.
+        size: side in pixels.
+
+    Raises:
+        DataError: it is missing, unreadable or no RGB image.
+    """
+    if isinstance(source, np.ndarray):
+        if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
+            raise DataError(f"an array of shape {source.shape} and type {source.dtype}; expected (H, W, 3) uint8")
+        image = Image.fromarray(source)
+    else:
+        try:
+            image = load_rgb(source)
+        except FileNotFoundError:
+            raise DataError(f"image {source!s} is gone: restore it (in the pipeline, `dvc repro` does)") from None
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def load_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A defect mask as booleans (height, width).
+
+    A pixel belongs to the defect if at least half of the area it stands for does. If nothing of a mask is as thick as
+    that, it keeps every pixel it touches: it must not vanish. A thin part beside a thick one does.
+
+    Args:
+        path: image file, non-zero where the defect is.
+        size: (width, height) wanted.
+
+    Raises:
+        DataError: it is missing or unreadable.
+    """
+    try:
+        drawn = _open(path)
+    except FileNotFoundError:
+        raise DataError(f"mask {path} is gone: restore it, or run stage raw again") from None
+    defect = np.asarray(drawn if drawn.mode in ("1", "L", "P", "F", *SIXTEEN_BIT_MODES) else drawn.convert("L")) > 0
+    area = Image.fromarray(defect.astype(np.float32)).resize(size, Image.Resampling.BOX)
+    coverage = np.asarray(area)
+    mask = coverage >= 0.5
+    return mask if mask.any() else coverage > 0
+
+
+def _grey(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+
+
+def _open(source: Path | bytes) -> Image.Image:
+    """The file, fully decoded; all ways a file can be broken become one error."""
+    name = source if isinstance(source, Path) else f"the image given as {len(source)} bytes"
+    try:
+        if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
+            raise DataError(f"{name} is empty (0 bytes)")
+        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+            # not by turning Pillow's warning into an error: warning filters belong to the process, and threads read
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{name} is too large: {image.width} × {image.height} pixels, at most {MAX_PIXELS:,}")
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"{name} is not an image that Pillow can read") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{name} is too large: {error}") from None
+    except UNREADABLE as error:
+        raise DataError(f"{name} is damaged: {error}") from None

@@ -1,0 +1,95 @@
+"""The image table that every step passes on.
+
+One row per image. `image_id`, the SHA-256 of the file's bytes, is the image's identity everywhere; positions are
+never used. Rows are kept sorted by `image_id`, so equal content means equal bytes on disk.
+
+| column        | type   | meaning                                                                                     |
+|---------------|--------|---------------------------------------------------------------------------------------------|
+| image_id      | string | SHA-256 of the file, 64 hex digits; unique                                                  |
+| path          | string | image file, POSIX, relative to the image root                                               |
+| mask_path     | string | mask file relative to the image root; null where there is none                              |
+| category      | string | product, e.g. `audiojack`                                                                   |
+| sample_id     | string | physical item; all views of one item share it                                               |
+| view          | string | camera view, e.g. `C1`; null where there is just one                                        |
+| anomaly_class | string | `OK` for normal, a defect's code otherwise, null where nobody labelled the image            |
+| split         | string | `train`, `test`, or null where the source has no split of its own                           |
+| width, height | int32  | pixels                                                                                      |
+"""
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+
+from llbnad.errors import DataError, IdentityError
+from llbnad.utils.files import write_parquet
+
+NORMAL = "OK"
+
+SCHEMA = pa.schema(
+    [
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("path", pa.string(), nullable=False),
+        pa.field("mask_path", pa.string()),
+        pa.field("category", pa.string(), nullable=False),
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("view", pa.string()),
+        pa.field("anomaly_class", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+    ]
+)
+
+
+def normalise(frame: pd.DataFrame) -> pd.DataFrame:
+    """Check `frame` against the schema and return its rows sorted by image id.
+
+    Raises:
+        DataError: a column is missing.
+        IdentityError: an image id stands twice.
+    """
+    missing = [name for name in SCHEMA.names if name not in frame.columns]
+    if missing:
+        raise DataError(f"manifest lacks the columns {missing}; expected {SCHEMA.names}")
+    doubled = frame["image_id"][frame["image_id"].duplicated()].tolist()
+    if doubled:
+        raise IdentityError(f"{len(doubled)} image ids stand twice in the manifest, first {doubled[0]}")
+    return frame.sort_values("image_id", ignore_index=True)
+
+
+def write_manifest(frame: pd.DataFrame, path: Path) -> None:
+    """Write a manifest; extra columns are kept behind the documented ones."""
+    frame = normalise(frame)
+    extra = [name for name in frame.columns if name not in SCHEMA.names]
+    schema = SCHEMA
+    for name in extra:
+        schema = schema.append(pa.Schema.from_pandas(frame[[name]], preserve_index=False).field(0))
+    write_parquet(frame[schema.names], path, schema)
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Read a manifest written by `write_manifest`.
+
+    Raises:
+        DataError: the file is missing or has not the documented columns.
+    """
+    if not path.exists():
+        raise DataError(f"no manifest at {path}: run the stage that writes it first (`dvc repro`)")
+    return normalise(pd.read_parquet(path))
+
+
+def is_anomalous(manifest: pd.DataFrame) -> pd.Series:
+    """True for defects, False for normals, <NA> where nobody labelled the image (nullable boolean, index kept)."""
+    labels = manifest["anomaly_class"]
+    return (labels != NORMAL).astype("boolean").mask(labels.isna())
+
+
+def has_labels(manifest: pd.DataFrame) -> bool:
+    """Whether every image of a non-empty manifest is labelled."""
+    return len(manifest) > 0 and bool(manifest["anomaly_class"].notna().all())
+
+
+def contamination(manifest: pd.DataFrame) -> float | None:
+    """Share of anomalous images in [0, 1]; None for an empty or not fully labelled manifest."""
+    return float(is_anomalous(manifest).mean()) if has_labels(manifest) else None

@@ -1,0 +1,138 @@
+"""From a source's records to a manifest: every file is hashed and decoded; the unusable are listed, never lost."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from llbnad.data.images import load_mask, load_rgb
+from llbnad.data.manifest import SCHEMA, normalise
+from llbnad.errors import DataError
+from llbnad.utils.files import file_digest
+from llbnad.utils.progress import track
+
+
+@dataclass(frozen=True)
+class Record:
+    """An image as its source describes it; paths are POSIX, relative to the listing's root."""
+
+    path: str
+    category: str
+    sample_id: str
+    mask_path: str | None = None
+    view: str | None = None
+    anomaly_class: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """A file that does not take part."""
+
+    path: str
+    reason: str  # missing, unreadable, duplicate, mask_missing, mask_unreadable, uncertain
+    detail: str
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All that a source found."""
+
+    root: Path
+    records: Sequence[Record]
+    rejected: Sequence[Rejection] = ()  # by the source itself
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The usable images, and the report on the others."""
+
+    manifest: pd.DataFrame
+    rejected: pd.DataFrame  # path, reason, detail; sorted by path
+
+
+@dataclass(frozen=True)
+class _Finding:
+    image_id: str = ""
+    size: tuple[int, int] = (0, 0)
+    rejection: Rejection | None = None
+
+
+def scan(listing: Listing) -> Scan:
+    """Hash and decode every record's file.
+
+    An image that is missing, unreadable or the double of another (by its bytes; the first path is kept) is left out and
+    listed with the reason. If a double carries another label, that is said: it is a mistake in the data set. An image
+    whose mask is missing or unreadable stays, without its mask, and is listed too.
+
+    Raises:
+        DataError: not one image is usable.
+    """
+    records = sorted(listing.records, key=lambda record: record.path)
+    rejected = list(listing.rejected)
+    known: dict[str, Record] = {}
+    rows = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(lambda one: (_examine(listing.root, one), _checked_mask(listing.root, one)), records)
+        progress = track(found, "read images", total=len(records))
+        for record, (finding, (mask, trouble)) in zip(records, progress, strict=True):
+            if finding.rejection is not None:
+                rejected.append(finding.rejection)
+                continue
+            first = known.setdefault(finding.image_id, record)
+            if first is not record:
+                rejected.append(_duplicate(first, record))
+                continue
+            rejected += trouble
+            rows.append({**vars(record), "mask_path": mask, "image_id": finding.image_id,
+                         "width": finding.size[0], "height": finding.size[1]})  # fmt: skip
+    if not rows:
+        reasons = "; ".join(rejection.detail for rejection in rejected[:3])
+        raise DataError(
+            f"no usable image under {listing.root} among {len(records)} listed ones: {reasons or 'none found'}"
+        )
+    report = pd.DataFrame([vars(rejection) for rejection in rejected], columns=["path", "reason", "detail"])
+    report = report.sort_values(["path", "reason"], ignore_index=True)
+    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report)
+
+
+def _examine(root: Path, record: Record) -> _Finding:
+    path = root / record.path
+    try:
+        record.path.encode()
+    except UnicodeEncodeError:
+        name = record.path.encode(errors="backslashreplace").decode()
+        return _Finding(rejection=Rejection(name, "unreadable", f"{name}: its name is not UTF-8; rename the file"))
+    try:
+        image = load_rgb(path)
+        return _Finding(file_digest(path), image.size)
+    except FileNotFoundError:
+        detail = f"{path} is listed but not there"
+        return _Finding(rejection=Rejection(record.path, "missing", detail))
+    except (DataError, OSError) as error:
+        return _Finding(rejection=Rejection(record.path, "unreadable", str(error)))
+
+
+def _duplicate(first: Record, double: Record) -> Rejection:
+    detail = f"same bytes as {first.path}"
+    if first.anomaly_class != double.anomaly_class:
+        detail += f", which is labelled {first.anomaly_class}, not {double.anomaly_class}"
+    if first.split != double.split:
+        detail += f", which is in {first.split}, not in {double.split}"
+    return Rejection(double.path, "duplicate", detail)
+
+
+def _checked_mask(root: Path, record: Record) -> tuple[str | None, list[Rejection]]:
+    if record.mask_path is None:
+        return None, []
+    path = root / record.mask_path
+    if not path.is_file():
+        return None, [Rejection(record.mask_path, "mask_missing", f"the mask of {record.path} is not there")]
+    try:
+        load_mask(path, (8, 8))
+    except DataError as error:
+        return None, [Rejection(record.mask_path, "mask_unreadable", str(error))]
+    return record.mask_path, []

@@ -1,0 +1,1 @@
+"""Any image model of anomalib as a detector."""

@@ -1,0 +1,1 @@
+"""Evaluation: metrics on labelled images, figures and reports."""

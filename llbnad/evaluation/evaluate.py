@@ -1,0 +1,181 @@
+"""Test results of the final detector and its comparators, with exact metrics (`llbnad.evaluation.metrics`).
+
+Image metrics use the data set's own labels. Pixel metrics compare the patch map, resized bilinearly to the encoder's
+input and smoothed with a Gaussian of σ = 4 px at 392 px, with the mask at the same size; where no test image has a mask
+they are None, not zero. Where some images have no label, as on a production line, image metrics are of those that have
+one, and `n_labelled` says how many these are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from llbnad.config import METHOD
+from llbnad.data.images import load_mask
+from llbnad.data.manifest import contamination, has_labels, is_anomalous
+from llbnad.evaluation.metrics import PixelMetrics, PixelScores, ranking
+from llbnad.features.source import FeatureSource
+from llbnad.model.model import Model
+from llbnad.model.scores import Scores
+from llbnad.model.threshold import Threshold
+from llbnad.utils.progress import track
+
+if TYPE_CHECKING:
+    import torch
+
+SMOOTHING = 4 / 392  # σ of the pixel map as a share of its side
+IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
+PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
+DECISION = ("threshold", "fpr_at_threshold", "recall_at_threshold")
+COUNTS = ("n_train", "n_selected", "contamination_before", "contamination_after")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the test says."""
+
+    comparison: pd.DataFrame  # a row a method: method, seed, metrics, counts
+    scores: Mapping[str, Scores]  # of the images evaluated, a method each
+    n_labelled: int  # images with a label among them
+    threshold: Threshold | None = None  # the final detector's
+    decision: Mapping[str, float | None] = field(default_factory=dict)  # what it says of the labelled images
+
+    def metrics(self) -> dict[str, float | int | None]:
+        """The final detector's row, None where a metric does not apply."""
+        row = self.comparison[self.comparison["method"] == METHOD].iloc[0]
+        values = {name: None if pd.isna(row[name]) else row[name].item() for name in IMAGE_METRICS + PIXEL_METRICS}
+        counts = {name: None if pd.isna(row[name]) else float(row[name]) for name in COUNTS}
+        counts |= {"n_train": int(row["n_train"]), "n_selected": int(row["n_selected"]), "n_labelled": self.n_labelled}
+        return {**values, **counts, **{name: self.decision.get(name) for name in DECISION}}
+
+    def predictions(self, images: pd.DataFrame) -> pd.DataFrame:
+        """A row per method and image: method, image_id, path, anomaly_class, score, and the final detector's label."""
+        known = images[["image_id", "path", "anomaly_class"]]
+        tables = [known.merge(s.series().reset_index(), on="image_id", validate="1:1") for s in self.scores.values()]
+        rows = pd.concat(tables, keys=list(self.scores), names=["method"]).reset_index("method").reset_index(drop=True)
+        label = pd.Series(None, index=rows.index, dtype="object")
+        if self.threshold is not None:
+            own = rows["method"] == METHOD
+            label[own] = self.threshold.labels(rows["score"][own].to_numpy())
+        return rows.assign(label=label)
+
+
+def images_to_evaluate(noisy: pd.DataFrame) -> pd.DataFrame:
+    """The test images; where nothing is set aside for testing (a production line), all images."""
+    test = noisy[noisy["split"] == "test"]
+    return (test if len(test) else noisy).reset_index(drop=True)
+
+
+def evaluate(
+    models: Mapping[str, Model],
+    training_sets: Mapping[str, Sequence[str]],
+    noisy: pd.DataFrame,
+    features: FeatureSource,
+    image_root: Path,
+    seed: int,
+) -> Evaluation:
+    """Score the test images with every method's model and compare; equal models are scored once.
+
+    Args:
+        models: trained models by method.
+        training_sets: image ids each was trained on.
+        noisy: manifest of the scenario, train and test.
+        features: of the test images.
+        image_root: what mask paths are relative to.
+        seed: reported beside each row.
+    """
+    images = images_to_evaluate(noisy)
+    train = noisy[noisy["split"] == "train"]
+    results: dict[str, tuple[Scores, PixelMetrics | None]] = {}
+    scores, rows = {}, []
+    for method, model in models.items():
+        chosen = tuple(training_sets[method])
+        key = model.digest()
+        if key not in results:
+            results[key] = _score(model, images, features, image_root, f"test {method}")
+        scores[method], pixel = results[key]
+        rows.append(
+            {
+                "method": method,
+                "seed": seed,
+                **_image_metrics(scores[method], images),
+                **_pixel_row(pixel),
+                "n_train": len(train),
+                "n_selected": len(chosen),
+                "contamination_before": contamination(train),
+                "contamination_after": contamination(train[train["image_id"].isin(chosen)]),
+            }
+        )
+    comparison = pd.DataFrame(rows)
+    measured = [*IMAGE_METRICS, *PIXEL_METRICS, "contamination_before", "contamination_after"]
+    threshold = models[METHOD].threshold if METHOD in models else None
+    decision: dict[str, float | None] = {}
+    if threshold is not None:
+        own = scores[METHOD].of(images["image_id"].tolist())
+        decision = {"threshold": threshold.value, **threshold.rates(own, is_anomalous(images))}
+    labelled = int(images["anomaly_class"].notna().sum())
+    return Evaluation(comparison.astype(dict.fromkeys(measured, "float64")), scores, labelled, threshold, decision)
+
+
+def _score(
+    model: Model, images: pd.DataFrame, features: FeatureSource, image_root: Path, description: str
+) -> tuple[Scores, PixelMetrics | None]:
+    ids = images["image_id"].tolist()
+    if not has_labels(images) or images["mask_path"].isna().all():
+        return model.score(features, ids, description), None
+    scores, maps = model.score_with_maps(features, ids, description, np.float32)
+    size = model.encoder.input_size
+    masks = {
+        image_id: None if pd.isna(path) else image_root / path
+        for image_id, path in zip(ids, images["mask_path"], strict=True)
+    }
+    # a normal image is normal everywhere; an anomalous one without a mask, or with an empty one, says nothing of pixels
+    silent = set(images["image_id"][is_anomalous(images).astype(bool)])
+    pixels = PixelScores()
+    for image_id in ids:
+        if masks[image_id] is not None:
+            pixel_map, mask = _pixels(maps[image_id], masks[image_id], size)
+            pixels.add_defects(pixel_map, mask)
+            if mask.any():
+                silent.discard(image_id)
+    for image_id in track(ids, f"pixels of {description}"):
+        if image_id not in silent:
+            pixels.add_normal(*_pixels(maps[image_id], masks[image_id], size))
+    return scores, pixels.result()
+
+
+def _pixels(patch_map: np.ndarray, mask: Path | None, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """An image's pixel map and its mask, both (size, size); where there is no mask, nothing is marked."""
+    import torch
+
+    found = pixel_maps(torch.from_numpy(patch_map[None]), size)[0].numpy()
+    return found, np.zeros((size, size), bool) if mask is None else load_mask(mask, (size, size))
+
+
+def pixel_maps(maps: "torch.Tensor", size: int) -> "torch.Tensor":
+    """Patch maps (B, h, w) as smoothed pixel maps (B, size, size)."""
+    from torch.nn import functional
+    from torchvision.transforms.v2.functional import gaussian_blur
+
+    resized = functional.interpolate(maps[:, None], size=(size, size), mode="bilinear", align_corners=False)
+    sigma = SMOOTHING * size
+    kernel = 2 * round(4 * sigma) + 1
+    along_rows = gaussian_blur(resized, [kernel, 1], [sigma, sigma])  # both at once take 8 times as long
+    return gaussian_blur(along_rows, [1, kernel], [sigma, sigma])[:, 0]
+
+
+def _image_metrics(scores: Scores, images: pd.DataFrame) -> dict[str, float | None]:
+    labelled = images[images["anomaly_class"].notna()]
+    anomalous = is_anomalous(labelled).astype(bool).to_numpy()
+    values = scores.of(labelled["image_id"].tolist())
+    found = ranking(values[~anomalous], values[anomalous])
+    return dict(zip(IMAGE_METRICS, (found.auroc, found.ap, found.f1_max) if found else (None,) * 3, strict=True))
+
+
+def _pixel_row(pixel: PixelMetrics | None) -> dict[str, float | None]:
+    values = (pixel.auroc, pixel.ap, pixel.f1_max, pixel.aupro) if pixel else (None,) * 4
+    return dict(zip(PIXEL_METRICS, values, strict=True))

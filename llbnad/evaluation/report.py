@@ -1,0 +1,146 @@
+"""The pictures of a run: which images are suspect and why, where the cut lies, what the test shows."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llbnad.config import METHOD
+from llbnad.data.images import load_mask, load_rgb
+from llbnad.data.manifest import NORMAL, has_labels, is_anomalous
+from llbnad.evaluation.evaluate import Evaluation
+from llbnad.evaluation.figures import (
+    ANOMALOUS_COLOUR,
+    NORMAL_COLOUR,
+    UNKNOWN_COLOUR,
+    Tile,
+    contact_sheet,
+    curves,
+    score_histogram,
+)
+from llbnad.features.source import FeatureSource
+from llbnad.model.model import Model
+from llbnad.model.threshold import DEFECT_LABEL
+from llbnad.purification.heat import mean_heat
+from llbnad.purification.purify import Purified
+
+THUMBNAIL = 224  # pixels
+
+
+def purification_plots(
+    scored: pd.DataFrame, purified: Purified, heat: Mapping[str, np.ndarray], image_root: Path, folder: Path
+) -> list[Path]:
+    """Histogram of the consensus scores with the cut, and the contact sheet of suspects, most suspicious first.
+
+    Args:
+        scored: training manifest with a column `score`.
+        purified: the verdict.
+        heat: patch maps of the suspects by image id.
+        image_root: what manifest paths are relative to.
+        folder: where the PNG files go.
+    """
+    anomalous = is_anomalous(scored).astype(bool).to_numpy() if has_labels(scored) else None
+    histogram, sheet = folder / "scores.png", folder / "suspects.png"
+    title = f"Consensus scores: {len(purified.kept)} of {len(scored)} images kept"
+    cut = ("largest score kept", purified.cut)
+    score_histogram(scored["score"].to_numpy(), anomalous, cut, histogram, title)
+
+    rejected = set(purified.rejected)
+    suspects = scored[scored["image_id"].isin(heat)].sort_values(["score", "image_id"], ascending=[False, True])
+    tiles = []
+    for row in suspects.to_dict("records"):
+        verdict = "rejected" if row["image_id"] in rejected else "kept"
+        known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
+        caption = f"{verdict} · {row['score']:.2f}{known}"
+        colour = ANOMALOUS_COLOUR if verdict == "rejected" else NORMAL_COLOUR
+        tiles.append(_tile(row, heat[row["image_id"]], caption, colour, image_root))
+    contact_sheet(tiles, sheet, "Most suspicious training images")
+    return [histogram, sheet]
+
+
+def evaluation_plots(
+    result: Evaluation,
+    images: pd.DataFrame,
+    models: Mapping[str, Model],
+    features: FeatureSource,
+    image_root: Path,
+    count: int,
+    folder: Path,
+) -> list[Path]:
+    """ROC and PR curves and the best and worst test cases; without labels, the score distribution and the suspects.
+
+    Args:
+        result: of `llbnad.evaluation.evaluate.evaluate`.
+        images: the manifest rows evaluated.
+        models: by method; the final detector draws the heat maps.
+        features: of the images.
+        image_root: what manifest paths are relative to.
+        count: images on the sheet.
+        folder: where the PNG files go.
+    """
+    curves_file, scores_file, sheet = folder / "curves.png", folder / "scores.png", folder / "cases.png"
+    scored = images.assign(score=result.scores[METHOD].of(images["image_id"].tolist()))
+    scored = scored.sort_values(["score", "image_id"], ascending=[False, True])
+    anomalous = is_anomalous(scored)
+    if has_labels(images) and anomalous.any() and not anomalous.all():
+        plots, other = [curves_file, sheet], scores_file
+        curves(
+            {name: _by_label(scores.of(images["image_id"].tolist()), images) for name, scores in result.scores.items()},
+            curves_file,
+        )
+        third = max(1, count // 3)
+        defects = scored[anomalous]
+        finds = min(third, math.ceil(len(defects) / 2))  # of few defects, none is shown as both
+        chosen = [defects.head(finds), defects.iloc[finds:].tail(third), scored[~anomalous].head(third)]
+        title = "Test images: surest finds, lowest-scored defects, highest-scored normals"
+    else:
+        plots, other = [scores_file, sheet], curves_file
+        called = None if result.threshold is None else ("a defect above", result.threshold.value)
+        score_histogram(scored["score"].to_numpy(), None, called, scores_file, "Scores of the final detector")
+        chosen = [scored.head(count)]
+        title = "Most suspicious images of the final detector"
+    other.unlink(missing_ok=True)  # of a run before this one
+    if result.threshold is not None:
+        title += f"; called a defect above {result.threshold.value:.2f}"
+    rows = pd.concat(chosen)
+    rows["label"] = "" if result.threshold is None else result.threshold.labels(rows["score"].to_numpy())
+    heat = mean_heat([models[METHOD]], features, rows["image_id"].unique().tolist())
+    tiles = []
+    for row in rows.to_dict("records"):
+        known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
+        outcome, colour = _outcome(row["label"], row["anomaly_class"])
+        caption = f"{outcome}{row['score']:.2f}{known}"
+        tiles.append(_tile(row, heat[row["image_id"]], caption, colour, image_root))
+    contact_sheet(tiles, sheet, title)
+    return plots
+
+
+def _outcome(label: str, anomaly_class: Any) -> tuple[str, str]:
+    """What the decision was worth, and the colour of what the image is; of one nobody labelled, the decision itself.
+
+    Args:
+        label: of `Threshold.labels`; empty where there is no threshold.
+        anomaly_class: the image's.
+    """
+    called = label == DEFECT_LABEL
+    if pd.isna(anomaly_class):
+        text, colour = label, ANOMALOUS_COLOUR if called else NORMAL_COLOUR if label else UNKNOWN_COLOUR
+    elif anomaly_class == NORMAL:
+        text, colour = "false alarm" if called else "passed", NORMAL_COLOUR
+    else:
+        text, colour = "found" if called else "missed", ANOMALOUS_COLOUR
+    return f"{text} · " if label else "", colour
+
+
+def _by_label(values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    anomalous = is_anomalous(images).astype(bool).to_numpy()
+    return values[~anomalous], values[anomalous]
+
+
+def _tile(row: Mapping[Any, Any], heat: np.ndarray, caption: str, colour: str, image_root: Path) -> Tile:
+    image = np.asarray(load_rgb(image_root / row["path"]).resize((THUMBNAIL, THUMBNAIL)))
+    mask = None if pd.isna(row["mask_path"]) else load_mask(image_root / row["mask_path"], (THUMBNAIL, THUMBNAIL))
+    return Tile(image, heat.astype(np.float32), caption, colour, mask)

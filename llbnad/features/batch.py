@@ -1,0 +1,141 @@
+"""Batches of images as detectors see them: feature maps, prefix tokens, the images themselves.
+
+Reading is deferred, so that a detector with a network of its own pays for no features.
+"""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llbnad.encoders.base import Encoded, Encoder
+from llbnad.errors import DataError
+
+if TYPE_CHECKING:
+    import torch
+
+Features = tuple["tuple[torch.Tensor, ...]", "tuple[torch.Tensor, ...]"]  # maps and prefixes of a batch
+
+
+class Batch:
+    """Features of a few images. Treat it as immutable.
+
+    Args:
+        image_ids: the B images.
+        maps: one tensor (B, C, h, w) float32 per layer, on the store's device.
+        prefixes: one tensor (B, p, C) per layer of a ViT: class and register tokens. Empty for other networks.
+        trusted: (B, h, w) bool on stage 1's patch grid: the patches to learn from; None means all.
+    """
+
+    def __init__(
+        self,
+        image_ids: tuple[str, ...],
+        maps: "tuple[torch.Tensor, ...]",
+        prefixes: "tuple[torch.Tensor, ...]" = (),
+        trusted: "torch.Tensor | None" = None,
+    ) -> None:
+        self.image_ids = image_ids
+        self.trusted = trusted
+        self._features: Features = (maps, prefixes)
+        self._derived: dict[str, torch.Tensor] = {}
+
+    def __repr__(self) -> str:
+        """Name the images. Features stay unread: a log line must not encode anything."""
+        return f"{type(self).__name__}(image_ids={self.image_ids!r})"
+
+    @property
+    def maps(self) -> "tuple[torch.Tensor, ...]":
+        """One feature map (B, C, h, w) per layer."""
+        return self._features[0]
+
+    @property
+    def prefixes(self) -> "tuple[torch.Tensor, ...]":
+        """One tensor of prefix tokens (B, p, C) per layer of a ViT."""
+        return self._features[1]
+
+    @property
+    def images(self) -> "torch.Tensor":
+        """The images themselves, (B, 3, H, W) uint8 RGB at the encoder's input size, on the store's device.
+
+        Raises:
+            DataError: the features came without their images.
+        """
+        raise DataError("these features come without their images: this detector needs a FeatureStore")
+
+    def once(self, name: str, make: "Callable[[], torch.Tensor]") -> "torch.Tensor":
+        """Return the value stored under `name`; call `make` and store its result on first use.
+
+        Callers must not modify it: several detectors share it.
+        """
+        if name not in self._derived:
+            self._derived[name] = make()
+        return self._derived[name]
+
+    def trusting(self, trusted: "torch.Tensor") -> "Batch":
+        """Return the same batch with `trusted` set; nothing is read or encoded for it."""
+        other = copy(self)
+        other.trusted = trusted
+        return other
+
+    def trusted_on(self, grid: Sequence[int]) -> "torch.Tensor | None":
+        """Return `trusted` on the patch grid (h, w) of another detector than stage 1's.
+
+        A patch is trusted if at least half of its area is. An image keeps its most trusted patches in any case.
+        """
+        import torch
+
+        if self.trusted is None or self.trusted.shape[1:] == torch.Size(grid):
+            return self.trusted
+        share = torch.nn.functional.interpolate(self.trusted[:, None].float(), size=tuple(grid), mode="area")[:, 0]
+        return share >= share.amax(dim=(1, 2), keepdim=True).clamp(max=0.5)
+
+
+class DeferredBatch(Batch):
+    """A batch that encodes, reads and decodes only what a detector asks for, and that once.
+
+    Args:
+        image_ids: the B images.
+        features: gives maps and prefixes, see `Batch`.
+        images: gives the images (B, 3, H, W) uint8.
+    """
+
+    def __init__(
+        self, image_ids: tuple[str, ...], features: Callable[[], Features], images: "Callable[[], torch.Tensor]"
+    ) -> None:
+        self.image_ids = image_ids
+        self.trusted = None
+        self._derived = {}
+        self._read_features, self._read_images = features, images
+
+    @cached_property
+    def _features(self) -> Features:  # type: ignore[override]  # an attribute there: read on first use here
+        return self._read_features()
+
+    @cached_property
+    def images(self) -> "torch.Tensor":
+        """The images, decoded on first use; (B, 3, H, W) uint8."""
+        return self._read_images()
+
+
+def as_features(encoded: Encoded, device: str) -> Features:
+    """Move an encoder's output to `device` as float32, contiguous: in one layout, sums have one order."""
+    import torch
+
+    maps, prefixes = (
+        tuple(torch.from_numpy(layer).to(device).float().contiguous() for layer in kind) for kind in encoded
+    )
+    return maps, prefixes
+
+
+def as_images(images: np.ndarray, device: str) -> "torch.Tensor":
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) on `device`."""
+    import torch
+
+    return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous()
+
+
+def fresh_batch(names: tuple[str, ...], images: np.ndarray, encoder: Encoder, device: str) -> Batch:
+    """Make a batch of images (B, H, W, 3) uint8 that no manifest knows; they are encoded if features are asked for."""
+    return DeferredBatch(names, lambda: as_features(encoder.encode(images), device), lambda: as_images(images, device))

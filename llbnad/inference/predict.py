@@ -1,0 +1,212 @@
+"""Score images with a trained model and decide: one by one, or a table with pictures for a folder.
+
+One bad image never stops the others: it gets a row with the reason instead of a score.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from llbnad.data.images import IMAGE_SUFFIXES, load_rgb, load_square
+from llbnad.detectors.base import image_scores
+from llbnad.encoders import create_encoder
+from llbnad.errors import DataError
+from llbnad.evaluation.figures import ANOMALOUS_COLOUR, NORMAL_COLOUR, Tile, contact_sheet, heat_range, overlay
+from llbnad.features.batch import fresh_batch
+from llbnad.model.model import Model
+from llbnad.model.threshold import DEFECT_LABEL, NORMAL_LABEL, Threshold
+from llbnad.utils.files import relative_files, replacing, write_csv
+from llbnad.utils.prefetch import prefetch
+from llbnad.utils.progress import track
+
+SHEET_IMAGES = 24  # highest scores on the contact sheet
+THUMBNAIL = 224  # pixels
+
+Source = Path | bytes | np.ndarray  # an image file, the bytes of one, or pixels (H, W, 3) uint8
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one image; score and map are None if it could not be read."""
+
+    score: float | None
+    patch_map: np.ndarray | None  # (h, w) float32
+    label: str = ""  # normal or defect; empty without a threshold
+    error: str = ""
+
+
+class Predictor:
+    """A model and its encoder, ready to score.
+
+    Args:
+        model: the trained model.
+        device: torch's name of the device.
+        batch_size: images read and scored at once.
+    """
+
+    def __init__(self, model: Model, device: str = "cpu", batch_size: int = 16) -> None:
+        self.model, self.device, self.batch_size = model, device, batch_size
+        self.encoder = create_encoder(model.encoder, device)
+
+    def predict(self, sources: Sequence[Source], threshold: Threshold | None = None) -> Iterator[Prediction]:
+        """One prediction a source, in their order; `threshold` decides (see `threshold_of`)."""
+        batches = [sources[start : start + self.batch_size] for start in range(0, len(sources), self.batch_size)]
+        for images in prefetch(self._load, batches):
+            yield from self._batch(images, threshold)
+
+    def _load(self, source: Source) -> np.ndarray | DataError:
+        try:
+            return load_square(source, self.model.encoder.input_size)
+        except DataError as error:
+            return error
+
+    def _batch(self, loaded: Sequence[np.ndarray | DataError], threshold: Threshold | None) -> list[Prediction]:
+        found = [Prediction(None, None, error=str(one)) if isinstance(one, DataError) else None for one in loaded]
+        images = [one for one in loaded if isinstance(one, np.ndarray)]
+        if images:
+            names = tuple(map(str, range(len(images))))
+            batch = fresh_batch(names, np.stack(images), self.encoder, self.device)
+            maps = self.model.detector.patch_maps(batch)
+            scores = image_scores(maps).cpu().numpy()
+            labels = [""] * len(scores) if threshold is None else [str(label) for label in threshold.labels(scores)]
+            scored = iter(zip(scores.tolist(), maps.cpu().numpy(), labels, strict=True))
+            found = [Prediction(*next(scored)) if item is None else item for item in found]
+        return [item for item in found if item is not None]
+
+
+def find_images(inputs: Sequence[Path]) -> list[Path]:
+    """Image files among `inputs`; folders are searched with their subfolders.
+
+    Raises:
+        DataError: an input does not exist, or nothing was found.
+    """
+    found: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            found += [path / inside for inside in relative_files(path, IMAGE_SUFFIXES)]
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path} does not exist: give image files or folders")
+    if not found:
+        raise DataError(f"no image under {[str(path) for path in inputs]}; expected {sorted(IMAGE_SUFFIXES)}")
+    return found
+
+
+def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
+    """The model's threshold, or the one for another false-positive rate.
+
+    Raises:
+        ConfigError: the rate is not in (0, 1).
+        DataError: a rate is asked of a model that was not calibrated.
+    """
+    if target_fpr is None:
+        return model.threshold
+    if model.threshold is None:
+        raise DataError(
+            f"the model has no threshold to move to a false-positive rate of {target_fpr:g}: "
+            "train it with calibration.folds of at least 2"
+        )
+    return model.threshold.at(target_fpr)
+
+
+def predict(
+    model: Model,
+    paths: Sequence[Path],
+    out: Path,
+    device: str = "cpu",
+    batch_size: int = 16,
+    threshold: Threshold | None = None,
+) -> pd.DataFrame:
+    """Score `paths`; write `out`/predictions.csv, heatmaps/*.png and contact_sheet.png, and return the table.
+
+    Args:
+        model: encoder and detector.
+        paths: image files.
+        out: folder to write to.
+        device: torch's name of the device.
+        batch_size: images scored at once.
+        threshold: decides (see `threshold_of`); without one, threshold and label stay empty.
+
+    Returns:
+        one row an image: path (`printable`), score (empty if unreadable), threshold, label (normal or defect), heatmap
+        (relative to `out`), error.
+    """
+    paths = list(dict.fromkeys(paths))
+    predictions = Predictor(model, device, batch_size).predict(paths, threshold)
+    results = dict(zip(paths, track(predictions, "predict", len(paths)), strict=True))
+    maps = {path: result.patch_map for path, result in results.items() if result.patch_map is not None}
+    # a file's name has 255 bytes at most
+    stems = {path: printable(path.stem)[:60].replace("\\", "_") for path in maps}
+    names = {path: f"heatmaps/{number:05d}_{stem}.png" for number, (path, stem) in enumerate(stems.items())}
+    table = _table(results, names, threshold)
+    write_csv(table, out / "predictions.csv")  # whatever becomes of the pictures, the scores are there
+    for old in (out / "heatmaps").glob("[0-9][0-9][0-9][0-9][0-9]_*.png"):  # of a call before this one
+        old.unlink()
+    scale = _scale(list(maps.values()), threshold)
+
+    def draw(path: Path) -> Path | None:
+        """The path, if its file has gone since it was scored."""
+        try:
+            _write_overlay(path, maps[path], scale, out / names[path])
+        except (DataError, FileNotFoundError):
+            return path
+        return None
+
+    drawn = track(prefetch(draw, [[path] for path in maps]), "heat maps", len(maps))
+    gone = {path for (path,) in drawn if path is not None}
+    if gone:
+        table = _table(results, {path: name for path, name in names.items() if path not in gone}, threshold)
+        write_csv(table, out / "predictions.csv")
+    _write_sheet(table.assign(source=pd.Series(paths, dtype=object)), maps, scale, out / "contact_sheet.png")
+    return table
+
+
+def _table(results: Mapping[Path, Prediction], names: Mapping[Path, str], threshold: Threshold | None) -> pd.DataFrame:
+    cut = None if threshold is None else threshold.value
+    rows = [
+        {"path": printable(path), "score": one.score, "threshold": None if one.error else cut, "label": one.label,
+         "heatmap": names.get(path, ""), "error": printable(one.error)}
+        for path, one in results.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _scale(maps: Sequence[np.ndarray], threshold: Threshold | None) -> tuple[float, float]:
+    """Coldest and hottest: about the threshold, so that an image looks the same whatever it was scored with."""
+    if threshold is None or threshold.value <= 0:
+        return heat_range(maps)
+    return 0.5 * threshold.value, 1.5 * threshold.value
+
+
+def printable(name: Path | str) -> str:
+    """A file's name, or a message with one, as text: bytes that are no UTF-8 as \\xff, so that it can be written."""
+    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _write_overlay(path: Path, patch_map: np.ndarray, scale: tuple[float, float], out: Path) -> None:
+    from PIL import Image
+
+    picture = Image.fromarray(overlay(np.asarray(load_rgb(path)), patch_map, scale))
+    with replacing(out) as temporary:
+        picture.save(temporary, format="png")
+
+
+def _write_sheet(table: pd.DataFrame, maps: Mapping[Path, np.ndarray], scale: tuple[float, float], out: Path) -> None:
+    tiles = []
+    table = table[table["heatmap"] != ""]
+    scored = table.dropna(subset="score").sort_values(["score", "path"], ascending=[False, True])
+    for row in scored.head(SHEET_IMAGES).to_dict("records"):
+        path = row["source"]
+        try:
+            image = np.asarray(load_rgb(path).resize((THUMBNAIL, THUMBNAIL)))
+        except (DataError, FileNotFoundError):  # it has gone by now
+            continue
+        verdict = f"{row['label']} · " if row["label"] else ""
+        colour = {DEFECT_LABEL: ANOMALOUS_COLOUR, NORMAL_LABEL: NORMAL_COLOUR}.get(row["label"], "black")
+        tiles.append(Tile(image, maps[path], f"{verdict}{row['score']:.3f} · {Path(row['path']).name}", colour))
+    above = "" if table["threshold"].isna().all() else f"; called a defect above {table['threshold'].iloc[0]:.3f}"
+    contact_sheet(tiles, out, f"Highest scores of {len(table)} images{above}", scale)

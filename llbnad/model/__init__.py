@@ -1,0 +1,1 @@
+"""Model: a trained detector with its encoder, its scores and its threshold."""

@@ -1,0 +1,1 @@
+"""Monitoring: judge a production line by its images and its new detectors."""

@@ -1,0 +1,111 @@
+"""A probe: the scores a detector gave to a few fixed images, kept with it so that its successor can be compared.
+
+Three groups, each chosen by a hash of the image id and so the same whenever the same images are there: images the
+purification kept, images it rejected, and test images with a label. A successor scores the same images; images that
+have left the data since then are left out.
+"""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llbnad.detectors.base import image_scores
+from llbnad.features.source import FeatureSource
+from llbnad.model.model import Model
+from llbnad.utils.hashing import stable_shuffle
+
+PURPOSE = "probe"
+GROUPS = ("kept", "rejected", "labelled")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Scores by image id, and what else a successor is compared with."""
+
+    kept: Mapping[str, float]
+    rejected: Mapping[str, float]
+    labelled: Mapping[str, float]
+    anomalous: Mapping[str, bool]  # label of each labelled image
+    kept_share: float  # of the training images
+    threshold: float | None = None
+
+    def content(self) -> dict[str, Any]:
+        """As JSON, which knows no NaN: a score that is no number is null."""
+        groups = {name: {i: s if math.isfinite(s) else None for i, s in getattr(self, name).items()} for name in GROUPS}
+        return {**vars(self), **groups}
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> "Probe":
+        """Read what `content` gave."""
+        groups = {name: {i: math.nan if s is None else s for i, s in content[name].items()} for name in GROUPS}
+        return cls(**{**content, **groups})
+
+
+def take_probe(
+    model: Model,
+    features: FeatureSource,
+    kept: Iterable[str],
+    rejected: Iterable[str],
+    labels: Mapping[str, bool],
+    size: int,
+    threshold: float | None = None,
+) -> Probe:
+    """Choose up to `size` images of each group and score them.
+
+    Args:
+        model: the detector.
+        features: of the images.
+        kept: training images the purification kept.
+        rejected: those it did not.
+        labels: whether an image is anomalous, for test images whose label is known.
+        size: images a group; of the labelled ones, as many normal as anomalous ones if there are.
+        threshold: the model's, if it has one.
+    """
+    kept, rejected = set(kept), set(rejected)
+    normal = _chosen((image_id for image_id, anomalous in labels.items() if not anomalous), -(-size // 2))
+    defects = _chosen((image_id for image_id, anomalous in labels.items() if anomalous), -(-size // 2))
+    return Probe(
+        kept=_scores(model, features, _chosen(kept, size)),
+        rejected=_scores(model, features, _chosen(rejected, size)),
+        labelled=_scores(model, features, normal + defects),
+        anomalous={image_id: labels[image_id] for image_id in sorted(normal + defects)},
+        kept_share=len(kept) / max(1, len(kept) + len(rejected)),
+        threshold=threshold,
+    )
+
+
+def retake(
+    probe: Probe, model: Model, features: FeatureSource, available: Collection[str], own: Probe
+) -> tuple[Probe, Probe]:
+    """`probe` restricted to the images still `available`, and the same images as `model` scores them.
+
+    Args:
+        probe: of the champion.
+        model: the challenger.
+        features: of the images.
+        available: image ids there are.
+        own: the challenger's own probe, whose kept share and threshold the second result carries.
+    """
+    known = {name: _within(getattr(probe, name), available) for name in (*GROUPS, "anomalous")}
+    new = {name: _scores(model, features, known[name]) for name in GROUPS}
+    return (
+        Probe(**known, kept_share=probe.kept_share, threshold=probe.threshold),
+        Probe(**new, anomalous=known["anomalous"], kept_share=own.kept_share, threshold=own.threshold),
+    )
+
+
+def _chosen(image_ids: Iterable[str], count: int) -> list[str]:
+    return stable_shuffle(image_ids, 0, PURPOSE)[:count]
+
+
+def _scores(model: Model, features: FeatureSource, image_ids: Iterable[str]) -> dict[str, float]:
+    """Not `Model.score`, which refuses what is no number: here that is a finding."""
+    scores: dict[str, float] = {}
+    for batch in features.batches(sorted(image_ids), PURPOSE):
+        scores.update(zip(batch.image_ids, image_scores(model.detector.patch_maps(batch)).tolist(), strict=True))
+    return scores
+
+
+def _within(values: Mapping[str, Any], available: Collection[str]) -> dict[str, Any]:
+    return {image_id: value for image_id, value in values.items() if image_id in available}

@@ -1,0 +1,77 @@
+"""What the sub-models say together about every training image: a score, and a map of its patches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from llbnad.detectors.base import image_scores
+from llbnad.features.source import FeatureSource
+from llbnad.model.model import Model, stored_maps
+from llbnad.model.scores import Scores
+from llbnad.purification.aggregate import aggregate, score_table
+from llbnad.purification.patches import Maps, out_of_fold_maps
+from llbnad.scenario import ScenarioSettings
+
+
+@dataclass(frozen=True)
+class Consensus:
+    """Scores and maps of all training images."""
+
+    table: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
+    maps: Maps  # out-of-fold patch maps (h, w) by image id
+
+    def aggregated(self, settings: ScenarioSettings) -> "Consensus":
+        """The same sub-models under the aggregation of `settings`."""
+        score = aggregate(self.table, settings.aggregation, settings.partition)
+        return replace(self, table=self.table.assign(score=score))
+
+
+def consensus(
+    scores: Sequence[Scores], maps: Sequence[Maps], subsets: pd.Series, settings: ScenarioSettings
+) -> Consensus:
+    """Bring together what T sub-models say.
+
+    Args:
+        scores: of all training images, one a sub-model.
+        maps: patch maps (h, w) by image id, one mapping a sub-model.
+        subsets: subset of each training image, indexed by image id.
+        settings: aggregation and partition.
+    """
+    out_of_fold = out_of_fold_maps(maps, subsets, settings.partition)
+    return Consensus(score_table(scores, subsets), out_of_fold).aggregated(settings)
+
+
+def score_together(
+    models: Sequence[Model], features: FeatureSource, subsets: pd.Series, settings: ScenarioSettings
+) -> Consensus:
+    """The consensus of sub-models that score one batch after the other together.
+
+    Features are read once, and made into patch vectors once by detectors that share them (`base.patch_vectors`).
+
+    Args:
+        models: T sub-models; all of them are in memory.
+        features: of the training images.
+        subsets: subset of each training image, indexed by image id.
+        settings: aggregation and partition.
+    """
+    image_ids = subsets.index.tolist()
+    ids: list[str] = []  # as the batches name them
+    scores = np.empty((len(models), len(image_ids)), np.float32)
+    # what stays has one place, taken first, as in `Model.score_with_maps`
+    maps = np.empty((0, 0, 0), np.float16)  # (N, h, w)
+    for batch in features.batches(image_ids, "score"):
+        per_model = []
+        new = slice(len(ids), len(ids) + len(batch.image_ids))
+        for number, model in enumerate(models):
+            found = model.detector.patch_maps(batch)
+            scores[number, new] = image_scores(found).cpu().numpy()
+            per_model.append(dict(zip(batch.image_ids, stored_maps(found, np.float16), strict=True)))
+        averaged = out_of_fold_maps(per_model, subsets.loc[list(batch.image_ids)], settings.partition)
+        if not ids:
+            maps = np.empty((len(image_ids), *averaged[batch.image_ids[0]].shape), np.float16)
+        maps[new] = [averaged[image_id] for image_id in batch.image_ids]
+        ids.extend(batch.image_ids)
+    table = score_table([Scores(tuple(ids), own) for own in scores], subsets)
+    return Consensus(table, dict(sorted(zip(ids, maps, strict=True)))).aggregated(settings)

@@ -1,0 +1,54 @@
+"""Patch maps kept by image id: what the sub-models say of every patch, and what people look at."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from llbnad.features.source import FeatureSource
+from llbnad.model.model import Model
+from llbnad.utils.files import replacing
+
+
+def mean_heat(models: Sequence[Model], features: FeatureSource, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
+    """Patch maps (h, w) float16 of `image_ids`, averaged over `models`."""
+    import torch
+
+    heat: dict[str, np.ndarray] = {}
+    for batch in features.batches(sorted(image_ids), "heat maps"):
+        maps = torch.stack([model.detector.patch_maps(batch) for model in models]).mean(dim=0)  # (B, h, w)
+        heat.update(zip(batch.image_ids, maps.half().cpu().numpy(), strict=True))
+    return heat
+
+
+def write_heat(heat: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write maps as safetensors, named by image id."""
+    from safetensors.numpy import save_file
+
+    with replacing(path) as temporary:
+        save_file({image_id: np.ascontiguousarray(heat[image_id]) for image_id in sorted(heat)}, temporary)
+
+
+class StoredHeat(Mapping[str, np.ndarray]):
+    """The maps that `write_heat` wrote, each read when it is asked for: those of many images never lie in memory."""
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
+        self._file = safe_open(path, framework="np")
+        self._image_ids = dict.fromkeys(sorted(self._file.keys()))
+
+    def __getitem__(self, image_id: str) -> np.ndarray:
+        if image_id not in self._image_ids:
+            raise KeyError(image_id)
+        found: np.ndarray = self._file.get_tensor(image_id)
+        return found
+
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._image_ids
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._image_ids)
+
+    def __len__(self) -> int:
+        return len(self._image_ids)

@@ -1,0 +1,1 @@
+"""Review: the page on which people judge suspect images."""

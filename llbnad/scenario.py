@@ -1,0 +1,110 @@
+"""All settings of a scenario. They name detectors, encoders and policies, so they need the registries."""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
+
+from llbnad.config import (
+    Aggregation,
+    CalibrationConfig,
+    Comparator,
+    Config,
+    DetectorConfig,
+    EncoderConfig,
+    InjectedNoise,
+    Noise,
+    Partition,
+    SelectionPolicy,
+)
+from llbnad.detectors import DETECTORS
+from llbnad.encoders import ENCODERS
+from llbnad.policies import POLICIES
+from llbnad.utils.registry import Registry
+
+
+def _detector(content: Any) -> Any:
+    return _of_registry(content, DETECTORS, "name", DetectorConfig, lambda found: found.config_class)
+
+
+def _policy(content: Any) -> Any:
+    return _of_registry(content, POLICIES, "policy", SelectionPolicy, lambda found: found)
+
+
+def _of_registry(content: Any, registry: Registry, key: str, kind: type[Config], config_class: Any) -> Any:
+    """`content` validated as the class its `key` names; a bare string is that name with default settings."""
+    if isinstance(content, kind):
+        return content
+    if isinstance(content, str):
+        content = {key: content}
+    if not isinstance(content, dict) or key not in content:
+        raise ValueError(f"expected a mapping with the key {key!r}, one of {registry.names}")
+    return config_class(registry.get(content[key])).model_validate(content)
+
+
+AnyDetector = Annotated[SerializeAsAny[DetectorConfig], BeforeValidator(_detector)]
+
+
+def _known_encoder(config: EncoderConfig) -> EncoderConfig:
+    if not config.name.startswith("vit_"):  # those are timm's, and its list takes seconds to load
+        ENCODERS.get(config.name)
+    return config
+
+
+AnyEncoder = Annotated[EncoderConfig, AfterValidator(_known_encoder)]
+AnyPolicy = Annotated[SerializeAsAny[SelectionPolicy], BeforeValidator(_policy)]
+
+
+class ScenarioSettings(Config):
+    """Everything a scenario can set beside its data; params.yaml's `defaults` hold one of these."""
+
+    seed: int = Field(0, ge=0)  # of noise, partition and detectors; sub-models derive their own from it
+    encoder: AnyEncoder = EncoderConfig()
+    detector: AnyDetector = Field(default_factory=lambda: _detector("patchcore"))
+    sub_model_detector: AnyDetector | None = None  # of stage 1, e.g. without hard mining; null: as the final one
+    partition: Partition = "disjoint"  # which subsets a sub-model learns from
+    aggregation: Aggregation = "oof_mean"
+    selection: AnyPolicy = Field(default_factory=lambda: _policy("mixture"))
+    rounds: int = Field(1, ge=1, le=20)  # > 1: what was kept trains the sub-models again
+    # patches of kept images not learnt from, as a share per share of images rejected; 0 = none
+    patch_rejection: float = Field(0.7, ge=0, le=2)
+    review: str = "data/review/none.csv"  # CSV of people's verdicts, which override the policy
+    calibration: CalibrationConfig = CalibrationConfig()
+    comparators: tuple[Comparator, ...] = ("none", "oracle", "random")
+    suspects: int = Field(24, ge=0, le=500)  # images on the contact sheet
+
+    @model_validator(mode="after")
+    def _scores_have_a_logarithm(self) -> "ScenarioSettings":
+        if self.selection.policy in ("mixture", "otsu") and self.aggregation in ("robust_mean", "rank_mean"):
+            raise ValueError(
+                f"policy {self.selection.policy} looks for two groups in the logarithm of scores, which means nothing "
+                f"for aggregation {self.aggregation}: use policy mad or fraction, or aggregation oof_mean"
+            )
+        return self
+
+    @property
+    def stage_1_detector(self) -> DetectorConfig:
+        """The sub-models' detector."""
+        return self.sub_model_detector or self.detector
+
+
+class Scenario(ScenarioSettings):
+    """One thing to train for: a benchmark cell or a production line."""
+
+    dataset: str
+    noise: Noise = InjectedNoise()
+
+
+def check_subsets(num_subsets: int, settings: ScenarioSettings, where: str = "") -> None:
+    """Raise ValueError if `settings` ask of a single sub-model what takes several."""
+    if num_subsets > 1:
+        return
+    if settings.aggregation == "oof_mean":
+        raise ValueError(
+            f"{where}aggregation oof_mean needs at least 2 subsets, got {num_subsets}: "
+            "with one, every image was trained on; use mean"
+        )
+    if settings.partition == "leave_out":
+        raise ValueError(
+            f"{where}partition leave_out needs at least 2 subsets, got {num_subsets}: "
+            "with one, nothing is left to learn from; use disjoint"
+        )

@@ -1,0 +1,1 @@
+"""Study: the comparison table of policies and detectors."""

@@ -1,0 +1,1 @@
+"""Utilities that know nothing of the method: files, hashing, progress, threads."""

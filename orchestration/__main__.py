@@ -1,0 +1,49 @@
+"""`python -m orchestration COMMAND`: everything people do with the pipeline from a terminal."""
+
+import sys
+
+import typer
+
+from llbnad.errors import LlbnadError
+from orchestration.commands.audit import audit
+from orchestration.commands.backfill import backfill
+from orchestration.commands.benchmark import benchmark
+from orchestration.commands.drift import drift
+from orchestration.commands.export import export
+from orchestration.commands.ingest import ingest
+from orchestration.commands.predict import predict
+from orchestration.commands.record import record
+from orchestration.commands.registry import app as registry
+from orchestration.commands.review import review
+from orchestration.commands.run import run
+from orchestration.commands.ui import ui
+
+PIPELINE, LINE, MODELS = "Pipeline", "Production line", "Models"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="LLBNAD as a pipeline: run it, watch it, feed production lines, use their models. Run from the repository.",
+)
+for panel, commands in {
+    PIPELINE: (run, ui, audit, benchmark, record, backfill),
+    LINE: (ingest, review, drift),
+    MODELS: (predict, export),
+}.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
+app.add_typer(registry, name="registry", rich_help_panel=MODELS)
+
+
+def main() -> None:
+    """Run the command; an error of ours is one clear line and exit code 2."""
+    try:
+        app(prog_name="python -m orchestration")
+    except LlbnadError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Dagster: assets generated from dvc.yaml, partitions, sensors, schedules, checks."""

@@ -1,0 +1,116 @@
+"""What Dagster shows of a stage's outputs, told by the kind of file: row counts, numbers, tables, pictures."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from llbnad.utils.files import file_digest
+from orchestration.pipeline.settings import settings_path
+
+PICTURE_WIDTH = 900  # pixels; Dagster keeps metadata in its database
+PREVIEW_ROWS = 30
+HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
+
+
+def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, Any]:
+    """Dagster metadata of a stage.
+
+    Args:
+        paths: its outputs with their hashes, as dvc.lock has them.
+        root: the repository.
+        scenario: for the link to MLflow.
+    """
+    files = [file for path in sorted(paths) for file in _files(root / path)]
+    shown = metadata_of_files(files)
+    shown["outputs"] = dg.MetadataValue.md("\n".join(f"- `{path}` `{md5}`" for path, md5 in sorted(paths.items())))
+    link = root / "mlflow" / "runs" / f"{scenario}.json"
+    if link.exists():
+        run, settings = json.loads(link.read_text()), root / settings_path(scenario)
+        if settings.exists() and run.get("md5.settings") == file_digest(settings, "md5"):  # else of other settings
+            shown["mlflow"] = dg.MetadataValue.url(run["url"])
+    return shown
+
+
+def picture(file: Path) -> dg.MarkdownMetadataValue:
+    """A small copy of a picture."""
+    return dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{_preview(file)})")
+
+
+def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
+    """Dagster metadata of single files."""
+    shown: dict[str, Any] = {}
+    for file in files:
+        if file.name not in HIDDEN:
+            shown.update(_of_file(file))
+    return shown
+
+
+def from_log(stage: str, lines: Sequence[str]) -> dict[str, Any]:
+    """What a stage said of its own work in this run: not part of its outputs, for it differs from run to run.
+
+    Args:
+        stage: with its instance, e.g. `features@bottle`; its line begins with `features bottle`.
+        lines: all that was printed.
+    """
+    own = re.compile(rf"{re.escape(stage).replace('@', ' ').replace(re.escape('-'), ' ')}: (.+)")
+    said = [match[1] for line in lines if (match := own.fullmatch(line))]
+    if not said:
+        return {}
+    counts = re.fullmatch(r"(\d+) images encoded, (\d+) found in the cache", said[-1])
+    encoded = {"images encoded": int(counts[1]), "images found in the cache": int(counts[2])} if counts else {}
+    return {"summary": said[-1], **encoded}
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.name == "images" or not path.is_dir():  # raw images are counted by their manifest
+        return []
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _of_file(file: Path) -> dict[str, Any]:
+    if file.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        shown: dict[str, Any] = {f"rows of {file.name}": pq.read_metadata(file).num_rows}
+        if file.name == "scores.parquet" and "subset" in pq.read_schema(file).names:
+            counts = pq.read_table(file, columns=["subset"])["subset"].value_counts().to_pylist()
+            sizes = sorted((count["values"], count["counts"]) for count in counts)
+            shown["images of each subset"] = ", ".join(str(size) for _, size in sizes)
+        return shown
+    if file.suffix == ".csv":
+        import pandas as pd
+
+        table = pd.read_csv(file)
+        head = table.head(PREVIEW_ROWS).to_csv(index=False, sep="|", float_format="%.4f").strip().splitlines()
+        rule = "|".join(["---"] * len(table.columns))
+        return {
+            f"rows of {file.name}": len(table),
+            file.name: dg.MetadataValue.md("\n".join([head[0], rule, *head[1:]])),
+        }
+    if file.suffix == ".json":
+        numbers = json.loads(file.read_text())
+        if file.name == "settings.json":
+            return {"settings": dg.MetadataValue.json(numbers)}
+        return {key: value for key, value in numbers.items() if isinstance(value, int | float)}
+    if file.suffix == ".png":
+        return {file.stem: picture(file)}
+    return {}
+
+
+def _preview(file: Path) -> str:
+    from PIL import Image
+
+    with Image.open(file) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail((PICTURE_WIDTH, 10 * PICTURE_WIDTH))
+        buffer = io.BytesIO()
+        small.quantize(128).save(buffer, format="png", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()

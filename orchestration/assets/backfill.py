@@ -1,0 +1,60 @@
+"""After a plain `dvc repro`: tell Dagster what there is, so that its UI shows the same thing.
+
+Reports a materialisation, with the same data version, pictures and checks, of every asset whose data version in
+dvc.lock is not the one Dagster knows. Run again, it reports nothing.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import dagster as dg
+
+from orchestration.assets.asset_metadata import metadata
+from orchestration.assets.dvc_assets import VERSION_TAG, check_results, report_path
+from orchestration.assets.partitions import patterns, sync
+from orchestration.assets.retraining import known_lines
+from orchestration.pipeline import dvc
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.paths import PARAMS
+
+
+def record_materialisations(root: Path, scenarios: Sequence[str]) -> int:
+    """Report what dvc.lock has of `scenarios` to the Dagster instance of DAGSTER_HOME; returns how many were new."""
+    os.environ.setdefault("DAGSTER_HOME", str(root / ".dagster"))
+    params, lock = load_params(root / PARAMS), dvc.read_lock(root)
+    found, reported = patterns(root, params), 0
+    with dg.DagsterInstance.get() as instance:
+        sync(instance, [*params.scenarios, *known_lines(root, params)])
+        for scenario in scenarios:
+            for asset, where in found.items():
+                stage = where.stage(scenario, params.scenario(scenario).dataset)
+                paths = dvc.outputs(lock, stage)
+                version = dvc.data_version(lock, stage)
+                if not paths or _known_version(instance, asset, scenario) == version:
+                    continue
+                shown = {"outcome": "ran by dvc repro", "dvc stage": stage, **metadata(paths, root, scenario)}
+                event = dg.AssetMaterialization(asset, metadata=shown, partition=scenario, tags={VERSION_TAG: version})
+                instance.report_runless_asset_event(event)
+                for check in where.template.meta.get("checks", []):
+                    result = check_results(report_path(stage, root), asset, check)
+                    verdict = dg.AssetCheckEvaluation(
+                        asset_key=dg.AssetKey(asset),
+                        check_name=check,
+                        passed=result.passed,
+                        metadata=result.metadata,
+                        description=result.description,
+                        blocking=True,
+                        partition=scenario,
+                    )
+                    instance.report_runless_asset_event(verdict)
+                reported += 1
+    return reported
+
+
+def _known_version(instance: dg.DagsterInstance, asset: str, scenario: str) -> str | None:
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[scenario])
+    for found in instance.fetch_materializations(wanted, limit=1).records:
+        if found.asset_materialization and found.asset_materialization.tags:
+            return found.asset_materialization.tags.get(VERSION_TAG)
+    return None

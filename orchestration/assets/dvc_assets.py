@@ -1,0 +1,161 @@
+"""dvc.yaml -> Dagster assets: a stage is an asset, a scenario is a partition, materialising runs dvc.
+
+Nothing of the pipeline is said a second time here. Names, dependencies, descriptions, groups, kinds and checks come
+from dvc.yaml; whether anything has to be computed is DVC's decision; the data version is the hash in dvc.lock. So both
+doors, Dagster and `dvc repro`, lead to the same bytes.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+
+from llbnad.errors import ConfigError
+from orchestration.assets.asset_metadata import from_log, metadata
+from orchestration.assets.partitions import SCENARIOS, Pattern, patterns
+from orchestration.pipeline import code, dvc, settings
+from orchestration.pipeline.params import Params, load_params
+from orchestration.pipeline.paths import PARAMS, stage_dir
+
+VERSION_TAG = "dagster/data_version"
+PREREQUISITES = (code.STAGE, settings.STAGE)  # cheap stages that an edit makes stale
+BUSY_RETRIES, BUSY_SECONDS = 60, 5  # another run may be computing the same raw data
+
+
+def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[dg.AssetsDefinition]:
+    """One asset a stage, partitioned by scenario.
+
+    Args:
+        root: the repository.
+        params: its settings.
+        sources: assets that go before the stages which depend on no other stage than `code`.
+
+    Raises:
+        DvcError: dvc cannot read its files.
+    """
+    listings = code.listings(root)
+    assets = []
+    for name, where in patterns(root, params).items():
+        first = name != code.STAGE and where.upstream <= {code.STAGE}
+        upstream = sorted(where.upstream | ({*sources} if first else set()))
+        listing = listings.get(where.template.code, pd.DataFrame())
+        version = code.code_version(where.template.cmd, listing)
+        assets.append(_asset(name, root, where, upstream, version))
+    return assets
+
+
+def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
+    """What a Great Expectations report says, as the result of an asset check."""
+    content = json.loads(report.read_text())
+    findings = content["expectations"]
+    lines = ["expectation|ok|observed|expected", "---|---|---|---"]
+    lines += [
+        "|".join(_cell(item[key]) for key in ("expectation", "success", "observed", "expected")) for item in findings
+    ]
+    failed = [item["expectation"] for item in findings if not item["success"]]
+    return dg.AssetCheckResult(
+        passed=content["success"],
+        asset_key=asset,
+        check_name=check,
+        description="all expectations met" if not failed else "failed: " + "; ".join(failed),
+        metadata={
+            "expectations": len(findings),
+            "failed": len(failed),
+            "report": dg.MetadataValue.md("\n".join(lines)),
+        },
+    )
+
+
+def report_path(stage: str, root: Path) -> Path:
+    """Where a stage with checks writes its validation report."""
+    template, _, instance = stage.partition("@")
+    return root / stage_dir(template, instance) / "validation.json"
+
+
+def _asset(name: str, root: Path, where: Pattern, upstream: list[str], version: str) -> dg.AssetsDefinition:
+    template = where.template
+    checks: list[str] = list(template.meta.get("checks", []))
+
+    @dg.asset(
+        name=name,
+        deps=[dg.AssetKey(before) for before in upstream],
+        partitions_def=SCENARIOS,
+        description=_description(template.desc, name),
+        group_name=template.meta.get("group"),
+        kinds={"dvc", *template.meta.get("kinds", [])},
+        owners=list(template.meta.get("owners", [])),
+        code_version=version,
+        check_specs=[dg.AssetCheckSpec(check, asset=name, blocking=True) for check in checks],
+        metadata={"dvc stage": f"{template.name} in dvc.yaml", "command": template.cmd},
+    )
+    def materialise(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        scenario = context.partition_key
+        said: list[str] = []
+
+        def hear(line: str) -> None:
+            said.append(line)
+            context.log.info(line)
+
+        try:
+            params = load_params(root / PARAMS)  # read now: the scenario may be younger than this process
+            stage = where.stage(scenario, params.scenario(scenario).dataset)
+            report = report_path(stage, root)
+            chosen = context.run.asset_selection  # None: all of a job, and each has `code` and `settings`
+            for before in PREREQUISITES:
+                alone = before in upstream and chosen is not None and dg.AssetKey(before) not in chosen
+                if alone and not _is_current(before, root, scenario, params):
+                    context.log_event(_catch_up(before, root, scenario, hear))
+            outcome = dvc.repro_stage(root, stage, hear)
+        except dvc.BusyError as error:
+            raise dg.RetryRequested(max_retries=BUSY_RETRIES, seconds_to_wait=BUSY_SECONDS) from error
+        except ConfigError as error:
+            raise dg.Failure(description=str(error), allow_retries=False) from None
+        except dvc.DvcError as error:
+            if checks and report.exists() and not json.loads(report.read_text())["success"]:
+                yield from (check_results(report, name, check) for check in checks)
+            raise dg.Failure(description=str(error), allow_retries=False) from None
+        lock = dvc.read_lock(root)
+        paths = dvc.outputs(lock, stage)
+        context.log.info(f"{stage}: {outcome}")
+        yield dg.MaterializeResult(
+            data_version=dg.DataVersion(dvc.data_version(lock, stage)),
+            metadata={
+                "outcome": outcome,
+                "dvc stage": stage,
+                **from_log(stage, said),
+                **metadata(paths, root, scenario),
+            },
+            check_results=[check_results(report, name, check) for check in checks],
+        )
+
+    return materialise
+
+
+def _is_current(before: str, root: Path, scenario: str, params: Params) -> bool:
+    return code.are_current(root) if before == code.STAGE else settings.are_current(root, scenario, params)
+
+
+def _catch_up(before: str, root: Path, scenario: str, log: Callable[[str], None]) -> dg.AssetMaterialization:
+    """Run stage `code` or `settings` after an edit: an asset materialised alone goes by code and params.yaml of now."""
+    stage = before if before == code.STAGE else f"{before}@{scenario}"
+    outcome = dvc.repro_stage(root, stage, log)
+    lock = dvc.read_lock(root)
+    shown = {"outcome": outcome, "dvc stage": stage, **metadata(dvc.outputs(lock, stage), root, scenario)}
+    tags = {VERSION_TAG: dvc.data_version(lock, stage)}
+    return dg.AssetMaterialization(before, metadata=shown, partition=scenario, tags=tags)
+
+
+def _description(template: str, name: str) -> str:
+    """The stage's description without DVC's placeholders."""
+    number = name.rpartition("_")[2]
+    text = template.replace("${item.subset}", number)
+    text = re.sub(r"dataset \$\{[^}]+\}", "the dataset", text)
+    return re.sub(r"\$\{[^}]+\}", "the scenario", text)
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,125 @@
+"""A scenario of params.yaml is a partition; its chain of stages is what one Dagster run materialises.
+
+Dagster keeps the partitions in its own database, so that a new line is one at once, without a reload of the code. The
+truth is params.yaml: `sync` makes the one equal to the other.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from llbnad.errors import ConfigError
+from orchestration.pipeline import dvc
+from orchestration.pipeline.params import Params
+from orchestration.pipeline.paths import PARAMS
+
+FINAL = "evaluation"
+NAME = "scenario"
+SCENARIOS = dg.DynamicPartitionsDefinition(name=NAME)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The DVC stages of one scenario under the names their assets have."""
+
+    stages: Mapping[str, str]  # asset name -> DVC stage, e.g. sub_model_0 -> sub_model@a-0
+    upstream: Mapping[str, frozenset[str]]  # asset name -> asset names
+
+
+def chain(graph: Mapping[str, set[str]], scenario: str) -> Chain:
+    """All stages that `evaluation@<scenario>` needs.
+
+    A template with one stage among them gives an asset of its name; one with several gives name_0, name_1 ….
+    """
+    needed = _ancestors(graph, f"{FINAL}@{scenario}")
+    grouped: dict[str, list[str]] = {}
+    for stage in needed:
+        grouped.setdefault(template_of(stage), []).append(stage)
+    names = {stage: _asset_name(stage, template, stages) for template, stages in grouped.items() for stage in stages}
+    return Chain(
+        {names[stage]: stage for stage in needed},
+        {names[stage]: frozenset(names[before] for before in graph[stage]) for stage in needed},
+    )
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """An asset's stage, for any scenario: the chain of one scenario is the chain of all."""
+
+    template: dvc.Template
+    suffix: str  # e.g. -0 of a sub-model
+    upstream: frozenset[str]  # asset names
+
+    def stage(self, scenario: str, dataset: str) -> str:
+        """The DVC stage of a scenario that reads `dataset`."""
+        if not self.template.over:
+            return self.template.name
+        return f"{self.template.name}@{dataset if self.template.over == 'datasets' else scenario}{self.suffix}"
+
+
+def patterns(root: Path, params: Params) -> dict[str, Pattern]:
+    """The stages of any scenario by asset name, causes first: DVC is asked for the chain of the first one only.
+
+    Raises:
+        ConfigError: there is no scenario.
+        DvcError: dvc cannot read its files.
+    """
+    if not params.scenarios:
+        raise ConfigError(f"{PARAMS}: there is no scenario, and the assets are made from one: keep one of the demo's")
+    templates = dvc.templates(root)
+    first, settings = next(iter(params.scenarios.items()))
+    one = chain(dvc.scenario_graph(root, first), first)
+    found = {}
+    for name, stage in one.stages.items():
+        template = templates[template_of(stage)]
+        instance = settings.dataset if template.over == "datasets" else first
+        suffix = stage.partition("@")[2].removeprefix(instance)
+        found[name] = Pattern(template, suffix, one.upstream[name])
+    return found
+
+
+def all_stages(found: Mapping[str, Pattern], params: Params) -> set[str]:
+    """Every stage that `dvc repro` goes through."""
+    scenarios = {(name, scenario.dataset) for name, scenario in params.scenarios.items()}
+    of_datasets = [one for one in found.values() if one.template.over == "datasets"]
+    return {one.stage(*pair) for one in found.values() for pair in scenarios} | {
+        one.stage("", dataset) for one in of_datasets for dataset in params.datasets
+    }
+
+
+def sync(instance: dg.DagsterInstance, wanted: Collection[str]) -> None:
+    """Make the partitions those that are wanted: the scenarios of params.yaml and lines on their way there."""
+    known = set(instance.get_dynamic_partitions(NAME))
+    for name in dict.fromkeys(name for name in wanted if name not in known):
+        try:
+            instance.add_dynamic_partitions(NAME, [name])
+        except Exception:  # each storage has its own error for a name that is there already
+            if not instance.has_dynamic_partition(NAME, name):  # else another process was faster
+                raise
+    for name in known - set(wanted):
+        instance.delete_dynamic_partition(NAME, name)
+
+
+def template_of(stage: str) -> str:
+    """The name in dvc.yaml of an expanded stage."""
+    return stage.partition("@")[0]
+
+
+def _asset_name(stage: str, template: str, siblings: Sequence[str]) -> str:
+    return template if len(siblings) == 1 else f"{template}_{stage.rpartition('-')[2]}"
+
+
+def _ancestors(graph: Mapping[str, set[str]], final: str) -> list[str]:
+    """`final` and everything before it, causes first; siblings in natural order."""
+    ordered: list[str] = []
+
+    def visit(stage: str) -> None:
+        for before in sorted(graph[stage], key=lambda name: (len(name), name)):
+            visit(before)
+        if stage not in ordered:
+            ordered.append(stage)
+
+    visit(final)
+    return ordered

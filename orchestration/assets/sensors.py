@@ -1,0 +1,134 @@
+"""The sensor over all inboxes: enough complete files of a line start its job `retrain`.
+
+A file costs one `stat` a look while it waits and nothing once it is taken in; contents are read only when a run is
+asked for, and then of a few files: the run key is made of them. While a line has a run in progress its inbox is not
+looked at.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+
+from llbnad.errors import LlbnadError
+from llbnad.utils.files import file_digest
+from orchestration.assets.lost_runs import end_lost_runs
+from orchestration.assets.partitions import sync
+from orchestration.assets.retraining import known_lines, retrain, run_in_progress
+from orchestration.line.arrivals import last_batch
+from orchestration.line.inbox import lines, look, untouched
+from orchestration.line.params_entry import conflict
+from orchestration.pipeline.params import Arrival, load_params
+from orchestration.pipeline.paths import INCOMING, PARAMS
+
+DIGITS = 16  # of a hash
+HASHED_FILES, HASHED_BYTES = 200, 2**28  # contents in a run key; the others enter it by size and time
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one evaluation found out about one line."""
+
+    reason: str | None  # why no run is asked for
+    asked: str = ""  # the state of the inbox when a run was asked for last: what the next evaluation must know
+    run_key: str | None = None
+
+
+def arrival_sensor(root: Path, settings: Arrival) -> dg.SensorDefinition:
+    """Sensor `arrivals` of the repository at `root`."""
+
+    @dg.sensor(
+        name="arrivals",
+        job=retrain,
+        minimum_interval_seconds=max(1, math.ceil(settings.stable_seconds)),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Watches data/incoming; a line with enough new, complete files is retrained",
+    )
+    def arrivals(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        try:
+            params = load_params(root / PARAMS)
+        except LlbnadError as error:
+            return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
+        sync(context.instance, [*params.scenarios, *known_lines(root, params)])
+        end_lost_runs(context.instance)
+
+        def must_wait(line: str) -> str | None:
+            return conflict(params, line) or run_in_progress(context.instance, line)
+
+        verdicts = evaluate(root, params.arrival, context.cursor, must_wait)
+        requests = [
+            dg.RunRequest(run_key=verdict.run_key, partition_key=line)
+            for line, verdict in verdicts.items()
+            if verdict.run_key
+        ]
+        reasons = [f"{line}: {verdict.reason}" for line, verdict in verdicts.items() if verdict.reason]
+        if requests:
+            for reason in reasons:
+                context.log.info(reason)
+        return dg.SensorResult(
+            run_requests=requests,
+            skip_reason=None if requests else "; ".join(reasons) or f"no folder in {INCOMING}",
+            cursor=json.dumps({line: verdict.asked for line, verdict in verdicts.items() if verdict.asked}),
+        )
+
+    return arrivals
+
+
+def evaluate(
+    root: Path, settings: Arrival, cursor: str | None, must_wait: Callable[[str], str | None]
+) -> dict[str, Verdict]:
+    """Look at every inbox once.
+
+    Args:
+        root: the repository.
+        settings: when files are complete and how many are enough.
+        cursor: what the last evaluation remembered.
+        must_wait: says why a line cannot be retrained now, or None.
+    """
+    remembered: dict[str, str] = json.loads(cursor) if cursor else {}
+    verdicts = {}
+    for line, bad_name in lines(root).items():
+        asked = remembered.get(line, "")
+        if reason := bad_name or must_wait(line):
+            verdicts[line] = Verdict(reason, asked)
+        else:
+            verdicts[line] = _look_at(root, line, settings, asked)
+    return verdicts
+
+
+def _look_at(root: Path, line: str, settings: Arrival, asked: str) -> Verdict:
+    now = look(root / INCOMING / line)
+    if not now:
+        return Verdict("no new files")
+    # one look is enough to ask; the ingest takes two before it moves a file
+    complete = untouched(now, settings.stable_seconds)
+    others = f"; {len(now) - len(complete)} files are not complete yet" if len(now) > len(complete) else ""
+    if len(complete) < settings.min_new_images:
+        return Verdict(f"{len(complete)} of the {settings.min_new_images} new files it takes{others}", asked)
+    # whatever is done to an inbox changes how many files there are or when the last one was touched
+    state = f"{len(complete)} files, {max(now[path].st_ctime_ns for path in complete)}"
+    if state == asked:
+        waits = "the run asked for did not take them in: see its log; the schedule tries again"
+        return Verdict(f"{len(complete)} files wait, but {waits}{others}", asked)
+    content = _content_digest(root / INCOMING / line, {path: now[path] for path in sorted(complete)})
+    return Verdict(None, state, f"{line}-{last_batch(root, line) + 1}-{content}")
+
+
+def _content_digest(inbox: Path, files: Mapping[str, os.stat_result]) -> str:
+    """Of the contents of the first files, and of the sizes and times of the others."""
+    digest, read = hashlib.sha256(), 0
+    for number, (path, seen) in enumerate(files.items()):
+        if number < HASHED_FILES and read + seen.st_size <= HASHED_BYTES:
+            try:
+                digest.update(file_digest(inbox / path).encode())
+                read += seen.st_size
+                continue
+            except OSError:
+                pass  # gone or unreadable
+        digest.update(repr((path, seen.st_size, seen.st_mtime_ns)).encode())
+    return digest.hexdigest()[:DIGITS]

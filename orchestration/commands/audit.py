@@ -1,0 +1,163 @@
+"""`make audit`: is what dvc.lock claims what this code makes of the raw data?
+
+In a temporary clone of the last commit, with an empty cache, everything is computed again and compared output by
+output with the committed dvc.lock. Another CPU's kernels may round differently; so where bytes differ, the metrics are
+compared with the committed data/reference.json as well, to tell rounding from a real difference.
+
+    python -m orchestration audit                     exit code 0 identical, 1 different, 2 could not be done
+    python -m orchestration audit --save-reference    write data/reference.json from the outputs here
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from llbnad.errors import DataError
+from llbnad.utils.files import write_json
+from orchestration.pipeline import dvc
+from orchestration.pipeline.params import Params, load_params
+from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
+
+REFERENCE = DATA / "reference.json"
+IDENTICAL, DIFFERENT = "identical", "different"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One output, as committed and as computed again."""
+
+    stage: str
+    path: str
+    committed: str | None  # MD5; None where it is in one dvc.lock only
+    computed: str | None
+
+    @property
+    def verdict(self) -> str:
+        """identical or different."""
+        return IDENTICAL if self.committed == self.computed else DIFFERENT
+
+
+def audit_commit(root: Path, console: Console) -> list[Finding]:
+    """Compute the last commit of the repository at `root` again and compare.
+
+    Raises:
+        DataError: there is no commit or no committed dvc.lock, or raw data is missing.
+        DvcError: a stage failed in the clone.
+    """
+    try:
+        committed = yaml.safe_load(_git(root, "show", "HEAD:dvc.lock")) or {}
+    except DataError as error:
+        raise DataError(f"{error}; an audit needs a committed dvc.lock: `make run`, then commit it") from None
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    if changed:
+        console.print(f"[yellow]not part of the audit, which takes the last commit:[/yellow]\n{changed}")
+    with tempfile.TemporaryDirectory(prefix="llbnad-audit-") as place:
+        clone = Path(place) / "clones" / "clone"
+        _git(root, "clone", "--quiet", "--no-hardlinks", str(root), str(clone))
+        params = load_params(clone / PARAMS)
+        _link_raw_data(params, root, clone)
+        console.print(f"computing everything again in {clone}, with an empty cache …")
+        os.environ.pop("MLFLOW_TRACKING_URI", None)  # an audit is no training run: it is recorded in the clone alone
+        with dvc.running(["repro", "--force"], clone, stdout=None, stderr=None) as process:
+            if process.wait() != 0:
+                raise dvc.DvcError("`dvc repro` failed in the clone; its messages stand above")
+        findings = compare(committed, dvc.read_lock(clone))
+        _report(findings, console)
+        if any(finding.verdict == DIFFERENT for finding in findings):
+            _report_metrics(clone / REFERENCE, metrics(params, clone), console)
+    return findings
+
+
+def compare(committed: dict[str, Any], computed: dict[str, Any]) -> list[Finding]:
+    """Put two dvc.lock contents beside each other, output by output."""
+    names = sorted({*committed.get("stages", {}), *computed.get("stages", {})})
+    findings = []
+    for stage in names:
+        before, after = dvc.outputs(committed, stage), dvc.outputs(computed, stage)
+        findings += [Finding(stage, path, before.get(path), after.get(path)) for path in sorted({*before, *after})]
+    return findings
+
+
+def metrics(params: Params, root: Path) -> dict[str, dict[str, float | None]]:
+    """Metrics of each scenario's final detector, as its evaluation wrote them."""
+    found = {}
+    for scenario in params.scenarios:
+        path = root / stage_dir("evaluation", scenario) / "metrics.json"
+        if not path.exists():
+            raise DataError(f"{path} is missing: run `dvc repro` first")
+        found[scenario] = json.loads(path.read_text())
+    return found
+
+
+def _report(findings: list[Finding], console: Console) -> None:
+    table = Table(title="dvc.lock, as committed and as computed again")
+    for heading in ("stage", "output", "committed", "computed", ""):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        style = "" if finding.verdict == IDENTICAL else "bold red"
+        hashes = (finding.committed or "–", finding.computed or "–")
+        table.add_row(finding.stage, finding.path, *hashes, finding.verdict, style=style)
+    console.print(table)
+    different = sum(finding.verdict == DIFFERENT for finding in findings)
+    console.print(f"{len(findings) - different} outputs identical, {different} different")
+
+
+def _report_metrics(reference: Path, computed: dict[str, dict[str, float | None]], console: Console) -> None:
+    if not reference.exists():
+        console.print(f"no {REFERENCE} in the commit, so metrics cannot be compared: audit --save-reference writes it")
+        return
+    table = Table(title="metrics of the final detector, as committed and as computed again")
+    for heading in ("scenario", "metric", "committed", "computed", "difference"):
+        table.add_column(heading)
+    for scenario, values in json.loads(reference.read_text()).items():
+        for name, before in values.items():
+            after = computed.get(scenario, {}).get(name)
+            if before is not None and after is not None:
+                table.add_row(scenario, name, f"{before:.6f}", f"{after:.6f}", f"{after - before:+.6f}")
+    console.print(table)
+
+
+def _link_raw_data(params: Params, root: Path, clone: Path) -> None:
+    """Raw data that git does not hold is read where it is."""
+    for dataset in params.datasets.values():
+        source, target = root / dataset.root, clone / dataset.root
+        if Path(dataset.root).is_absolute() or target.exists():
+            continue
+        if not source.exists():
+            raise DataError(f"raw data {source} is missing: restore it (`dvc pull`) and audit again")
+        link = Path(os.path.normpath(target))
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(source.resolve())
+        # a record beside it would make it DVC's own, and a forced run would write what it links to anew
+        link.with_name(f"{link.name}.dvc").unlink(missing_ok=True)
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise DataError(f"`git {' '.join(arguments)}` failed: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def audit(
+    save_reference: Annotated[bool, typer.Option(help="Only write data/reference.json from the outputs here.")] = False,
+) -> None:
+    """Compute the last commit again from raw data and compare with its dvc.lock; exit code 1 if they differ."""
+    root, console = Path.cwd(), Console(width=160 if not sys.stdout.isatty() else None)
+    if save_reference:
+        write_json(metrics(load_params(PARAMS), root), REFERENCE)
+        console.print(f"{REFERENCE} written; commit it together with dvc.lock")
+        return
+    findings = audit_commit(root, console)
+    if any(finding.verdict == DIFFERENT for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,165 @@
+"""The purification table: every detector, every policy, beside none, oracle and random, on a declared grid.
+
+    python -m orchestration benchmark benchmarks/purification.yaml
+
+Cells are independent and run in parallel processes; a finished cell is kept in data/benchmark/, so a stopped run goes
+on where it was. Other code of `llbnad` or another grid starts anew: no table mixes two. The table goes to
+benchmarks/results/<grid>.csv, with summaries and pictures beside it, and to MLflow.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+import yaml
+
+from llbnad.config import Dataset, Runtime, parse
+from llbnad.data.manifest import read_manifest, write_manifest
+from llbnad.data.sources import read_source
+from llbnad.errors import ConfigError, DataError
+from llbnad.features.store import FeatureStore
+from llbnad.study.table import Cell, Grid, run_cell
+from llbnad.study.table_summary import contamination_figure, gap_closed, summary, table_figure
+from llbnad.utils.files import write_csv, write_parquet
+from llbnad.utils.progress import track
+from llbnad.utils.runtime import prepare
+from orchestration.pipeline import code
+from orchestration.pipeline.paths import DATA, FEATURE_CACHE
+
+HOME = DATA / "benchmark"
+RESULTS = Path("benchmarks") / "results"
+
+
+def load_grid(path: Path) -> Grid:
+    """Read a grid; a wrong key or value is a `ConfigError`."""
+    if not path.is_file():
+        raise ConfigError(f"no grid at {path}: benchmarks/*.yaml are grids")
+    grid: Grid = parse(Grid, yaml.safe_load(path.read_text()), path.name)
+    return grid
+
+
+def scan(grid: Grid, home: Path, cache: Path) -> dict[str, Path]:
+    """Image roots of the data sets that are there; their manifests are written to `home`, their images encoded."""
+    found = {}
+    for name in grid.datasets:
+        variants = {ratio: grid.source(name, ratio) for ratio in grid.ratios}
+        try:
+            for dataset in dict.fromkeys(variants.values()):
+                listing, root = read_source(dataset, Path(dataset.root))
+                store = FeatureStore(cache, grid.encoder, listing.manifest, root)
+                encoded = store.ensure(store.image_ids)
+                print(f"{name}: {len(listing.manifest)} images, {encoded} encoded now", flush=True)
+                for ratio in grid.ratios:
+                    if variants[ratio] == dataset:
+                        write_manifest(listing.manifest, _manifest(home, name, ratio))
+        except DataError as error:
+            print(f"data set {name} is left out: {error}", file=sys.stderr)
+            continue
+        found[name] = root
+    if not found:
+        raise DataError("none of the grid's data sets is there")
+    return found
+
+
+def run_grid(grid: Grid, home: Path, cache: Path, processes: int) -> pd.DataFrame:
+    """Run what is missing and return all rows."""
+    home.mkdir(parents=True, exist_ok=True)
+    roots = scan(grid, home, cache)
+    cells = [cell for cell in grid.cells() if cell.dataset in roots]
+    missing = [cell for cell in cells if not _result(home, cell).exists()]
+    print(f"{len(cells)} cells, {len(cells) - len(missing)} of them done before", flush=True)
+    os.environ["TQDM_DISABLE"] = "1"  # in the processes started from here: one bar for all cells
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare) as pool:
+        running = [pool.submit(_run, cell, grid, home, roots[cell.dataset], cache) for cell in missing]
+        try:
+            for done in track(as_completed(running), "cells", len(running), unit="cell"):
+                done.result()
+        except BaseException:  # also Ctrl-C: what has not begun is not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    keys = ["dataset", "detector", "alpha", "policy", "seed"]
+    rows = pd.concat([pd.read_parquet(_result(home, cell)) for cell in cells])
+    return rows.sort_values(keys, ignore_index=True)
+
+
+def _prepare() -> None:
+    prepare(Runtime(device="auto", threads=1))
+
+
+def _run(cell: Cell, grid: Grid, home: Path, root: Path, cache: Path) -> None:
+    manifest = read_manifest(_manifest(home, cell.dataset, cell.ratio))
+    write_parquet(run_cell(cell, grid, manifest, root, cache), _result(home, cell))
+
+
+def _result(home: Path, cell: Cell) -> Path:
+    return home / "cells" / f"{cell.name}.parquet"
+
+
+def _manifest(home: Path, dataset: str, ratio: float) -> Path:
+    return home / "manifests" / f"{dataset}_{ratio:g}.parquet"
+
+
+def _address(grid: Grid, name: str) -> str:
+    """Where cells are kept: another grid or other code is another place, other seeds, ratios or data sets are not."""
+    root = Path(__file__).resolve().parents[2]
+    content = grid.model_dump(mode="json", exclude={"seeds", "ratios", "datasets"})
+    version = code.code_version("", code.listings(root)["benchmark"])
+    return f"{name}-{hashlib.sha256((version + json.dumps(content, sort_keys=True)).encode()).hexdigest()[:12]}"
+
+
+def _chosen(datasets: Mapping[str, Dataset], names: Sequence[str]) -> dict[str, Dataset]:
+    unknown = sorted(set(names) - set(datasets))
+    if unknown:
+        raise ConfigError(f"--dataset {unknown[0]}: the grid has {sorted(datasets)}")
+    return {name: datasets[name] for name in names}
+
+
+def benchmark(
+    config: Annotated[Path, typer.Argument(help="The grid, e.g. benchmarks/purification.yaml.")],
+    processes: Annotated[int, typer.Option(min=1, help="Cells at once; each uses one CPU thread.")] = os.cpu_count()
+    or 1,
+    seeds: Annotated[list[int] | None, typer.Option("--seed", help="Only these of the grid's; repeatable.")] = None,
+    datasets: Annotated[
+        list[str] | None, typer.Option("--dataset", help="Only these of the grid's; repeatable.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for tables and pictures.")] = RESULTS,
+) -> None:
+    """Run a grid, or what is missing of it, and write its table."""
+    grid = declared = load_grid(config)
+    if seeds:
+        grid = grid.model_copy(update={"seeds": tuple(seeds)})
+    if datasets:
+        grid = grid.model_copy(update={"datasets": _chosen(grid.datasets, datasets)})
+    home = HOME / _address(grid, config.stem)
+    rows = run_grid(grid, home, FEATURE_CACHE, processes)
+    if load_grid(config) != declared or HOME / _address(grid, config.stem) != home:
+        raise DataError(f"{config} or code of the table has changed while it was made: run again")
+    closed = gap_closed(rows)
+    files = [out / f"{config.stem}{suffix}" for suffix in (".csv", "_summary.csv", "_gap.csv", ".png", "_sets.png")]
+    write_csv(rows, files[0])
+    write_csv(summary(rows), files[1])
+    write_csv(closed, files[2])
+    table_figure(rows, files[3])
+    contamination_figure(rows, files[4])
+    print(closed.to_string(index=False, float_format="%.3f", na_rep="–"))
+    print("written: " + ", ".join(str(path) for path in files))
+    _record(config, grid, closed, files)
+
+
+def _record(config: Path, grid: Grid, closed: pd.DataFrame, files: list[Path]) -> None:
+    """One MLflow run for the table; trouble with the server is said and does not undo the work."""
+    from orchestration.tracking.runs import record_table
+
+    try:
+        record_table(config.stem, grid.model_dump(mode="json"), closed, files)
+    except Exception as error:  # whatever it is, the table is written and must stand
+        print(f"WARNING: MLflow did not record the table: {type(error).__name__}: {error}", file=sys.stderr)

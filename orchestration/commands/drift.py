@@ -1,0 +1,72 @@
+"""Has the newest batch of a production line drifted? Each batch is compared with all images that came before it.
+
+    python -m orchestration drift LINE     writes data/drift/<line>/report.json and history.png
+
+A batch's report stays as it was when the batch was the newest; so a batch is described once. The report is a
+judgement on arrivals, not a step of training: DVC does not follow it.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llbnad.monitoring.drift import DriftReport, drift_report
+from llbnad.monitoring.drift_history import drift_history
+from llbnad.utils.files import write_json
+from orchestration.line.arrivals import batches
+from orchestration.pipeline.features import IMAGE_ROOT, feature_store
+from orchestration.pipeline.outputs import read_noisy, read_purified
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.paths import PARAMS, drift_dir
+
+MIN_IMAGES = 5  # on each side; of fewer nothing can be said
+
+
+def watch(root: Path, line: str) -> dict[int, DriftReport]:
+    """Compare the batches that have no report yet; all reports of the line by batch.
+
+    Raises:
+        ConfigError: there is no such scenario.
+        DataError: an image cannot be read.
+    """
+    params = load_params(root / PARAMS)
+    seed = params.scenario(line).seed
+    out = root / drift_dir(line)
+    known = read_reports(root, line)
+    manifest = read_noisy(line, root)
+    there, rejected = set(manifest["image_id"]), _rejected(root, line)
+    arrived = {image_id: batch for image_id, batch in batches(root, line).items() if image_id in there}
+    store = None
+    for number in sorted(set(arrived.values()) - set(known)):
+        before = sorted(image_id for image_id, batch in arrived.items() if batch < number)
+        new = sorted(image_id for image_id, batch in arrived.items() if batch == number)
+        if min(len(before), len(new)) < MIN_IMAGES:
+            continue
+        store = store or feature_store(params, line)
+        known[number] = drift_report(before, new, store, manifest, root / IMAGE_ROOT, seed, rejected)
+    write_json({str(number): report.to_dict() for number, report in known.items()}, out / "report.json")
+    if known:
+        history = {f"batch {number}": known[number] for number in sorted(known)}
+        drift_history(history, out / "history.png", f"{line}: each batch and the images before it")
+    return known
+
+
+def read_reports(root: Path, line: str) -> dict[int, DriftReport]:
+    """The reports written so far, by batch."""
+    path = root / drift_dir(line) / "report.json"
+    if not path.exists():
+        return {}
+    return {int(number): DriftReport.from_dict(report) for number, report in json.loads(path.read_text()).items()}
+
+
+def _rejected(root: Path, line: str) -> set[str]:
+    return set(read_purified(line, "rejected", root)["image_id"])
+
+
+def drift(line: Annotated[str, typer.Argument(help="Production line.")]) -> None:
+    """Compare LINE's newest batches with the images before them."""
+    reports = watch(Path(), line)
+    for number, report in sorted(reports.items()):
+        print(f"batch {number}: {report.reason}")

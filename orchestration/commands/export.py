@@ -1,0 +1,53 @@
+"""Export a model of the registry and compare the graphs with torch on real images; a JSON report for Dagster.
+
+python -m orchestration export models:/llbnad-<scenario>@champion SCENARIO --out DIR [--format onnx]
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+import typer
+
+from llbnad.data.images import load_square
+from llbnad.evaluation.evaluate import images_to_evaluate
+from llbnad.inference.export import Format, load_exported, parity, torch_session
+from llbnad.inference.export import export as write_graphs
+from llbnad.model.model import Model
+from llbnad.utils.files import write_json
+from llbnad.utils.hashing import stable_shuffle
+from orchestration.pipeline.outputs import read_noisy, read_purified
+from orchestration.registry.store import model_file
+
+IMAGES = 32  # compared
+REPORT = "parity.json"
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="MLflow address, or a model file (.safetensors).")],
+    scenario: Annotated[str, typer.Argument(help="Whose images are compared.")],
+    out: Annotated[Path, typer.Option(help="Folder for the graphs and parity.json.")],
+    format: Annotated[list[Format], typer.Option(help="onnx or openvino.")] = [*Format],  # noqa: B006
+) -> None:
+    """Write the graphs and the differences to torch."""
+    loaded = Model.load(model_file(model))
+    targets = write_graphs(loaded, format, out)
+    images = sample(scenario, loaded.encoder.input_size)
+    reference = torch_session(loaded)
+    report = {}
+    for name, path in targets.items():
+        found = parity(reference, load_exported(path), images)
+        report[name.value] = {**vars(found), "limit": found.limit, "passed": found.passed, "file": path.name}
+        print(f"{path}: score differs by {found.score:.1e}, map by {found.map:.1e}, allowed {found.limit:.1e}")
+    write_json(report, out / REPORT)
+
+
+def sample(scenario: str, size: int) -> np.ndarray:
+    """Images the detector was not trained on, the same every time; all images where there are no others."""
+    images = images_to_evaluate(read_noisy(scenario))
+    kept = read_purified(scenario, "kept")["image_id"]
+    unseen = images[~images["image_id"].isin(kept)]
+    paths = (unseen if len(unseen) else images).set_index("image_id")["path"]
+    chosen = stable_shuffle(paths.index, 0, "parity")[:IMAGES]
+    return np.stack([load_square(Path(path), size) for path in pd.Series(paths).loc[chosen]])

@@ -1,0 +1,27 @@
+"""Score images with a model of the registry: `llbnad predict` for addresses such as models:/llbnad-line@champion.
+
+python -m orchestration predict models:/llbnad-<scenario>@champion IMAGES… --out DIR
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llbnad import cli
+from orchestration.registry.store import model_file
+
+
+def predict(
+    model: Annotated[str, typer.Argument(help="MLflow address, or a model file (.safetensors).")],
+    images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv, contact_sheet.png and heatmaps/.")],
+    fpr: Annotated[
+        float | None,
+        typer.Option(help="Sensitivity: false positives accepted, in (0, 1); more find more. Default: the model's."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
+) -> None:
+    """Score images and call them normal or defect: a CSV and a heat-map overlay each."""
+    cli.predict(model_file(model), images, out, fpr, device, threads)

@@ -1,0 +1,19 @@
+"""`python -m orchestration record`: send a scenario's record to MLflow again, say after its server was down."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from orchestration.tracking.record import record_scenario
+from orchestration.tracking.runs import link_path
+
+
+def record(scenarios: Annotated[list[str], typer.Argument(help="Scenarios of params.yaml.")]) -> None:
+    """Record scenarios in MLflow from their outputs on disk; exit code 1 if a record did not arrive."""
+    arrived = [record_scenario(scenario) for scenario in scenarios]
+    for scenario, done in zip(scenarios, arrived, strict=True):
+        if done:
+            print(f"recorded {scenario}: {json.loads(link_path(scenario).read_text())['url']}")
+    if not all(arrived):
+        raise typer.Exit(1)

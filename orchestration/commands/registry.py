@@ -1,0 +1,90 @@
+"""`python -m orchestration registry`: judge, promote, roll back and list the detectors of a line."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestration.registry.store import (
+    EXIT_REFUSED,
+    MD5,
+    PREVIOUS,
+    REFUSED,
+    WITHDRAWN,
+    RegistryError,
+    champion_of,
+    crown,
+    model_name,
+    move_alias,
+    registry_client,
+    versions,
+)
+
+app = typer.Typer(no_args_is_help=True, help="The model registry: which detector of a line is in use.")
+Line = Annotated[str, typer.Argument(help="Scenario of params.yaml.")]
+
+
+@app.command()
+def challenge(line: Line) -> None:
+    """Judge and register LINE's newest detector; exit code 3 if it is refused. The champion stays as it is."""
+    from orchestration.registry.challenge import challenge as run
+
+    report = run(line)
+    for finding in report["findings"]:
+        word = "ok     " if finding["passed"] else "REFUSED"
+        print(f"{word}  {finding['name']:14} {finding['observed']}  (expected {finding['expected']})")
+    print(f"version {report['version']} of {report['name']}" + (" is new" if report["registered"] else " was there"))
+    if not all(finding["passed"] for finding in report["findings"]):
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command()
+def promote(
+    line: Line,
+    version: Annotated[str | None, typer.Argument(help="Its number.")] = None,
+    unless_withdrawn: Annotated[bool, typer.Option(help="Leave a version alone that was rolled back by hand.")] = False,
+) -> None:
+    """Make a version champion, whatever the checks said of it."""
+    with registry_client(line) as client:
+        known = [str(one.version) for one in versions(client, line)]
+        if not known:
+            raise RegistryError(f"{model_name(line)} has no version: run `… registry challenge {line}` first")
+        if version is not None and version not in known:
+            raise RegistryError(f"{model_name(line)} has no version {version}; there are {known}")
+        chosen = version or known[0]
+        reason = client.get_model_version(model_name(line), chosen).tags.get(WITHDRAWN)
+        if unless_withdrawn and reason:
+            raise RegistryError(
+                f"version {chosen} of {model_name(line)} was {reason}: to promote it all the same: "
+                f"python -m orchestration registry promote {line} {chosen}"
+            )
+        print(crown(client, line, chosen))
+
+
+@app.command()
+def rollback(line: Line) -> None:
+    """Back to the champion before; the one that leaves is not promoted again by a schedule."""
+    with registry_client(line) as client:
+        current = champion_of(client, line)
+        before = current.tags.get(PREVIOUS) if current else None
+        if current is None or before is None or before == str(current.version):
+            raise RegistryError(f"{model_name(line)} has no champion before the present one: `… registry list {line}`")
+        move_alias(client, client.get_model_version(current.name, before))
+        client.set_model_version_tag(current.name, str(current.version), WITHDRAWN, "rolled back by hand")
+        print(f"version {before} of {current.name} is champion again, version {current.version} was rolled back")
+
+
+@app.command("list")
+def list_versions(line: Line) -> None:
+    """All versions of LINE's detector, newest first."""
+    table = Table(title=model_name(line))
+    for heading in ("version", "alias", "model md5", "git commit", "note"):
+        table.add_column(heading)
+    with registry_client(line) as client:
+        for one in versions(client, line):
+            tags, aliases = one.tags, client.get_model_version(one.name, one.version).aliases
+            note = tags.get(WITHDRAWN) or (f"refused: {tags[REFUSED]}" if REFUSED in tags else "")
+            commit, dirty, _ = tags.get("git.commit", "").partition("-dirty")
+            table.add_row(str(one.version), ", ".join(aliases), tags.get(MD5, "")[:8], commit[:8] + dirty, note)
+    Console(highlight=False).print(table)

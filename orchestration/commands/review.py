@@ -1,0 +1,80 @@
+"""`python -m orchestration review LINE --out page.html`: the page on which people judge a line's suspect images.
+
+The verdicts they export go into data/review/<line>.csv, which git versions; params.yaml names that file as the
+scenario's `review`, and the next run applies it.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from llbnad.errors import DataError
+from llbnad.features.image_features import image_features
+from llbnad.purification.heat import StoredHeat
+from llbnad.purification.purify import Purified
+from llbnad.purification.verdicts import read_verdicts
+from llbnad.review.page import GRID, build_suspects, choose_suspects, near_duplicates, review_page
+from llbnad.utils.files import replacing
+from orchestration.pipeline.features import IMAGE_ROOT, feature_store
+from orchestration.pipeline.outputs import read_noisy, read_purified
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
+
+REVIEW = DATA / "review"
+
+
+def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
+    """Write the page of a scenario and return what to do next.
+
+    Args:
+        scenario: name in params.yaml.
+        out: HTML file.
+        limit: suspects beside those judged before.
+        known: review file to start from; default: the scenario's.
+
+    Raises:
+        ConfigError: there is no such scenario.
+        DataError: it has not been run, or the review file is wrong.
+    """
+    params = load_params(PARAMS)
+    config = params.scenario(scenario)
+    verdicts = read_verdicts(known or Path(config.review))
+    folder = stage_dir("purified", scenario)
+    if not (folder / "summary.json").exists():
+        raise DataError(f"no outputs of scenario {scenario} ({folder}/summary.json is missing): run `dvc repro` first")
+    kept, rejected = (read_purified(scenario, name)["image_id"] for name in ("kept", "rejected"))
+    purified = Purified(tuple(kept), tuple(rejected), json.loads((folder / "summary.json").read_text())["cut"])
+    scores = pd.read_parquet(folder / "scores.parquet").set_index("image_id")
+    train = read_noisy(scenario).query("split == 'train'")
+
+    reasons = choose_suspects(scores, purified, verdicts, limit)
+    ids = sorted(reasons.index)
+    store = feature_store(params, scenario)
+    heat = StoredHeat(folder / "maps.safetensors")
+    groups = near_duplicates(ids, image_features(store, ids, GRID, "near-duplicates"))
+    suspects = build_suspects(train, scores, reasons, purified, groups, heat, IMAGE_ROOT)
+    page = review_page(scenario, suspects, verdicts, purified.cut, len(train))
+    with replacing(out) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+    target = REVIEW / f"{scenario}.csv"
+    steps = (
+        f"{out}: {len(suspects)} of {len(train)} training images. Open it in a browser, judge, export, then put the "
+    )
+    steps += f"CSV at {target}"
+    if Path(config.review) != target:
+        steps += f" and set `review: {target.as_posix()}` for {scenario} in params.yaml (it is {config.review} now)"
+    return steps + "; the next run applies it."
+
+
+def review(
+    line: Annotated[str, typer.Argument(help="Line, or any scenario of params.yaml.")],
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+    suspects: Annotated[int, typer.Option(min=1, help="Images to show, beside those judged before.")] = 120,
+    verdicts: Annotated[Path | None, typer.Option(help="Review CSV to start from (default: the scenario's).")] = None,
+) -> None:
+    """Write one self-contained HTML page of LINE's suspect images."""
+    typer.echo(write_page(line, out, suspects, verdicts))

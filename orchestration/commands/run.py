@@ -1,0 +1,103 @@
+"""`make run`: all that params.yaml asks for through `dvc repro`, with an ETA over all stages and a table at the end."""
+
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from llbnad.encoders import recipe
+from orchestration.pipeline import dvc
+from orchestration.pipeline.params import Params, load_params
+from orchestration.pipeline.paths import PARAMS, stage_dir
+
+RUNNING = re.compile(r"Running stage '([^']+)'")
+DVC_CHATTER = (">", "Updating", "Generating", "Use `dvc", "Stage '", "To ", "\t")
+METHODS = ("none", "llbnad", "oracle", "random")
+
+
+def reproduce(root: Path) -> None:
+    """Reproduce all stages, tell Dagster, show the results.
+
+    Raises:
+        ConfigError: params.yaml is wrong; nothing has run.
+        OfflineError: an encoder's weights are not there; nothing has run.
+        DvcError: a stage failed; what was done before it is kept.
+    """
+    from orchestration.assets.backfill import record_materialisations  # imports Dagster, which takes a second
+    from orchestration.assets.partitions import all_stages, patterns
+
+    params = load_params(root / PARAMS)
+    for scenario in params.scenarios.values():
+        recipe(scenario.encoder)  # the encoder, its settings and weights are there: said now, not after half the work
+    console = Console(highlight=False)
+    started = time.monotonic()
+    executed = _repro(root, console, len(all_stages(patterns(root, params), params)))
+    if executed:
+        console.print(f"{executed} stages ran in {time.monotonic() - started:.0f} s; the others had not changed.")
+    else:
+        console.print("Nothing to do: data, parameters and code are as they were; all results are up to date.")
+    record_materialisations(root, list(params.scenarios))
+    console.print(results_table(params, root))
+    console.print("pictures      data/purified/*/plots, data/evaluation/*/plots")
+    console.print("numbers       data/evaluation/*/{metrics.json,comparison.csv}, data/purified/*/rejected.parquet")
+    console.print("Dagster UI    make ui, then http://127.0.0.1:3000")
+    console.print("MLflow UI     make ui, then http://127.0.0.1:5000")
+
+
+def run() -> None:
+    """Do all that params.yaml asks for: purify, train, compare; compute only what changed."""
+    try:
+        reproduce(Path.cwd())
+    except KeyboardInterrupt:
+        print("interrupted; finished stages are kept, `make run` goes on from here", file=sys.stderr)
+        raise typer.Exit(130) from None
+
+
+def results_table(params: Params, root: Path) -> Table:
+    """I-AUROC of every method per scenario, and the contamination before and after purification."""
+    protocol = "image AUROC on the same test images; last model, no choice on the test set"
+    table = Table(title="LLBNAD and its comparators", caption=protocol)
+    for heading in ("scenario", "contamination", *METHODS):
+        table.add_column(
+            "LLBNAD" if heading == "llbnad" else heading, justify="left" if heading == "scenario" else "right"
+        )
+    for scenario in params.scenarios:
+        rows = pd.read_csv(root / stage_dir("evaluation", scenario) / "comparison.csv").set_index("method")
+        own = rows.loc["llbnad"]
+        before, after = (_shown(own[name], ".1%") for name in ("contamination_before", "contamination_after"))
+        values = [_shown(rows["image_auroc"].get(method), ".3f") for method in METHODS]
+        table.add_row(scenario, f"{before} → {after}", *values)
+    return table
+
+
+def _repro(root: Path, console: Console, total: int) -> int:
+    """Run `dvc repro` of `total` stages, whose own progress bars go straight to the terminal; returns how many ran."""
+    started, seen, ran, lines = time.monotonic(), 0, 0, []
+    with dvc.running(["--wait-for-lock", "repro"], root, stderr=None) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            text = line.rstrip()
+            lines.append(text)
+            stage = RUNNING.search(text)
+            if stage or "skipping" in text:
+                seen += 1
+            if stage:
+                elapsed = time.monotonic() - started
+                rest = f", about {elapsed / ran * (total - seen + 1):.0f} s left" if ran else ""
+                ran += 1
+                console.print(f"[bold]\\[{seen}/{total}] {stage[1]}[/bold]  ({elapsed:.0f} s{rest})")
+            elif text and not text.startswith(DVC_CHATTER):
+                console.print(f"  {text}", markup=False)
+        if process.wait() != 0:
+            raise dvc.DvcError("\n".join(["`dvc repro` stopped; the reason stands above", *lines[-5:]]))
+    return ran
+
+
+def _shown(value: Any, form: str) -> str:
+    return "–" if value is None or pd.isna(value) else format(value, form)

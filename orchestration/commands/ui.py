@@ -1,0 +1,71 @@
+"""`make ui`: Dagster (web server and daemon) and the MLflow server side by side on this machine, until Ctrl-C."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchestration.tracking.runs import ENVIRONMENT, HOME, LOCAL_UI
+
+END_SECONDS = 15  # a server that is told to end gets this long
+ALL_ADDRESSES = "0.0.0.0"  # to listen on; a browser cannot open it
+
+
+def ui(
+    dagster_port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on; neither UI asks for a password.")] = "127.0.0.1",
+) -> None:
+    """Start both user interfaces."""
+    root = Path.cwd()
+    (root / HOME).mkdir(exist_ok=True)
+    home = os.environ.get("DAGSTER_HOME", str(root / ".dagster"))
+    environment = {
+        **os.environ,
+        **ENVIRONMENT,
+        "DAGSTER_HOME": home,
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes otherwise
+        LOCAL_UI: f"http://{'127.0.0.1' if host == ALL_ADDRESSES else host}:{mlflow_port}",
+    }
+    python = Path(sys.executable).parent
+    commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port)]]
+    if not os.environ.get("MLFLOW_TRACKING_URI"):  # else it has a server of its own
+        store, artifacts = root / HOME / "mlflow.db", root / HOME / "artifacts"
+        commands.append(
+            [str(python / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1",
+             "--backend-store-uri", f"sqlite:///{store}", "--artifacts-destination", artifacts.as_uri()]
+        )  # fmt: skip
+    # a shell's background job ignores SIGINT, and so would its children: both end on SIGTERM as well
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else it is to outlive its terminal (nohup)
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
+    started = [subprocess.Popen(command, env=environment, start_new_session=True) for command in commands]
+    print(
+        f"Dagster http://{host}:{dagster_port}    MLflow http://{host}:{mlflow_port}    (Ctrl-C ends both)", flush=True
+    )
+    try:
+        while all(process.poll() is None for process in started):
+            time.sleep(0.5)
+        ended = " and ".join(
+            command[0] for command, process in zip(commands, started, strict=True) if process.poll() is not None
+        )
+        print(f"error: {ended} has ended, its reason stands above", file=sys.stderr)
+        print("is its port in use? --dagster-port and --mlflow-port choose others", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("ending both …", flush=True)
+    finally:
+        for process in started:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+        for process in started:
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)

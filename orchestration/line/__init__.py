@@ -1,0 +1,1 @@
+"""The production line without Dagster: inbox, arrivals, ingest, its entry in params.yaml."""

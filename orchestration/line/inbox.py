@@ -1,0 +1,102 @@
+"""The inbox of a production line, data/incoming/<line>/: which files lie there and which of them are complete.
+
+A file is complete when two looks saw the same inode, size and modification time, and nobody touched it for
+`arrival.stable_seconds`. "Touched" is the change time, which writing, renaming and copying all set and no tool can
+forge. Hidden and temporary files and links are left alone.
+"""
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from orchestration.pipeline.params import NAME_REASON, SCENARIO_NAME
+from orchestration.pipeline.paths import INCOMING
+
+LOG = logging.getLogger(__name__)
+
+TEMPORARY = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".swp", "~")
+LOOK_SECONDS = 1.0  # between two looks within one ingest
+
+
+class Mark(NamedTuple):
+    """What changes when a file does."""
+
+    inode: int
+    size: int  # bytes
+    mtime_ns: int
+
+
+def lines(root: Path) -> dict[str, str | None]:
+    """Folders of data/incoming, each with the reason why it cannot be a line, or None."""
+    found: dict[str, str | None] = {}
+    if (root / INCOMING).is_dir():
+        for entry in sorted(os.scandir(root / INCOMING), key=lambda entry: entry.name):
+            if entry.is_dir() and not entry.name.startswith("."):
+                found[entry.name] = why_not(entry.name)
+    return found
+
+
+def why_not(name: str) -> str | None:
+    """Why a folder's name cannot be a line's, or None if it can."""
+    if SCENARIO_NAME.fullmatch(name):
+        return None
+    return f"its name {name!r} must be letters, digits and '_' ({NAME_REASON}): rename the folder"
+
+
+def look(inbox: Path) -> dict[str, os.stat_result]:
+    """Every file that is to be taken in once complete, by its POSIX path relative to `inbox`."""
+    return dict(_walk(inbox, ""))
+
+
+def untouched(seen: Mapping[str, os.stat_result], stable_seconds: float) -> list[str]:
+    """The files nobody touched for `stable_seconds`."""
+    limit = time.time() - stable_seconds
+    return [path for path, found in seen.items() if found.st_ctime <= limit]
+
+
+def look_twice(inbox: Path, stable_seconds: float) -> tuple[dict[str, Mark], int]:
+    """The complete files, and how many others there are."""
+    before = look(inbox)
+    if not before:
+        return {}, 0
+    time.sleep(min(LOOK_SECONDS, stable_seconds))
+    now = look(inbox)
+    marks = {path: _mark(now[path]) for path in untouched(now, stable_seconds)}
+    found = {path: mark for path, mark in marks.items() if path in before and _mark(before[path]) == mark}
+    return found, len(now) - len(found)
+
+
+def mark_of(path: Path) -> Mark | None:
+    """The file's mark, None if it is not there."""
+    try:
+        return _mark(path.lstat())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _mark(found: os.stat_result) -> Mark:
+    return Mark(found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        LOG.warning("%s cannot be read (%s): what is in it waits", folder, error.strerror)
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.lower().endswith(TEMPORARY):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        elif entry.is_file(follow_symlinks=False):
+            try:
+                found = entry.stat(follow_symlinks=False)
+            except OSError:
+                continue  # it went while we looked
+            yield prefix + entry.name, found

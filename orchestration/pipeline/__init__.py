@@ -1,0 +1,1 @@
+"""The pipeline of record: paths, parameters, settings, validation, DVC, code digests."""

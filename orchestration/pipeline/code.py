@@ -1,0 +1,143 @@
+"""Code as a dependency: the modules that decide a stage's bytes, found by walking its imports.
+
+The walk begins at `orchestration/stages/<stage>.py`. A module reaches what it imports, at its top or inside a function,
+and what it names as "package.module:Class", as registries do. Imports for type checkers decide nothing and do not
+count. Stage `code` of dvc.yaml writes one listing per stage, `data/code/<stage>.csv`; the stage depends on it alone.
+"""
+
+import ast
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from llbnad.errors import LlbnadError
+from llbnad.utils.files import file_digest, write_csv
+from orchestration.pipeline.paths import DATA, STAGES
+
+STAGE = "code"
+PACKAGES = ("llbnad", "orchestration")
+ENTRIES = {  # the module each listing begins at
+    **{stage: f"orchestration.stages.{stage}" for stage in STAGES},
+    "benchmark": "orchestration.commands.benchmark",
+}
+LEFT_OUT = {  # modules and packages that decide no byte of an output
+    "orchestration.tracking": "records what a stage made",
+    "llbnad.config": "settings: each stage follows its own as `params`",
+    "llbnad.scenario": "settings",
+    "orchestration.pipeline.params": "settings",
+}
+NAMED_CLASS = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+:\w+")
+
+
+class ChangedError(LlbnadError):
+    """Something a stage works with has changed while it ran."""
+
+
+def listing_path(entry: str) -> Path:
+    """File with the modules of an entry of `ENTRIES` and their digests, relative to the repository's root."""
+    return DATA / STAGE / f"{entry}.csv"
+
+
+def listings(root: Path) -> dict[str, pd.DataFrame]:
+    """The modules that each entry of `ENTRIES` reaches: columns path (POSIX, relative to `root`) and sha256."""
+    graph = _Graph(root)
+    digests: dict[Path, str] = {}
+    found = {}
+    for entry, start in ENTRIES.items():
+        files = graph.closure(start)
+        digests |= {file: file_digest(root / file) for file in files if file not in digests}
+        found[entry] = pd.DataFrame([(file.as_posix(), digests[file]) for file in files], columns=["path", "sha256"])
+    return found
+
+
+def write_listings(root: Path) -> dict[str, pd.DataFrame]:
+    """Write all listings and return them."""
+    found = listings(root)
+    for entry, table in found.items():
+        write_csv(table, root / listing_path(entry))
+    return found
+
+
+def are_current(root: Path) -> bool:
+    """Whether the listings on disk are those of the code as it is."""
+    paths = {entry: root / listing_path(entry) for entry in ENTRIES}
+    if not all(path.exists() for path in paths.values()):
+        return False
+    return all(pd.read_csv(paths[entry]).equals(table) for entry, table in listings(root).items())
+
+
+def code_version(command: str, listing: pd.DataFrame) -> str:
+    """Digest of a stage's command and of the code it reaches."""
+    return hashlib.sha256((command + listing.to_csv(index=False)).encode()).hexdigest()[:16]
+
+
+def listed_files(root: Path, stage: str) -> list[Path]:
+    """The code of `stage`, as its listing has it.
+
+    Raises:
+        ChangedError: a file is not the one in the listing, so DVC would record other code than has run.
+    """
+    path = root / listing_path(stage)
+    if not path.exists():
+        raise ChangedError(f"{path} is missing, so nobody could say which code made the outputs: run `dvc repro code`")
+    table = pd.read_csv(path)
+    for name, digest in zip(table["path"], table["sha256"], strict=True):
+        file = root / name
+        if not file.exists() or file_digest(file) != digest:
+            raise ChangedError(f"{name} is not the file that {path} lists, so the outputs are not recorded: run again")
+    return [root / name for name in table["path"]]
+
+
+class _Graph:
+    """The import graph of our packages; each module is parsed once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._imports: dict[str, set[str]] = {}
+
+    def closure(self, start: str) -> list[Path]:
+        """Files of `start` and of all modules it reaches, relative to the root, sorted."""
+        reached: set[str] = set()
+        waiting = {start}
+        while waiting:
+            module = waiting.pop()
+            reached.add(module)
+            waiting |= self.imports(module) - reached
+        return sorted(file for module in reached if (file := self._file(module)) is not None)
+
+    def imports(self, module: str) -> set[str]:
+        """Modules of ours that `module` reaches directly, without those left out."""
+        if module not in self._imports:
+            file = self._file(module)
+            named = _names(ast.parse((self.root / file).read_text())) if file else iter(())
+            found = {name if self._file(name) else name.rpartition(".")[0] for name in named}
+            self._imports[module] = {name for name in found if name and self._file(name) and not _left_out(name)}
+        return self._imports[module]
+
+    def _file(self, module: str) -> Path | None:
+        place = Path(*module.split("."))
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if (self.root / file).is_file():
+                return file
+        return None
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    """What a module imports or names of our packages; `from a import b` gives a.b, which may be a module or not."""
+    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+        return
+    if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES:
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    elif isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names if alias.name.split(".")[0] in PACKAGES)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED_CLASS.fullmatch(node.value):
+        yield node.value.partition(":")[0]
+    for child in ast.iter_child_nodes(node):
+        yield from _names(child)
+
+
+def _left_out(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in LEFT_OUT)

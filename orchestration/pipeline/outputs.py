@@ -1,0 +1,24 @@
+"""Read the tables that stages wrote, by name."""
+
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from llbnad.data.manifest import read_manifest
+from orchestration.pipeline.paths import stage_dir
+
+
+def noisy_manifest(scenario: str) -> Path:
+    """The table of a scenario's train and test images, relative to the repository's root."""
+    return stage_dir("noisy", scenario) / "manifest.parquet"
+
+
+def read_noisy(scenario: str, root: Path = Path()) -> pd.DataFrame:
+    """Read the table of a scenario's train and test images."""
+    return read_manifest(root / noisy_manifest(scenario))
+
+
+def read_purified(scenario: str, part: Literal["kept", "rejected", "excluded"], root: Path = Path()) -> pd.DataFrame:
+    """Read the training images that purification kept or rejected, or that people excluded."""
+    return read_manifest(root / stage_dir("purified", scenario) / f"{part}.parquet")

@@ -1,0 +1,108 @@
+"""Typed, frozen mirror of params.yaml.
+
+An unknown key, a missing key or an impossible value is an error before anything runs. The classes' defaults are for
+Python and the `llbnad` command; params.yaml has to spell out every key, so that DVC sees each one.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import Field, field_validator, model_validator
+
+from llbnad.config import Config, Dataset, Promotion, Runtime, parse
+from llbnad.errors import ConfigError
+from llbnad.scenario import Scenario, ScenarioSettings, check_subsets
+
+SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+NAME_REASON = "DVC joins names with '-' and splits them at '.'"
+
+
+class Arrival(Config):
+    """When new production images are taken in and trained on; they change no bytes, so DVC does not follow them."""
+
+    stable_seconds: float = Field(10.0, ge=0)  # a file nobody touched for so long is taken to be complete
+    min_new_images: int = Field(20, ge=1)  # new images that are worth a training
+    cron: str = "0 2 * * *"  # when lines with enough new images are retrained whatever the sensor did; UTC
+
+    @field_validator("cron")
+    @classmethod
+    def _five_fields(cls, cron: str) -> str:
+        if len(cron.split()) != 5:
+            raise ValueError("expected minute hour day month weekday, such as '0 2 * * *'")
+        return cron
+
+
+class Params(Config):
+    """The whole of params.yaml."""
+
+    datasets: dict[str, Dataset]
+    subsets: tuple[int, ...]  # 0 … T-1; T is the number of sub-models
+    defaults: ScenarioSettings
+    scenarios: dict[str, Scenario]
+    arrival: Arrival
+    runtime: Runtime
+    promotion: Promotion
+
+    @field_validator("subsets")
+    @classmethod
+    def _numbered(cls, subsets: tuple[int, ...]) -> tuple[int, ...]:
+        if not subsets or list(subsets) != list(range(len(subsets))):
+            raise ValueError(f"subsets must count 0, 1, … T-1, got {list(subsets)}")
+        return subsets
+
+    @model_validator(mode="after")
+    def _names(self) -> "Params":
+        for name in [*self.scenarios, *self.datasets]:
+            if not SCENARIO_NAME.fullmatch(name):
+                raise ValueError(f"the name {name!r} must be letters, digits and '_' ({NAME_REASON})")
+        for name, scenario in self.scenarios.items():
+            if scenario.dataset not in self.datasets:
+                raise ValueError(f"scenarios.{name}.dataset is {scenario.dataset!r}; known: {sorted(self.datasets)}")
+            check_subsets(len(self.subsets), scenario, f"scenarios.{name}.")
+        return self
+
+    def scenario(self, name: str) -> Scenario:
+        """The scenario called `name`, or a `ConfigError` that lists those there are."""
+        if name not in self.scenarios:
+            raise ConfigError(f"unknown scenario {name!r}; params.yaml has {sorted(self.scenarios)}")
+        return self.scenarios[name]
+
+    def dataset(self, name: str) -> Dataset:
+        """The dataset called `name`, or a `ConfigError` that lists those there are."""
+        if name not in self.datasets:
+            raise ConfigError(f"unknown dataset {name!r}; params.yaml has {sorted(self.datasets)}")
+        return self.datasets[name]
+
+
+def load_params(path: Path) -> Params:
+    """Read and check params.yaml.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is impossible.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} not found: run from the repository's root") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    params: Params = parse(Params, content, path.name)
+    unset = list(_unset_fields(params, ""))
+    if unset:
+        raise ConfigError("\n".join(f"{path.name}: {key} is missing (usual value: {value!r})" for key, value in unset))
+    return params
+
+
+def _unset_fields(config: Config, prefix: str) -> Any:
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if name not in config.model_fields_set:
+            yield prefix + name, value
+        elif isinstance(value, Config):
+            yield from _unset_fields(value, f"{prefix}{name}.")
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                if isinstance(item, Config):
+                    yield from _unset_fields(item, f"{prefix}{name}.{key}.")

@@ -1,0 +1,1 @@
+"""The model registry in MLflow: versions of each line's detector, champion and challenger."""

@@ -1,0 +1,174 @@
+"""A challenge: stage 2's detector of a line is judged against the champion and registered with the verdict.
+
+The verdict is in the report (mlflow/registry/<scenario>.json), in the version's tags and, through Dagster, in asset
+checks. Registering is idempotent: the same model bytes are the same version.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llbnad.config import METHOD
+from llbnad.data.manifest import is_anomalous, read_manifest
+from llbnad.errors import DataError
+from llbnad.evaluation.evaluate import images_to_evaluate
+from llbnad.monitoring import acceptance
+from llbnad.monitoring.novelty import novelty
+from llbnad.monitoring.probe import Probe, retake, take_probe
+from llbnad.purification.verdicts import read_verdicts
+from llbnad.utils.files import file_digest, write_json
+from orchestration.pipeline.outputs import read_noisy, read_purified
+from orchestration.pipeline.params import Params
+from orchestration.pipeline.paths import stage_dir
+from orchestration.pipeline.settings import read_settings
+from orchestration.registry.packaging import contents
+from orchestration.registry.store import MD5, REFUSED, WITHDRAWN, champion_of, model_name, registry_client, versions
+from orchestration.tracking.runs import HOME, git_tags, scenario_run
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+    from llbnad.features.store import FeatureStore
+    from llbnad.model.model import Model
+
+PROBE, LEARNT = "probe.json", "kept.parquet"  # kept with a version: scores to compare, the images it learnt
+PROVENANCE = ("raw", "settings", "noisy", "purified", "detector")  # stages whose dvc.lock hashes a version carries
+LOCK_SECONDS = 600  # another challenge of the same line may be uploading
+STANDING = "standing"  # the check that a version was not rolled back by hand
+CHECKS = (*acceptance.CHECKS, STANDING)
+
+
+def report_path(scenario: str) -> Path:
+    """JSON of a scenario's latest challenge."""
+    return HOME / "registry" / f"{scenario}.json"
+
+
+def challenge(scenario: str) -> dict[str, Any]:
+    """Judge and register the detector of `scenario`; the alias stays where it is.
+
+    Returns:
+        the report: name, version, whether it is new, md5, champion (its version or None), findings.
+
+    Raises:
+        DataError: there is no detector yet.
+        RegistryError: the tracking server does not answer.
+    """
+    from filelock import FileLock
+
+    settings = read_settings(scenario)
+    path = stage_dir("detector", scenario) / f"{METHOD}.safetensors"
+    if not path.exists():
+        raise DataError(f"no detector at {path}: run `dvc repro evaluation@{scenario}` first")
+    HOME.mkdir(exist_ok=True)
+    report_path(scenario).unlink(missing_ok=True)  # whatever ends this challenge, the last one's report is not its own
+    with registry_client(scenario) as client, FileLock(HOME / f".registry-{scenario}.lock", timeout=LOCK_SECONDS):
+        client.search_registered_models(max_results=1)  # a server that is down is noticed before any computing
+        md5 = file_digest(path, "md5")
+        known = next((one for one in versions(client, scenario) if one.tags.get(MD5) == md5), None)
+        champion = champion_of(client, scenario)
+        own, findings = _judge(scenario, settings, path, champion)
+        withdrawn = known.tags.get(WITHDRAWN) if known else None
+        findings.append(
+            acceptance.Finding(STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand")
+        )
+        version = known.version if known else _register(client, scenario, settings, path, own, md5)
+        _tell(client, scenario, str(version), findings)
+    report = {
+        "name": model_name(scenario),
+        "version": str(version),
+        "registered": known is None,
+        "md5": md5,
+        "champion": str(champion.version) if champion else None,
+        "findings": [vars(finding) for finding in findings],
+    }
+    write_json(report, report_path(scenario))
+    return report
+
+
+def _judge(
+    scenario: str, settings: Params, path: Path, version: "ModelVersion | None"
+) -> tuple[Probe, list[acceptance.Finding]]:
+    from llbnad.model.model import Model
+    from orchestration.pipeline.features import IMAGE_ROOT, feature_store
+
+    store = feature_store(settings, scenario)
+    noisy = read_noisy(scenario)
+    kept, rejected = (read_purified(scenario, name)["image_id"] for name in ("kept", "rejected"))
+    images = images_to_evaluate(noisy)
+    known = images[images["anomaly_class"].notna()]
+    labels = dict(zip(known["image_id"], is_anomalous(known).astype(bool).tolist(), strict=True))
+    model = Model.load(path, store.device)
+    own = take_probe(model, store, kept, rejected, labels, settings.promotion.probe_size)
+    if version is None:
+        return own, acceptance.judge(own, None, None, settings.promotion, model.threshold)
+    held = _artifacts(version)
+    before, again = retake(Probe.of(json.loads((held / PROBE).read_text())), model, store, set(store.image_ids), own)
+    learnt = None
+    if (held / LEARNT).exists():  # versions of earlier releases have none
+        verdicts = read_verdicts(Path(settings.scenario(scenario).review))
+        unseen = [image_id for image_id in kept if verdicts.get(image_id) != "normal"]
+        champion = _comparable(held / path.name, store)
+        learnt_before = read_manifest(held / LEARNT)["image_id"]
+        seed = settings.scenario(scenario).seed
+        learnt = novelty(champion, learnt_before, unseen, store, noisy, IMAGE_ROOT, seed)
+    return own, acceptance.judge(own, before, again, settings.promotion, model.threshold, learnt)
+
+
+def _artifacts(version: "ModelVersion") -> Path:
+    import mlflow
+
+    return Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}/artifacts"))
+
+
+def _comparable(path: Path, store: "FeatureStore") -> "Model | None":
+    """A version's detector, if it works on these features: the encoder may have been changed since."""
+    from llbnad.model.model import Model
+
+    try:
+        model = Model.load(path, store.device)
+    except DataError:  # other weights of the same encoder
+        return None
+    return model if model.encoder == store.config else None
+
+
+def _register(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:
+    import mlflow
+
+    from orchestration.pipeline.dvc import read_lock
+
+    stages = read_lock(Path.cwd()).get("stages", {})
+    names = {stage: f"{stage}@{scenario}" for stage in PROVENANCE}
+    names["raw"] = f"raw@{settings.scenario(scenario).dataset}"
+    hashes = {
+        f"dvc.{stage}": json.dumps({out["path"]: out.get("md5") for out in stages[name].get("outs", [])})
+        for stage, name in names.items()
+        if name in stages
+    }
+    with scenario_run(scenario, settings) as run:
+        run_id = run.parent.info.run_id
+    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
+        probe = Path(folder) / PROBE
+        write_json(own.content(), probe)
+        learnt = stage_dir("purified", scenario) / LEARNT
+        info = mlflow.pyfunc.log_model(
+            name="model",
+            registered_model_name=model_name(scenario),
+            **contents(path, {"probe": probe, "learnt": learnt}, {"scenario": scenario, MD5: md5}),
+        )
+    version = str(info.registered_model_version)
+    for tag, value in {**git_tags(), **hashes, MD5: md5}.items():  # the md5 last: with it the version is complete
+        client.set_model_version_tag(model_name(scenario), version, tag, value)
+    return version
+
+
+def _tell(client: "MlflowClient", scenario: str, version: str, findings: list[acceptance.Finding]) -> None:
+    """The verdict as tags of the version."""
+    name = model_name(scenario)
+    client.set_model_version_tag(name, version, "checks", json.dumps([vars(finding) for finding in findings]))
+    reasons = [f"{one.name}: {one.observed}, expected {one.expected}" for one in findings if not one.passed]
+    if reasons:
+        client.set_model_version_tag(name, version, REFUSED, "; ".join(reasons))
+    elif REFUSED in client.get_model_version(name, version).tags:
+        client.delete_model_version_tag(name, version, REFUSED)

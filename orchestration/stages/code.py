@@ -1,0 +1,17 @@
+"""Stage `code`: list the modules that each stage's bytes depend on, so that an edit reruns what it must and no more."""
+
+from pathlib import Path
+
+from orchestration.pipeline.code import PACKAGES, write_listings
+from orchestration.pipeline.stage import refuse_changed, run_stage
+
+
+def main() -> None:
+    """Write data/code/<stage>.csv for every stage."""
+    found = write_listings(Path())
+    refuse_changed(file for folder in PACKAGES for file in Path(folder).rglob("*.py"))
+    print("code: " + ", ".join(f"{entry} {len(table)}" for entry, table in found.items()) + " modules")
+
+
+if __name__ == "__main__":
+    run_stage(main)

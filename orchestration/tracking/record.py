@@ -1,0 +1,91 @@
+"""MLflow as a side effect: a stage that is done tells it what came out, and never fails because of it.
+
+Stages that DVC skipped as unchanged are recorded from their outputs on disk when the evaluation is, so that each record
+is complete. `orchestration.tracking.runs` says what a run holds.
+"""
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from llbnad.errors import DataError
+from orchestration.pipeline.params import Params
+from orchestration.pipeline.paths import STAGES
+from orchestration.pipeline.settings import read_settings
+from orchestration.tracking.runs import noisy_manifest, scenario_run, tracking_uri
+
+
+def record_stage(
+    stage: str,
+    scenario: str,
+    params: Params,
+    subset: int | None = None,
+    metrics: Mapping[str, float | None] | None = None,
+    artifacts: Sequence[Path] = (),
+) -> bool:
+    """Record what `stage` made of `scenario`; on any trouble with the tracking server, warn and go on.
+
+    Args:
+        stage: noisy … evaluation.
+        scenario: name in params.yaml.
+        params: the settings.
+        subset: number of the sub-model, for stage `sub_model`.
+        metrics: what its files do not hold, by name; None values are left out.
+        artifacts: files to upload.
+
+    Returns:
+        Whether the record arrived.
+    """
+    try:
+        with scenario_run(scenario, params) as run:
+            run.add(stage, subset, metrics or {}, artifacts)
+            run.add_lock_hashes(STAGES[: STAGES.index(stage)])  # DVC writes a stage's own hashes after it
+            if stage == "evaluation":
+                run.add_from_disk()
+    except Exception as error:  # whatever it is, the stage's work is done and must stand
+        _warn(f"stage {stage}", scenario, error)
+        return False
+    return True
+
+
+def record_scenario(scenario: str) -> bool:
+    """Record all stages of `scenario` from their outputs.
+
+    Returns:
+        Whether the record arrived.
+
+    Raises:
+        ConfigError: there is no such scenario.
+        DataError: it has no outputs yet.
+    """
+    params = read_settings(scenario)
+    manifest = noisy_manifest(scenario)
+    if not manifest.exists():
+        raise DataError(f"no outputs of scenario {scenario} ({manifest} is missing): run `dvc repro` first")
+    try:
+        with scenario_run(scenario, params) as run:
+            run.add_from_disk(anew=True)
+            run.add_lock_hashes(STAGES)
+    except Exception as error:
+        _warn("the scenario", scenario, error)
+        return False
+    return True
+
+
+def _warn(what: str, scenario: str, error: Exception) -> None:
+    def shown(text: str) -> str:
+        return re.sub(r"//[^/@\s]*@", "//***@", text)  # no passwords in logs
+
+    line = "!" * 100
+    print(
+        f"{line}\n"
+        f"WARNING: MLflow did not record {what} of {scenario}.\n"
+        f"  tracking URI:  {shown(tracking_uri())}\n"
+        f"  error:         {type(error).__name__}: {shown(' '.join(str(error).split()))[:600]}\n"
+        f"  The outputs are complete and on disk, nothing is lost. Send the record later, when the server is up:\n"
+        f"      python -m orchestration record {scenario}\n"
+        f"{line}",
+        file=sys.stderr,
+        flush=True,
+    )

@@ -1,0 +1,283 @@
+"""The MLflow runs of a scenario: one parent, one nested run a sub-model, found again by a key.
+
+Stages are processes of their own, so the key, a tag of the run, is the hash of what the scenario is: name, settings,
+subsets, the bytes of noisy manifest and review file. Recording again changes nothing. Outputs are pointed at by hash:
+tag `md5.<stage>` holds the files' digests, `dvc.<stage>` what dvc.lock says of the stages before.
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from llbnad.utils.files import file_digest, write_json
+from orchestration.pipeline.outputs import noisy_manifest
+from orchestration.pipeline.params import Params
+from orchestration.pipeline.paths import STAGES, stage_dir, sub_model_dir
+from orchestration.pipeline.settings import settings_path
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EXPERIMENT = "llbnad"
+HOME = Path("mlflow")  # database, artifacts and links of the embedded default
+LOCAL_UI = "LLBNAD_MLFLOW_UI"  # environment variable: where `make ui` has put the embedded default's pages
+USUAL_UI = "http://127.0.0.1:5000"
+SUFFIXES = {".png", ".csv", ".parquet", ".safetensors", ".json"}
+MAX_UPLOAD = 256 * 2**20  # bytes; a larger model is recorded by its hash alone
+LOCK_SECONDS = 60  # others hold the lock for a second or two, for 10 when they create the database
+
+ENVIRONMENT = {  # a server that is down must be noticed in seconds, and nothing is sent home
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or the embedded SQLite database."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{HOME.absolute() / 'mlflow.db'}"
+
+
+def link_path(scenario: str) -> Path:
+    """JSON file of the scenario's latest run: run_id, experiment_id, url, and the MD5 of the settings it had."""
+    return HOME / "runs" / f"{scenario}.json"
+
+
+def scenario_key(scenario: str, params: Params) -> str:
+    """What makes a scenario run the same run: its name, settings, subsets, noisy manifest and people's verdicts."""
+    identity = [
+        scenario,
+        params.scenario(scenario).model_dump(mode="json"),
+        list(params.subsets),
+        file_digest(noisy_manifest(scenario), "md5"),
+        file_digest(Path(params.scenario(scenario).review), "md5"),
+    ]
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+class ScenarioRun:
+    """The parent run of a scenario and its nested runs."""
+
+    def __init__(self, client: "MlflowClient", experiment_id: str, scenario: str, params: Params):
+        self.client, self.experiment_id, self.scenario, self.params = client, experiment_id, scenario, params
+        self.parent = self._run(scenario_key(scenario, params), scenario, {})
+
+    def add(
+        self, stage: str, subset: int | None, metrics: Mapping[str, float | None], artifacts: Sequence[Path]
+    ) -> None:
+        """Log a stage's metrics (those given and those in its JSON and CSV files), files and hashes."""
+        run = self.parent if subset is None else self._nested(subset)
+        folder = _folder(stage, self.scenario, self.params, subset)
+        metrics = {**metrics, **_metrics(stage, folder)}
+        for path in artifacts:
+            if path.stat().st_size <= MAX_UPLOAD:
+                inside = path.parent.relative_to(folder) if path.is_relative_to(folder) else Path()
+                self.client.log_artifact(run.info.run_id, str(path), (stage / inside).as_posix())
+        digests = _digests(folder, stage)
+        self._log(run, metrics, {f"md5.{stage}": json.dumps(digests, sort_keys=True), **git_tags()})
+
+    def add_from_disk(self, anew: bool = False) -> None:
+        """Log the stages that are not recorded yet, or not as they are on disk; with `anew`, all of them."""
+        numbered = [(stage, k) for stage in STAGES for k in (self.params.subsets if stage == "sub_model" else [None])]
+        for stage, subset in numbered:
+            folder = _folder(stage, self.scenario, self.params, subset)
+            digests = _digests(folder, stage)
+            run = self._find(self._nested_key(subset)) if subset is not None else self.parent
+            known = run.data.tags.get(f"md5.{stage}") if run else None
+            if digests and (anew or known != json.dumps(digests, sort_keys=True)):
+                self.add(stage, subset, {}, [folder / name for name in digests])
+
+    def add_lock_hashes(self, stages: Sequence[str]) -> None:
+        """Tag the parent with dvc.lock's hashes of `stages`."""
+        if not Path("dvc.lock").exists():
+            return
+        from orchestration.pipeline.dvc import read_lock
+
+        entries = read_lock(Path.cwd()).get("stages", {})
+        names = {stage: f"{stage}@{self.scenario}" for stage in stages if stage not in ("raw", "sub_model")}
+        if "raw" in stages:
+            names["raw"] = f"raw@{self.params.scenario(self.scenario).dataset}"
+        if "sub_model" in stages:
+            names.update({f"sub_model_{k}": f"sub_model@{self.scenario}-{k}" for k in self.params.subsets})
+        tags = {
+            f"dvc.{stage}": json.dumps({out["path"]: out.get("md5") for out in entries[name].get("outs", [])})
+            for stage, name in names.items()
+            if name in entries
+        }
+        self._log(self.parent, {}, tags)
+
+    def link(self) -> None:
+        """Leave the run's address where Dagster and people find it."""
+        run_id, uri = self.parent.info.run_id, tracking_uri()
+        base = re.sub(r"//[^/@]*@", "//", uri).rstrip("/") if _is_http(uri) else os.environ.get(LOCAL_UI, USUAL_UI)
+        url = f"{base}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        settings = file_digest(settings_path(self.scenario), "md5")
+        link = {"run_id": run_id, "experiment_id": self.experiment_id, "url": url, "md5.settings": settings}
+        write_json(link, link_path(self.scenario))
+
+    def _log(self, run: "Run", metrics: Mapping[str, float | None], tags: Mapping[str, str]) -> None:
+        """One request for all; what is known already is left alone, so that a rerun adds no history."""
+        from mlflow.entities import Metric, RunStatus, RunTag
+
+        now = int(time.time() * 1000)
+        fresh = [
+            Metric(name, float(value), now, 0)
+            for name, value in metrics.items()
+            if value is not None and not _same(run.data.metrics.get(name), float(value))
+        ]
+        changed = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
+        if fresh or changed:
+            self.client.log_batch(run.info.run_id, metrics=fresh, tags=changed)
+            if run is self.parent:  # it knows now what was logged
+                self.parent = self.client.get_run(run.info.run_id)
+        self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))
+
+    def _nested(self, subset: int) -> "Run":
+        parent = {"mlflow.parentRunId": self.parent.info.run_id}
+        return self._run(self._nested_key(subset), f"sub_model_{subset}", parent, {"subset": subset})
+
+    def _nested_key(self, subset: int) -> str:
+        return hashlib.sha256(f"{self.parent.info.run_id} {subset}".encode()).hexdigest()
+
+    def _run(self, key: str, name: str, tags: dict[str, str], extra: Mapping[str, Any] | None = None) -> "Run":
+        """The run with this key; a new one gets the scenario's settings as parameters."""
+        from mlflow.entities import Param
+
+        found = self._find(key)
+        if found is not None:
+            return found
+        run = self.client.create_run(self.experiment_id, tags={**tags, "llbnad.key": key}, run_name=name)
+        settings = self.params.scenario(self.scenario).model_dump(mode="json")
+        flat = {"scenario": self.scenario, "subsets": len(self.params.subsets), **_flatten(settings), **(extra or {})}
+        self.client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in flat.items()])
+        return run
+
+    def _find(self, key: str) -> "Run | None":
+        # the oldest, should two machines have created one at the same moment
+        query, oldest = f"tags.`llbnad.key` = '{key}'", ["attributes.start_time ASC"]
+        runs = self.client.search_runs([self.experiment_id], query, order_by=oldest, max_results=1)
+        return runs[0] if runs else None
+
+
+@contextmanager
+def scenario_run(scenario: str, params: Params) -> Iterator[ScenarioRun]:
+    """The scenario's run, found or made, under a lock that the stages of this workspace share."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from filelock import FileLock
+    from mlflow import MlflowClient
+
+    uri = tracking_uri()
+    client = MlflowClient(uri)
+    if _is_http(uri):
+        client.get_experiment_by_name(EXPERIMENT)  # a server that is down is noticed before the lock, by all at once
+    HOME.mkdir(exist_ok=True)
+    with FileLock(HOME / ".lock", timeout=LOCK_SECONDS):
+        run = ScenarioRun(client, _experiment(client, uri), scenario, params)
+        yield run
+        run.link()
+
+
+def record_table(name: str, settings: Mapping[str, Any], closed: pd.DataFrame, files: Sequence[Path]) -> None:
+    """Log a benchmark table as a run of its own: settings, gain and share of the gap closed, files."""
+    for key, value in ENVIRONMENT.items():
+        os.environ.setdefault(key, value)
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, RunTag
+
+    uri = tracking_uri()
+    client = MlflowClient(uri)
+    HOME.mkdir(exist_ok=True)
+    run = client.create_run(_experiment(client, uri), run_name=f"table {name}")
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(f"{column}/{row['detector']}/{row['policy']}/alpha_{row['alpha']:g}", float(row[column]), now, 0)
+        for row in closed.to_dict("records")
+        for column in ("image_auroc", "gain", "closed")
+        if not pd.isna(row[column])
+    ]
+    tags = [RunTag("grid", json.dumps(settings, sort_keys=True)[:5000]), *(RunTag(*tag) for tag in git_tags().items())]
+    client.log_batch(run.info.run_id, metrics=metrics, tags=tags)
+    for path in files:
+        client.log_artifact(run.info.run_id, str(path))
+    client.set_terminated(run.info.run_id)
+
+
+def _experiment(client: "MlflowClient", uri: str) -> str:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    if experiment is not None:
+        return str(experiment.experiment_id)
+    # a server knows where its artifacts go; for a bare database MLflow would take ./mlruns
+    location = None if _is_http(uri) else (HOME / "artifacts").absolute().as_uri()
+    return str(client.create_experiment(EXPERIMENT, artifact_location=location))
+
+
+def _folder(stage: str, scenario: str, params: Params, subset: int | None) -> Path:
+    if stage == "raw":
+        return stage_dir("raw", params.scenario(scenario).dataset)
+    return stage_dir(stage, scenario) if subset is None else sub_model_dir(scenario, subset)
+
+
+def _digests(folder: Path, stage: str) -> dict[str, str]:
+    """MD5 of a stage's output files by name; of `raw` without the images."""
+    paths = folder.glob("*" if stage == "raw" else "**/*")
+    files = [path for path in paths if path.is_file() and path.suffix in SUFFIXES]
+    return {path.relative_to(folder).as_posix(): file_digest(path, "md5") for path in sorted(files)}
+
+
+def _metrics(stage: str, folder: Path) -> dict[str, float | None]:
+    """The numbers a stage left on disk."""
+    name = {"purified": "summary.json", "evaluation": "metrics.json"}.get(stage)
+    content = json.loads((folder / name).read_text()) if name and (folder / name).exists() else {}
+    numbers: dict[str, float | None] = {key: value for key, value in content.items() if isinstance(value, int | float)}
+    if stage == "evaluation" and (folder / "comparison.csv").exists():
+        for row in pd.read_csv(folder / "comparison.csv").to_dict("records"):
+            value = row.get("image_auroc")
+            numbers[f"image_auroc_{row['method']}"] = None if pd.isna(value) else float(value)
+    return numbers
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in content.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def _same(old: float | None, new: float) -> bool:
+    return old is not None and (old == new or (math.isnan(old) and math.isnan(new)))
+
+
+NO_CODE = (":!dvc.lock", ":!data/raw")  # what they say stands in the hashes of the run
+
+
+def git_tags() -> dict[str, str]:
+    """The commit; `-dirty` if tracked files differ, beside the records that the pipeline and the ingest rewrite."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+
+    try:
+        commit = git("rev-parse", "--verify", "HEAD")
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", *NO_CODE)
+    except (OSError, subprocess.SubprocessError):  # no git, no repository, no commit
+        return {}
+    return {"git.commit": commit + ("-dirty" if changes else "")}
+
+
+def _is_http(uri: str) -> bool:
+    return uri.startswith(("http://", "https://"))
