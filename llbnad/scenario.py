@@ -2,7 +2,8 @@
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from llbnad.config import (
     Aggregation,
@@ -45,8 +46,13 @@ AnyDetector = Annotated[SerializeAsAny[DetectorConfig], BeforeValidator(_detecto
 
 
 def _known_encoder(config: EncoderConfig) -> EncoderConfig:
-    if not config.name.startswith("vit_"):  # those are timm's, and its list takes seconds to load
-        ENCODERS.get(config.name)
+    try:
+        if not config.name.startswith("vit_"):  # those are timm's, and its list takes seconds to load
+            ENCODERS.get(config.name)
+    except ValueError as error:  # said of the key `name`, not of the encoder as a whole
+        reason = PydanticCustomError("unknown_name", "{reason}", {"reason": str(error)})
+        found = InitErrorDetails(type=reason, loc=("name",), input=config.name)
+        raise ValidationError.from_exception_data("encoder", [found]) from None
     return config
 
 

@@ -14,6 +14,7 @@ from llbnad.encoders import create_encoder, recipe
 from llbnad.errors import ConfigError, DataError, IdentityError
 from llbnad.features.batch import Batch, fresh_batch
 from llbnad.features.store import FeatureStore
+from llbnad.scenario import ScenarioSettings
 
 CONFIG = EncoderConfig(input_size=64)
 
@@ -165,6 +166,8 @@ def test_a_device_of_another_kind_has_a_cache_of_its_own(tmp_path, few_cells):
 
 def test_wrong_encoder_settings():
     with pytest.raises(ValueError, match="unknown encoder 'resnet'; there are"):
-        EncoderConfig(name="resnet")
+        ScenarioSettings(encoder={"name": "resnet"})
+    with pytest.raises(ConfigError, match="unknown encoder 'resnet'; there are"):
+        recipe(EncoderConfig(name="resnet"))
     with pytest.raises(ConfigError, match="stages 0 … 4"):
         recipe(EncoderConfig(layers=(5,)))
