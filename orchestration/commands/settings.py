@@ -21,10 +21,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from llbnad.config import Config, DetectorConfig, Params, SelectionPolicy
+from llbnad.config import Config, DetectorConfig, SelectionPolicy
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError
 from llbnad.policies import POLICIES
+from orchestration.pipeline.params import Params
 
 PAGE = Path("docs/methods.md")
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"

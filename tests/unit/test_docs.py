@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from llbnad.config import load_params
-from orchestration.benchmark import load_grid
+from orchestration.commands.benchmark import load_grid
 from orchestration.commands.settings import BEGIN, END, settings, settings_table
+from orchestration.pipeline.params import load_params
 from tests.conftest import REPOSITORY
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -120,20 +120,50 @@ def test_the_command_settings_prints_and_renews_the_page(tmp_path, monkeypatch, 
     assert page.read_text() == f"before\n{BEGIN}\n{settings_table()}\n{END}\nafter\n"
 
 
-def test_numbers_of_the_tables_are_the_files():
-    runs = pd.read_csv(RESULTS / "purification.csv")
-    means = runs.groupby(["detector", "alpha", "policy"])["image_auroc"].mean()
-    known = {(detector, f"{alpha:g}", policy): f"{mean:.3f}" for (detector, alpha, policy), mean in means.items()}
-    columns = ["none", "random", "misindexed", "paper", "keep_80", "mad", "default", "rounds_3", "oracle"]
-    large = text(REPOSITORY / "docs" / "results.md").partition("## The table")[2].partition("## ")[0]
-    rows = re.findall(r"^\| (padim|dfr|patchcore) +\| ([0-9.]+) +\|(.+)\|$", large, re.MULTILINE)
+def means(file: str, *keys: str) -> dict[tuple[str, ...], str]:
+    """Return the mean I-AUROC of a table of runs by `keys` and policy, as the pages show it."""
+    rows = pd.read_csv(RESULTS / file)
+    rows["alpha"] = rows["alpha"].map("{:g}".format)
+    return rows.groupby([*keys, "policy"])["image_auroc"].mean().map("{:.3f}".format).to_dict()
+
+
+def table_rows(heading: str, number_of_keys: int) -> list[tuple[tuple[str, ...], list[str]]]:
+    """Return keys and numbers of each row of the first table below a heading of docs/results.md."""
+    section = text(REPOSITORY / "docs" / "results.md").partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [
+        [cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\|.+\|$", section, re.MULTILINE)
+    ]
+    return [(tuple(row[:number_of_keys]), row[number_of_keys:]) for row in rows if re.fullmatch(r"0\.\d{3}", row[-2])]
+
+
+def test_large_table_is_the_file():
+    known = means("purification.csv", "detector", "alpha")
+    policies = ["none", "random", "misindexed", "paper", "keep_80", "mad", "default", "rounds_3", "oracle"]
+    rows = table_rows("The table", 2)
     assert len(rows) == 12
-    for detector, alpha, values in rows:
-        shown = dict(zip(columns, values.replace(" ", "").split("|"), strict=True))
-        assert shown == {policy: known[detector, alpha, policy] for policy in columns}, (detector, alpha)
+    for keys, values in rows:
+        assert values == [known[*keys, policy] for policy in policies], keys
+
+
+def test_table_of_other_sets_is_the_file():
+    known = means("other_sets.csv", "dataset", "detector", "alpha")
+    rows = table_rows("Data sets the default was not chosen on", 3)
+    assert len(rows) == 12
+    for keys, values in rows:
+        assert values[:6] == [known[*keys, one] for one in ("none", "random", "default", "mixture", "mad", "oracle")], (
+            keys
+        )
+
+
+def test_small_table_is_the_file():
     readme = text(REPOSITORY / "README.md")
-    small = dict(re.findall(r"^\| [^|]*\*(none|paper|default|oracle)\*[^|]*\|(.+)\|$", readme, re.MULTILINE))
+    known = means("purification.csv", "detector", "alpha")
+    shown = dict(re.findall(r"^\| [^|]*\*(none|paper|default|oracle)\*[^|]*\|(.+)\|$", readme, re.MULTILINE))
     cells = [(detector, alpha) for detector in ("padim", "patchcore") for alpha in ("0", "0.1", "0.2", "0.4")]
-    assert list(small) == ["none", "paper", "default", "oracle"]
-    for policy, values in small.items():
-        assert values.replace(" ", "").split("|") == [known[detector, alpha, policy] for detector, alpha in cells]
+    assert list(shown) == ["none", "paper", "default", "oracle"]
+    for policy, values in shown.items():
+        assert values.replace(" ", "").split("|") == [known[*cell, policy] for cell in cells]
+    others = means("other_sets.csv", "dataset", "detector", "alpha")
+    for dataset in ("casting", "screw"):
+        none, default = (others[dataset, "padim", "0", policy] for policy in ("none", "default"))
+        assert re.search(rf"{none}\s(\(\*none\*\)\s)?became\s{default}", readme)
