@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +12,7 @@ import pytest
 import yaml
 
 from orchestration.commands.benchmark import load_grid
-from orchestration.commands.settings import BEGIN, END, settings, settings_table
+from orchestration.commands.settings import BEGIN, END, MEANINGS, settings, settings_table
 from orchestration.pipeline.params import load_params
 from tests.conftest import REPOSITORY
 
@@ -55,6 +56,13 @@ def test_links_lead_somewhere(page):
 
 def test_readme_is_one_page():
     assert len(text(REPOSITORY / "README.md").splitlines()) <= 110
+
+
+def test_licence_is_said_alike_everywhere():
+    project = tomllib.loads(text(REPOSITORY / "pyproject.toml"))["project"]
+    assert yaml.safe_load(text(REPOSITORY / "CITATION.cff"))["license"] == project["license"] == "Apache-2.0"
+    assert "Apache License\n                           Version 2.0, January 2004" in text(REPOSITORY / "LICENSE")
+    assert project["license"] in text(REPOSITORY / "README.md")
 
 
 def test_python_example_of_the_readme_runs(cells, tmp_path):
@@ -103,6 +111,8 @@ def test_table_of_settings_is_the_config_classes():
 def test_every_setting_has_a_meaning_and_appears():
     rows = [row.strip("| ").split(" | ") for row in settings_table().splitlines() if row.startswith("| `")]
     assert all(len(row) == 4 and row[3].strip() for row in rows)
+    said = {row[3] for row in rows}
+    assert not {key for key, meaning in MEANINGS.items() if meaning not in said}, "said beside the field now"
     keys = {row[0].strip("`") for row in rows}
     known = yaml.safe_load(text(REPOSITORY / "params.yaml"))
     wanted = {*known["defaults"], *known["arrival"], *known["runtime"], *known["promotion"], "memory_size", "keep"}
