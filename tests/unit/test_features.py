@@ -80,6 +80,13 @@ def test_images_alone_encode_nothing(tmp_path, few_cells):
         _ = Batch(("a",), ()).images
 
 
+def test_a_batch_in_a_log_line_encodes_nothing(tmp_path, few_cells):
+    ids = few_cells[0]["image_id"].tolist()
+    (batch,) = store(tmp_path, few_cells, batch_size=len(ids)).batches(ids, "test")
+    assert ids[0] in repr(batch) and ids[0] in f"{batch.trusting(torch.ones(len(ids), 8, 8, dtype=torch.bool))}"
+    assert tree(tmp_path) == {}
+
+
 def test_every_image_is_encoded_once(tmp_path, few_cells):
     ids = few_cells[0]["image_id"].tolist()
     assert store(tmp_path, few_cells).ensure(ids[:5]) == 5
