@@ -4,8 +4,10 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -285,6 +287,18 @@ def test_a_served_model_says_which_package_it_needs(model_file, parts, tmp_path,
     assert packed["metadata"] == {"scenario": "s", "plugins": {f"{parts}.parts": "own-parts==1.5"}}
     assert "own-parts==1.5" in packed["pip_requirements"]
     assert capsys.readouterr().err == ""
+
+
+def test_a_served_model_imports_what_it_was_registered_with(model_file, parts, few_cells):
+    from orchestration.registry.pyfunc_model import LlbnadModel
+
+    path, scores, _ = model_file
+    forget(parts)
+    served = LlbnadModel()
+    served.load_context(SimpleNamespace(artifacts={"model": str(path)}))
+    manifest, root = few_cells
+    images = pd.DataFrame({"path": [str(root / image) for image in manifest["path"]]})
+    assert served.predict(None, images)["score"].tolist() == pytest.approx(scores.tolist())
 
 
 def test_a_model_of_ours_needs_no_package_more(model_files):
