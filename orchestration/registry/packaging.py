@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 CODE = Path(__file__).with_name("pyfunc_model.py")
-PACKAGE = Path(__file__).resolve().parents[1] / "llbnad"
+PACKAGE = Path(__file__).resolve().parents[2] / "llbnad"
 # what prediction imports, and what MLflow's server needs; nothing of Dagster, DVC or Great Expectations
 INFERENCE = (
     "mlflow", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml", "safetensors", "scipy",
