@@ -23,7 +23,6 @@ from orchestration.pipeline.paths import PARAMS, stage_dir
 
 VERSION_TAG = "dagster/data_version"
 PREREQUISITES = (code.STAGE, settings.STAGE)  # cheap stages that an edit makes stale
-BUSY_RETRIES, BUSY_SECONDS = 60, 5  # another run may be computing the same raw data
 
 
 def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[dg.AssetsDefinition]:
@@ -110,8 +109,6 @@ def _asset(name: str, root: Path, where: Pattern, upstream: list[str], version: 
                 if alone and not _is_current(before, root, scenario, params):
                     context.log_event(_catch_up(before, root, scenario, hear))
             outcome = dvc.repro_stage(root, stage, hear)
-        except dvc.BusyError as error:
-            raise dg.RetryRequested(max_retries=BUSY_RETRIES, seconds_to_wait=BUSY_SECONDS) from error
         except ConfigError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from None
         except dvc.DvcError as error:

@@ -9,12 +9,12 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 
-from llbnad.errors import LlbnadError
+from orchestration.assets.failure import failing
 from orchestration.assets.partitions import FINAL, SCENARIOS
 from orchestration.assets.registry_assets import CHAMPION
 from orchestration.line.arrivals import Places, batches
 from orchestration.line.inbox import lines, look
-from orchestration.line.ingest import BusyLineError, Ingested, ingest
+from orchestration.line.ingest import Ingested, ingest
 from orchestration.line.params_entry import conflict
 from orchestration.pipeline import dvc
 from orchestration.pipeline.outputs import noisy_manifest
@@ -23,7 +23,6 @@ from orchestration.pipeline.paths import INCOMING, PARAMS, stage_dir
 
 INGEST = "ingest"
 PARTITION_TAG = "dagster/partition"
-BUSY_RETRIES, BUSY_SECONDS = 60, 5
 FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 SHOWN = 20  # files listed in the metadata
 
@@ -48,16 +47,12 @@ def ingest_asset(root: Path) -> dg.AssetsDefinition:
     )
     def take_in(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line = context.partition_key
-        try:
+        with failing():
             params = load_params(root / PARAMS)
             if line not in known_lines(root, params):
                 outcome = {"outcome": "no production line"}
                 return dg.MaterializeResult(data_version=dg.DataVersion("none"), metadata=outcome)
             done = ingest(root, line, params.arrival.stable_seconds, dvc.add)
-        except BusyLineError as error:
-            raise dg.RetryRequested(max_retries=BUSY_RETRIES, seconds_to_wait=BUSY_SECONDS) from error
-        except LlbnadError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from None
         context.log.info(str(done))
         arrived = Places(root, line).arrived
         version = dvc.tracked_version(root, Places(root, line).relative(arrived)) or "none"

@@ -17,11 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 from PIL import Image
 
 from llbnad.data.images import load_rgb
-from llbnad.errors import ConfigError, DataError, LlbnadError
+from llbnad.errors import ConfigError, DataError
 from llbnad.utils.files import file_digest, replacing, write_json
 from llbnad.utils.progress import track
 from orchestration.line.arrivals import (
@@ -36,6 +36,7 @@ from orchestration.line.arrivals import (
 )
 from orchestration.line.inbox import Mark, look_twice, mark_of, why_not
 from orchestration.line.params_entry import conflict, register
+from orchestration.pipeline.busy import BusyError, retry_when_busy
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import INCOMING, PARAMS
 
@@ -44,7 +45,7 @@ LOG = logging.getLogger(__name__)
 LONGEST_NAME = 240  # bytes; file systems allow 255, and ".json" is put behind it
 
 
-class BusyLineError(LlbnadError):
+class BusyLineError(BusyError):
     """Another ingest of the same line is at work."""
 
 
@@ -88,7 +89,7 @@ def ingest(root: Path, line: str, stable_seconds: float, version: Callable[[Path
     Raises:
         DataError: the folder's name cannot be a line's, or what the line has is recorded and not on disk.
         ConfigError: the name belongs to another dataset or scenario, or params.yaml is wrong.
-        BusyLineError: another ingest of this line is at work.
+        BusyError: another ingest of this line, or another process on its images, is at work for too long.
         DvcError: the images are taken in, but DVC failed to record them; the next ingest tries again.
     """
     if reason := why_not(line):
@@ -96,21 +97,32 @@ def ingest(root: Path, line: str, stable_seconds: float, version: Callable[[Path
     if reason := conflict(load_params(root / PARAMS), line):
         raise ConfigError(reason)
     places = Places(root, line)
-    locks = root / ".dvc" / "tmp"
-    locks.mkdir(parents=True, exist_ok=True)
+    lock = _lock(root, line)
     try:
-        with FileLock(locks / f"ingest-{line}.lock", timeout=0):
-            _refuse_missing_record(places)
-            begun = _complete(places, version)
-            files, waiting = look_twice(root / INCOMING / line, stable_seconds)
-            unreadable = 0
-            if files:
-                planned = _plan(places, files)
-                unreadable = sum((root / INCOMING / line / path).exists() for path in set(files) - _paths(planned))
-                write_plan(root, line, planned)
-            return Ingested(line, (*begun, *_complete(places, version)), waiting, unreadable)
+        _refuse_missing_record(places)
+        begun = _complete(places, version)
+        files, waiting = look_twice(root / INCOMING / line, stable_seconds)
+        unreadable = 0
+        if files:
+            planned = _plan(places, files)
+            unreadable = sum((root / INCOMING / line / path).exists() for path in set(files) - _paths(planned))
+            write_plan(root, line, planned)
+        return Ingested(line, (*begun, *_complete(places, version)), waiting, unreadable)
+    finally:
+        lock.release()
+
+
+@retry_when_busy
+def _lock(root: Path, line: str) -> BaseFileLock:
+    """Keep other ingests of the line out until the lock is released."""
+    folder = root / ".dvc" / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"ingest-{line}.lock")
+    try:
+        lock.acquire(timeout=0)
     except Timeout:
         raise BusyLineError(f"another ingest of line {line} is at work; it takes in everything complete") from None
+    return lock
 
 
 def _refuse_missing_record(places: Places) -> None:

@@ -6,16 +6,13 @@ the `dvc` command. dvc.lock is rewritten in place, hence only read under DVC's o
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,12 +21,14 @@ import yaml
 from zc.lockfile import LockError, LockFile
 
 from llbnad.errors import LlbnadError
+from orchestration.pipeline import process
+from orchestration.pipeline.busy import BusyError, retry_when_busy
 from orchestration.pipeline.paths import PARAMS
+from orchestration.pipeline.process import environment
 
 LOCK_SECONDS = 600  # DVC holds its lock while it hashes, which takes long for large data
 STALE = " (if none is running any more, as after a power failure, delete .dvc/tmp/rwlock)"
-ADD_ATTEMPTS, ADD_SECONDS = 120, 5  # a stage may be reading the same images
-TERMINATE_SECONDS = 15  # a stage that is told to end gets this long before it is killed
+BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")  # DVC's words, from dvc/rwlock.py and dvc/lock.py
 
 EXPANDS = {"foreach", "matrix"}  # keys of a stage that DVC expands
 
@@ -45,8 +44,8 @@ class DvcError(LlbnadError):
     """A dvc command failed; the message holds the end of what it printed."""
 
 
-class BusyError(DvcError):
-    """Another process is working on the same stage or the same files: try again later."""
+class DvcBusyError(DvcError, BusyError):
+    """Another DVC process is at work on the same stage or the same files."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +147,7 @@ def tracked_version(root: Path, path: str) -> str | None:
     return str(yaml.safe_load(file.read_text())["outs"][0]["md5"]) if file.exists() else None
 
 
+@retry_when_busy
 def repro_stage(root: Path, stage: str, log: Callable[[str], None]) -> Outcome:
     """Reproduce one stage, not those before it; its lines go to `log` as they come.
 
@@ -155,7 +155,7 @@ def repro_stage(root: Path, stage: str, log: Callable[[str], None]) -> Outcome:
     goes on computing after its run was cancelled.
 
     Raises:
-        BusyError: another process works on the same files.
+        BusyError: another process kept the files busy for too long.
         DvcError: the stage failed.
     """
     text = _logged(["repro", "--single-item", stage], root, f"stage {stage}", log)
@@ -165,79 +165,45 @@ def repro_stage(root: Path, stage: str, log: Callable[[str], None]) -> Outcome:
     raise DvcError(f"dvc said nothing known about stage {stage}:\n{text}")
 
 
+@retry_when_busy
 def add(root: Path, paths: Sequence[str]) -> None:
     """Version data that no stage makes: `<path>.dvc` beside it holds its hash.
 
     Raises:
-        DvcError: dvc refused, or another process kept the files busy.
+        BusyError: another process kept the files busy for too long.
+        DvcError: dvc refused.
     """
-    for attempt in range(1, ADD_ATTEMPTS + 1):
-        try:
-            _logged(["add", *paths], root, f"versioning {' and '.join(paths)}", lambda line: None)
-            return
-        except BusyError:
-            if attempt == ADD_ATTEMPTS:
-                raise
-            time.sleep(ADD_SECONDS)
+    _logged(["add", *paths], root, f"versioning {' and '.join(paths)}", lambda line: None)
 
 
 def _logged(arguments: list[str], root: Path, what: str, log: Callable[[str], None]) -> str:
-    """Run dvc, waiting for its lock; everything it prints, which also goes to `log` as it comes."""
+    """Run dvc, waiting for its lock; return everything it prints, which also goes to `log` as it comes."""
     lines = []
-    with running(["--wait-for-lock", *arguments], root) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
+    with running(["--wait-for-lock", *arguments], root) as started:
+        assert started.stdout is not None
+        for line in started.stdout:
             lines.append(line.rstrip())
             log(lines[-1])
-        code = process.wait()
+        code = started.wait()
+    said = "\n".join(lines)
     if code != 0:
-        if any("is busy" in line for line in lines):
-            raise BusyError(f"{what}: another process works on the same files{STALE}")
-        advice = STALE if any("RWLock" in line for line in lines) else ""
+        raise_if_busy(what, said)
+        advice = STALE if "RWLock" in said else ""
         raise DvcError(f"{what} failed{advice}:\n" + "\n".join(lines[-25:]))
-    return "\n".join(lines)
+    return said
 
 
-@contextmanager
 def running(
-    arguments: list[str], root: Path, executable: str | None = None, **popen: Any
-) -> Iterator[subprocess.Popen[str]]:
-    """A command, dvc unless told, in a session of its own, which does not outlive the block."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **popen}
-    process = subprocess.Popen(
-        [executable or _executable(), *arguments],
-        cwd=root,
-        env=environment(),
-        text=True,
-        start_new_session=True,
-        **options,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            _end_session(process)
+    arguments: Sequence[str], root: Path, executable: str | None = None, **popen: Any
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    """Run dvc, or another `executable`, in a process session that ends with the block."""
+    return process.running([executable or _executable(), *arguments], root, **popen)
 
 
-def environment() -> dict[str, str]:
-    """Environment of dvc: its stages' `python` is this one, and their output comes line by line."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
-
-
-def _end_session(process: subprocess.Popen[str]) -> None:
-    """SIGTERM to all its processes, so that a stage removes its temporary files; SIGKILL to those that stay."""
-    try:
-        os.killpg(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + TERMINATE_SECONDS
-        while time.monotonic() < deadline:
-            process.poll()  # reaps the leader, which would count as alive otherwise
-            os.killpg(process.pid, 0)
-            time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # all have ended
-    process.wait()
+def raise_if_busy(what: str, said: str) -> None:
+    """Raise `DvcBusyError` if this is what a dvc command prints that others kept from its files."""
+    if any(words in said for words in BUSY):
+        raise DvcBusyError(f"{what}: another process works on the same files{STALE}")
 
 
 def _checked(arguments: list[str], root: Path) -> str:
