@@ -1,6 +1,5 @@
 """`make run`: all that params.yaml asks for through `dvc repro`, with an ETA over all stages and a table at the end."""
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -18,7 +17,6 @@ from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
 
-RUNNING = re.compile(r"Running stage '([^']+)'")
 DVC_CHATTER = (">", "Updating", "Generating", "Use `dvc", "Stage '", "To ", "\t")
 METHODS = ("none", "llbnad", "oracle", "random")
 
@@ -95,15 +93,14 @@ class _Progress:
 
     def hear(self, text: str) -> None:
         """Take one line of output."""
-        stage = RUNNING.search(text)
-        if stage or "skipping" in text:
-            self.seen += 1
-        if stage:
+        event = dvc.outcome_of(text)
+        self.seen += event is not None
+        if event and event[1] == "ran":
             elapsed = time.monotonic() - self.started
             left = elapsed / self.ran * (self.total - self.seen + 1) if self.ran else None
             rest = "" if left is None else f", about {left:.0f} s left"
             self.ran += 1
-            self.console.print(f"[bold]\\[{self.seen}/{self.total}] {stage[1]}[/bold]  ({elapsed:.0f} s{rest})")
+            self.console.print(f"[bold]\\[{self.seen}/{self.total}] {event[0]}[/bold]  ({elapsed:.0f} s{rest})")
         elif text and not text.startswith(DVC_CHATTER):
             self.console.print(f"  {text}", markup=False)
 

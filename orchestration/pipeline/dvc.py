@@ -33,10 +33,13 @@ BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")  # DVC's wo
 EXPANDS = {"foreach", "matrix"}  # keys of a stage that DVC expands
 
 Outcome = Literal["ran", "restored from cache", "unchanged"]
+# Sentences, since `dvc repro` says nowhere else what it did: it prints no JSON, and dvc.lock is the same after a stage
+# that ran, was restored or was left alone, if the bytes are. Looking at dvc.lock and all outputs before and after would
+# cost more than dvc itself does for a stage without work. Its version is pinned, and an unknown sentence is an error.
 OUTCOMES: dict[str, Outcome] = {
-    r"Running stage '": "ran",
-    r"is cached - skipping run": "restored from cache",
-    r"didn't change, skipping": "unchanged",
+    r"Running stage '(.+)':": "ran",
+    r"Stage '(.+)' is cached - skipping run": "restored from cache",
+    r"Stage '(.+)' didn't change, skipping": "unchanged",
 }
 
 
@@ -158,11 +161,19 @@ def repro_stage(root: Path, stage: str, log: Callable[[str], None]) -> Outcome:
         BusyError: another process kept the files busy for too long.
         DvcError: the stage failed.
     """
-    text = _logged(["repro", "--single-item", stage], root, f"stage {stage}", log)
+    lines = _logged(["repro", "--single-item", stage], root, f"stage {stage}", log)
+    for line in lines:
+        if event := outcome_of(line):
+            return event[1]
+    raise DvcError("\n".join([f"dvc said nothing known about stage {stage}:", *lines]))
+
+
+def outcome_of(line: str) -> tuple[str, Outcome] | None:
+    """Return the stage that a line of `dvc repro` is about and what dvc does with it; None for any other line."""
     for pattern, outcome in OUTCOMES.items():
-        if re.search(pattern, text):
-            return outcome
-    raise DvcError(f"dvc said nothing known about stage {stage}:\n{text}")
+        if match := re.match(pattern, line):
+            return match[1], outcome
+    return None
 
 
 @retry_when_busy
@@ -176,21 +187,21 @@ def add(root: Path, paths: Sequence[str]) -> None:
     _logged(["add", *paths], root, f"versioning {' and '.join(paths)}", lambda line: None)
 
 
-def _logged(arguments: list[str], root: Path, what: str, log: Callable[[str], None]) -> str:
-    """Run dvc, waiting for its lock; return everything it prints, which also goes to `log` as it comes."""
-    lines = []
+def _logged(arguments: list[str], root: Path, what: str, log: Callable[[str], None]) -> list[str]:
+    """Run dvc, waiting for its lock; return the lines it prints, which also go to `log` as they come."""
+    lines: list[str] = []
     with running(["--wait-for-lock", *arguments], root) as started:
         assert started.stdout is not None
         for line in started.stdout:
             lines.append(line.rstrip())
             log(lines[-1])
         code = started.wait()
-    said = "\n".join(lines)
     if code != 0:
+        said = "\n".join(lines)
         raise_if_busy(what, said)
         advice = STALE if "RWLock" in said else ""
         raise DvcError(f"{what} failed{advice}:\n" + "\n".join(lines[-25:]))
-    return said
+    return lines
 
 
 def running(
