@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,22 +48,6 @@ def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
         if file.name not in HIDDEN:
             shown.update(_of_file(file))
     return shown
-
-
-def from_log(stage: str, lines: Sequence[str]) -> dict[str, Any]:
-    """What a stage said of its own work in this run: not part of its outputs, for it differs from run to run.
-
-    Args:
-        stage: with its instance, e.g. `features@bottle`; its line begins with `features bottle`.
-        lines: all that was printed.
-    """
-    own = re.compile(rf"{re.escape(stage).replace('@', ' ').replace(re.escape('-'), ' ')}: (.+)")
-    said = [match[1] for line in lines if (match := own.fullmatch(line))]
-    if not said:
-        return {}
-    counts = re.fullmatch(r"(\d+) images encoded, (\d+) found in the cache", said[-1])
-    encoded = {"images encoded": int(counts[1]), "images found in the cache": int(counts[2])} if counts else {}
-    return {"summary": said[-1], **encoded}
 
 
 def _files(path: Path) -> list[Path]:

@@ -15,11 +15,12 @@ import dagster as dg
 import pandas as pd
 
 from llbnad.errors import ConfigError
-from orchestration.assets.asset_metadata import from_log, metadata
+from orchestration.assets.asset_metadata import metadata
 from orchestration.assets.partitions import SCENARIOS, Pattern, patterns
 from orchestration.pipeline import code, dvc, settings
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
+from orchestration.pipeline.summary import listening
 
 VERSION_TAG = "dagster/data_version"
 PREREQUISITES = (code.STAGE, settings.STAGE)  # cheap stages that an edit makes stale
@@ -93,12 +94,6 @@ def _asset(name: str, root: Path, where: Pattern, upstream: list[str], version: 
     )
     def materialise(context: dg.AssetExecutionContext) -> Iterator[Any]:
         scenario = context.partition_key
-        said: list[str] = []
-
-        def hear(line: str) -> None:
-            said.append(line)
-            context.log.info(line)
-
         try:
             params = load_params(root / PARAMS)  # read now: the scenario may be younger than this process
             stage = where.stage(scenario, params.scenario(scenario).dataset)
@@ -107,8 +102,10 @@ def _asset(name: str, root: Path, where: Pattern, upstream: list[str], version: 
             for before in PREREQUISITES:
                 alone = before in upstream and chosen is not None and dg.AssetKey(before) not in chosen
                 if alone and not _is_current(before, root, scenario, params):
-                    context.log_event(_catch_up(before, root, scenario, hear))
-            outcome = dvc.repro_stage(root, stage, hear)
+                    context.log_event(_catch_up(before, root, scenario, context.log.info))
+            with listening() as stage_said:
+                outcome = dvc.repro_stage(root, stage, context.log.info, stage_said.environment)
+                told = stage_said.heard()
         except ConfigError as error:
             raise dg.Failure(description=str(error), allow_retries=False) from None
         except dvc.DvcError as error:
@@ -123,7 +120,7 @@ def _asset(name: str, root: Path, where: Pattern, upstream: list[str], version: 
             metadata={
                 "outcome": outcome,
                 "dvc stage": stage,
-                **from_log(stage, said),
+                **told,
                 **metadata(paths, root, scenario),
             },
             check_results=[check_results(report, name, check) for check in checks],

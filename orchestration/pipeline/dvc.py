@@ -151,17 +151,23 @@ def tracked_version(root: Path, path: str) -> str | None:
 
 
 @retry_when_busy
-def repro_stage(root: Path, stage: str, log: Callable[[str], None]) -> Outcome:
-    """Reproduce one stage, not those before it; its lines go to `log` as they come.
+def repro_stage(root: Path, stage: str, log: Callable[[str], None], extra: Mapping[str, str] | None = None) -> Outcome:
+    """Reproduce one stage, not those before it.
 
     The command gets a session of its own. Whatever interrupts this function ends the whole session, so that no stage
     goes on computing after its run was cancelled.
+
+    Args:
+        root: the repository.
+        stage: name in dvc.lock, e.g. `sub_model@a-0`.
+        log: told each line as it comes.
+        extra: environment variables for dvc and the stage.
 
     Raises:
         BusyError: another process kept the files busy for too long.
         DvcError: the stage failed.
     """
-    lines = _logged(["repro", "--single-item", stage], root, f"stage {stage}", log)
+    lines = _logged(["repro", "--single-item", stage], root, f"stage {stage}", log, extra)
     for line in lines:
         if event := outcome_of(line):
             return event[1]
@@ -187,10 +193,12 @@ def add(root: Path, paths: Sequence[str]) -> None:
     _logged(["add", *paths], root, f"versioning {' and '.join(paths)}", lambda line: None)
 
 
-def _logged(arguments: list[str], root: Path, what: str, log: Callable[[str], None]) -> list[str]:
+def _logged(
+    arguments: list[str], root: Path, what: str, log: Callable[[str], None], extra: Mapping[str, str] | None = None
+) -> list[str]:
     """Run dvc, waiting for its lock; return the lines it prints, which also go to `log` as they come."""
     lines: list[str] = []
-    with running(["--wait-for-lock", *arguments], root) as started:
+    with running(["--wait-for-lock", *arguments], root, extra=extra) as started:
         assert started.stdout is not None
         for line in started.stdout:
             lines.append(line.rstrip())

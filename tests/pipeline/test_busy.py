@@ -26,7 +26,7 @@ stages:
 
 @pytest.fixture
 def waits(monkeypatch):
-    """What is to happen when a door waits; the seconds that each wait would take."""
+    """Replace the waiting: `then` is called instead, and `seconds` lists how long each wait would be."""
     seconds = []
     found = SimpleNamespace(seconds=seconds, then=lambda: None)
     monkeypatch.setattr(busy, "time", SimpleNamespace(sleep=lambda wait: (seconds.append(wait), found.then())))
