@@ -17,6 +17,7 @@ from orchestration.commands.registry import app as registry
 from orchestration.commands.review import review
 from orchestration.commands.run import run
 from orchestration.commands.ui import ui
+from orchestration.pipeline import pipes
 
 PIPELINE, LINE, MODELS = "Pipeline", "Production line", "Models"
 
@@ -39,7 +40,8 @@ app.add_typer(registry, name="registry", rich_help_panel=MODELS)
 def main() -> None:
     """Run the command; an error of ours is one clear line and exit code 2."""
     try:
-        app(prog_name="python -m orchestration")
+        with pipes.connection():
+            app(prog_name="python -m orchestration")
     except LlbnadError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

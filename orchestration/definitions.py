@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration.assets.benchmark_assets import benchmark_assets
-from orchestration.assets.drift_asset import DRIFT, drift_asset
+from orchestration.assets.drift_asset import drift_asset
 from orchestration.assets.dvc_assets import dvc_assets
 from orchestration.assets.partitions import sync
 from orchestration.assets.registry_assets import registry_assets
@@ -16,6 +16,7 @@ from orchestration.assets.sensors import arrival_sensor
 from orchestration.assets.serving_assets import serving_assets
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
+from orchestration.pipeline.pipes import DRIFT
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llbnad import cli
+from orchestration.pipeline import pipes
 from orchestration.registry.store import model_file
 
 
@@ -25,3 +26,4 @@ def predict(
 ) -> None:
     """Score images and call them normal or defect: a CSV and a heat-map overlay each."""
     cli.predict(model_file(model), images, out, fpr, device, threads)
+    pipes.report({"model": model, "folder": ", ".join(map(str, images))})

@@ -77,9 +77,9 @@ def champion_of(client: "MlflowClient", scenario: str) -> "ModelVersion | None":
     return None
 
 
-def crown(client: "MlflowClient", scenario: str, version: str) -> str:
-    """Move the alias to `version` and remember the one before; says what was done."""
-    name, before = model_name(scenario), champion_of(client, scenario)
+def crown(client: "MlflowClient", scenario: str, version: str, before: "ModelVersion | None") -> str:
+    """Move the alias from `before`, the champion, to `version`, which remembers it; return what was done in words."""
+    name = model_name(scenario)
     if before is not None and str(before.version) == version:  # an int where the registry is a database
         return f"version {version} of {name} is champion already"
     wanted = client.get_model_version(name, version)
