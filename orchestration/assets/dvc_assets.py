@@ -15,7 +15,7 @@ import dagster as dg
 import pandas as pd
 
 from llbnad.errors import ConfigError
-from orchestration.assets.asset_metadata import metadata
+from orchestration.assets.asset_metadata import metadata, table
 from orchestration.assets.partitions import SCENARIOS, Pattern, patterns
 from orchestration.pipeline import code, dvc, settings
 from orchestration.pipeline.params import Params, load_params
@@ -52,10 +52,7 @@ def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
     """What a Great Expectations report says, as the result of an asset check."""
     content = json.loads(report.read_text())
     findings = content["expectations"]
-    lines = ["expectation|ok|observed|expected", "---|---|---|---"]
-    lines += [
-        "|".join(_cell(item[key]) for key in ("expectation", "success", "observed", "expected")) for item in findings
-    ]
+    keys = ("expectation", "success", "observed", "expected")
     failed = [item["expectation"] for item in findings if not item["success"]]
     return dg.AssetCheckResult(
         passed=content["success"],
@@ -65,7 +62,7 @@ def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
         metadata={
             "expectations": len(findings),
             "failed": len(failed),
-            "report": dg.MetadataValue.md("\n".join(lines)),
+            "report": table(keys, [[item[key] for key in keys] for item in findings]),
         },
     )
 
@@ -149,7 +146,3 @@ def _description(template: str, name: str) -> str:
     text = template.replace("${item.subset}", number)
     text = re.sub(r"dataset \$\{[^}]+\}", "the dataset", text)
     return re.sub(r"\$\{[^}]+\}", "the scenario", text)
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")

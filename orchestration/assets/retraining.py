@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow.parquet as pq
 
+from orchestration.assets.asset_metadata import table
 from orchestration.assets.failure import failing
 from orchestration.assets.partitions import FINAL, SCENARIOS
 from orchestration.assets.registry_assets import CHAMPION
@@ -94,8 +95,7 @@ def trained_on(root: Path, line: str) -> set[str]:
 
 def _metadata(root: Path, done: Ingested) -> dict[str, Any]:
     others = [arrival for arrival in done.arrivals if arrival.fate != "raw"]
-    rows = [f"`{arrival.path!r}`|{arrival.fate}|{arrival.detail}" for arrival in others[:SHOWN]]
-    table = "\n".join(["file|fate|why", "---|---|---", *(row.replace("\n", " ") for row in rows)])
+    rows = [(repr(arrival.path), arrival.fate, arrival.detail) for arrival in others[:SHOWN]]
     return {
         "outcome": "taken in" if done.arrivals else "nothing new",
         "batch": max((arrival.batch for arrival in done.arrivals), default=0),
@@ -105,5 +105,5 @@ def _metadata(root: Path, done: Ingested) -> dict[str, Any]:
         "files not complete yet": done.waiting,
         "files that cannot be read": done.unreadable,
         "images of the line": len(batches(root, done.line)),
-        **({"not taken as images": dg.MetadataValue.md(table)} if others else {}),
+        **({"not taken as images": table(("file", "fate", "why"), rows)} if others else {}),
     }
