@@ -24,7 +24,8 @@ from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.registry.packaging import contents
 from orchestration.registry.store import MD5, REFUSED, WITHDRAWN, champion_of, model_name, registry_client, versions
-from orchestration.tracking.runs import HOME, git_tags, scenario_run
+from orchestration.tracking.runs import git_tags, lock_tags, scenario_run
+from orchestration.tracking.server import MLFLOW_FOLDER
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,7 +43,7 @@ CHECKS = (*acceptance.CHECKS, STANDING)
 
 def report_path(scenario: str) -> Path:
     """JSON of a scenario's latest challenge."""
-    return HOME / "registry" / f"{scenario}.json"
+    return MLFLOW_FOLDER / "registry" / f"{scenario}.json"
 
 
 def challenge(scenario: str) -> dict[str, Any]:
@@ -61,9 +62,12 @@ def challenge(scenario: str) -> dict[str, Any]:
     path = stage_dir("detector", scenario) / f"{METHOD}.safetensors"
     if not path.exists():
         raise DataError(f"no detector at {path}: run `dvc repro evaluation@{scenario}` first")
-    HOME.mkdir(exist_ok=True)
+    MLFLOW_FOLDER.mkdir(exist_ok=True)
     report_path(scenario).unlink(missing_ok=True)  # whatever ends this challenge, the last one's report is not its own
-    with registry_client(scenario) as client, FileLock(HOME / f".registry-{scenario}.lock", timeout=LOCK_SECONDS):
+    with (
+        registry_client(scenario) as client,
+        FileLock(MLFLOW_FOLDER / f".registry-{scenario}.lock", timeout=LOCK_SECONDS),
+    ):
         client.search_registered_models(max_results=1)  # a server that is down is noticed before any computing
         md5 = file_digest(path, "md5")
         known = next((one for one in versions(client, scenario) if one.tags.get(MD5) == md5), None)
@@ -136,16 +140,7 @@ def _comparable(path: Path, store: "FeatureStore") -> "Model | None":
 def _register(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:
     import mlflow
 
-    from orchestration.pipeline.dvc import read_lock
-
-    stages = read_lock(Path.cwd()).get("stages", {})
-    names = {stage: f"{stage}@{scenario}" for stage in PROVENANCE}
-    names["raw"] = f"raw@{settings.scenario(scenario).dataset}"
-    hashes = {
-        f"dvc.{stage}": json.dumps({out["path"]: out.get("md5") for out in stages[name].get("outs", [])})
-        for stage, name in names.items()
-        if name in stages
-    }
+    hashes = lock_tags(scenario, settings, PROVENANCE)
     with scenario_run(scenario, settings) as run:
         run_id = run.parent.info.run_id
     with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
