@@ -24,7 +24,7 @@ def run_command(
     arguments: Sequence[str],
     allowed: Collection[int] = (0,),
     show: Callable[[], Mapping[str, Any]] = dict,
-) -> dg.MaterializeResult[Any]:
+) -> dg.MaterializeResult:
     """Run a command in the repository; its lines go to the run's log.
 
     Args:

@@ -4,14 +4,13 @@ The comparison needs torch, which the code location does not load, so it runs as
 """
 
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
 from orchestration.assets.asset_metadata import picture
 from orchestration.assets.command import run_command
 from orchestration.assets.partitions import SCENARIOS
-from orchestration.assets.retraining import known_lines
+from orchestration.line.lines import known_lines
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS, drift_dir
 from orchestration.pipeline.pipes import DRIFT
@@ -30,7 +29,7 @@ def drift_asset(root: Path) -> dg.AssetsDefinition:
         "size, share of rejected images",
         check_specs=[dg.AssetCheckSpec(DRIFT, asset=DRIFT, description="The newest batch is like those before it")],
     )
-    def watch(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def watch(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line = context.partition_key
         if line not in known_lines(root, load_params(root / PARAMS)):
             reason = "no production line"

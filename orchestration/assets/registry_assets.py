@@ -6,7 +6,6 @@ runs only if all of them passed. Both run `python -m orchestration registry`, wh
 
 import json
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
@@ -37,7 +36,7 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
         description="The detector as a version of the registered model llbnad-<scenario>, compared with the champion",
         check_specs=[dg.AssetCheckSpec(check, asset=CHALLENGER, blocking=True) for check in CHECKS],
     )
-    def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         return run_command(context, root, ["registry", "challenge", context.partition_key], allowed=(0, EXIT_REFUSED))
 
     return challenger
@@ -52,7 +51,7 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
         kinds={"mlflow"},
         description="The detector in use: the alias `champion` of llbnad-<scenario>, moved when every check has passed",
     )
-    def champion(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+    def champion(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         version = _accepted(root, context.partition_key)
         return run_command(context, root, ["registry", "promote", context.partition_key, version, "--unless-withdrawn"])
 

@@ -1,4 +1,4 @@
-"""What the sensor and the schedule share: the `ingest` asset, the job `retrain`, and what a line has that is new.
+"""The `ingest` asset and the job `retrain`, which the sensor and the schedule start, one run per line at a time.
 
 `ingest` is Dagster's alone: `dvc repro` trains on what is in data/raw/<line>/arrived and never looks into an inbox.
 """
@@ -7,20 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pyarrow.parquet as pq
 
 from orchestration.assets.asset_metadata import table
 from orchestration.assets.failure import failing
-from orchestration.assets.partitions import FINAL, SCENARIOS
+from orchestration.assets.partitions import SCENARIOS
 from orchestration.assets.registry_assets import CHAMPION
 from orchestration.line.arrivals import Places, batches
-from orchestration.line.inbox import lines, look
 from orchestration.line.ingest import Ingested, ingest
-from orchestration.line.params_entry import conflict
+from orchestration.line.lines import known_lines
 from orchestration.pipeline import dvc
-from orchestration.pipeline.outputs import noisy_manifest
-from orchestration.pipeline.params import Params, load_params
-from orchestration.pipeline.paths import INCOMING, PARAMS, stage_dir
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.paths import PARAMS
 
 INGEST = "ingest"
 PARTITION_TAG = "dagster/partition"
@@ -62,35 +59,12 @@ def ingest_asset(root: Path) -> dg.AssetsDefinition:
     return take_in
 
 
-def known_lines(root: Path, params: Params) -> list[str]:
-    """Every line that has an inbox, or had one."""
-    reports = (root / stage_dir("raw", "")).glob("*/arrivals.jsonl")
-    names = {line for line, reason in lines(root).items() if not reason} | {path.parent.name for path in reports}
-    return sorted(name for name in names if not conflict(params, name))
-
-
 def run_in_progress(instance: dg.DagsterInstance, line: str) -> str | None:
     """Why the line must wait: a run of it that is queued or running; else None."""
     wanted = dg.RunsFilter(tags={PARTITION_TAG: line}, statuses=list(set(dg.DagsterRunStatus) - FINISHED))
     for run in instance.get_runs(wanted, limit=1):
         return f"run {run.run_id[:8]} of it is {run.status.value.lower()}"
     return None
-
-
-def new_images(root: Path, line: str) -> int:
-    """Images no finished training has seen: those taken in since, and the files that wait in the inbox."""
-    return len(set(batches(root, line)) - trained_on(root, line)) + len(look(root / INCOMING / line))
-
-
-def trained_on(root: Path, line: str) -> set[str]:
-    """Ids of the images of the last finished training; empty if one was begun and not finished."""
-    manifest = noisy_manifest(line).as_posix()
-    stages = dvc.read_lock(root).get("stages", {})
-    there = dvc.outputs({"stages": stages}, f"noisy@{line}").get(manifest)
-    used = {dep["path"]: dep.get("md5") for dep in stages.get(f"{FINAL}@{line}", {}).get("deps", [])}
-    if there is None or used.get(manifest) != there or not (root / manifest).exists():
-        return set()
-    return set(pq.read_table(root / manifest, columns=["image_id"])["image_id"].to_pylist())
 
 
 def _metadata(root: Path, done: Ingested) -> dict[str, Any]:

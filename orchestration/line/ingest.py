@@ -35,7 +35,7 @@ from orchestration.line.arrivals import (
     write_report,
 )
 from orchestration.line.inbox import Mark, look_twice, mark_of, why_not
-from orchestration.line.params_entry import conflict, register
+from orchestration.line.params_entry import add_line, conflict
 from orchestration.pipeline.busy import BusyError, retry_when_busy
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import INCOMING, PARAMS
@@ -217,7 +217,7 @@ def _complete(places: Places, version: Callable[[Path, Sequence[str]], None]) ->
         report += settled
         write_report(places.root, places.line, report)
     if any(arrival.fate == "raw" for arrival in report):  # without an image there is nothing to train on
-        register(places.root, places.line)
+        add_line(places.root, places.line)
     paths = [path for path in (places.arrived, places.report) if path.exists()]
     if paths:
         version(places.root, [places.relative(path) for path in paths])

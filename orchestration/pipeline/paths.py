@@ -9,11 +9,17 @@ INCOMING = DATA / "incoming"  # a folder a production line: its inbox
 QUARANTINE = DATA / "quarantine"
 BENCHMARK_STAGES = "benchmarks/dvc.yaml"  # tables: beside the pipeline
 STAGES = ("raw", "settings", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
+FINAL_STAGE = STAGES[-1]  # needs all the others
 
 
 def drift_dir(line: str) -> Path:
     """Where the drift reports of a production line lie; not DVC's."""
     return DATA / "drift" / line
+
+
+def review_file(line: str) -> Path:
+    """What people said of a production line's images; git has it."""
+    return DATA / "review" / f"{line}.csv"
 
 
 def stage_dir(stage: str, name: str) -> Path:

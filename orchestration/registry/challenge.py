@@ -1,6 +1,6 @@
-"""A challenge: stage 2's detector of a line is judged against the champion and registered with the verdict.
+"""A challenge: stage 2's detector of a line is judged against the champion and registered with the findings.
 
-The verdict is in the report (mlflow/registry/<scenario>.json), in the version's tags and, through Dagster, in asset
+They are in the report (mlflow/registry/<scenario>.json), in the version's tags and, through Dagster, in asset
 checks. Registering is idempotent: the same model bytes are the same version.
 """
 
@@ -77,8 +77,8 @@ def challenge(scenario: str) -> dict[str, Any]:
         findings.append(
             acceptance.Finding(STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand")
         )
-        version = known.version if known else _register(client, scenario, settings, path, own, md5)
-        _tell(client, scenario, str(version), findings)
+        version = known.version if known else _add_version(client, scenario, settings, path, own, md5)
+        _tag(client, scenario, str(version), findings)
     report = {
         "name": model_name(scenario),
         "version": str(version),
@@ -137,7 +137,7 @@ def _comparable(path: Path, store: "FeatureStore") -> "Model | None":
     return model if model.encoder == store.config else None
 
 
-def _register(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:
+def _add_version(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:
     import mlflow
 
     hashes = lock_tags(scenario, settings, PROVENANCE)
@@ -158,8 +158,8 @@ def _register(client: "MlflowClient", scenario: str, settings: Params, path: Pat
     return version
 
 
-def _tell(client: "MlflowClient", scenario: str, version: str, findings: list[acceptance.Finding]) -> None:
-    """The verdict as tags of the version."""
+def _tag(client: "MlflowClient", scenario: str, version: str, findings: list[acceptance.Finding]) -> None:
+    """Write the findings as tags of the version."""
     name = model_name(scenario)
     client.set_model_version_tag(name, version, "checks", json.dumps([vars(finding) for finding in findings]))
     reasons = [f"{one.name}: {one.observed}, expected {one.expected}" for one in findings if not one.passed]
