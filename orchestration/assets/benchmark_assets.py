@@ -13,7 +13,7 @@ from orchestration.pipeline.paths import BENCHMARK_STAGES
 
 
 def benchmark_assets(root: Path) -> list[dg.AssetsDefinition]:
-    """One asset a stage, `benchmark_<stage>`; none where there is no such file. None depends on a scenario."""
+    """One asset per stage, `benchmark_<stage>`; none where there is no such file. None depends on a scenario."""
     if not (root / BENCHMARK_STAGES).exists():
         return []
     return [_asset(root, template) for template in dvc.templates(root, BENCHMARK_STAGES).values()]
