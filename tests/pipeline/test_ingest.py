@@ -22,6 +22,7 @@ from llbnad.data.images import load_rgb
 from llbnad.data.sources import read_source
 from llbnad.errors import DataError
 from llbnad.utils.files import file_digest
+from orchestration.line import examine
 from orchestration.line import ingest as ingest_module
 from orchestration.line.arrivals import Places, batches, last_batch, read_report
 from orchestration.line.inbox import lines
@@ -145,14 +146,14 @@ def test_a_file_that_cannot_be_moved_stays_and_stops_no_other(root, mixed, caplo
 def test_files_that_cannot_be_read_stay_and_are_counted(root, mixed, caplog, monkeypatch):
     """Permissions do not bind the superuser, so here reading is refused."""
     arrive(root, mixed)
-    digest = ingest_module.file_digest
+    digest = examine.file_digest
 
     def refuse(path, *rest):
         if path.name == "b.png" and path.is_relative_to(root / "data/incoming"):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return digest(path, *rest)
 
-    monkeypatch.setattr(ingest_module, "file_digest", refuse)
+    monkeypatch.setattr(examine, "file_digest", refuse)
     done = ingest(root, "bottle", 0, unversioned)
     assert (done.count("raw"), done.unreadable) == (5, 1) and "1 that cannot be read" in str(done)
     assert "b.png stays in the inbox: Permission denied; give this user the right to read it" in caplog.text
