@@ -1,4 +1,4 @@
-"""What Dagster shows of a stage's outputs, told by the kind of file: row counts, numbers, tables, pictures."""
+"""Show a stage's outputs in Dagster, each kind of file in its way: row counts, numbers, tables, pictures."""
 
 import base64
 import io

@@ -49,7 +49,7 @@ def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[
 
 
 def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
-    """What a Great Expectations report says, as the result of an asset check."""
+    """Return a Great Expectations report as the result of an asset check."""
     content = json.loads(report.read_text())
     findings = content["expectations"]
     keys = ("expectation", "success", "observed", "expected")

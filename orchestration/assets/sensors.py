@@ -1,6 +1,6 @@
 """The sensor over all inboxes: enough complete files of a line start its job `retrain`.
 
-A file costs one `stat` a look while it waits and nothing once it is taken in; contents are read only when a run is
+A file costs one `stat` per look while it waits and nothing once it is taken in; contents are read only when a run is
 asked for, and then of a few files: the run key is made of them. While a line has a run in progress its inbox is not
 looked at.
 """
@@ -121,7 +121,7 @@ def _look_at(root: Path, line: str, settings: ArrivalSettings, asked: str) -> De
 
 
 def _content_digest(inbox: Path, files: Mapping[str, os.stat_result]) -> str:
-    """Of the contents of the first files, and of the sizes and times of the others."""
+    """Hash the contents of the first files, and the sizes and times of the others."""
     digest, read = hashlib.sha256(), 0
     for number, (path, seen) in enumerate(files.items()):
         if number < HASHED_FILES and read + seen.st_size <= HASHED_BYTES:

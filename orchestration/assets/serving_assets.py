@@ -1,4 +1,4 @@
-"""What is done with a champion when somebody asks for it: score a folder, export it. Not part of the pipeline's job."""
+"""Use a champion when somebody asks for it: score a folder, export it. No part of the pipeline's job."""
 
 from collections.abc import Iterator
 from pathlib import Path

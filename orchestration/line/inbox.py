@@ -23,7 +23,7 @@ LOOK_SECONDS = 1.0  # between two looks within one ingest
 
 
 class Mark(NamedTuple):
-    """What changes when a file does."""
+    """Numbers of a file that change when its content does."""
 
     inode: int
     size: int  # bytes

@@ -43,7 +43,7 @@ class BusyLineError(BusyError):
 
 @dataclass(frozen=True)
 class Ingested:
-    """What one ingest did."""
+    """The result of one ingest."""
 
     line: str
     arrivals: tuple[Arrival, ...]  # of this ingest, with those that a killed one had begun

@@ -5,7 +5,7 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 FEATURE_CACHE = DATA / "cache" / "features"
-INCOMING = DATA / "incoming"  # a folder a production line: its inbox
+INCOMING = DATA / "incoming"  # one folder per production line: its inbox
 QUARANTINE = DATA / "quarantine"
 BENCHMARK_STAGES = "benchmarks/dvc.yaml"  # tables: beside the pipeline
 STAGES = ("raw", "settings", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
@@ -18,7 +18,7 @@ def drift_dir(line: str) -> Path:
 
 
 def review_file(line: str) -> Path:
-    """What people said of a production line's images; git has it."""
+    """File of people's verdicts on a line's images, which git versions."""
     return DATA / "review" / f"{line}.csv"
 
 

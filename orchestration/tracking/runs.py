@@ -1,4 +1,4 @@
-"""The MLflow runs of a scenario: one parent, one nested run a sub-model, found again by a key.
+"""The MLflow runs of a scenario: one parent, one nested run per sub-model, found again by a key.
 
 Stages are processes of their own, so the key, a tag of the run, is the hash of what the scenario is: name, settings,
 subsets, the bytes of noisy manifest and review file. Recording again changes nothing. Outputs are pointed at by hash:
@@ -58,7 +58,7 @@ def link_path(scenario: str) -> Path:
 
 
 def scenario_key(scenario: str, params: Params) -> str:
-    """What makes a scenario run the same run: its name, settings, subsets, noisy manifest and people's verdicts."""
+    """Hash what makes a scenario run the same run: its name, settings, subsets, noisy manifest and people's verdicts."""
     identity = [
         scenario,
         params.scenario(scenario).model_dump(mode="json"),

@@ -1,4 +1,4 @@
-"""What Dagster shows of files: tables with a type per column, pictures."""
+"""Files as Dagster shows them: tables with a type per column, pictures."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""What a stage says of its run reaches whoever started dvc, as data."""
+"""A stage's word on its run reaches whoever started dvc, as data."""
 
 import pytest
 
