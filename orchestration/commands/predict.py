@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llbnad import cli
+from orchestration.pipeline import pipes
 from orchestration.registry.store import model_file
 
 
@@ -23,5 +24,6 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
 ) -> None:
-    """Score images and call them normal or defect: a CSV and a heat-map overlay each."""
+    """Score images and call them normal or defect: a CSV, and one heat-map overlay per image."""
     cli.predict(model_file(model), images, out, fpr, device, threads)
+    pipes.report({"model": model, "folder": ", ".join(map(str, images))})
