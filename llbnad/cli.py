@@ -142,7 +142,7 @@ def run(
     kept, trained = len(result.purified.kept), len(result.scores)
     if kept < trained / 2:
         typer.echo(f"WARNING: only {kept} of {trained} training images were kept: look at plots/purification")
-    typer.echo(f"written to {out}: metrics.json, comparison.csv, scores.parquet, purified.parquet, plots/")
+    typer.echo(f"written to {out}: metrics.json, comparison.csv, scores.parquet, kept.parquet, plots/")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from llbnad.config import DetectorConfig, EncoderConfig
 from llbnad.detectors import DETECTORS, create_detector
 from llbnad.detectors.base import Detector, image_scores
 from llbnad.encoders import recipe
-from llbnad.errors import DataError
+from llbnad.errors import DataError, ModelMissingError
 from llbnad.features.source import FeatureSource
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import Threshold
@@ -109,7 +109,7 @@ class Model:
         from safetensors import SafetensorError, safe_open
 
         if not path.is_file():
-            raise DataError(f"no model at {path}: `llbnad run` or stage detector writes one")
+            raise ModelMissingError(f"no model at {path}: `llbnad run` writes one, and so does `llbnad.fit(...).save`")
         try:
             with safe_open(path, framework="pt", device=device) as stored:
                 content = json.loads((stored.metadata() or {}).get("llbnad", "{}"))

@@ -30,5 +30,6 @@ class Mad(SelectionPolicy):
 
 def mad_cut(values: np.ndarray, k: float) -> float:
     """median + k · 1.4826 · MAD of `values` (N,)."""
-    median = float(np.median(values))
-    return median + k * GAUSSIAN_MAD * float(np.median(np.abs(values - median)))
+    from scipy.stats import median_abs_deviation
+
+    return float(np.median(values)) + k * GAUSSIAN_MAD * float(median_abs_deviation(values))

@@ -11,7 +11,7 @@ from llbnad.config import EncoderConfig
 from llbnad.data.images import load_square
 from llbnad.detectors.base import embed
 from llbnad.encoders import create_encoder, recipe
-from llbnad.errors import ConfigError, DataError, IdentityError
+from llbnad.errors import ConfigError, DataError, IdentityError, ImageChangedError, ImageGoneError
 from llbnad.features.batch import Batch, fresh_batch
 from llbnad.features.store import FeatureStore
 from llbnad.scenario import ScenarioSettings
@@ -148,10 +148,10 @@ def test_changed_image_is_not_taken_for_the_old_one(tmp_path, cells):
     (copy / "a.png").write_bytes(first.read_bytes())
     scan, root = read_source(ImageFolderDataset(root=str(copy), category="c"), copy)
     (copy / "a.png").write_bytes(second.read_bytes())
-    with pytest.raises(IdentityError, match="bytes changed"):
+    with pytest.raises(ImageChangedError, match="bytes changed; restore the file, or read"):
         FeatureStore(tmp_path / "cache", CONFIG, scan.manifest, root).ensure(scan.manifest["image_id"].tolist())
     (copy / "a.png").unlink()
-    with pytest.raises(DataError, match="is gone"):
+    with pytest.raises(ImageGoneError, match="is gone: restore the file, or read"):
         FeatureStore(tmp_path / "cache", CONFIG, scan.manifest, root).ensure(scan.manifest["image_id"].tolist())
     assert not tree(tmp_path)
 
