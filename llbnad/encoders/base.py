@@ -17,8 +17,8 @@ class Recipe:
 
     config: EncoderConfig
     weights: str  # SHA-256 of the weights
-    mean: tuple[float, float, float]  # of the channels of the training images, in [0, 1]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float]  # per channel, subtracted from pixel values in [0, 1]
+    std: tuple[float, float, float]  # per channel, divides the difference
     resampling: str = "bilinear, antialiased"
     arithmetic: str = ""  # changes when the same weights are computed in a way that gives other last digits
 
