@@ -38,6 +38,10 @@ class ModelMissingError(DataError):
     """There is no model file where one is expected."""
 
 
+class PluginRefusedError(DataError):
+    """A model file names a module that it may not import."""
+
+
 class SubModelsError(IdentityError):
     """The sub-models did not score exactly the training images."""
 

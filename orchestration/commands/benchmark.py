@@ -26,15 +26,17 @@ from llbnad.data.manifest import read_manifest, write_manifest
 from llbnad.data.sources import read_source
 from llbnad.errors import ConfigError, DataError
 from llbnad.features.store import FeatureStore
+from llbnad.scenario import plugin_modules
 from llbnad.study.table import Cell, Grid, run_cell
 from llbnad.study.table_summary import contamination_figure, gap_closed, summary, table_figure
 from llbnad.utils.files import write_csv, write_parquet
+from llbnad.utils.plugins import code_version
 from llbnad.utils.progress import track
 from llbnad.utils.runtime import prepare
 from orchestration.pipeline import code
 from orchestration.pipeline.paths import DATA, FEATURE_CACHE
 
-HOME = DATA / "benchmark"
+BENCHMARK_FOLDER = DATA / "benchmark"
 RESULTS = Path("benchmarks") / "results"
 
 
@@ -112,7 +114,8 @@ def _address(grid: Grid, name: str) -> str:
     """Where cells are kept: another grid or other code is another place, other seeds, ratios or data sets are not."""
     root = Path(__file__).resolve().parents[2]
     content = grid.model_dump(mode="json", exclude={"seeds", "ratios", "datasets"})
-    version = code.code_version("", code.listings(root)["benchmark"])
+    plugins = ", ".join(map(code_version, sorted(plugin_modules(grid))))
+    version = code.code_version(plugins, code.listings(root)["benchmark"])
     return f"{name}-{hashlib.sha256((version + json.dumps(content, sort_keys=True)).encode()).hexdigest()[:12]}"
 
 
@@ -139,9 +142,9 @@ def benchmark(
         grid = grid.model_copy(update={"seeds": tuple(seeds)})
     if datasets:
         grid = grid.model_copy(update={"datasets": _chosen(grid.datasets, datasets)})
-    home = HOME / _address(grid, config.stem)
+    home = BENCHMARK_FOLDER / _address(grid, config.stem)
     rows = run_grid(grid, home, FEATURE_CACHE, processes)
-    if load_grid(config) != declared or HOME / _address(grid, config.stem) != home:
+    if load_grid(config) != declared or BENCHMARK_FOLDER / _address(grid, config.stem) != home:
         raise DataError(f"{config} or code of the table has changed while it was made: run again")
     closed = gap_closed(rows)
     files = [out / f"{config.stem}{suffix}" for suffix in (".csv", "_summary.csv", "_gap.csv", ".png", "_sets.png")]

@@ -3,6 +3,9 @@
 The walk begins at `orchestration/stages/<stage>.py`. A module reaches what it imports, at its top or inside a function,
 and what it names as "package.module:Class", as registries do. Imports for type checkers decide nothing and do not
 count. Stage `code` of dvc.yaml writes one listing per stage, `data/code/<stage>.csv`; the stage depends on it alone.
+
+Code outside these packages is not followed: libraries (constraints.txt pins them), and classes that are not built in.
+The version of the latter stands in the settings that name them (`orchestration.pipeline.settings`).
 """
 
 import ast
@@ -126,7 +129,7 @@ class _Graph:
 
 
 def _names(node: ast.AST) -> Iterator[str]:
-    """What a module imports or names of our packages; `from a import b` gives a.b, which may be a module or not."""
+    """Yield what a module imports or names of our packages; `from a import b` gives a.b, a module or not."""
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         return
     if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES:

@@ -10,11 +10,11 @@ from llbnad.model.calibrate import calibrate
 from llbnad.purification.comparators import train_methods, training_sets
 from llbnad.purification.heat import StoredHeat
 from llbnad.purification.patches import TrustedFeatures
-from llbnad.utils.files import write_parquet
+from llbnad.utils.files import write_json, write_parquet
 from orchestration.pipeline.features import feature_store
 from orchestration.pipeline.outputs import read_noisy, read_purified
 from orchestration.pipeline.paths import stage_dir
-from orchestration.pipeline.settings import read_settings
+from orchestration.pipeline.settings import plugin_versions, read_settings
 from orchestration.pipeline.stage import Record, run_stage
 from orchestration.tracking.record import record_stage
 
@@ -40,6 +40,8 @@ def main(scenario: str) -> Record:
         model.save(out / f"{method}.safetensors")
     rows = [(method, image_id) for method, image_ids in sets.items() for image_id in image_ids]
     write_parquet(pd.DataFrame(rows, columns=["method", "image_id"]), out / "training_sets.parquet")
+    if plugins := plugin_versions(config):  # stage `evaluation` runs this code too, and follows this folder
+        write_json(plugins, out / "plugins.json")
     print(f"detector {scenario}: " + ", ".join(f"{method} on {len(ids)}" for method, ids in sets.items()) + " images")
     metrics: dict[str, float | None] = {f"n_selected_{method}": len(ids) for method, ids in sets.items()}
     if threshold is not None:
