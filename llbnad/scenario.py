@@ -17,9 +17,11 @@ from llbnad.config import (
     Noise,
     Partition,
     SelectionPolicy,
+    parse,
 )
 from llbnad.detectors import DETECTORS
-from llbnad.encoders import ENCODERS, registered
+from llbnad.encoders import ENCODERS, recipe, registered
+from llbnad.errors import ConfigError
 from llbnad.policies import POLICIES
 from llbnad.utils.registry import Registry
 
@@ -124,6 +126,27 @@ def check_subsets(num_subsets: int, settings: ScenarioSettings, where: str = "")
             f"{where}partition leave_out needs at least 2 subsets, got {num_subsets}: "
             "with one, nothing is left to learn from; use disjoint"
         )
+
+
+def make_settings(content: Mapping[str, Any], num_subsets: int, where: str) -> ScenarioSettings:
+    """Check settings as people give them, before any image is read.
+
+    Args:
+        content: keys of `ScenarioSettings`; detectors, encoder and selection as a name, a mapping or an object.
+        num_subsets: T.
+        where: begins the message of an error.
+
+    Raises:
+        ConfigError: a key is unknown, a value impossible, or they contradict each other.
+        OfflineError: the encoder's weights are not here.
+    """
+    settings: ScenarioSettings = parse(ScenarioSettings, dict(content), where)
+    try:
+        check_subsets(num_subsets, settings)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    recipe(settings.encoder)
+    return settings
 
 
 def plugin_modules(settings: Any) -> set[str]:

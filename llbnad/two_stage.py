@@ -16,6 +16,7 @@ from llbnad.data.manifest import training_images, write_manifest
 from llbnad.errors import ConfigError
 from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots, purification_plots
+from llbnad.features.source import FeatureSource
 from llbnad.features.store import FeatureStore
 from llbnad.model.calibrate import calibrate
 from llbnad.model.model import Model
@@ -24,8 +25,8 @@ from llbnad.purification.consensus import Consensus
 from llbnad.purification.partition import assign_subsets
 from llbnad.purification.patches import Maps, TrustedFeatures
 from llbnad.purification.purify import Purified
-from llbnad.purification.rounds import run_sub_models, select
-from llbnad.purification.verdicts import with_verdicts
+from llbnad.purification.rounds import Selection, run_sub_models, select
+from llbnad.purification.verdicts import read_verdicts, with_verdicts
 from llbnad.scenario import ScenarioSettings, check_subsets
 from llbnad.utils.files import write_csv, write_json, write_parquet
 
@@ -61,35 +62,73 @@ def run_two_stage(
         settings: all of a scenario.
         verdicts: people's, by image id (`llbnad.purification.verdicts`).
     """
+    selection = select_images(training_images(noisy), features, num_subsets, settings, verdicts)
+    noisy = with_verdicts(noisy, verdicts)
+    sets, models = train_final(training_images(noisy), selection, features, settings)
+    evaluation = evaluate(models, sets, noisy, features, image_root, settings.seed)
+    consensus = selection.consensus
+    return TwoStageRun(
+        consensus.maps, noisy, consensus.table, selection.purified, selection.history, models, evaluation
+    )
+
+
+def select_images(
+    images: pd.DataFrame,
+    features: FeatureSource,
+    num_subsets: int,
+    settings: ScenarioSettings,
+    verdicts: Mapping[str, str] = MappingProxyType({}),
+) -> Selection:
+    """Stage 1: sub-models on parts of the training set score everything; their consensus selects.
+
+    Args:
+        images: manifest rows of the training images.
+        features: of these images.
+        num_subsets: T.
+        settings: all of a scenario.
+        verdicts: people's, by image id.
+
+    Raises:
+        ConfigError: `settings` ask of a single sub-model what takes several.
+    """
     try:
         check_subsets(num_subsets, settings)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    images = training_images(noisy)
-    encoder, detector, seed = settings.encoder, settings.detector, settings.seed
-
-    # Stage 1: sub-models on parts of the training set score everything; their consensus selects.
-    subsets = assign_subsets(images, num_subsets, seed)
+    subsets = assign_subsets(images, num_subsets, settings.seed)
 
     def again(kept: Collection[str], trusted: Maps) -> Consensus:
         return run_sub_models(features, subsets, num_subsets, settings, kept, trusted)
 
-    selection = select(run_sub_models(features, subsets, num_subsets, settings), settings, verdicts, again)
-    purified, trusted = selection.purified, selection.trusted
+    return select(run_sub_models(features, subsets, num_subsets, settings), settings, verdicts, again)
 
-    # Stage 2: a fresh detector on the selected images, and the comparators on theirs.
-    noisy = with_verdicts(noisy, verdicts)
-    images = training_images(noisy)
-    sets = training_sets(images, purified.kept, settings.comparators, seed)
-    models = train_methods(sets, {METHOD: trusted}, features, encoder, detector, seed)
-    kept = images[images["image_id"].isin(purified.kept)]
-    purified_features = TrustedFeatures(features, trusted)
-    threshold = calibrate(kept, purified_features, encoder, detector, settings.calibration, seed)
-    models[METHOD] = replace(models[METHOD], threshold=threshold)
-    evaluation = evaluate(models, sets, noisy, features, image_root, seed)
-    return TwoStageRun(
-        selection.consensus.maps, noisy, selection.consensus.table, purified, selection.history, models, evaluation
-    )
+
+def train_final(
+    images: pd.DataFrame, selection: Selection, features: FeatureSource, settings: ScenarioSettings
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Model]]:
+    """Stage 2: a fresh detector on the selected images, its threshold, and the comparators on theirs.
+
+    Args:
+        images: manifest rows of the training images, without those that people excluded.
+        selection: what stage 1 selected among them.
+        features: of these images.
+        settings: all of a scenario.
+
+    Returns:
+        image ids each method trains on, and its model.
+    """
+    encoder, detector, seed, kept = settings.encoder, settings.detector, settings.seed, selection.purified.kept
+    sets = training_sets(images, kept, settings.comparators, seed)
+    models = train_methods(sets, {METHOD: selection.trusted}, features, encoder, detector, seed)
+    purified, rows = TrustedFeatures(features, selection.trusted), images[images["image_id"].isin(kept)]
+    threshold = calibrate(rows, purified, encoder, detector, settings.calibration, seed)
+    return sets, {**models, METHOD: replace(models[METHOD], threshold=threshold)}
+
+
+def verdicts_of(settings: ScenarioSettings) -> dict[str, str]:
+    """Read people's verdicts from the file that `settings.review` names. The default file need not be there."""
+    default = type(settings).model_fields["review"].default
+    return {} if settings.review == default else read_verdicts(Path(settings.review))
 
 
 def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, suspects: int, out: Path) -> None:
