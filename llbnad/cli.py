@@ -1,25 +1,30 @@
-"""The `llbnad` command: both stages on one folder, and prediction with the result. Knows no DVC, Dagster or MLflow."""
+"""Train an anomaly detector from images with unlabelled defects (`run`), and use it (`predict`, `export`)."""
 
 import sys
+from collections.abc import Iterator
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 
-from llbnad.config import Dataset, InjectedNoise, NoNoise, Runtime, parse
+from llbnad.config import Dataset, InjectedNoise, Noise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, LlbnadError
 from llbnad.inference.export import Format
+from llbnad.options import merged
 from llbnad.policies import POLICIES
-from llbnad.scenario import ScenarioSettings, check_subsets
+from llbnad.scenario import ScenarioSettings, make_settings
+
+if TYPE_CHECKING:
+    from llbnad.data.sources import Scan
+    from llbnad.two_stage import TwoStageRun
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
 
 class Source(StrEnum):
-    """Where images come from."""
+    """Kinds of data sets."""
 
     elpv = "elpv"
     real_iad = "real_iad"
@@ -38,6 +43,11 @@ DEFAULTS = ScenarioSettings()
 PLUGINS = typer.Option("--plugins", help="Import module:Class that the model file names: only for files you trust.")
 
 
+def _option(default: object, help: str, min: int | None = None) -> Any:
+    """Return an option that is None unless it is given, so that it does not override a file; help shows `default`."""
+    return typer.Option(help=help, show_default=str(default), min=min)
+
+
 @app.command()
 def run(
     out: Annotated[Path, typer.Option(help="Folder for tables, model and pictures.")],
@@ -51,43 +61,82 @@ def run(
     protocol: Annotated[
         Protocol, typer.Option(help="replace and add inject labelled anomalies; as_is takes the data as it is.")
     ] = Protocol.replace,
-    detector: Annotated[str, typer.Option(help=f"The detector of both stages: {', '.join(DETECTORS.names)}.")] = (
-        DEFAULTS.detector.name
-    ),
+    config: Annotated[
+        Path | None, typer.Option(help="YAML or JSON file of settings; options below and --set override it.")
+    ] = None,
+    detector: Annotated[
+        str | None,
+        _option(DEFAULTS.detector.name, f"Of both stages: {', '.join(DETECTORS.names)}, or your own as module:Class."),
+    ] = None,
     subsets: Annotated[int, typer.Option(min=1, help="T, number of sub-models.")] = 3,
     aggregation: Annotated[
-        str, typer.Option(help="oof_mean, mean, robust_mean, max, rank_mean or max_var.")
-    ] = DEFAULTS.aggregation,
-    policy: Annotated[str, typer.Option(help=f"Selection policy: {', '.join(POLICIES.names)}.")] = (
-        DEFAULTS.selection.policy
-    ),
+        str | None, _option(DEFAULTS.aggregation, "oof_mean, mean, robust_mean, max, rank_mean or max_var.")
+    ] = None,
+    policy: Annotated[
+        str | None,
+        _option(DEFAULTS.selection.policy, f"Selection: {', '.join(POLICIES.names)}, or your own as module:Class."),
+    ] = None,
     keep: Annotated[float | None, typer.Option(help="Short for policy fraction with this share.")] = None,
-    settings: Annotated[
+    assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Any other, e.g. detector.memory_size=4096; repeatable."),
     ] = None,
     review: Annotated[Path | None, typer.Option(help="CSV of people's verdicts, which override the policy.")] = None,
     target_fpr: Annotated[
-        float, typer.Option(help="False positives the decision threshold may make, in (0, 1).")
-    ] = DEFAULTS.calibration.target_fpr,
-    comparators: Annotated[bool, typer.Option(help="Train none / oracle / random as well.")] = True,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
-    suspects: Annotated[int, typer.Option(min=0, help="Images on a contact sheet.")] = DEFAULTS.suspects,
+        float | None,
+        _option(DEFAULTS.calibration.target_fpr, "False positives the decision threshold may make, in (0, 1)."),
+    ] = None,
+    comparators: Annotated[
+        bool | None,
+        typer.Option(
+            "--comparators/--no-comparators", help="Train none / oracle / random as well.", show_default="comparators"
+        ),
+    ] = None,
+    seed: Annotated[int | None, _option(DEFAULTS.seed, "Of noise, subsets and detectors.", min=0)] = None,
+    suspects: Annotated[int | None, _option(DEFAULTS.suspects, "Images on a contact sheet.", min=0)] = None,
     cache: Annotated[Path | None, typer.Option(help="Feature cache (default: OUT/features).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
 ) -> None:
     """Purify a training set, train the final detector on it and compare with none / oracle / random."""
-    from llbnad.config import METHOD
     from llbnad.data.contaminate import contaminate
     from llbnad.data.sources import read_source
-    from llbnad.encoders import recipe
     from llbnad.features.store import FeatureStore
-    from llbnad.purification.verdicts import read_verdicts
-    from llbnad.two_stage import run_two_stage, write_run
+    from llbnad.two_stage import run_two_stage, verdicts_of, write_run
     from llbnad.utils.files import write_csv
     from llbnad.utils.runtime import prepare
 
+    dataset = _dataset(source, root, category, variant, image_dir)
+    options = {
+        "detector.name": detector,
+        "selection.policy": policy if keep is None else "fraction",
+        "selection.keep": keep,
+        "aggregation": aggregation,
+        "review": None if review is None else str(review),
+        "calibration.target_fpr": target_fpr,
+        "comparators": None if comparators is None else list(DEFAULTS.comparators) if comparators else [],
+        "seed": seed,
+        "suspects": suspects,
+    }
+    settings = make_settings(merged(config, options, assignments or []), subsets, "llbnad run")
+    if root is not None and out.resolve().is_relative_to(root.resolve()):
+        raise ConfigError(f"--out {out} lies in --root {root}: the next run would take its pictures for images")
+    noise = _noise(protocol, noise_ratio, max_noise_ratio)
+
+    runtime = Runtime(device=device, threads=threads)
+    target = str(prepare(runtime))
+    scan, image_root = read_source(dataset, root)
+    write_csv(scan.rejected, out / "left_out.csv")
+    noisy = contaminate(scan.manifest, noise, settings.seed)
+    store = FeatureStore(cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size)
+    result = run_two_stage(noisy, store, image_root, subsets, settings, verdicts_of(settings))
+    write_run(result, store, image_root, settings.suspects, out)
+    for line in _summary(result, scan):
+        typer.echo(line)
+    typer.echo(f"written to {out}: metrics.json, comparison.csv, scores.parquet, kept.parquet, plots/")
+
+
+def _dataset(source: Source, root: Path | None, category: str, variant: str, image_dir: str) -> Dataset:
     content = {"source": source.value, "category": category}
     if source is Source.real_iad:
         content |= {"variant": variant, "image_dir": image_dir}
@@ -95,55 +144,32 @@ def run(
         if root is None:
             raise LlbnadError(f"--root is missing: the folder of the {source.value} data set")
         content["root"] = str(root)
-    dataset = parse(Dataset, content, "llbnad run")
-    wanted: dict[str, Any] = {
-        "seed": seed,
-        "detector": {"name": detector},
-        "aggregation": aggregation,
-        "selection": {"policy": policy} if keep is None else {"policy": "fraction", "keep": keep},
-        "calibration": {"target_fpr": target_fpr},
-        "comparators": list(DEFAULTS.comparators) if comparators else [],
-        "suspects": suspects,
-    }
-    config: ScenarioSettings = parse(ScenarioSettings, _with_settings(wanted, settings or []), "llbnad run")
-    seed, suspects = config.seed, config.suspects  # --set has the last word
-    try:
-        check_subsets(subsets, config)
-    except ValueError as error:
-        raise ConfigError(f"llbnad run: {error}") from None
-    recipe(config.encoder)  # raises before anything is read
-    if root is not None and out.resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"--out {out} lies in --root {root}: the next run would take its pictures for images")
-    noise: InjectedNoise | NoNoise = NoNoise()
-    if protocol is not Protocol.as_is:
-        injected = {"protocol": protocol.value, "ratio": noise_ratio, "max_ratio": max_noise_ratio}
-        noise = parse(InjectedNoise, injected, "llbnad run")
+    dataset: Dataset = parse(Dataset, content, "llbnad run")
+    return dataset
 
-    runtime = Runtime(device=device, threads=threads)
-    target = str(prepare(runtime))
-    scan, image_root = read_source(dataset, root)
-    write_csv(scan.rejected, out / "left_out.csv")
-    noisy = contaminate(scan.manifest, noise, seed)
-    store = FeatureStore(cache or out / "features", config.encoder, noisy, image_root, target, runtime.batch_size)
-    if review is None and config.review != DEFAULTS.review:  # by --set
-        review = Path(config.review)
-    verdicts = {} if review is None else read_verdicts(review)
-    result = run_two_stage(noisy, store, image_root, subsets, config, verdicts)
-    write_run(result, store, image_root, suspects, out)
+
+def _noise(protocol: Protocol, ratio: float, max_ratio: float) -> Noise:
+    if protocol is Protocol.as_is:
+        return NoNoise()
+    content = {"protocol": protocol.value, "ratio": ratio, "max_ratio": max_ratio}
+    noise: Noise = parse(InjectedNoise, content, "llbnad run")
+    return noise
+
+
+def _summary(result: "TwoStageRun", scan: "Scan") -> Iterator[str]:
+    """Yield the lines that a run prints: the comparison, and facts to know before one trusts it."""
     columns = ["method", "image_auroc", "pixel_auroc", "aupro", "n_selected", "contamination_after"]
-    typer.echo(result.evaluation.comparison[columns].to_string(index=False, float_format="%.3f", na_rep="–"))
-    if not (noisy["split"] == "test").any():
-        typer.echo("no image is set aside for testing: these are the training images themselves, so numbers flatter")
-    threshold = result.models[METHOD].threshold
-    if threshold is not None:
-        typer.echo(threshold.describe())
+    yield result.evaluation.comparison[columns].to_string(index=False, float_format="%.3f", na_rep="–")
+    if not (result.noisy["split"] == "test").any():
+        yield "no image is set aside for testing: these are the training images themselves, so numbers flatter"
+    if result.evaluation.threshold is not None:
+        yield result.evaluation.threshold.describe()
     if len(scan.rejected):
         reasons = ", ".join(f"{count} {reason}" for reason, count in scan.rejected["reason"].value_counts().items())
-        typer.echo(f"{len(scan.rejected)} files were left out ({reasons}): left_out.csv says why")
+        yield f"{len(scan.rejected)} files were left out ({reasons}): left_out.csv says why"
     kept, trained = len(result.purified.kept), len(result.scores)
     if kept < trained / 2:
-        typer.echo(f"WARNING: only {kept} of {trained} training images were kept: look at plots/purification")
-    typer.echo(f"written to {out}: metrics.json, comparison.csv, scores.parquet, kept.parquet, plots/")
+        yield f"WARNING: only {kept} of {trained} training images were kept: look at plots/purification"
 
 
 @app.command()
@@ -159,7 +185,7 @@ def predict(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
     plugins: Annotated[bool, PLUGINS] = False,
 ) -> None:
-    """Score images and call them normal or defect: a CSV and a heat-map overlay each."""
+    """Score images and call them normal or defect. Write a CSV, and one heat map per image."""
     from llbnad.inference.predict import find_images, threshold_of
     from llbnad.inference.predict import predict as predict_images
     from llbnad.model.model import Model
@@ -179,25 +205,6 @@ def predict(
         raise LlbnadError("none of the images could be read; predictions.csv says why")
 
 
-def _with_settings(content: dict[str, Any], settings: list[str]) -> dict[str, Any]:
-    """`content` with every `a.b=value` of `settings` put in; values are read as YAML."""
-    for setting in settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise ConfigError(f"--set {setting!r}: expected KEY=VALUE, e.g. detector.memory_size=4096")
-        *parents, last = key.split(".")
-        node = content
-        for parent in parents:
-            node = node.setdefault(parent, {})
-            if not isinstance(node, dict):
-                raise ConfigError(f"--set {setting!r}: {parent} holds a value, not settings")
-        try:
-            node[last] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {setting!r}: {value!r} is not a YAML value") from None
-    return content
-
-
 @app.command()
 def export(
     model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
@@ -214,13 +221,13 @@ def export(
 
 
 def main() -> None:
-    """Entry point: bad input is one clear line and exit code 2."""
+    """Run the command. Bad input ends it with a one-line message and exit code 2."""
     try:
         app()
     except LlbnadError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:  # --out is a file, a folder may not be written, the disk is full
+    except OSError as error:  # --out is a file, a folder is not writable, or the disk is full
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

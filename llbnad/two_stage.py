@@ -1,6 +1,7 @@
-"""Both stages of LLBNAD in one process: what `llbnad run` does, and the shortest way to read the method.
+"""Both stages of LLBNAD in one process, as `llbnad run` runs them. Start here to read the method.
 
-The DVC stages in `orchestration/stages/` take the same steps one by one, each with its inputs and outputs on disk.
+The DVC stages in `orchestration/stages/` take the same steps one by one, with the inputs and outputs of each step on
+disk.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,6 +17,7 @@ from llbnad.data.manifest import training_images, write_manifest
 from llbnad.errors import ConfigError
 from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots, purification_plots
+from llbnad.features.source import FeatureSource
 from llbnad.features.store import FeatureStore
 from llbnad.model.calibrate import calibrate
 from llbnad.model.model import Model
@@ -24,22 +26,22 @@ from llbnad.purification.consensus import Consensus
 from llbnad.purification.partition import assign_subsets
 from llbnad.purification.patches import Maps, TrustedFeatures
 from llbnad.purification.purify import Purified
-from llbnad.purification.rounds import run_sub_models, select
-from llbnad.purification.verdicts import with_verdicts
+from llbnad.purification.rounds import Selection, run_sub_models, select
+from llbnad.purification.verdicts import read_verdicts, with_verdicts
 from llbnad.scenario import ScenarioSettings, check_subsets
 from llbnad.utils.files import write_csv, write_json, write_parquet
 
 
 @dataclass(frozen=True)
 class TwoStageRun:
-    """Everything a run made."""
+    """The results of a run."""
 
     heat: Mapping[str, np.ndarray]  # out-of-fold patch maps (h, w) of the training images, by id
-    noisy: pd.DataFrame  # the manifest with people's verdicts: labels filled in, excluded images left out
+    noisy: pd.DataFrame  # manifest after people's verdicts: missing labels filled in, excluded images left out
     scores: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
     purified: Purified
     rounds: pd.DataFrame  # see `llbnad.purification.rounds.Selection.history`
-    models: dict[str, Model]  # `llbnad` and its comparators
+    models: dict[str, Model]  # by method: `llbnad` and its comparators
     evaluation: Evaluation
 
 
@@ -51,45 +53,86 @@ def run_two_stage(
     settings: ScenarioSettings,
     verdicts: Mapping[str, str] = MappingProxyType({}),
 ) -> TwoStageRun:
-    """Purify the training images of `noisy`, train the final detector on what is kept, and test it.
+    """Purify the training images of `noisy`, train the final detector on the kept images, and test it.
 
     Args:
         noisy: manifest with `split` train or test.
-        features: of its images.
-        image_root: what its mask paths are relative to.
+        features: features of its images.
+        image_root: folder that its mask paths are relative to.
         num_subsets: T.
-        settings: all of a scenario.
-        verdicts: people's, by image id (`llbnad.purification.verdicts`).
+        settings: settings of the scenario.
+        verdicts: people's verdicts by image id (`llbnad.purification.verdicts`).
+
+    Raises:
+        ConfigError: `settings` need several sub-models, and `num_subsets` is 1.
+    """
+    selection = select_images(training_images(noisy), features, num_subsets, settings, verdicts)
+    noisy = with_verdicts(noisy, verdicts)
+    sets, models = train_final(training_images(noisy), selection, features, settings)
+    evaluation = evaluate(models, sets, noisy, features, image_root, settings.seed)
+    consensus = selection.consensus
+    return TwoStageRun(
+        consensus.maps, noisy, consensus.table, selection.purified, selection.history, models, evaluation
+    )
+
+
+def select_images(
+    images: pd.DataFrame,
+    features: FeatureSource,
+    num_subsets: int,
+    settings: ScenarioSettings,
+    verdicts: Mapping[str, str] = MappingProxyType({}),
+) -> Selection:
+    """Run stage 1: sub-models on parts of the training set score all images, and their consensus selects.
+
+    Args:
+        images: manifest rows of the training images.
+        features: features of these images.
+        num_subsets: T.
+        settings: settings of the scenario.
+        verdicts: people's verdicts by image id.
+
+    Raises:
+        ConfigError: `settings` need several sub-models, and `num_subsets` is 1.
     """
     try:
         check_subsets(num_subsets, settings)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    images = training_images(noisy)
-    encoder, detector, seed = settings.encoder, settings.detector, settings.seed
-
-    # Stage 1: sub-models on parts of the training set score everything; their consensus selects.
-    subsets = assign_subsets(images, num_subsets, seed)
+    subsets = assign_subsets(images, num_subsets, settings.seed)
 
     def again(kept: Collection[str], trusted: Maps) -> Consensus:
         return run_sub_models(features, subsets, num_subsets, settings, kept, trusted)
 
-    selection = select(run_sub_models(features, subsets, num_subsets, settings), settings, verdicts, again)
-    purified, trusted = selection.purified, selection.trusted
+    return select(run_sub_models(features, subsets, num_subsets, settings), settings, verdicts, again)
 
-    # Stage 2: a fresh detector on the selected images, and the comparators on theirs.
-    noisy = with_verdicts(noisy, verdicts)
-    images = training_images(noisy)
-    sets = training_sets(images, purified.kept, settings.comparators, seed)
-    models = train_methods(sets, {METHOD: trusted}, features, encoder, detector, seed)
-    kept = images[images["image_id"].isin(purified.kept)]
-    purified_features = TrustedFeatures(features, trusted)
-    threshold = calibrate(kept, purified_features, encoder, detector, settings.calibration, seed)
-    models[METHOD] = replace(models[METHOD], threshold=threshold)
-    evaluation = evaluate(models, sets, noisy, features, image_root, seed)
-    return TwoStageRun(
-        selection.consensus.maps, noisy, selection.consensus.table, purified, selection.history, models, evaluation
-    )
+
+def train_final(
+    images: pd.DataFrame, selection: Selection, features: FeatureSource, settings: ScenarioSettings
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Model]]:
+    """Run stage 2: train a new detector with its threshold on the selected images, and the comparators on their images.
+
+    Args:
+        images: manifest rows of the training images, without the images that people excluded.
+        selection: result of stage 1 for these images.
+        features: features of these images.
+        settings: settings of the scenario.
+
+    Returns:
+        image ids that each method trains on, and the trained models, by method.
+    """
+    encoder, detector, seed, kept = settings.encoder, settings.detector, settings.seed, selection.purified.kept
+    sets = training_sets(images, kept, settings.comparators, seed)
+    models = train_methods(sets, {METHOD: selection.trusted}, features, encoder, detector, seed)
+    purified, rows = TrustedFeatures(features, selection.trusted), images[images["image_id"].isin(kept)]
+    threshold = calibrate(rows, purified, encoder, detector, settings.calibration, seed)
+    return sets, {**models, METHOD: replace(models[METHOD], threshold=threshold)}
+
+
+def verdicts_of(settings: ScenarioSettings) -> dict[str, str]:
+    """Read people's verdicts from the file that `settings.review` names. The default file need not exist."""
+    default = type(settings).model_fields["review"].default
+    return {} if settings.review == default else read_verdicts(Path(settings.review))
 
 
 def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, suspects: int, out: Path) -> None:

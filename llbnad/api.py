@@ -1,0 +1,246 @@
+"""The public functions `purify`, `fit` and `load`. They take the steps of `llbnad run` and give the same results."""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from llbnad.config import METHOD, DetectorConfig, EncoderConfig, NoNoise, Runtime, SelectionPolicy
+from llbnad.data.contaminate import contaminate
+from llbnad.data.manifest import training_images
+from llbnad.data.sources.base import Scan
+from llbnad.data.sources.given import Images, read_given
+from llbnad.features.store import FeatureStore
+from llbnad.inference.predict import Predictor, Source, find_images, threshold_of
+from llbnad.model.model import Model
+from llbnad.model.threshold import Threshold
+from llbnad.purification.rounds import Selection
+from llbnad.purification.verdicts import with_verdicts
+from llbnad.scenario import ScenarioSettings, make_settings
+from llbnad.two_stage import select_images, train_final, verdicts_of
+from llbnad.utils.runtime import prepare
+
+Chosen = str | Mapping[str, Any]  # a name, or a mapping with the name and settings
+
+
+@dataclass(frozen=True, eq=False)
+class Purification:
+    """The decision of stage 1 about the training images."""
+
+    kept: list[Path]  # sorted
+    rejected: list[Path]  # most suspicious first
+    scores: pd.Series  # consensus scores by path, most suspicious first; the unit is the detector's
+    heat_maps: Mapping[Path, np.ndarray]  # (h, w) patch maps by path, in the same unit
+    left_out: pd.DataFrame  # files that took no part: path, reason, detail
+    selection: Selection  # the same decision by image id, with rounds, sub-models and trusted patches
+
+
+class TrainedModel:
+    """A detector with its threshold, ready to score images.
+
+    Args:
+        model: detector, encoder and threshold.
+        device: torch's name of the device.
+        purification: decision of stage 1; None for a model that was loaded from a file.
+    """
+
+    def __init__(self, model: Model, device: str, purification: Purification | None = None) -> None:
+        self.model, self.device, self.purification = model, device, purification
+
+    def __repr__(self) -> str:
+        """Return a text with the names of detector and encoder."""
+        return f"{type(self).__name__}({self.model.config.name} on {self.model.encoder.name})"
+
+    @property
+    def threshold(self) -> Threshold | None:
+        """The threshold above which an image is called a defect; None if the model is not calibrated."""
+        return self.model.threshold
+
+    def predict(
+        self, images: str | Path | Sequence[Source | str] | np.ndarray, target_fpr: float | None = None
+    ) -> pd.DataFrame:
+        """Score images and call them normal or defect.
+
+        Args:
+            images: a folder, an image file, or several images: files, bytes of files, pixels (H, W, 3) uint8.
+            target_fpr: share of normal images that may be called defects, in (0, 1); None: the model's own rate.
+
+        Returns:
+            one row per image, in their order: path (None for bytes and pixels), score, label (`normal` or `defect`;
+            empty without a threshold), heat_map ((h, w) float32), error (empty for a readable image; otherwise score
+            and heat map are missing).
+
+        Raises:
+            ConfigError: `target_fpr` is not in (0, 1).
+            DataError: a folder has no image, or `target_fpr` is given and the model has no threshold.
+        """
+        sources = _sources(images)
+        found = list(self._predictor.predict(sources, threshold_of(self.model, target_fpr)))
+        return pd.DataFrame(
+            {
+                "path": pd.Series([one if isinstance(one, Path) else None for one in sources], dtype=object),
+                "score": pd.Series([one.score for one in found], dtype="float64"),
+                "label": pd.Series([one.label for one in found], dtype=object),
+                "heat_map": pd.Series([one.patch_map for one in found], dtype=object),
+                "error": pd.Series([one.error for one in found], dtype=object),
+            }
+        )
+
+    def save(self, file: str | Path) -> None:
+        """Write the model file that `load` and `llbnad predict` read."""
+        self.model.save(Path(file))
+
+    @cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.model, self.device, Runtime().batch_size)
+
+
+def purify(
+    images: Images,
+    detector: Chosen | DetectorConfig = "patchcore",
+    *,
+    policy: Chosen | SelectionPolicy | None = None,
+    subsets: int = 3,
+    seed: int = 0,
+    encoder: Chosen | EncoderConfig | None = None,
+    root: str | Path = "",
+    cache: str | Path | None = None,
+    device: str = "auto",
+    **settings: Any,
+) -> Purification:
+    """Find out which training images look normal (stage 1). No label is used.
+
+    A detector, policy or encoder is a name, `module:Class`, a mapping with the name and settings, or a settings object.
+
+    Args:
+        images: a folder, searched with its subfolders except `test/`; image files; or a manifest
+            (`llbnad.data.manifest`).
+        detector: detector of the sub-models.
+        policy: decides how many images are kept; None: mixture.
+        subsets: T, number of sub-models.
+        seed: seed of subsets and detectors.
+        encoder: network whose features the detector reads; None: efficientnet_lite2 at 224 pixels.
+        root: folder that a manifest's paths are relative to.
+        cache: folder that keeps encoded images for the next call; None: a temporary folder, removed at the end.
+        device: auto, cpu, cuda … On a GPU, torch is set to deterministic algorithms for the whole process.
+        settings: other keys of `llbnad.scenario.ScenarioSettings`, e.g. patch_rejection=0.
+
+    Raises:
+        ConfigError: a setting is unknown or impossible.
+        DataError: no image is usable, or there are too few images.
+        OfflineError: the encoder's weights are not on this machine and cannot be downloaded.
+    """
+    wanted = _wanted("llbnad.purify", detector, policy, seed, encoder, subsets, settings)
+    verdicts = verdicts_of(wanted)
+    with _opened(images, wanted, Path(root), cache, device) as work:
+        selection = select_images(training_images(work.noisy), work.store, subsets, wanted, verdicts)
+        return _purification(work, selection)
+
+
+def fit(
+    images: Images,
+    detector: Chosen | DetectorConfig = "patchcore",
+    *,
+    policy: Chosen | SelectionPolicy | None = None,
+    subsets: int = 3,
+    seed: int = 0,
+    encoder: Chosen | EncoderConfig | None = None,
+    root: str | Path = "",
+    cache: str | Path | None = None,
+    device: str = "auto",
+    **settings: Any,
+) -> TrainedModel:
+    """Purify the training images, and train the detector with its threshold on the kept images (both stages).
+
+    Arguments and errors are the same as for `purify`. Comparators are not trained; use `llbnad run` to compare.
+    """
+    wanted = _wanted("llbnad.fit", detector, policy, seed, encoder, subsets, {**settings, "comparators": ()})
+    verdicts = verdicts_of(wanted)
+    with _opened(images, wanted, Path(root), cache, device) as work:
+        selection = select_images(training_images(work.noisy), work.store, subsets, wanted, verdicts)
+        rows = training_images(with_verdicts(work.noisy, verdicts))
+        _, models = train_final(rows, selection, work.store, wanted)
+        return TrainedModel(models[METHOD], work.store.device, _purification(work, selection))
+
+
+def load(file: str | Path, device: str = "auto", plugins: bool = False) -> TrainedModel:
+    """Read a model file that `TrainedModel.save` or `llbnad run` wrote.
+
+    Args:
+        file: the model file.
+        device: auto, cpu, cuda …
+        plugins: import a `module:Class` that the file names (`llbnad.model.model.Model.load` says when that is needed).
+
+    Raises:
+        DataError: the file is missing, is no model file, or needs a class or weights that are not installed.
+    """
+    target = str(prepare(Runtime(device=device)))
+    return TrainedModel(Model.load(Path(file), target, plugins), target)
+
+
+@dataclass(frozen=True)
+class _Work:
+    scan: Scan
+    noisy: pd.DataFrame
+    image_root: Path
+    store: FeatureStore
+
+
+def _wanted(
+    where: str,
+    detector: Chosen | DetectorConfig,
+    policy: Chosen | SelectionPolicy | None,
+    seed: int,
+    encoder: Chosen | EncoderConfig | None,
+    subsets: int,
+    settings: Mapping[str, Any],
+) -> ScenarioSettings:
+    named = {"detector": detector, "seed": seed, "selection": policy, "encoder": encoder}
+    given = {key: value for key, value in named.items() if value is not None}
+    return make_settings({**given, **settings}, subsets, where)
+
+
+@contextmanager
+def _opened(
+    images: Images, settings: ScenarioSettings, root: Path, cache: str | Path | None, device: str
+) -> Iterator[_Work]:
+    """Read `images` and open their features. Without `cache`, the cache is removed when the block ends."""
+    runtime = Runtime(device=device)
+    target = str(prepare(runtime))
+    found, image_root = read_given(images, root)
+    noisy = contaminate(found.manifest, NoNoise(), settings.seed)
+    with tempfile.TemporaryDirectory(prefix="llbnad-") as temporary:
+        folder = Path(temporary if cache is None else cache)
+        store = FeatureStore(folder, settings.encoder, noisy, image_root, target, runtime.batch_size)
+        yield _Work(found, noisy, image_root, store)
+
+
+def _purification(work: _Work, selection: Selection) -> Purification:
+    paths = {
+        image_id: work.image_root / path
+        for image_id, path in zip(work.noisy["image_id"], work.noisy["path"], strict=True)
+    }
+    scores = selection.consensus.table["score"].sort_values(ascending=False, kind="stable")
+    rejected = set(selection.purified.rejected)
+    return Purification(
+        kept=sorted(paths[image_id] for image_id in selection.purified.kept),
+        rejected=[paths[image_id] for image_id in scores.index if image_id in rejected],
+        scores=scores.set_axis(pd.Index([paths[image_id] for image_id in scores.index], name="path")),
+        heat_maps={paths[image_id]: selection.consensus.maps[image_id] for image_id in scores.index},
+        left_out=work.scan.rejected,
+        selection=selection,
+    )
+
+
+def _sources(images: str | Path | Sequence[Source | str] | np.ndarray) -> list[Source]:
+    if isinstance(images, str | Path):
+        return [*find_images([Path(images)])]
+    if isinstance(images, bytes) or (isinstance(images, np.ndarray) and images.ndim == 3):
+        return [images]
+    return [Path(one) if isinstance(one, str) else one for one in images]

@@ -1,0 +1,77 @@
+"""The settings of `llbnad run`: options override a file of settings, and --set overrides both."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llbnad.errors import ConfigError
+from llbnad.scenario import ScenarioSettings
+
+NAMED = {
+    "detector": "name",
+    "sub_model_detector": "name",
+    "encoder": "name",
+    "selection": "policy",
+}  # setting: its name
+
+
+def merged(config: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Merge settings. A file overrides the default classes, options override the file, --set overrides everything.
+
+    Args:
+        config: YAML or JSON file with keys of `ScenarioSettings`.
+        options: values by dotted key; None for an option that was not given.
+        assignments: texts KEY=VALUE, with a dotted key and a value in YAML.
+
+    Raises:
+        ConfigError: the file or an assignment is missing or malformed.
+    """
+    defaults = ScenarioSettings()
+    found: dict[str, Any] = {"detector": defaults.detector.name, "selection": defaults.selection.policy}
+    found |= {} if config is None else _read(config)
+    for key, name in NAMED.items():
+        if isinstance(found.get(key), str):
+            found[key] = {name: found[key]}
+        chosen = options.get(f"{key}.{name}")
+        if chosen is not None and not (isinstance(found[key], dict) and found[key].get(name) == chosen):
+            found[key] = {}  # settings of another class do not fit this class
+    for key, value in options.items():
+        if value is not None:
+            _put(found, key, value, f"--{key}")
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {assignment!r}: expected KEY=VALUE, e.g. detector.memory_size=4096")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {assignment!r}: {text!r} is not a YAML value") from None
+        _put(found, key, value, f"--set {assignment!r}")
+    return found
+
+
+def _read(config: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))  # JSON is YAML as well
+    except FileNotFoundError:
+        raise ConfigError(f"--config {config} is not there: give a YAML or JSON file of settings") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {config} is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {config} holds {type(content).__name__}; expected a mapping, such as seed: 1")
+    return content
+
+
+def _put(content: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set the dotted `key` of `content` to `value`. `where` begins the error message."""
+    *parents, last = key.split(".")
+    node = content
+    for parent in parents:
+        if node.get(parent) is None:
+            node[parent] = {}
+        node = node[parent]
+        if not isinstance(node, dict):
+            raise ConfigError(f"{where}: {parent} holds a value, not settings")
+    node[last] = value
