@@ -1,4 +1,4 @@
-"""Define what Dagster loads: assets generated from dvc.yaml, the jobs, the sensor and the schedule of production lines."""
+"""Define what Dagster loads: assets from dvc.yaml, the jobs, the sensor and the schedule of production lines."""
 
 import os
 from pathlib import Path
