@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Define what Dagster loads: assets from dvc.yaml, the jobs, the sensor and the schedule of production lines."""
-=======
-"""Define what Dagster loads: assets generated from dvc.yaml, jobs, and the sensor and schedule of production lines."""
->>>>>>> main
 
 import os
 from pathlib import Path
