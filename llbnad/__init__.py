@@ -1,8 +1,8 @@
 """LLBNAD: fully unsupervised anomaly detection from training images that contain unlabelled defects.
 
-The method of "Leveraging Learning Bias for Noisy Anomaly Detection" (arXiv 2508.07441), for any detector.
-This package takes arrays, tables and paths and returns plain frozen objects; it knows nothing of the tools
-(DVC, Dagster, MLflow, Great Expectations) that `orchestration/` builds around it.
+The method of "Leveraging Learning Bias for Noisy Anomaly Detection" (arXiv 2508.07441), for any detector. This package
+takes arrays, tables and paths and returns plain frozen objects. It does not depend on the tools (DVC, Dagster, MLflow,
+Great Expectations) that `orchestration/` builds around it.
 
     import llbnad
 
@@ -24,7 +24,7 @@ __all__ = ["Purification", "TrainedModel", "fit", "load", "purify"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public names when they are first asked for: `import llbnad` alone takes no time."""
+    """Import a public name when it is first asked for, so that `import llbnad` alone takes no time."""
     if name not in __all__:
         raise AttributeError(f"module 'llbnad' has no attribute {name!r}")
     from llbnad import api

@@ -1,4 +1,4 @@
-"""The public functions: `purify`, `fit`, `load`. They take the steps of `llbnad run` and give the same results."""
+"""The public functions `purify`, `fit` and `load`. They take the steps of `llbnad run` and give the same results."""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,14 +31,14 @@ Chosen = str | Mapping[str, Any]  # a name, or a mapping with the name and setti
 
 @dataclass(frozen=True, eq=False)
 class Purification:
-    """What stage 1 decided about the training images."""
+    """The decision of stage 1 about the training images."""
 
     kept: list[Path]  # sorted
     rejected: list[Path]  # most suspicious first
-    scores: pd.Series  # by path, most suspicious first; the unit is the detector's
+    scores: pd.Series  # consensus scores by path, most suspicious first; the unit is the detector's
     heat_maps: Mapping[Path, np.ndarray]  # (h, w) patch maps by path, in the same unit
     left_out: pd.DataFrame  # files that took no part: path, reason, detail
-    selection: Selection  # the same by image id, with rounds, sub-models and trusted patches
+    selection: Selection  # the same decision by image id, with rounds, sub-models and trusted patches
 
 
 class TrainedModel:
@@ -47,19 +47,19 @@ class TrainedModel:
     Args:
         model: detector, encoder and threshold.
         device: torch's name of the device.
-        purification: stage 1's decision, where it was made in this process.
+        purification: decision of stage 1; None for a model that was loaded from a file.
     """
 
     def __init__(self, model: Model, device: str, purification: Purification | None = None) -> None:
         self.model, self.device, self.purification = model, device, purification
 
     def __repr__(self) -> str:
-        """Name detector and encoder."""
+        """Return a text with the names of detector and encoder."""
         return f"{type(self).__name__}({self.model.config.name} on {self.model.encoder.name})"
 
     @property
     def threshold(self) -> Threshold | None:
-        """The score above which an image is called a defect; None if it was not calibrated."""
+        """The threshold above which an image is called a defect; None if the model is not calibrated."""
         return self.model.threshold
 
     def predict(
@@ -69,16 +69,16 @@ class TrainedModel:
 
         Args:
             images: a folder, an image file, or several images: files, bytes of files, pixels (H, W, 3) uint8.
-            target_fpr: share of normal images that may be called defects, in (0, 1); None: as it was trained.
+            target_fpr: share of normal images that may be called defects, in (0, 1); None: the model's own rate.
 
         Returns:
             one row per image, in their order: path (None for bytes and pixels), score, label (`normal` or `defect`;
-            empty without a threshold), heat_map ((h, w) float32), error (empty if it could be read; else score and heat
-            map are missing).
+            empty without a threshold), heat_map ((h, w) float32), error (empty for a readable image; otherwise score
+            and heat map are missing).
 
         Raises:
             ConfigError: `target_fpr` is not in (0, 1).
-            DataError: a folder has no image, or a rate is asked of a model without threshold.
+            DataError: a folder has no image, or `target_fpr` is given and the model has no threshold.
         """
         sources = _sources(images)
         found = list(self._predictor.predict(sources, threshold_of(self.model, target_fpr)))
@@ -116,25 +116,25 @@ def purify(
 ) -> Purification:
     """Find out which training images look normal (stage 1). No label is used.
 
-    Detector, policy and encoder are a name, `module:Class`, a mapping with the name and settings, or a settings object.
+    A detector, policy or encoder is a name, `module:Class`, a mapping with the name and settings, or a settings object.
 
     Args:
-        images: a folder, searched with its subfolders, of which `test/` is left alone; image files; or a manifest
+        images: a folder, searched with its subfolders except `test/`; image files; or a manifest
             (`llbnad.data.manifest`).
-        detector: of the sub-models.
-        policy: how many images are kept; None: mixture.
+        detector: detector of the sub-models.
+        policy: decides how many images are kept; None: mixture.
         subsets: T, number of sub-models.
-        seed: of subsets and detectors.
-        encoder: what the detector sees; None: efficientnet_lite2 at 224 pixels.
-        root: what a manifest's paths are relative to.
-        cache: folder that keeps encoded images for the next call; None: a temporary one, removed at the end.
+        seed: seed of subsets and detectors.
+        encoder: network whose features the detector reads; None: efficientnet_lite2 at 224 pixels.
+        root: folder that a manifest's paths are relative to.
+        cache: folder that keeps encoded images for the next call; None: a temporary folder, removed at the end.
         device: auto, cpu, cuda … On a GPU, torch is set to deterministic algorithms for the whole process.
-        settings: any other of `llbnad.scenario.ScenarioSettings`, e.g. patch_rejection=0.
+        settings: other keys of `llbnad.scenario.ScenarioSettings`, e.g. patch_rejection=0.
 
     Raises:
         ConfigError: a setting is unknown or impossible.
-        DataError: no image is usable, or there are too few.
-        OfflineError: the encoder's weights are not here and cannot be downloaded.
+        DataError: no image is usable, or there are too few images.
+        OfflineError: the encoder's weights are not on this machine and cannot be downloaded.
     """
     wanted = _wanted("llbnad.purify", detector, policy, seed, encoder, subsets, settings)
     verdicts = verdicts_of(wanted)
@@ -156,9 +156,9 @@ def fit(
     device: str = "auto",
     **settings: Any,
 ) -> TrainedModel:
-    """Purify the training images and train the detector, with its threshold, on those kept (both stages).
+    """Purify the training images, and train the detector with its threshold on the kept images (both stages).
 
-    Arguments and errors are those of `purify`. Comparators are not trained: `llbnad run` compares.
+    Arguments and errors are the same as for `purify`. Comparators are not trained; use `llbnad run` to compare.
     """
     wanted = _wanted("llbnad.fit", detector, policy, seed, encoder, subsets, {**settings, "comparators": ()})
     verdicts = verdicts_of(wanted)
@@ -175,10 +175,10 @@ def load(file: str | Path, device: str = "auto", plugins: bool = False) -> Train
     Args:
         file: the model file.
         device: auto, cpu, cuda …
-        plugins: import `module:Class` that the file names (`llbnad.model.model.Model.load` says when that is needed).
+        plugins: import a `module:Class` that the file names (`llbnad.model.model.Model.load` says when that is needed).
 
     Raises:
-        DataError: it is missing, not ours, or needs what is not installed.
+        DataError: the file is missing, is no model file, or needs a class or weights that are not installed.
     """
     target = str(prepare(Runtime(device=device)))
     return TrainedModel(Model.load(Path(file), target, plugins), target)
@@ -210,7 +210,7 @@ def _wanted(
 def _opened(
     images: Images, settings: ScenarioSettings, root: Path, cache: str | Path | None, device: str
 ) -> Iterator[_Work]:
-    """Read `images` and open their features, in a cache that does not outlive the block unless `cache` names one."""
+    """Read `images` and open their features. Without `cache`, the cache is removed when the block ends."""
     runtime = Runtime(device=device)
     target = str(prepare(runtime))
     found, image_root = read_given(images, root)

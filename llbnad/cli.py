@@ -1,4 +1,4 @@
-"""The `llbnad` command: both stages on one folder, and prediction with the result. Knows no DVC, Dagster or MLflow."""
+"""Train an anomaly detector from images with unlabelled defects (`run`), and use it (`predict`, `export`)."""
 
 import sys
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__, pret
 
 
 class Source(StrEnum):
-    """Where images come from."""
+    """Kinds of data sets."""
 
     elpv = "elpv"
     real_iad = "real_iad"
@@ -44,7 +44,7 @@ PLUGINS = typer.Option("--plugins", help="Import module:Class that the model fil
 
 
 def _option(default: object, help: str, min: int | None = None) -> Any:
-    """An option that stays None unless it is given, so that a file of settings has its say; help shows the default."""
+    """Return an option that is None unless it is given, so that it does not override a file; help shows `default`."""
     return typer.Option(help=help, show_default=str(default), min=min)
 
 
@@ -157,7 +157,7 @@ def _noise(protocol: Protocol, ratio: float, max_ratio: float) -> Noise:
 
 
 def _summary(result: "TwoStageRun", scan: "Scan") -> Iterator[str]:
-    """What a run prints: the comparison, and what people should know before they trust it."""
+    """Yield the lines that a run prints: the comparison, and facts to know before one trusts it."""
     columns = ["method", "image_auroc", "pixel_auroc", "aupro", "n_selected", "contamination_after"]
     yield result.evaluation.comparison[columns].to_string(index=False, float_format="%.3f", na_rep="–")
     if not (result.noisy["split"] == "test").any():
@@ -185,7 +185,7 @@ def predict(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
     plugins: Annotated[bool, PLUGINS] = False,
 ) -> None:
-    """Score images and call them normal or defect: a CSV and a heat-map overlay each."""
+    """Score images and call them normal or defect. Write a CSV, and one heat map per image."""
     from llbnad.inference.predict import find_images, threshold_of
     from llbnad.inference.predict import predict as predict_images
     from llbnad.model.model import Model
@@ -221,13 +221,13 @@ def export(
 
 
 def main() -> None:
-    """Entry point: bad input is one clear line and exit code 2."""
+    """Run the command. Bad input ends it with a one-line message and exit code 2."""
     try:
         app()
     except LlbnadError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:  # --out is a file, a folder may not be written, the disk is full
+    except OSError as error:  # --out is a file, a folder is not writable, or the disk is full
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

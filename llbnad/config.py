@@ -1,7 +1,7 @@
-"""Settings classes that everything imports: frozen, typed, no unknown keys.
+"""The settings classes that all other modules import: frozen, typed, without unknown keys.
 
-This module imports nothing of the package but its errors. What needs the registries of detectors, encoders and policies
-is in `llbnad.scenario`.
+This module imports only the errors of the package. Settings that need the registries of detectors, encoders and
+policies are in `llbnad.scenario`.
 """
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -13,23 +13,23 @@ from llbnad.errors import ConfigError, percent_hint
 if TYPE_CHECKING:
     import numpy as np
 
-METHOD = "llbnad"  # our own row beside the comparators none, oracle and random
+METHOD = "llbnad"  # name of this package's method beside the comparators none, oracle and random
 
 
 class Config(BaseModel):
-    """Base: immutable, no unknown keys."""
+    """Base of all settings: immutable, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-# Datasets: what the `raw` stage reads.
+# Data sets: where images come from.
 
 
 class ElpvDataset(Config):
     """Solar cells of the installed package `elpv-dataset`."""
 
     source: Literal["elpv"] = "elpv"
-    root: str = "constraints.txt"  # the images come with a package; DVC follows the file that pins its version
+    root: str = "constraints.txt"  # file that pins the version of the package with the images; DVC follows it
     category: Literal["mono", "poly"] = "mono"
 
 
@@ -39,12 +39,12 @@ class RealIadDataset(Config):
     source: Literal["real_iad"] = "real_iad"
     root: str
     category: str
-    variant: str = "realiad_jsons"  # the JSON set, e.g. realiad_jsons_sv or realiad_jsons_fuiad_0.1
-    image_dir: str = "realiad_1024"  # other sizes of the official download: realiad_512, realiad_256, realiad_raw
+    variant: str = "realiad_jsons"  # folder of the JSON set, e.g. realiad_jsons_sv or realiad_jsons_fuiad_0.1
+    image_dir: str = "realiad_1024"  # folder of the images; other sizes: realiad_512, realiad_256, realiad_raw
 
 
 class ImageFolderDataset(Config):
-    """A folder of images, sorted into good/ and bad/ as far as anybody knows; everything else is unlabelled."""
+    """A folder of images. Images in folders such as good/ and bad/ have labels; all other images are unlabelled."""
 
     source: Literal["image_folder"] = "image_folder"
     root: str
@@ -61,9 +61,11 @@ class InjectedNoise(Config):
     """Anomalous samples put into the training set by protocol (`llbnad.data.contaminate`)."""
 
     protocol: Literal["replace", "add"] = "replace"
-    ratio: float = Field(0.1, ge=0, lt=1)  # α, share of the training samples
-    max_ratio: float = Field(0.4, ge=0, lt=1)  # largest α of the comparison: its pool never enters any test set
-    test_share: float = Field(0.3, gt=0, lt=1)  # share of normal samples held out, if the source has no split
+    ratio: float = Field(0.1, ge=0, lt=1)  # α, share of the training samples that are anomalous
+    max_ratio: float = Field(0.4, ge=0, lt=1)  # largest α of the comparison; samples reserved for it are never tested
+    test_share: float = Field(
+        0.3, gt=0, lt=1
+    )  # share of normal samples held out for testing, if the source has no split
 
     @model_validator(mode="after")
     def _ratio_within_reserve(self) -> "InjectedNoise":
@@ -73,7 +75,7 @@ class InjectedNoise(Config):
 
 
 class NoNoise(Config):
-    """The data as it is: a production line, or an official fuiad JSON that is contaminated already."""
+    """The data as it is: a production line, or one of Real-IAD's JSON sets that is contaminated already."""
 
     protocol: Literal["as_is"] = "as_is"
 
@@ -85,8 +87,8 @@ class EncoderConfig(Config):
     """The frozen network that turns an image into feature maps."""
 
     name: str = "efficientnet_lite2"
-    input_size: int = Field(224, ge=32, le=2048)  # pixels; the image is resized to a square of this side
-    layers: tuple[int, ...] = (2, 3)  # feature stages; 2 and 3 are strides 8 and 16
+    input_size: int = Field(224, ge=32, le=2048)  # side in pixels of the square that images are resized to
+    layers: tuple[int, ...] = (2, 3)  # feature stages; 2 and 3 have strides 8 and 16
 
     @field_validator("layers")
     @classmethod
@@ -97,20 +99,20 @@ class EncoderConfig(Config):
 
 
 class DetectorConfig(Config):
-    """Settings of a detector; each lives beside its detector in `llbnad/detectors/`."""
+    """Settings of a detector. Each detector in `llbnad/detectors/` has its own subclass."""
 
-    uses_features: ClassVar[bool] = True  # False: it has a network of its own and reads `Batch.images`
+    uses_features: ClassVar[bool] = True  # False: the detector has a network of its own and reads `Batch.images`
 
     name: str
 
 
 class SelectionPolicy(Config):
-    """A policy with its settings, in `llbnad/policies/`: how many of the training images the consensus calls normal."""
+    """A policy with its settings: it decides how many training images are kept (see `llbnad/policies/`)."""
 
     policy: str
 
     def count(self, ordered: "np.ndarray") -> int:
-        """How many of the ascending scores (N,) are kept, 1 … N."""
+        """Return how many of the ascending scores (N,) are kept, 1 … N."""
         raise NotImplementedError
 
 
@@ -120,8 +122,8 @@ class SelectionPolicy(Config):
 class CalibrationConfig(Config):
     """The decision threshold of the final detector (`llbnad.model.calibrate`)."""
 
-    target_fpr: float = 0.01  # share of normal images that may be called defects
-    folds: int = Field(3, ge=0)  # K; each fold costs a training on (K-1)/K of the kept images; 0 = no threshold
+    target_fpr: float = 0.01  # share of normal images that may be called defects, in (0, 1)
+    folds: int = Field(3, ge=0)  # K; each fold costs one training on (K-1)/K of the kept images; 0 = no threshold
 
     @field_validator("target_fpr")
     @classmethod
@@ -144,43 +146,53 @@ Partition = Literal["disjoint", "leave_out"]
 
 
 class Runtime(Config):
-    """How to compute, not what: DVC does not follow these.
+    """How to compute, not what to compute. DVC does not follow these settings.
 
-    Of one machine, none changes a byte of a result, but that padim's last digits follow the batch size.
+    On one machine they do not change the bytes of any result, with one exception: the last digits of padim depend on
+    `batch_size`.
     """
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1 …
-    processes: int = Field(1, ge=1)  # that compute at once: assets of a Dagster run side by side
-    threads: int = Field(0, ge=0)  # CPU threads of one process; 0 = the cores, shared out among `processes`
-    batch_size: int = Field(16, ge=1)  # images
-    memory_limit: int = Field(0, ge=0)  # MiB of distances at once, 0 = 16; softpatch gathers 32 times that
+    processes: int = Field(1, ge=1)  # processes that compute at once: assets of a Dagster run side by side
+    threads: int = Field(0, ge=0)  # CPU threads of one process; 0 = the cores, divided among `processes`
+    batch_size: int = Field(16, ge=1)  # images read and scored at once
+    memory_limit: int = Field(0, ge=0)  # MiB of distances held at once, 0 = 16; softpatch holds 32 times as much
 
 
 class Promotion(Config):
-    """Limits within which a new detector may replace the one in use (`llbnad.monitoring.acceptance`).
+    """Limits within which a new detector may replace the detector in use (`llbnad.monitoring.acceptance`).
 
     They change no output of the pipeline. docs/acceptance-limits.md holds the measurements behind them.
     """
 
-    probe_size: int = Field(200, ge=8)  # images of each kind that detectors are compared on; seconds to score
+    probe_size: int = Field(200, ge=8)  # images of each kind that detectors are compared on; scoring takes seconds
     min_agreement: float = Field(0.4, ge=-1, le=1)  # rank correlation with the champion on normal images
-    min_spread: float = Field(0.01, ge=0)  # of normal scores, relative; a collapsed detector gives every image the same
+    min_spread: float = Field(0.01, ge=0)  # relative spread of normal scores; a collapsed detector has none
     min_separation: float = Field(0.6, ge=0, le=1)  # AUROC of rejected against kept images; 0.5 is blind
-    max_separation_loss: float = Field(0.05, ge=0, le=1)  # of that AUROC against the champion's
+    max_separation_loss: float = Field(0.05, ge=0, le=1)  # loss of that AUROC, compared with the champion's
     # reach of the threshold above the highest score of an unseen image, in distances from there to the normal median
     threshold_slack: float = Field(1.0, ge=0)
-    min_auroc: float = Field(0.5, ge=0, le=1)  # on labelled test images, where there are some; 0.5 is chance
-    max_auroc_loss: float = Field(0.02, ge=0, le=1)  # against the champion; about what another seed changes
-    min_kept_share: float = Field(0.15, ge=0, le=1)  # below the paper's fixed 0.2: less is no training set
-    max_kept_change: float = Field(0.2, ge=0, le=1)  # against the champion's; more means that the data changed
+    min_auroc: float = Field(0.5, ge=0, le=1)  # AUROC on labelled test images, if there are any; 0.5 is chance
+    max_auroc_loss: float = Field(0.02, ge=0, le=1)  # loss of AUROC against the champion; another seed changes as much
+    min_kept_share: float = Field(0.15, ge=0, le=1)  # share of images kept; just below the paper's fixed 0.2
+    max_kept_change: float = Field(0.2, ge=0, le=1)  # change of the kept share; a larger change means other data
     max_alarms: float = Field(0.2, ge=0, le=1)  # share of the newly learnt images that the champion calls defects
-    # brightness, sharpness and size of the newly learnt images against the champion's, in its standard deviations
+    # shift in brightness, sharpness or size of the newly learnt images, in standard deviations of the champion's images
     max_image_shift: float = Field(2.0, ge=0)
     max_feature_shift: float = Field(0.4, ge=0, le=1)  # energy coefficient of their features against the champion's
 
 
 def parse(kind: Any, content: Any, where: str) -> Any:
-    """Validate `content` as the type `kind`; pydantic's findings become one `ConfigError` that names each key."""
+    """Validate `content` as the type `kind` and return it.
+
+    Args:
+        kind: a settings class, or a type that pydantic knows.
+        content: the settings to validate.
+        where: begins each line of the error message.
+
+    Raises:
+        ConfigError: the settings are invalid; the message has one line per problem, with its key.
+    """
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
@@ -188,7 +200,7 @@ def parse(kind: Any, content: Any, where: str) -> Any:
 
 
 def _finding(item: Any) -> str:
-    # The tags of discriminated unions stand in pydantic's location but not in the file.
+    # pydantic's location holds the tags of discriminated unions, which are no keys in the file
     tags = {"elpv", "real_iad", "image_folder", "replace", "add", "as_is"}
     key = ".".join(str(part) for part in item["loc"] if part not in tags)
     if item["type"] == "extra_forbidden":

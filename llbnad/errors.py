@@ -1,13 +1,13 @@
-"""What can go wrong, as a small hierarchy. Every message states the value, what was expected and the next step."""
+"""The errors of this package. Every message states the value, the expectation and the next step."""
 
 
 def percent_hint(share: float) -> str:
-    """Return the end of a message about a share that must lie in (0, 1): it may have been meant in percent."""
+    """Return the end of a message about a share that must lie in (0, 1), if `share` may have been meant in percent."""
     return f": did you mean {share / 100:g}?" if 1 <= share < 100 else ""
 
 
 class LlbnadError(Exception):
-    """Base of every error this package raises on purpose; the command line shows its message alone."""
+    """Base of all errors that this package raises on purpose. The command line shows only the message."""
 
 
 class ConfigError(LlbnadError):
@@ -19,23 +19,23 @@ class DataError(LlbnadError):
 
 
 class IdentityError(DataError):
-    """Tables that must speak of the same images do not: an id is missing, unknown or doubled."""
+    """Tables that must hold the same images do not: an image id is missing, unknown or occurs twice."""
 
 
 class ImageGoneError(DataError):
-    """An image or a mask that a manifest names is not there any more."""
+    """The file of an image or a mask that a manifest names does not exist any more."""
 
 
 class ImageChangedError(IdentityError):
-    """An image file has other bytes than when its manifest was made."""
+    """The bytes of an image file have changed since its manifest was made."""
 
 
 class ManifestMissingError(DataError):
-    """There is no manifest where one is expected."""
+    """A manifest file does not exist."""
 
 
 class ModelMissingError(DataError):
-    """There is no model file where one is expected."""
+    """A model file does not exist."""
 
 
 class PluginRefusedError(DataError):
@@ -47,4 +47,4 @@ class SubModelsError(IdentityError):
 
 
 class OfflineError(LlbnadError):
-    """Something would have to be downloaded, and there is no network."""
+    """A download is needed, but it is not allowed or there is no network."""

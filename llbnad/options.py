@@ -1,4 +1,4 @@
-"""Settings of `llbnad run`: a file of settings, options over it, and --set over both."""
+"""The settings of `llbnad run`: options override a file of settings, and --set overrides both."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,19 +9,24 @@ import yaml
 from llbnad.errors import ConfigError
 from llbnad.scenario import ScenarioSettings
 
-NAMED = {"detector": "name", "sub_model_detector": "name", "encoder": "name", "selection": "policy"}  # key of the name
+NAMED = {
+    "detector": "name",
+    "sub_model_detector": "name",
+    "encoder": "name",
+    "selection": "policy",
+}  # setting: its name
 
 
 def merged(config: Path | None, options: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Merge settings: the defaults' classes, a file over them, options over that, --set over all.
+    """Merge settings. A file overrides the default classes, options override the file, --set overrides everything.
 
     Args:
         config: YAML or JSON file with keys of `ScenarioSettings`.
-        options: value by dotted key; None where the option was not given.
-        assignments: KEY=VALUE, with a dotted key and a value in YAML.
+        options: values by dotted key; None for an option that was not given.
+        assignments: texts KEY=VALUE, with a dotted key and a value in YAML.
 
     Raises:
-        ConfigError: the file or an assignment is not what it should be.
+        ConfigError: the file or an assignment is missing or malformed.
     """
     defaults = ScenarioSettings()
     found: dict[str, Any] = {"detector": defaults.detector.name, "selection": defaults.selection.policy}
@@ -31,7 +36,7 @@ def merged(config: Path | None, options: Mapping[str, Any], assignments: Sequenc
             found[key] = {name: found[key]}
         chosen = options.get(f"{key}.{name}")
         if chosen is not None and not (isinstance(found[key], dict) and found[key].get(name) == chosen):
-            found[key] = {}  # what was set for another class is not for this one
+            found[key] = {}  # settings of another class do not fit this class
     for key, value in options.items():
         if value is not None:
             _put(found, key, value, f"--{key}")
@@ -60,7 +65,7 @@ def _read(config: Path) -> dict[str, Any]:
 
 
 def _put(content: dict[str, Any], key: str, value: Any, where: str) -> None:
-    """Set the dotted `key` of `content`; `where` begins the message of an error."""
+    """Set the dotted `key` of `content` to `value`. `where` begins the error message."""
     *parents, last = key.split(".")
     node = content
     for parent in parents:

@@ -1,4 +1,4 @@
-"""All settings of a scenario. They name detectors, encoders and policies, so they need the registries."""
+"""The settings of a scenario. They name detectors, encoders and policies, so this module needs the registries."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -35,7 +35,7 @@ def _policy(content: Any) -> Any:
 
 
 def _of_registry(content: Any, registry: Registry, key: str, kind: type[Config], config_class: Any) -> Any:
-    """`content` validated as the class its `key` names; a bare string is that name with default settings."""
+    """Validate `content` as the settings class that its `key` names. A text is a name with default settings."""
     if isinstance(content, kind):
         return content
     if isinstance(content, str):
@@ -61,7 +61,7 @@ def _encoder(content: Any) -> Any:
 def _known_encoder(config: EncoderConfig) -> EncoderConfig:
     try:
         ENCODERS.get(registered(config.name))
-    except ValueError as error:  # said of the key `name`, not of the encoder as a whole
+    except ValueError as error:  # report the problem at the key `name`, not at the encoder as a whole
         reason = PydanticCustomError("unknown_name", "{reason}", {"reason": str(error)})
         found = InitErrorDetails(type=reason, loc=("name",), input=config.name)
         raise ValidationError.from_exception_data("encoder", [found]) from None
@@ -73,17 +73,17 @@ AnyPolicy = Annotated[SerializeAsAny[SelectionPolicy], BeforeValidator(_policy)]
 
 
 class ScenarioSettings(Config):
-    """Everything a scenario can set beside its data; params.yaml's `defaults` hold one of these."""
+    """All settings of a scenario except its data. `defaults` in params.yaml has this form."""
 
-    seed: int = Field(0, ge=0)  # of noise, partition and detectors; sub-models derive their own from it
+    seed: int = Field(0, ge=0)  # seed of noise, partition and detectors; each sub-model derives its own seed from it
     encoder: AnyEncoder = EncoderConfig()
     detector: AnyDetector = Field(default_factory=lambda: _detector("patchcore"))
-    sub_model_detector: AnyDetector | None = None  # of stage 1, e.g. without hard mining; null: as the final one
+    sub_model_detector: AnyDetector | None = None  # detector of stage 1; null: the same as the final detector
     partition: Partition = "disjoint"  # which subsets a sub-model learns from
     aggregation: Aggregation = "oof_mean"
     selection: AnyPolicy = Field(default_factory=lambda: _policy("mixture"))
-    rounds: int = Field(1, ge=1, le=20)  # > 1: what was kept trains the sub-models again
-    # patches of kept images not learnt from, as a share per share of images rejected; 0 = none
+    rounds: int = Field(1, ge=1, le=20)  # rounds of stage 1; further rounds train the sub-models on the kept images
+    # share of patches not learnt from, per share of images rejected; 0 = learn from all patches of kept images
     patch_rejection: float = Field(0.7, ge=0, le=2)
     review: str = "data/review/none.csv"  # CSV of people's verdicts, which override the policy
     calibration: CalibrationConfig = CalibrationConfig()
@@ -101,19 +101,25 @@ class ScenarioSettings(Config):
 
     @property
     def stage_1_detector(self) -> DetectorConfig:
-        """The sub-models' detector."""
+        """Settings of the sub-models' detector."""
         return self.sub_model_detector or self.detector
 
 
 class Scenario(ScenarioSettings):
-    """One thing to train for: a benchmark cell or a production line."""
+    """All settings of one training: of a benchmark cell or of a production line."""
 
     dataset: str
     noise: Noise = InjectedNoise()
 
 
 def check_subsets(num_subsets: int, settings: ScenarioSettings, where: str = "") -> None:
-    """Raise ValueError if `settings` ask of a single sub-model what takes several."""
+    """Raise ValueError if `settings` need several sub-models and there is only one.
+
+    Args:
+        num_subsets: T.
+        settings: settings of the scenario.
+        where: begins the error message.
+    """
     if num_subsets > 1:
         return
     if settings.aggregation == "oof_mean":
@@ -129,16 +135,17 @@ def check_subsets(num_subsets: int, settings: ScenarioSettings, where: str = "")
 
 
 def make_settings(content: Mapping[str, Any], num_subsets: int, where: str) -> ScenarioSettings:
-    """Check settings as people give them, before any image is read.
+    """Check settings as people write them and return them. No image is read.
 
     Args:
-        content: keys of `ScenarioSettings`; detectors, encoder and selection as a name, a mapping or an object.
+        content: values by key of `ScenarioSettings`; a detector, encoder or selection is a name, a mapping or an
+            object.
         num_subsets: T.
-        where: begins the message of an error.
+        where: begins each error message.
 
     Raises:
-        ConfigError: a key is unknown, a value impossible, or they contradict each other.
-        OfflineError: the encoder's weights are not here.
+        ConfigError: a key is unknown, a value is impossible, or two settings contradict each other.
+        OfflineError: the encoder's weights are not on this machine and cannot be downloaded.
     """
     settings: ScenarioSettings = parse(ScenarioSettings, dict(content), where)
     try:
@@ -150,10 +157,10 @@ def make_settings(content: Mapping[str, Any], num_subsets: int, where: str) -> S
 
 
 def plugin_modules(settings: Any) -> set[str]:
-    """Return the modules of all classes that settings name and that are not built in.
+    """Return the modules of all classes named in the settings that are not built in.
 
     Args:
-        settings: settings of any kind, or a mapping of some.
+        settings: settings of any kind, or a mapping whose values are settings.
     """
     if isinstance(settings, Mapping):
         return {module for value in settings.values() for module in plugin_modules(value)}

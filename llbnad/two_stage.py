@@ -1,6 +1,7 @@
-"""Both stages of LLBNAD in one process: what `llbnad run` does, and the shortest way to read the method.
+"""Both stages of LLBNAD in one process, as `llbnad run` runs them. Start here to read the method.
 
-The DVC stages in `orchestration/stages/` take the same steps one by one, each with its inputs and outputs on disk.
+The DVC stages in `orchestration/stages/` take the same steps one by one, with the inputs and outputs of each step on
+disk.
 """
 
 from collections.abc import Collection, Mapping
@@ -33,14 +34,14 @@ from llbnad.utils.files import write_csv, write_json, write_parquet
 
 @dataclass(frozen=True)
 class TwoStageRun:
-    """Everything a run made."""
+    """The results of a run."""
 
     heat: Mapping[str, np.ndarray]  # out-of-fold patch maps (h, w) of the training images, by id
-    noisy: pd.DataFrame  # the manifest with people's verdicts: labels filled in, excluded images left out
+    noisy: pd.DataFrame  # manifest after people's verdicts: missing labels filled in, excluded images left out
     scores: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
     purified: Purified
     rounds: pd.DataFrame  # see `llbnad.purification.rounds.Selection.history`
-    models: dict[str, Model]  # `llbnad` and its comparators
+    models: dict[str, Model]  # by method: `llbnad` and its comparators
     evaluation: Evaluation
 
 
@@ -52,15 +53,18 @@ def run_two_stage(
     settings: ScenarioSettings,
     verdicts: Mapping[str, str] = MappingProxyType({}),
 ) -> TwoStageRun:
-    """Purify the training images of `noisy`, train the final detector on what is kept, and test it.
+    """Purify the training images of `noisy`, train the final detector on the kept images, and test it.
 
     Args:
         noisy: manifest with `split` train or test.
-        features: of its images.
-        image_root: what its mask paths are relative to.
+        features: features of its images.
+        image_root: folder that its mask paths are relative to.
         num_subsets: T.
-        settings: all of a scenario.
-        verdicts: people's, by image id (`llbnad.purification.verdicts`).
+        settings: settings of the scenario.
+        verdicts: people's verdicts by image id (`llbnad.purification.verdicts`).
+
+    Raises:
+        ConfigError: `settings` need several sub-models, and `num_subsets` is 1.
     """
     selection = select_images(training_images(noisy), features, num_subsets, settings, verdicts)
     noisy = with_verdicts(noisy, verdicts)
@@ -79,17 +83,17 @@ def select_images(
     settings: ScenarioSettings,
     verdicts: Mapping[str, str] = MappingProxyType({}),
 ) -> Selection:
-    """Stage 1: sub-models on parts of the training set score everything; their consensus selects.
+    """Run stage 1: sub-models on parts of the training set score all images, and their consensus selects.
 
     Args:
         images: manifest rows of the training images.
-        features: of these images.
+        features: features of these images.
         num_subsets: T.
-        settings: all of a scenario.
-        verdicts: people's, by image id.
+        settings: settings of the scenario.
+        verdicts: people's verdicts by image id.
 
     Raises:
-        ConfigError: `settings` ask of a single sub-model what takes several.
+        ConfigError: `settings` need several sub-models, and `num_subsets` is 1.
     """
     try:
         check_subsets(num_subsets, settings)
@@ -106,16 +110,16 @@ def select_images(
 def train_final(
     images: pd.DataFrame, selection: Selection, features: FeatureSource, settings: ScenarioSettings
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Model]]:
-    """Stage 2: a fresh detector on the selected images, its threshold, and the comparators on theirs.
+    """Run stage 2: train a new detector with its threshold on the selected images, and the comparators on their images.
 
     Args:
-        images: manifest rows of the training images, without those that people excluded.
-        selection: what stage 1 selected among them.
-        features: of these images.
-        settings: all of a scenario.
+        images: manifest rows of the training images, without the images that people excluded.
+        selection: result of stage 1 for these images.
+        features: features of these images.
+        settings: settings of the scenario.
 
     Returns:
-        image ids each method trains on, and its model.
+        image ids that each method trains on, and the trained models, by method.
     """
     encoder, detector, seed, kept = settings.encoder, settings.detector, settings.seed, selection.purified.kept
     sets = training_sets(images, kept, settings.comparators, seed)
@@ -126,7 +130,7 @@ def train_final(
 
 
 def verdicts_of(settings: ScenarioSettings) -> dict[str, str]:
-    """Read people's verdicts from the file that `settings.review` names. The default file need not be there."""
+    """Read people's verdicts from the file that `settings.review` names. The default file need not exist."""
     default = type(settings).model_fields["review"].default
     return {} if settings.review == default else read_verdicts(Path(settings.review))
 

@@ -18,6 +18,7 @@ from orchestration.commands.review import review
 from orchestration.commands.run import run
 from orchestration.commands.settings import settings
 from orchestration.commands.ui import ui
+from orchestration.pipeline import pipes
 
 PIPELINE, LINE, MODELS = "Pipeline", "Production line", "Models"
 
@@ -40,7 +41,8 @@ app.add_typer(registry, name="registry", rich_help_panel=MODELS)
 def main() -> None:
     """Run the command; an error of ours is one clear line and exit code 2."""
     try:
-        app(prog_name="python -m orchestration")
+        with pipes.connection():
+            app(prog_name="python -m orchestration")
     except LlbnadError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""What Dagster loads: assets generated from dvc.yaml, the jobs, the sensor and the schedule of production lines."""
+"""Define what Dagster loads: assets from dvc.yaml, the jobs, the sensor and the schedule of production lines."""
 
 import os
 from pathlib import Path
@@ -6,16 +6,18 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration.assets.benchmark_assets import benchmark_assets
-from orchestration.assets.drift_asset import DRIFT, drift_asset
+from orchestration.assets.drift_asset import drift_asset
 from orchestration.assets.dvc_assets import dvc_assets
 from orchestration.assets.partitions import sync
 from orchestration.assets.registry_assets import registry_assets
-from orchestration.assets.retraining import INGEST, ingest_asset, known_lines, retrain
+from orchestration.assets.retraining import INGEST, ingest_asset, retrain
 from orchestration.assets.schedules import retraining_schedule
 from orchestration.assets.sensors import arrival_sensor
 from orchestration.assets.serving_assets import serving_assets
+from orchestration.line.lines import known_lines
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
+from orchestration.pipeline.pipes import DRIFT
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,10 +1,11 @@
 """Noise protocols: a training set with a known share of anomalous samples, and a test set without overlap.
 
-`replace` is Real-IAD's FUIAD protocol: α = share of training *samples* (all views of one item together) that are
-anomalous; they replace normal ones, N stays constant. `add` leaves the normal samples in and adds ⌊α·N⌋ anomalous ones
-(SoftPatch, CVPR 2022 workshop protocol without overlap). In both, the anomalous samples reserved for the largest α of
-the comparison never enter a test set, so the test set is the same for every α; smaller α inject a subset of what larger
-ones inject.
+`replace` is Real-IAD's FUIAD protocol: α is the share of training *samples* (all views of one item together) that are
+anomalous. Anomalous samples replace normal ones, so N stays constant. `add` leaves the normal samples in and adds ⌊α·N⌋
+anomalous ones (SoftPatch, CVPR 2022 workshop protocol without overlap).
+
+In both, the anomalous samples reserved for the largest α of the comparison never enter a test set. The test set is
+therefore the same for every α. A smaller α injects a subset of the samples that a larger α injects.
 """
 
 import math
@@ -18,10 +19,10 @@ from llbnad.utils.hashing import stable_shuffle
 
 
 def contaminate(manifest: pd.DataFrame, noise: Noise, seed: int) -> pd.DataFrame:
-    """Build the noisy variant: `manifest`'s rows that take part, with `split` train or test.
+    """Return the noisy variant of `manifest`: the rows that take part, with `split` train or test.
 
     Raises:
-        DataError: labels are missing, or there are too few anomalous samples to inject.
+        DataError: labels are missing, the training split is anomalous or empty, or there are too few anomalous samples.
     """
     if isinstance(noise, InjectedNoise):
         return _inject(manifest, noise, seed)
@@ -31,7 +32,7 @@ def contaminate(manifest: pd.DataFrame, noise: Noise, seed: int) -> pd.DataFrame
 
 
 def anomalous_samples(manifest: pd.DataFrame) -> set[str]:
-    """Ids of the samples of which at least one image shows a defect."""
+    """Return the ids of the samples with a defect in at least one image."""
     return set(manifest["sample_id"][is_anomalous(manifest).fillna(False)])
 
 
@@ -85,12 +86,17 @@ def _inject(manifest: pd.DataFrame, noise: InjectedNoise, seed: int) -> pd.DataF
 
 
 def _share_of(samples: int, ratio: float) -> int:
-    """⌊ratio · samples⌋; 1e-9, as the product may fall below a whole number by a hair."""
+    """Return ⌊ratio · samples⌋."""
+    # 1e-9: floating point may leave the product just below a whole number
     return math.floor(ratio * samples + 1e-9)
 
 
 def _split_normal(manifest: pd.DataFrame, normal: set[str], test_share: float, seed: int) -> tuple[set[str], set[str]]:
-    """The source's own split of its normal samples; of those it does not split, a share is held out."""
+    """Return the normal samples to train on and to test on.
+
+    The source's own split counts. From the samples that the source does not split, `test_share` is held out for
+    testing.
+    """
     own = {split: set(manifest["sample_id"][manifest["split"] == split]) for split in ("train", "test")}
     order = stable_shuffle(normal - own["train"] - own["test"], seed, "hold out")
     train = (own["train"] - own["test"]) & normal | set(order[round(test_share * len(order)) :])

@@ -1,7 +1,7 @@
-"""Reading image files whatever their pixel format: everything becomes 8-bit RGB, masks become booleans.
+"""Image files of any pixel format, read as 8-bit RGB; masks, read as booleans.
 
-Cameras write grey 16-bit TIFFs, palettes, floats and alpha channels. Values are mapped to 0 … 255 by a fixed rule per
-format instead of stretching each image: two images of one line stay comparable.
+Cameras write grey 16-bit TIFFs, palettes, floats and alpha channels. Each format has one fixed rule that maps its
+values to 0 … 255. No image is stretched to its own range, so that two images of one line stay comparable.
 """
 
 import io
@@ -14,8 +14,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from llbnad.errors import DataError, ImageGoneError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-MAX_PIXELS = 89_478_485  # Pillow's own bound, from which it warns of a decompression bomb: 256 MiB of RGB
-UNREADABLE = (  # what Pillow's decoders and its reader of EXIF raise
+MAX_PIXELS = 89_478_485  # 256 MiB of RGB: above this, Pillow warns of a decompression bomb
+UNREADABLE = (  # errors of Pillow's decoders and of its EXIF reader
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
     TypeError, ValueError, struct.error,
 )  # fmt: skip
@@ -23,14 +23,17 @@ SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow opens 16-
 
 
 def load_rgb(source: Path | bytes) -> Image.Image:
-    """Decode an image file, or the bytes of one, completely, as 8-bit RGB, turned as its EXIF orientation says.
+    """Decode an image file completely and return it as 8-bit RGB, turned as its EXIF orientation says.
 
-    Of several frames the first is read. Integers above 8 bits are read as 16-bit, floats as 0 … 1 (as 0 … 255 if a
-    value exceeds 1); alpha is laid over black.
+    Only the first frame is read. Integers above 8 bits are read as 16-bit, floats as 0 … 1 (as 0 … 255 if a value
+    exceeds 1). Transparent pixels are laid over black.
+
+    Args:
+        source: an image file, or the bytes of one.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        DataError: it is empty, not an image, or truncated.
+        FileNotFoundError: the file does not exist.
+        DataError: the file is empty, not an image, too large or damaged.
     """
     image = _open(source)
     if image.mode in SIXTEEN_BIT_MODES:
@@ -45,14 +48,15 @@ def load_rgb(source: Path | bytes) -> Image.Image:
 
 
 def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
-    """An image as uint8 RGB (size, size, 3), resized without keeping its aspect ratio.
+    """Return an image as uint8 RGB (size, size, 3). The aspect ratio is not kept.
 
     Args:
         source: an image file, the bytes of one, or its pixels (H, W, 3) uint8.
         size: side in pixels.
 
     Raises:
-        DataError: it is missing, unreadable or no RGB image.
+        ImageGoneError: the file does not exist.
+        DataError: the image is unreadable, or the array is not (H, W, 3) uint8.
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
@@ -67,17 +71,18 @@ def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
 
 
 def load_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """A defect mask as booleans (height, width).
+    """Return a defect mask as booleans (height, width).
 
-    A pixel belongs to the defect if at least half of the area it stands for does. If nothing of a mask is as thick as
-    that, it keeps every pixel it touches: it must not vanish. A thin part beside a thick one does.
+    A pixel belongs to the defect if at least half of its area does. A mask that is too thin everywhere for this rule
+    keeps every pixel that it touches, so that no defect vanishes. A thin part beside a thick part vanishes.
 
     Args:
         path: image file, non-zero where the defect is.
         size: (width, height) wanted.
 
     Raises:
-        DataError: it is missing or unreadable.
+        ImageGoneError: the file does not exist.
+        DataError: the file is unreadable.
     """
     try:
         drawn = _open(path)
@@ -95,13 +100,13 @@ def _grey(values: np.ndarray) -> Image.Image:
 
 
 def _open(source: Path | bytes) -> Image.Image:
-    """The file, fully decoded; all ways a file can be broken become one error."""
+    """Return the decoded file. Raise one DataError for every way in which a file can be broken."""
     name = source if isinstance(source, Path) else f"the image given as {len(source)} bytes"
     try:
         if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
             raise DataError(f"{name} is empty (0 bytes)")
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
-            # not by turning Pillow's warning into an error: warning filters belong to the process, and threads read
+            # Pillow's warning is not turned into an error: warning filters belong to the process, and threads share it
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{name} is too large: {image.width} × {image.height} pixels, at most {MAX_PIXELS:,}")
             image.load()

@@ -1,18 +1,18 @@
-"""The image table that every step passes on.
+"""The image table that every step passes on: one row per image.
 
-One row per image. `image_id`, the SHA-256 of the file's bytes, is the image's identity everywhere; positions are
-never used. Rows are kept sorted by `image_id`, so equal content means equal bytes on disk.
+`image_id`, the SHA-256 of the file's bytes, is the image's identity everywhere. Positions in the table are never used.
+Rows are sorted by `image_id`, so equal content means equal bytes on disk.
 
 | column        | type   | meaning                                                                                     |
 |---------------|--------|---------------------------------------------------------------------------------------------|
 | image_id      | string | SHA-256 of the file, 64 hex digits; unique                                                  |
 | path          | string | image file, POSIX, relative to the image root                                               |
-| mask_path     | string | mask file relative to the image root; null where there is none                              |
+| mask_path     | string | mask file, POSIX, relative to the image root; null where there is none                      |
 | category      | string | product, e.g. `audiojack`                                                                   |
 | sample_id     | string | physical item; all views of one item share it                                               |
-| view          | string | camera view, e.g. `C1`; null where there is just one                                        |
-| anomaly_class | string | `OK` for normal, a defect's code otherwise, null where nobody labelled the image            |
-| split         | string | `train`, `test`, or null where the source has no split of its own                           |
+| view          | string | camera view, e.g. `C1`; null where there is only one                                        |
+| anomaly_class | string | `OK` for normal, the defect's code otherwise; null for an image without a label             |
+| split         | string | `train` or `test`; null where the source has no split of its own                            |
 | width, height | int32  | pixels                                                                                      |
 """
 
@@ -47,7 +47,7 @@ def normalise(frame: pd.DataFrame) -> pd.DataFrame:
 
     Raises:
         DataError: a column is missing.
-        IdentityError: an image id stands twice.
+        IdentityError: an image id occurs twice.
     """
     missing = [name for name in SCHEMA.names if name not in frame.columns]
     if missing:
@@ -59,7 +59,12 @@ def normalise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_manifest(frame: pd.DataFrame, path: Path) -> None:
-    """Write a manifest; extra columns are kept behind the documented ones."""
+    """Write a manifest. Extra columns follow the documented ones.
+
+    Raises:
+        DataError: a documented column is missing.
+        IdentityError: an image id occurs twice.
+    """
     frame = normalise(frame)
     extra = [name for name in frame.columns if name not in SCHEMA.names]
     schema = SCHEMA
@@ -73,7 +78,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
     Raises:
         ManifestMissingError: there is no such file.
-        DataError: it has not the documented columns.
+        DataError: it lacks a documented column.
     """
     if not path.exists():
         raise ManifestMissingError(f"no manifest at {path}: give the path of a file that `write_manifest` wrote")
@@ -86,16 +91,19 @@ def training_images(manifest: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_anomalous(manifest: pd.DataFrame) -> pd.Series:
-    """True for defects, False for normals, <NA> where nobody labelled the image (nullable boolean, index kept)."""
+    """Return True for defects, False for normal images and <NA> for images without a label.
+
+    The series is nullable boolean and keeps the index of `manifest`.
+    """
     labels = manifest["anomaly_class"]
     return (labels != NORMAL).astype("boolean").mask(labels.isna())
 
 
 def has_labels(manifest: pd.DataFrame) -> bool:
-    """Whether every image of a non-empty manifest is labelled."""
+    """Return whether the manifest is not empty and every image has a label."""
     return len(manifest) > 0 and bool(manifest["anomaly_class"].notna().all())
 
 
 def contamination(manifest: pd.DataFrame) -> float | None:
-    """Share of anomalous images in [0, 1]; None for an empty or not fully labelled manifest."""
+    """Return the share of anomalous images in [0, 1], or None if the manifest is empty or a label is missing."""
     return float(is_anomalous(manifest).mean()) if has_labels(manifest) else None

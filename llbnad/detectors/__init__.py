@@ -1,4 +1,4 @@
-"""Detectors by name. A new one is a file with a config and a class, and a line here (llbnad/README.md shows how)."""
+"""Detectors by name. To add one, write a file with a config and a class, and add a line here (see CONTRIBUTING.md)."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,8 +1,8 @@
-"""The protocol every detector follows, the patch embedding they share, and the one image score.
+"""The protocol of detectors, the patch embedding that they share, and the image score.
 
-A detector sees features, or images if it says so (`DetectorConfig.uses_features`): it fits on a stream of batches,
-gives an anomaly map on a grid of patches, and is saved as named tensors. The image score is the same everywhere, in
-stage 1, in the test and in prediction: the mean of the highest 1 % of the patch map.
+A detector reads features, or images if its config says so (`DetectorConfig.uses_features`). It fits on a stream of
+batches, returns an anomaly map on a grid of patches, and is saved as named tensors. The image score is the mean of the
+highest 1 % of the patch map. It is the same in stage 1, in the test and in prediction.
 """
 
 import math
@@ -17,47 +17,47 @@ from llbnad.utils.hashing import stable_number, stable_shuffle
 if TYPE_CHECKING:
     import torch
 
-TOP_SHARE = 0.01  # of the map's patches, at least one
+TOP_SHARE = 0.01  # share of a map's patches, at least one patch, whose mean is the image score
 
 Vectors = Literal["unit", "raw"]
 
 
 class Detector(Protocol):
-    """One anomaly detector. Higher values are more anomalous; their unit is the detector's own."""
+    """An anomaly detector. Higher values are more anomalous; their unit is the detector's own."""
 
     def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
-        """Learn what is normal from `image_ids`, whose order must not matter."""
+        """Learn what is normal from `image_ids`. Their order must not change the result."""
         ...
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
-        """Anomaly maps (B, h, w) float32 on the patch grid."""
+        """Return anomaly maps (B, h, w) float32 on the patch grid."""
         ...
 
     def tensors(self) -> "dict[str, torch.Tensor]":
-        """All that was learnt, by name."""
+        """Return everything that was learnt, by name."""
         ...
 
     def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
-        """Take back what `tensors` gave."""
+        """Restore the trained detector from the result of `tensors`."""
         ...
 
 
 def image_scores(maps: "torch.Tensor") -> "torch.Tensor":
-    """Image scores (B,) of patch maps (B, h, w): the mean of the highest 1 % of each map."""
+    """Return image scores: the mean of the highest 1 % of each map, (B, h, w) -> (B,)."""
     flat = maps.flatten(1)  # (B, h·w)
     count = max(1, math.ceil(TOP_SHARE * flat.shape[1]))
     return flat.topk(count, dim=1).values.mean(dim=1)
 
 
 def embed(maps: "Sequence[torch.Tensor]", vectors: Vectors = "unit") -> "torch.Tensor":
-    """Locally aware patch features: (B, C_l, h_l, w_l) a layer -> (B, h, w, ΣC_l) on the finest layer's grid.
+    """Return locally aware patch features (B, h, w, ΣC_l) on the grid of the first layer, which is the finest.
 
     Each layer is averaged over 3 × 3 neighbours and resized bilinearly (PatchCore, arXiv 2106.08265, section 3.1).
 
     Args:
-        maps: a layer each.
-        vectors: `unit` scales each layer's vectors to equal length, and all layers together to length 1, so that
-            distances lie in [0, 2] and every layer has the same say; `raw` leaves them as PatchCore does.
+        maps: one tensor (B, C_l, h_l, w_l) per layer, finest first.
+        vectors: `unit` scales the vectors of every layer to equal length, and the joined vectors to length 1. Distances
+            then lie in [0, 2], and all layers weigh alike. `raw` does not scale, as in PatchCore.
     """
     import torch
     from torch.nn import functional
@@ -73,7 +73,7 @@ def embed(maps: "Sequence[torch.Tensor]", vectors: Vectors = "unit") -> "torch.T
 
 
 def patch_vectors(batch: Batch, vectors: Vectors = "unit") -> "torch.Tensor":
-    """The batch's patch features (B, h, w, C), see `embed`; several detectors on one batch share them."""
+    """Return the batch's patch features (B, h, w, C), see `embed`. Detectors that read the same batch share them."""
     return batch.once(f"{vectors} patch vectors", lambda: embed(batch.maps, vectors))
 
 
@@ -85,18 +85,25 @@ def draw_patches(
     detector: str,
     vectors: Vectors = "unit",
 ) -> "torch.Tensor":
-    """Up to `count` patches (P, C) drawn at random from `image_ids`, whose order does not matter; none twice.
+    """Draw up to `count` patches (P, C) at random, without replacement. The order of `image_ids` does not matter.
 
-    Every image orders its patches by a draw of its own and gives its first ones; the number may differ by one between
-    images. So two training sets that share most images share most of their patches: what a comparison shows is the
-    images left out, not another draw, and a detector changes little when a few images arrive.
+    Each image orders its own patches at random and contributes the first ones. The number of patches per image differs
+    by at most one. Two training sets that share most images therefore share most patches. A comparison then shows the
+    effect of the images that differ, not of another draw, and a detector changes little when a few images arrive.
 
     Patches that are not trusted (`Batch.trusted`) are not drawn. Memory: `count` patches and one batch, however many
-    images there are: patches go into one space that is taken first, as small tensors that stay between large ones
-    that go would keep glibc's heap from being used again (2.6 GB for 1,024 patches of 20,000 images).
+    images there are.
+
+    Args:
+        features: features of the images.
+        image_ids: ids of the images.
+        count: patches to draw.
+        seed: decides the draw, together with the image ids.
+        detector: name of the detector, for the error message.
+        vectors: see `embed`.
 
     Raises:
-        DataError: there is no image; the message names `detector`.
+        DataError: there is no image.
     """
     import torch
 
@@ -110,6 +117,7 @@ def draw_patches(
         trusted = batch.trusted_on(embedded.shape[1:3])
         patches = embedded.flatten(1, 2)  # (B, h·w, C)
         if not filled:
+            # one allocation for all: small tensors that stay between large ones would keep glibc from reusing its heap
             drawn = patches.new_empty(min(count, len(image_ids) * patches.shape[1]), patches.shape[2])
         for number, (image_id, image) in enumerate(zip(batch.image_ids, patches, strict=True)):
             generator = torch.Generator().manual_seed(stable_number(image_id, seed, "patches") >> 1)

@@ -1,9 +1,10 @@
-"""Deep feature reconstruction: an autoencoder of single patch features; the map is how badly a patch is rebuilt.
+"""Deep feature reconstruction: an autoencoder of single patch features. The map is the reconstruction error of a patch.
 
-References: Yang, Shi, Qi, "DFR: Deep Feature Reconstruction for Unsupervised Anomaly Segmentation" (arXiv 2012.07122):
-1 × 1 convolutions only, so a patch is rebuilt from nothing but itself, with a bottleneck as wide as the principal
-components that hold a share of the variance. Differences: patches are drawn at random from all images instead of whole
-images, one hidden layer with GELU on either side of the bottleneck, a one-cycle schedule of few steps.
+References: Yang, Shi, Qi, "DFR: Deep Feature Reconstruction for Unsupervised Anomaly Segmentation" (arXiv 2012.07122).
+As in the paper, all convolutions are 1 × 1, so a patch is rebuilt from itself alone, and the bottleneck has as many
+channels as there are principal components in a given share of the variance. Differences: training patches are drawn at
+random from all images instead of using whole images; there is one hidden layer with GELU on each side of the
+bottleneck; training follows a one-cycle schedule of few steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,16 +27,16 @@ class DfrConfig(DetectorConfig):
     """Settings of `Dfr`."""
 
     name: Literal["dfr"] = "dfr"
-    patches: int = Field(65536, ge=1)  # drawn for training; bounds the memory
-    latent: float = Field(0.8, gt=0, le=1)  # the bottleneck holds the components of this share of the variance
+    patches: int = Field(65536, ge=1)  # patches drawn for training; bounds the memory
+    latent: float = Field(0.8, gt=0, le=1)  # share of the variance that the bottleneck's components hold
     hidden: int = Field(256, ge=1)  # width of the layers beside the bottleneck
     steps: int = Field(250, ge=20)  # a tenth of them warm up
-    batch: int = Field(1024, ge=2)  # patches a step
-    learning_rate: float = Field(2e-3, gt=0)  # at its peak, a tenth of the steps in
+    batch: int = Field(1024, ge=2)  # patches per step
+    learning_rate: float = Field(2e-3, gt=0)  # the peak, reached after a tenth of the steps
 
 
 class Dfr:
-    """Reconstruction detector; distances are root mean squares over channels, in those of the training patches."""
+    """Reconstruction detector. Distances are root mean squares over channels, in units of the training patches' own."""
 
     config_class: ClassVar = DfrConfig
 
@@ -44,11 +45,15 @@ class Dfr:
 
         self.config = config
         self.mean = torch.empty(0)  # (C,)
-        self.scale = torch.empty(0)  # (1,): root mean square of the centred patches' values
+        self.scale = torch.empty(0)  # (1,) root mean square of the centred training patches
         self.network: nn.Sequential | None = None
 
     def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
-        """Train the autoencoder on patches of `image_ids`."""
+        """Train the autoencoder on patches of `image_ids`.
+
+        Raises:
+            DataError: there is no image.
+        """
         import torch
         from torch.nn import functional
 
@@ -74,7 +79,7 @@ class Dfr:
         self.network = network.requires_grad_(False)
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
-        """Reconstruction distances (B, h, w)."""
+        """Return reconstruction distances (B, h, w)."""
         if self.network is None:
             raise RuntimeError("fit or restore comes first")
         patches = patch_vectors(batch)  # (B, h, w, C)
@@ -82,13 +87,13 @@ class Dfr:
         return (self.network.to(patches.device)(patches) - patches).square().mean(dim=-1).sqrt()
 
     def tensors(self) -> "dict[str, torch.Tensor]":
-        """Centre, scale and the autoencoder's weights."""
+        """Return centre, scale and the autoencoder's weights, by name."""
         weights = self.network.state_dict() if self.network else {}
         named = {"mean": self.mean, "scale": self.scale, **{f"network.{name}": w for name, w in weights.items()}}
         return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
 
     def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
-        """Take back what `tensors` gave."""
+        """Restore the trained detector from the result of `tensors`."""
         self.mean, self.scale = tensors["mean"], tensors["scale"]
         weights = {name.removeprefix("network."): t for name, t in tensors.items() if name.startswith("network.")}
         hidden, channels = weights["0.weight"].shape
@@ -97,7 +102,7 @@ class Dfr:
 
 
 def _network(channels: int, hidden: int, latent: int, seed: int) -> "nn.Sequential":
-    """(…, C) -> (…, C); a linear layer on the last axis is a 1 × 1 convolution."""
+    """Return the untrained autoencoder: (…, C) -> (…, C). A linear layer on the last axis is a 1 × 1 convolution."""
     import torch
     from torch import nn
 
@@ -109,7 +114,7 @@ def _network(channels: int, hidden: int, latent: int, seed: int) -> "nn.Sequenti
 
 
 def _components(centred: "torch.Tensor", share: float) -> int:
-    """How many principal components of centred patches (P, C) hold `share` of their variance."""
+    """Return how many principal components of centred patches (P, C) hold `share` of their variance."""
     import torch
 
     variances = torch.linalg.eigvalsh(centred.T @ centred).flip(0).clamp_min(0)

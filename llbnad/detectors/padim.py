@@ -1,11 +1,12 @@
-"""PaDiM: a Gaussian of patch features at every position; the map is the Mahalanobis distance to it.
+"""PaDiM: one Gaussian of patch features per position. The map is the Mahalanobis distance to it.
 
 References: Defard et al., "PaDiM: a Patch Distribution Modeling Framework", ICPR 2020 workshops (arXiv 2011.08785).
-Features are streamed: sums in float64, so the memory does not grow with the number of images.
+Features are streamed into sums in float64, so the memory does not grow with the number of images.
 
 Where some patches are not trusted (`llbnad.purification.patches`), a position's Gaussian is fitted on its trusted
-patches only. Fewer trusted patches than dimensions, and than half of the images, are too few: then the Gaussian is
-fitted on all images. This happens, say, under a print that the sub-models find odd in every image.
+patches only. These are too few if there are fewer than dimensions and fewer than half of the images. Then the Gaussian
+is fitted on the patches of all images. This happens, for example, under a print that the sub-models find odd in every
+image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 
-# of the patches at each of P positions: count (P, 1), sum (P, d), sum of products (P, d, d)
+# over the patches at each of P positions: count (P, 1), sum (P, d), sum of products (P, d, d)
 Sums = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor"]
 
 
@@ -36,7 +37,7 @@ class PadimConfig(DetectorConfig):
 
 
 class Padim:
-    """Position-wise Gaussian detector; distances are Mahalanobis, in standard deviations."""
+    """Position-wise Gaussian detector. Distances are Mahalanobis distances, in standard deviations."""
 
     config_class: ClassVar = PadimConfig
 
@@ -49,7 +50,11 @@ class Padim:
         self.whitening = torch.empty(0)  # (h·w, d, d), lower triangular: inverse of the covariance's Cholesky factor
 
     def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
-        """Estimate mean and covariance of every position from `image_ids`."""
+        """Estimate mean and covariance of every position from `image_ids`.
+
+        Raises:
+            DataError: there are fewer than 2 images.
+        """
         import torch
 
         image_ids = sorted(image_ids)
@@ -71,7 +76,7 @@ class Padim:
             trusted = _add(chosen, weights, trusted)
             if masks is not None:
                 others = _add(chosen, 1 - weights, others)
-        assert trusted is not None  # there are two images at least
+        assert trusted is not None  # there are at least two images
         if others is not None:
             few = trusted[0][:, 0] < max(2, min(len(self.channels), len(image_ids) // 2))
             for of_trusted, of_others in zip(trusted, others, strict=True):
@@ -79,7 +84,7 @@ class Padim:
         count, total, product = trusted
         mean = total / count
         covariance = (product - count[..., None] * mean[:, :, None] * mean[:, None, :]) / (count[..., None] - 1)
-        # relative to the features' scale: an absolute constant would drown the variances of unit vectors
+        # relative to the features' scale, because an absolute constant would drown the variances of unit vectors
         variance = covariance.diagonal(dim1=1, dim2=2).mean().clamp_min(1e-12)  # 0 if all images are equal
         covariance += self.config.regularisation * variance * torch.eye(covariance.shape[-1], device=covariance.device)
         factor = torch.linalg.cholesky(covariance)
@@ -88,7 +93,7 @@ class Padim:
         self.mean = mean.float().reshape(*grid, -1)
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
-        """Mahalanobis distances (B, h, w)."""
+        """Return Mahalanobis distances (B, h, w)."""
         patches = patch_vectors(batch)
         device = patches.device
         centred = patches[..., self.channels.to(device)] - self.mean.to(device)  # (B, h, w, d)
@@ -96,7 +101,7 @@ class Padim:
         return whitened.norm(dim=1).T.reshape(patches.shape[:3])
 
     def tensors(self) -> "dict[str, torch.Tensor]":
-        """Channels, means and whitening matrices."""
+        """Return channels, means and whitening matrices, by name."""
         return {
             "channels": self.channels.cpu(),
             "mean": self.mean.cpu().contiguous(),
@@ -104,12 +109,12 @@ class Padim:
         }
 
     def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
-        """Take back what `tensors` gave."""
+        """Restore the trained detector from the result of `tensors`."""
         self.channels, self.mean, self.whitening = tensors["channels"], tensors["mean"], tensors["whitening"]
 
 
 def _add(patches: "torch.Tensor", weights: "torch.Tensor", sums: "Sums | None") -> "Sums":
-    """Add patches (P, B, d) whose weight (P, B, 1) is 1 to `sums`, or start them."""
-    chosen = patches * weights  # a row of zeros adds nothing to any sum
+    """Add the patches (P, B, d) whose weight (P, B, 1) is 1 to `sums`, and return them. None starts new sums."""
+    chosen = patches * weights  # a patch of weight 0 becomes zeros, which add nothing to any sum
     more = weights.sum(dim=1), chosen.sum(dim=1), chosen.transpose(1, 2) @ chosen
     return more if sums is None else (sums[0].add_(more[0]), sums[1].add_(more[1]), sums[2].add_(more[2]))

@@ -1,6 +1,7 @@
-"""Frozen encoders by name: a new one is a file with a class, and a line here. timm's ViTs need no line.
+"""Frozen encoders by name.
 
-`vit_small_patch14_reg4_dinov2.lvd142m` (also base, large) is Dinomaly's encoder.
+To add an encoder, write a file with a class and add a line to `ENCODERS`. timm's ViTs need no line. Dinomaly's encoder
+is `vit_small_patch14_reg4_dinov2.lvd142m` (also base and large).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ def registered(name: str) -> str:
 
 
 def recipe(config: EncoderConfig) -> "Recipe":
-    """What decides the encoder's output; cheap, imports no torch.
+    """Return everything that decides the encoder's output. This is cheap and does not import torch.
 
     Raises:
         ConfigError: the name is unknown, or the encoder cannot have these settings.
@@ -46,7 +47,7 @@ def recipe(config: EncoderConfig) -> "Recipe":
 
 
 def create_encoder(config: EncoderConfig, device: str) -> "Encoder":
-    """Load the encoder onto `device`. Raises what `recipe` raises."""
+    """Load the encoder onto `device` and return it. Raises the errors of `recipe`."""
     encoder: Encoder = _class(config)(config, device)
     return encoder
 

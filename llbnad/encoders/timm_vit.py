@@ -16,7 +16,7 @@ from llbnad.utils.files import file_digest
 
 
 class TimmVit(VitEncoder):
-    """timm's network with the hub's weights."""
+    """A ViT of timm with weights from the hub (see `llbnad.encoders.hub`)."""
 
     def __init__(self, config: EncoderConfig, device: str) -> None:
         recipe = self.describe(config)
@@ -24,7 +24,12 @@ class TimmVit(VitEncoder):
 
     @classmethod
     def describe(cls, config: EncoderConfig) -> Recipe:
-        """The encoder's recipe, without importing torch."""
+        """Return the encoder's recipe, without importing torch.
+
+        Raises:
+            ConfigError: the name is not a ViT of timm, or the layers or the input size do not fit it.
+            OfflineError: the weights are not on this machine and cannot be downloaded.
+        """
         check(config, patch_size(config.name))
         found = hub.files(config.name)
         return Recipe(config, _digest(found.weights), found.mean, found.std)
@@ -33,7 +38,7 @@ class TimmVit(VitEncoder):
 def _network(config: EncoderConfig, weights: str) -> Any:
     import timm
 
-    # `file` instead of timm's own download, which waits 45 s where there is no network
+    # `file` replaces timm's own download, which waits 45 seconds on a machine without network
     network: Any = timm.create_model(
         config.name,
         pretrained=True,

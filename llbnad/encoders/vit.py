@@ -1,9 +1,10 @@
-"""What all ViT encoders share: which blocks make a layer, and encoding with a timm network.
+"""The parts that all ViT encoders share: which blocks make a layer, and how a timm network encodes.
 
-A ViT has no strides to name its layers by. Its blocks, in twelfths of the depth, form the stages 1 … 4: twelfths 0–1,
-2–5, 6–9 and 10–11. A layer is the mean of a stage's blocks: raw residual stream, no final norm. So layers 2 and 3, the
-default, are Dinomaly's pair (arXiv 2405.14325): of 12 blocks the means of 2 … 5 and 6 … 9; of 24, as there, of every
-second block (4, 6, 8, 10 and 12, 14, 16, 18).
+A ViT has no strides to name its layers by. Its depth is divided into twelfths, which form the stages 1 … 4: twelfths
+0–1, 2–5, 6–9 and 10–11. A layer is the mean of a stage's blocks, taken from the raw residual stream without the final
+norm. Layers 2 and 3, the default, are therefore Dinomaly's pair (arXiv 2405.14325). In a network of 12 blocks they are
+the means of blocks 2 … 5 and 6 … 9. In a network of 24 blocks they are the means of every second block (4, 6, 8, 10 and
+12, 14, 16, 18), as in Dinomaly.
 """
 
 import re
@@ -20,12 +21,12 @@ TWELFTHS = {1: (0, 1), 2: (2, 3, 4, 5), 3: (6, 7, 8, 9), 4: (10, 11)}
 
 
 def blocks(layer: int, depth: int) -> list[int]:
-    """Numbers of the blocks whose mean is `layer`, in a network of `depth` blocks."""
+    """Return the numbers of the blocks whose mean is `layer`, in a network of `depth` blocks."""
     return sorted({twelfth * depth // 12 for twelfth in TWELFTHS[layer]})
 
 
 def check(config: EncoderConfig, patch: int) -> None:
-    """Raise `ConfigError` unless a ViT with patches of `patch` pixels can have these settings."""
+    """Raise `ConfigError` unless `config` fits a ViT with patches of `patch` pixels."""
     if config.layers[0] < min(TWELFTHS) or config.layers[-1] > max(TWELFTHS):
         raise ConfigError(f"encoder.layers {list(config.layers)}: a ViT has the stages 1 … {max(TWELFTHS)}")
     if config.input_size % patch:
@@ -36,7 +37,11 @@ def check(config: EncoderConfig, patch: int) -> None:
 
 
 def patch_size(name: str) -> int:
-    """Of timm's name for a ViT."""
+    """Return the side of a patch in pixels, read from timm's name for a ViT.
+
+    Raises:
+        ConfigError: the name does not hold a patch size.
+    """
     found = re.search(r"_patch(\d+)", name)
     if not found:
         raise ConfigError(
@@ -57,7 +62,7 @@ class VitEncoder:
         self.groups = [blocks(layer, len(network.blocks)) for layer in recipe.config.layers]
 
     def encode(self, images: np.ndarray) -> Encoded:
-        """(B, H, W, 3) uint8 -> per layer maps (B, C, h, w) and prefix tokens (B, p, C), float16."""
+        """Encode images: (B, H, W, 3) uint8 -> maps (B, C, h, w) and prefix tokens (B, p, C) float16 per layer."""
         import torch
 
         size = fixed_batch(self.device.type)
@@ -74,7 +79,7 @@ class VitEncoder:
                     intermediates_only=True,
                     stop_early=True,
                 )
-                # without prefix tokens timm gives maps alone
+                # timm returns only maps if the network has no prefix tokens
                 kinds = list(zip(*streams, strict=True)) if isinstance(streams[0], tuple) else [streams]
                 of_block = [dict(zip(wanted, kind, strict=True)) for kind in kinds]
                 means = [

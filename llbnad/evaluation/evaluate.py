@@ -1,9 +1,9 @@
 """Test results of the final detector and its comparators, with exact metrics (`llbnad.evaluation.metrics`).
 
-Image metrics use the data set's own labels. Pixel metrics compare the patch map, resized bilinearly to the encoder's
-input and smoothed with a Gaussian of σ = 4 px at 392 px, with the mask at the same size; where no test image has a mask
-they are None, not zero. Where some images have no label, as on a production line, image metrics are of those that have
-one, and `n_labelled` says how many these are.
+Image metrics use the data set's own labels. Pixel metrics compare the patch map with the mask. The map is resized
+bilinearly to the encoder's input size and smoothed with a Gaussian of σ = 4 px at 392 px; the mask has the same size.
+If no test image has a mask, pixel metrics are None, not zero. If some images have no label, as on a production line,
+image metrics use the labelled images alone, and `n_labelled` is their number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ from llbnad.utils.progress import track
 if TYPE_CHECKING:
     import torch
 
-SMOOTHING = 4 / 392  # σ of the pixel map as a share of its side
+SMOOTHING = 4 / 392  # σ of the Gaussian, as a share of the pixel map's side
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
 DECISION = ("threshold", "fpr_at_threshold", "recall_at_threshold")
@@ -36,16 +36,16 @@ COUNTS = ("n_train", "n_selected", "contamination_before", "contamination_after"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the test says."""
+    """Results of the test."""
 
-    comparison: pd.DataFrame  # a row a method: method, seed, metrics, counts
-    scores: Mapping[str, Scores]  # of the images evaluated, a method each
-    n_labelled: int  # images with a label among them
-    threshold: Threshold | None = None  # the final detector's
-    decision: Mapping[str, float | None] = field(default_factory=dict)  # what it says of the labelled images
+    comparison: pd.DataFrame  # one row per method: method, seed, metrics, counts
+    scores: Mapping[str, Scores]  # scores of the evaluated images, by method
+    n_labelled: int  # evaluated images with a label
+    threshold: Threshold | None = None  # threshold of the final detector
+    decision: Mapping[str, float | None] = field(default_factory=dict)  # threshold and its rates, see `DECISION`
 
     def metrics(self) -> dict[str, float | int | None]:
-        """The final detector's row, None where a metric does not apply."""
+        """Return metrics, counts and decision of the final detector. A metric that does not apply is None."""
         row = self.comparison[self.comparison["method"] == METHOD].iloc[0]
         values = {name: None if pd.isna(row[name]) else row[name].item() for name in IMAGE_METRICS + PIXEL_METRICS}
         counts = {name: None if pd.isna(row[name]) else float(row[name]) for name in COUNTS}
@@ -53,7 +53,13 @@ class Evaluation:
         return {**values, **counts, **{name: self.decision.get(name) for name in DECISION}}
 
     def predictions(self, images: pd.DataFrame) -> pd.DataFrame:
-        """A row per method and image: method, image_id, path, anomaly_class, score, and the final detector's label."""
+        """Return one row per method and image: method, image_id, path, anomaly_class, score and label.
+
+        The label is the final detector's decision. It is None for other methods, or without a threshold.
+
+        Args:
+            images: manifest rows of the evaluated images.
+        """
         known = images[["image_id", "path", "anomaly_class"]]
         tables = [known.merge(s.series().reset_index(), on="image_id", validate="1:1") for s in self.scores.values()]
         rows = pd.concat(tables, keys=list(self.scores), names=["method"]).reset_index("method").reset_index(drop=True)
@@ -65,7 +71,7 @@ class Evaluation:
 
 
 def images_to_evaluate(noisy: pd.DataFrame) -> pd.DataFrame:
-    """The test images; where nothing is set aside for testing (a production line), all images."""
+    """Return the test images, or all images if none is set aside for testing, as on a production line."""
     test = noisy[noisy["split"] == "test"]
     return (test if len(test) else noisy).reset_index(drop=True)
 
@@ -78,15 +84,15 @@ def evaluate(
     image_root: Path,
     seed: int,
 ) -> Evaluation:
-    """Score the test images with every method's model and compare; equal models are scored once.
+    """Score the test images with the model of every method and compare the methods. Equal models are scored once.
 
     Args:
         models: trained models by method.
-        training_sets: image ids each was trained on.
+        training_sets: image ids that each model was trained on, by method.
         noisy: manifest of the scenario, train and test.
-        features: of the test images.
-        image_root: what mask paths are relative to.
-        seed: reported beside each row.
+        features: features of the test images.
+        image_root: folder that mask paths are relative to.
+        seed: seed to report in each row.
     """
     images = images_to_evaluate(noisy)
     train = training_images(noisy)
@@ -133,7 +139,8 @@ def _score(
         image_id: None if pd.isna(path) else image_root / path
         for image_id, path in zip(ids, images["mask_path"], strict=True)
     }
-    # a normal image is normal everywhere; an anomalous one without a mask, or with an empty one, says nothing of pixels
+    # A normal image is normal in every pixel. An anomalous image without a mask, or with an empty mask, has no known
+    # pixel.
     silent = set(images["image_id"][is_anomalous(images).astype(bool)])
     pixels = PixelScores()
     for image_id in ids:
@@ -149,7 +156,7 @@ def _score(
 
 
 def _pixels(patch_map: np.ndarray, mask: Path | None, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """An image's pixel map and its mask, both (size, size); where there is no mask, nothing is marked."""
+    """Return an image's pixel map and its mask, both (size, size). Without a mask file the mask is empty."""
     import torch
 
     found = pixel_maps(torch.from_numpy(patch_map[None]), size)[0].numpy()
@@ -157,14 +164,15 @@ def _pixels(patch_map: np.ndarray, mask: Path | None, size: int) -> tuple[np.nda
 
 
 def pixel_maps(maps: "torch.Tensor", size: int) -> "torch.Tensor":
-    """Patch maps (B, h, w) as smoothed pixel maps (B, size, size)."""
+    """Resize and smooth patch maps: (B, h, w) -> (B, size, size)."""
     from torch.nn import functional
     from torchvision.transforms.v2.functional import gaussian_blur
 
     resized = functional.interpolate(maps[:, None], size=(size, size), mode="bilinear", align_corners=False)
     sigma = SMOOTHING * size
     kernel = 2 * round(4 * sigma) + 1
-    along_rows = gaussian_blur(resized, [kernel, 1], [sigma, sigma])  # both at once take 8 times as long
+    # one direction after the other, because both at once take several times as long
+    along_rows = gaussian_blur(resized, [kernel, 1], [sigma, sigma])
     return gaussian_blur(along_rows, [1, kernel], [sigma, sigma])[:, 0]
 
 

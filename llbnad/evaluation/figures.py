@@ -1,6 +1,6 @@
-"""The pictures every report is made of: histograms, contact sheets with heat maps, ROC and PR curves, drift over time.
+"""The pictures that reports are made of: histograms, contact sheets with heat maps, ROC and precision-recall curves.
 
-Equal content gives equal bytes: a fixed style, no date, no software version in the file.
+Equal content gives equal bytes: the style is fixed, and the file holds no date and no software version.
 """
 
 import math
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 # Okabe-Ito colours: distinguishable for colour-blind readers
 NORMAL_COLOUR, ANOMALOUS_COLOUR, CUT_COLOUR, UNKNOWN_COLOUR = "#0072B2", "#D55E00", "#000000", "#56B4E9"
 METHOD_COLOURS = {"llbnad": "#009E73", "none": "#D55E00", "oracle": "#0072B2", "random": "#999999"}
-COLUMNS = 6  # tiles in a row of a contact sheet
-TILE_SIDE, CAPTION_HEIGHT = 0.97, 0.1  # of a contact sheet, as shares of the room a tile has
+COLUMNS = 6  # tiles per row of a contact sheet
+TILE_SIDE, CAPTION_HEIGHT = 0.97, 0.1  # on a contact sheet, in units of a column's width
 ROW_HEIGHT = 2 + CAPTION_HEIGHT  # image, heat map and caption
-HEAT_OPACITY = 0.55  # of the hottest point
+HEAT_OPACITY = 0.55  # opacity of the hottest point
 HEAT_MAP = "inferno"
 HEAT_RANGE = (50.0, 99.5)  # percentiles of a sheet's maps that span the colours
 SHEET_DPI, PLOT_DPI = 80, 110
@@ -45,9 +45,16 @@ class Tile:
 def score_histogram(
     scores: np.ndarray, anomalous: np.ndarray | None, line: tuple[str, float] | None, path: Path, title: str
 ) -> None:
-    """Histogram of scores (N,), coloured by label (N,) bool where known, with a line: what it says, and at which score.
+    """Draw a histogram of scores as PNG, coloured by label if labels are known.
 
-    Without labels the counts are on a logarithmic axis: among many images, the few that stand out stay visible.
+    Without labels the axis of counts is logarithmic, so that a few outstanding images stay visible among many.
+
+    Args:
+        scores: (N,) image scores.
+        anomalous: (N,) bool; None if labels are unknown.
+        line: text and score of a vertical line, such as a threshold; None draws no line.
+        path: PNG file.
+        title: title of the picture.
     """
     with figure(path, (7.5, 4)) as (axes,):
         bins = np.histogram_bin_edges(scores, bins=min(60, max(10, len(scores) // 8))).tolist()
@@ -67,7 +74,12 @@ def score_histogram(
 
 
 def curves(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
-    """ROC and precision-recall curves; per method the scores of the normal and of the anomalous images."""
+    """Draw ROC and precision-recall curves as PNG.
+
+    Args:
+        scores: scores of the normal images and of the anomalous images, by method.
+        path: PNG file.
+    """
     with figure(path, (10, 4.6), columns=2) as (roc, pr):
         for method, (normal, anomalous) in scores.items():
             found = ranking(normal, anomalous)
@@ -87,10 +99,16 @@ def curves(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> N
 
 
 def contact_sheet(tiles: Sequence[Tile], path: Path, title: str, scale: tuple[float, float] | None = None) -> None:
-    """Every tile twice: the image with its mask's outline if known, and the image under its heat map.
+    """Draw a contact sheet as PNG: each image with its mask's outline if known, and again under its heat map.
 
-    One colour scale spans the sheet, `scale` or the tiles' own, so that tiles can be compared. All tiles lie in one
-    pair of axes, whose unit is a tile's side: a pair for each would take matplotlib seconds.
+    One colour scale spans the sheet, so that tiles can be compared. All tiles lie in one pair of axes, whose unit is
+    the width of a column, because one pair of axes per tile would take matplotlib seconds.
+
+    Args:
+        tiles: the images, in their order on the sheet.
+        path: PNG file.
+        title: title of the picture.
+        scale: values shown as coldest and hottest; None takes them from the tiles (`heat_range`).
     """
     columns = min(COLUMNS, max(1, len(tiles)))
     rows = max(1, math.ceil(len(tiles) / columns))
@@ -105,7 +123,7 @@ def contact_sheet(tiles: Sequence[Tile], path: Path, title: str, scale: tuple[fl
                 axes.contour(tile.mask, levels=[0.5], colors=["#00FF00"], linewidths=0.8, extent=above, origin="upper")
             axes.imshow(overlay(tile.image, tile.heat, scale), extent=below)
             where = (column + 0.5, above[3] - 0.02)
-            # a caption may be a file's name: "$" is no formula there
+            # parse_math=False: a caption may be a file name, in which "$" begins no formula
             axes.text(*where, tile.caption, fontsize=8, color=tile.colour, ha="center", parse_math=False)
         axes.set(xlim=(0, columns), ylim=(rows * ROW_HEIGHT, 0), aspect="equal")
         axes.axis("off")
@@ -113,14 +131,14 @@ def contact_sheet(tiles: Sequence[Tile], path: Path, title: str, scale: tuple[fl
 
 
 def _placed(image: np.ndarray, left: float, top: float) -> tuple[float, float, float, float]:
-    """Left, right, bottom, top of an image in a unit square whose corner is (left, top), beside a narrow gap."""
+    """Return left, right, bottom and top of an image centred in the unit square whose corner is (left, top)."""
     height, width = (length / max(image.shape[:2]) * TILE_SIDE for length in image.shape[:2])
     left, bottom = left + (1 - width) / 2, top + (1 + height) / 2
     return left, left + width, bottom, bottom - height
 
 
 def heat_range(maps: Sequence[np.ndarray]) -> tuple[float, float]:
-    """The values that span the colour scale of several patch maps."""
+    """Return the values to show as coldest and hottest in several patch maps, so that one scale fits all."""
     if not maps:
         return 0.0, 1.0
     low, high = np.percentile(np.concatenate([np.ravel(heat).astype(np.float64) for heat in maps]), HEAT_RANGE)
@@ -128,11 +146,11 @@ def heat_range(maps: Sequence[np.ndarray]) -> tuple[float, float]:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
-    """An image (H, W, 3) uint8 under its patch map (h, w): the hotter, the more of the colour, (H, W, 3) uint8.
+    """Return an image under its heat map, (H, W, 3) uint8. The colour is more opaque where the map is hotter.
 
     Args:
-        image: RGB.
-        heat: patch map, resized to the image.
+        image: (H, W, 3) uint8 RGB.
+        heat: (h, w) patch map, which is resized to the image.
         scale: values shown as coldest and hottest.
     """
     from matplotlib import colormaps
@@ -151,12 +169,20 @@ def overlay(image: np.ndarray, heat: np.ndarray, scale: tuple[float, float]) -> 
 def figure(
     path: Path, size: tuple[float, float], columns: int = 1, rows: int = 1, dpi: int = PLOT_DPI
 ) -> Iterator[list["Axes"]]:
-    """Axes of a new figure, row by row; the figure is written as PNG at the end."""
+    """Yield the axes of a new figure, row by row, and write the figure as PNG when the block ends.
+
+    Args:
+        path: PNG file.
+        size: width and height in inches.
+        columns: axes per row.
+        rows: rows of axes.
+        dpi: pixels per inch.
+    """
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # the library's own defaults, whatever the user's matplotlibrc says
+    # the library's own defaults, so that the user's matplotlibrc changes no picture
     with mpl.rc_context({**mpl.rcParamsDefault, "axes.spines.top": False, "axes.spines.right": False}):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)

@@ -1,8 +1,9 @@
 """Exact ranking metrics for images and pixels, by sorting instead of thresholds.
 
-With FPR_i the share of normal scores above an anomalous score i (ties count half): AUROC = mean(1 - FPR_i). For AUPRO
-(area under the per-region overlap up to a false-positive rate of 0.3, divided by 0.3), each 8-connected defect region
-contributes the mean over its pixels of max(0, 0.3 - FPR_i) / 0.3, and regions count alike whatever their size.
+Let FPR_i be the share of normal scores above an anomalous score i, where ties count half. Then AUROC = mean(1 - FPR_i).
+AUPRO is the area under the per-region overlap up to a false-positive rate of 0.3, divided by 0.3. Each 8-connected
+defect region contributes the mean of max(0, 0.3 - FPR_i) / 0.3 over its pixels. All regions weigh alike, whatever their
+size.
 
 References: Bergmann et al., "Uninformed Students", CVPR 2020 (AUPRO); Davis & Goadrich, ICML 2006 (average precision).
 """
@@ -20,7 +21,7 @@ EIGHT_CONNECTED = np.ones((3, 3), bool)
 
 @dataclass(frozen=True)
 class Ranking:
-    """How well scores rank anomalous above normal; all in [0, 1]."""
+    """How well scores rank anomalous above normal. All values lie in [0, 1]."""
 
     auroc: float
     ap: float  # average precision
@@ -29,13 +30,13 @@ class Ranking:
 
 @dataclass(frozen=True)
 class PixelMetrics(Ranking):
-    """The same of pixels, and AUPRO."""
+    """The same metrics over pixels, and AUPRO. All values lie in [0, 1]."""
 
     aupro: float
 
 
 def ranking(normal: np.ndarray, anomalous: np.ndarray) -> Ranking | None:
-    """Rank metrics of the scores of normal (n,) and anomalous (m,) images; None if there are none of a kind."""
+    """Return the metrics of the scores of normal (n,) and anomalous (m,) images, or None if one kind is missing."""
     if not len(normal) or not len(anomalous):
         return None
     ap, f1_max = _precision_summary(*_counts(normal, anomalous))
@@ -43,7 +44,7 @@ def ranking(normal: np.ndarray, anomalous: np.ndarray) -> Ranking | None:
 
 
 def false_positive_rates(normal: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Share of `normal` (n,) above each of `scores` (m,), ties counted half: (m,) float64."""
+    """Return the share of `normal` (n,) above each of `scores` (m,), (m,) float64. Ties count half."""
     ordered = np.sort(normal)
     above = len(ordered) - np.searchsorted(ordered, scores, side="right")
     at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
@@ -51,34 +52,35 @@ def false_positive_rates(normal: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def roc_curve(normal: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rates at every distinct score, from (0, 0) to (1, 1)."""
+    """Return false and true positive rates at every distinct score, from (0, 0) to (1, 1)."""
     true, false = _counts(normal, anomalous)
     return np.append(0, false / len(normal)), np.append(0, true / len(anomalous))
 
 
 def pr_curve(normal: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision at every distinct score, highest score first."""
+    """Return recall and precision at every distinct score, highest score first."""
     true, false = _counts(normal, anomalous)
     return true / len(anomalous), true / (true + false)
 
 
 class PixelScores:
-    """Exact pixel metrics of a test set that is gone through twice, in the memory of its defect pixels.
+    """Exact pixel metrics of a test set, in two passes over its images.
 
-    All that normal pixels tell is how many of them lie above each defect pixel. So `add_defects` comes first, for every
-    image with a mask: it finds the defect regions. Then `add_normal`, for every image, only counts.
+    The metrics need only the number of normal pixels above each defect pixel. The first pass calls `add_defects` for
+    every image with a mask; this finds the defect regions. The second pass calls `add_normal` for every image; this
+    only counts.
 
-    Memory: some 100 bytes a defect pixel, and a block of normal ones.
+    Memory: about 100 bytes per defect pixel, and one block of normal pixels.
     """
 
     def __init__(self) -> None:
         self._defect: list[np.ndarray] = []
-        self._region: list[np.ndarray] = []  # number of the region of each defect pixel
+        self._region: list[np.ndarray] = []  # index of the region of each defect pixel
         self._regions = 0
         self._levels = np.empty(0, np.float32)  # (L,) distinct scores of defect pixels, ascending
-        self._below = self._up_to = np.empty(0, np.int64)  # (L,) normal pixels counted below a level, and up to it
-        self._normal = 0  # pixels counted
-        self._waiting: list[np.ndarray] = []  # normal pixels to be counted
+        self._below = self._up_to = np.empty(0, np.int64)  # (L,) normal pixels below a level, and at or below it
+        self._normal = 0  # normal pixels counted so far
+        self._waiting: list[np.ndarray] = []  # scores of normal pixels that are not counted yet
         self._counting = False  # the levels are fixed
 
     def add_defects(self, scores: np.ndarray, mask: np.ndarray) -> None:
@@ -96,7 +98,7 @@ class PixelScores:
         self._regions += count
 
     def add_normal(self, scores: np.ndarray, mask: np.ndarray) -> None:
-        """Add the normal pixels of an image's scores (H, W) and its mask (H, W) bool, after the defects of all images.
+        """Add the normal pixels of an image's scores (H, W) and its mask (H, W) bool. Add all defects before.
 
         Raises:
             ValueError: the shapes differ.
@@ -107,17 +109,17 @@ class PixelScores:
             self._count()
 
     def result(self) -> PixelMetrics | None:
-        """Exact metrics over all pixels added; None without a normal or without a defect pixel."""
+        """Return the metrics over all pixels added, or None if there is no normal pixel or no defect pixel."""
         self._count()
         if not self._normal or not len(self._levels):
             return None
         defect, region = np.concatenate(self._defect), np.concatenate(self._region)
         level = np.searchsorted(self._levels, defect)
         at_least, above = self._normal - self._below, self._normal - self._up_to
-        rates = ((above + at_least) / (2 * self._normal))[level]  # of false positives; ties count half
+        rates = ((above + at_least) / (2 * self._normal))[level]  # FPR_i; ties count half
         overlap = np.clip(MAX_FPR - rates, 0, None) / MAX_FPR
         per_region = np.bincount(region, overlap, self._regions) / np.bincount(region, minlength=self._regions)
-        true = np.bincount(level)[::-1].cumsum()  # found at a level, highest first
+        true = np.bincount(level)[::-1].cumsum()  # defect pixels at or above a level, highest level first
         ap, f1_max = _precision_summary(true, at_least[::-1])
         return PixelMetrics(float(np.mean(1 - rates)), ap, f1_max, float(per_region.mean()))
 
@@ -140,7 +142,7 @@ def _chosen(scores: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def _counts(normal: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Anomalous and normal scores at or above each distinct score, highest first."""
+    """Return the numbers of anomalous and normal scores at or above each distinct score, highest score first."""
     scores = np.concatenate([normal, anomalous])
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
@@ -150,7 +152,12 @@ def _counts(normal: np.ndarray, anomalous: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _precision_summary(true: np.ndarray, false: np.ndarray) -> tuple[float, float]:
-    """Average precision and the largest F1, of the counts at or above each score at which something is found."""
+    """Return average precision and the largest F1.
+
+    Args:
+        true: anomalous scores at or above each distinct score, highest score first.
+        false: normal scores at or above it.
+    """
     precision = true / (true + false)
     f1 = 2 * true / (true + false + true[-1])
     return float(np.sum(np.diff(true, prepend=0) * precision) / true[-1]), float(f1.max())

@@ -1,4 +1,4 @@
-"""The pictures of a run: which images are suspect and why, where the cut lies, what the test shows."""
+"""The pictures of a run: scores with the cut, suspect images, curves and test images."""
 
 import math
 from collections.abc import Mapping
@@ -33,14 +33,17 @@ THUMBNAIL = 224  # pixels
 def purification_plots(
     scored: pd.DataFrame, purified: Purified, heat: Mapping[str, np.ndarray], image_root: Path, folder: Path
 ) -> list[Path]:
-    """Histogram of the consensus scores with the cut, and the contact sheet of suspects, most suspicious first.
+    """Draw the histogram of the consensus scores and the contact sheet of suspects, most suspicious image first.
 
     Args:
-        scored: training manifest with a column `score`.
-        purified: the verdict.
+        scored: manifest of the training images with a column `score`.
+        purified: the kept and rejected images.
         heat: patch maps of the suspects by image id.
-        image_root: what manifest paths are relative to.
-        folder: where the PNG files go.
+        image_root: folder that manifest paths are relative to.
+        folder: folder for the PNG files.
+
+    Returns:
+        the files.
     """
     anomalous = is_anomalous(scored).astype(bool).to_numpy() if has_labels(scored) else None
     histogram, sheet = folder / "scores.png", folder / "suspects.png"
@@ -70,16 +73,22 @@ def evaluation_plots(
     count: int,
     folder: Path,
 ) -> list[Path]:
-    """ROC and PR curves and the best and worst test cases; without labels, the score distribution and the suspects.
+    """Draw ROC and precision-recall curves, and a contact sheet of the best and worst cases.
+
+    If labels are missing, or all images are of one kind, draw the histogram of the scores and the highest-scored
+    images.
 
     Args:
-        result: of `llbnad.evaluation.evaluate.evaluate`.
-        images: the manifest rows evaluated.
-        models: by method; the final detector draws the heat maps.
-        features: of the images.
-        image_root: what manifest paths are relative to.
+        result: result of `llbnad.evaluation.evaluate.evaluate`.
+        images: manifest rows of the evaluated images.
+        models: models by method; the final detector makes the heat maps.
+        features: features of the images.
+        image_root: folder that manifest paths are relative to.
         count: images on the sheet.
-        folder: where the PNG files go.
+        folder: folder for the PNG files.
+
+    Returns:
+        the files.
     """
     curves_file, scores_file, sheet = folder / "curves.png", folder / "scores.png", folder / "cases.png"
     scored = images.assign(score=result.scores[METHOD].of(images["image_id"].tolist()))
@@ -93,7 +102,7 @@ def evaluation_plots(
         )
         third = max(1, count // 3)
         defects = scored[anomalous]
-        finds = min(third, math.ceil(len(defects) / 2))  # of few defects, none is shown as both
+        finds = min(third, math.ceil(len(defects) / 2))  # no defect is both among the surest and among the lowest
         chosen = [defects.head(finds), defects.iloc[finds:].tail(third), scored[~anomalous].head(third)]
         title = "Test images: surest finds, lowest-scored defects, highest-scored normals"
     else:
@@ -102,7 +111,7 @@ def evaluation_plots(
         score_histogram(scored["score"].to_numpy(), None, called, scores_file, "Scores of the final detector")
         chosen = [scored.head(count)]
         title = "Most suspicious images of the final detector"
-    other.unlink(missing_ok=True)  # of a run before this one
+    other.unlink(missing_ok=True)  # an earlier run may have left it
     if result.threshold is not None:
         title += f"; called a defect above {result.threshold.value:.2f}"
     rows = pd.concat(chosen)
@@ -119,11 +128,13 @@ def evaluation_plots(
 
 
 def _outcome(label: str, anomaly_class: Any) -> tuple[str, str]:
-    """What the decision was worth, and the colour of what the image is; of one nobody labelled, the decision itself.
+    """Return the outcome of a decision as a text, and the colour for the image's true kind.
+
+    Without a label, the text is the decision itself, and the colour follows from it.
 
     Args:
-        label: of `Threshold.labels`; empty where there is no threshold.
-        anomaly_class: the image's.
+        label: the decision, from `Threshold.labels`; empty without a threshold.
+        anomaly_class: label of the image; missing if nobody labelled it.
     """
     called = label == DEFECT_LABEL
     if pd.isna(anomaly_class):

@@ -1,1 +1,1 @@
-"""Features: the cache of encoded images, the batches that detectors read, one vector per image."""
+"""Features: the cache of encoded images, the batches that detectors read, and one vector per image."""

@@ -1,6 +1,6 @@
-"""Batches of images as detectors see them: feature maps, prefix tokens, the images themselves.
+"""Batches of images as detectors see them: feature maps, prefix tokens and the images themselves.
 
-Reading is deferred, so that a detector with a network of its own pays for no features.
+Nothing is read before it is asked for, so that a detector with a network of its own does not pay for features.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ from llbnad.errors import DataError
 if TYPE_CHECKING:
     import torch
 
-Features = tuple["tuple[torch.Tensor, ...]", "tuple[torch.Tensor, ...]"]  # maps and prefixes of a batch
+Features = tuple["tuple[torch.Tensor, ...]", "tuple[torch.Tensor, ...]"]  # maps and prefixes, see `Batch`
 
 
 class Batch:
-    """Features of a few images. Treat it as immutable.
+    """Features of a few images. Treat a batch as immutable.
 
     Args:
-        image_ids: the B images.
+        image_ids: ids of the B images.
         maps: one tensor (B, C, h, w) float32 per layer, on the store's device.
-        prefixes: one tensor (B, p, C) per layer of a ViT: class and register tokens. Empty for other networks.
-        trusted: (B, h, w) bool on stage 1's patch grid: the patches to learn from; None means all.
+        prefixes: one tensor (B, p, C) of class and register tokens per layer of a ViT; empty for other networks.
+        trusted: (B, h, w) bool on stage 1's patch grid: the patches to learn from; None means all patches.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Batch:
         self._derived: dict[str, torch.Tensor] = {}
 
     def __repr__(self) -> str:
-        """Name the images. Features stay unread: a log line must not encode anything."""
+        """Return a text with the image ids. No feature is read, because a log line must not encode anything."""
         return f"{type(self).__name__}(image_ids={self.image_ids!r})"
 
     @property
@@ -80,9 +80,10 @@ class Batch:
         return other
 
     def trusted_on(self, grid: Sequence[int]) -> "torch.Tensor | None":
-        """Return `trusted` on the patch grid (h, w) of another detector than stage 1's.
+        """Return `trusted` on the patch grid (h, w) of a detector: (B, h, w) bool, or None if all patches are trusted.
 
-        A patch is trusted if at least half of its area is. An image keeps its most trusted patches in any case.
+        Where the grid differs from stage 1's, a patch is trusted if at least half of its area is. If no patch of an
+        image reaches half, the patches with the largest trusted share are trusted.
         """
         import torch
 
@@ -93,12 +94,12 @@ class Batch:
 
 
 class DeferredBatch(Batch):
-    """A batch that encodes, reads and decodes only what a detector asks for, and that once.
+    """A batch that encodes, reads and decodes only what a detector asks for, and does so once.
 
     Args:
-        image_ids: the B images.
-        features: gives maps and prefixes, see `Batch`.
-        images: gives the images (B, 3, H, W) uint8.
+        image_ids: ids of the B images.
+        features: returns maps and prefixes, see `Batch`.
+        images: returns the images (B, 3, H, W) uint8.
     """
 
     def __init__(
@@ -120,7 +121,10 @@ class DeferredBatch(Batch):
 
 
 def as_features(encoded: Encoded, device: str) -> Features:
-    """Move an encoder's output to `device` as float32, contiguous: in one layout, sums have one order."""
+    """Return an encoder's output as contiguous float32 tensors on `device`.
+
+    One memory layout gives sums one order, so that results do not depend on where features came from.
+    """
     import torch
 
     maps, prefixes = (
@@ -130,12 +134,19 @@ def as_features(encoded: Encoded, device: str) -> Features:
 
 
 def as_images(images: np.ndarray, device: str) -> "torch.Tensor":
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) on `device`."""
+    """Move images to `device`: (B, H, W, 3) uint8 -> (B, 3, H, W) uint8."""
     import torch
 
     return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous()
 
 
 def fresh_batch(names: tuple[str, ...], images: np.ndarray, encoder: Encoder, device: str) -> Batch:
-    """Make a batch of images (B, H, W, 3) uint8 that no manifest knows; they are encoded if features are asked for."""
+    """Return a batch of images (B, H, W, 3) uint8 that are in no manifest. They are encoded on first use.
+
+    Args:
+        names: one name per image, in the place of image ids.
+        images: (B, H, W, 3) uint8.
+        encoder: encodes the images.
+        device: torch's name of the device.
+    """
     return DeferredBatch(names, lambda: as_features(encoder.encode(images), device), lambda: as_images(images, device))

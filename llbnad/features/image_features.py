@@ -1,4 +1,4 @@
-"""One vector an image: its patch features averaged over a coarse grid, for comparing whole images with each other."""
+"""One vector per image: its patch features averaged over a coarse grid, to compare whole images with each other."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,16 @@ from llbnad.features.source import FeatureSource
 
 
 def image_features(features: FeatureSource, image_ids: Sequence[str], grid: int, description: str) -> np.ndarray:
-    """Unit vectors (N, D) float32 of `image_ids`, in their order.
+    """Return one unit vector per image, (N, D) float32, in the order of `image_ids`.
 
-    Each layer (B, C, h, w) is averaged to grid × grid cells and scaled to equal length, so that every layer has the
-    same say. Distances between vectors lie in [0, 2].
+    Each layer (B, C, h, w) is averaged to grid × grid cells and scaled to equal length, so that all layers weigh alike.
+    Distances between vectors lie in [0, 2].
 
     Args:
-        features: of the images.
-        image_ids: N images.
-        grid: 1 forgets where things are; 4 tells a scratch on the left from one on the right.
-        description: shown with the progress.
+        features: features of the images.
+        image_ids: ids of the N images.
+        grid: cells per side. 1 forgets where things are; 4 tells a scratch on the left from a scratch on the right.
+        description: text shown with the progress.
     """
     from torch.nn import functional
 

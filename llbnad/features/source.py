@@ -1,4 +1,4 @@
-"""The one thing a detector asks of its features: batches of the images it names."""
+"""The protocol between detectors and features: a source returns batches of the images that a detector names."""
 
 from collections.abc import Iterator, Sequence
 from typing import Protocol
@@ -7,8 +7,8 @@ from llbnad.features.batch import Batch
 
 
 class FeatureSource(Protocol):
-    """Where a detector's features come from; `llbnad.features.store.store.FeatureStore` is one."""
+    """The source of a detector's features, such as `llbnad.features.store.FeatureStore`."""
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
-        """Features of `image_ids` in their order."""
+        """Yield batches of `image_ids` in their order, and show progress under `description`."""
         ...

@@ -1,10 +1,13 @@
-"""The content-addressed feature cache: every image meets the frozen encoder once in its life.
+"""The content-addressed feature cache: the frozen encoder sees every image once.
 
-One safetensors file per image, `<cache>/<encoder fingerprint>/<id[:2]>/<image id>.safetensors`, fp16, one tensor a
-layer, and with a ViT one of its prefix tokens; a GPU has folders of its own beside the CPU's. The address holds the
-image's bytes and all that decides the encoder's output, so an entry can never be stale, scenarios and sub-models share
-it, and it may be deleted at any time: what is missing is encoded again. Files are renamed into place whole, so two
-processes may fill the cache at once; reading maps the file into memory.
+There is one safetensors file per image, `<cache>/<encoder fingerprint>/<id[:2]>/<image id>.safetensors`, in float16. It
+holds one map per layer and, with a ViT, one tensor of prefix tokens per layer. A GPU has folders of its own beside the
+CPU's.
+
+The address is made of the image's bytes and of everything that decides the encoder's output. An entry can therefore
+never be stale, and scenarios and sub-models share it. Entries may be deleted at any time: a missing entry is encoded
+again. Files are renamed into place whole, so that two processes may fill the cache at once. Reading maps the file into
+memory.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,13 +33,13 @@ if TYPE_CHECKING:
 
 
 class FeatureStore:
-    """Features of a manifest's images, from the cache where they are, from the encoder where they are not.
+    """Features of a manifest's images, read from the cache, or encoded if the cache lacks them.
 
     Args:
-        cache: the cache's folder.
-        config: the encoder's.
-        manifest: the images, by id; their files are read only if a feature is missing.
-        image_root: what the manifest's paths are relative to.
+        cache: folder of the cache.
+        config: settings of the encoder.
+        manifest: the images. Their files are read only if a feature is missing.
+        image_root: folder that the manifest's paths are relative to.
         device: torch's name of the device.
         batch_size: images read and scored at once.
     """
@@ -54,7 +57,7 @@ class FeatureStore:
         self.device = device
         self.batch_size = batch_size
         self.fingerprint = recipe(config).fingerprint
-        kind = device.partition(":")[0]  # another kind rounds otherwise, and a run depends on its own only
+        kind = device.partition(":")[0]  # kinds of device round differently; a run must depend on its own kind only
         self.folder = cache / (self.fingerprint if kind == "cpu" else f"{self.fingerprint}-{kind}")
         self.image_root = image_root
         self._paths: Mapping[str, str] = dict(zip(manifest["image_id"], manifest["path"], strict=True))
@@ -62,11 +65,16 @@ class FeatureStore:
 
     @property
     def image_ids(self) -> list[str]:
-        """All images of the manifest, sorted."""
+        """Ids of all images of the manifest, sorted."""
         return sorted(self._paths)
 
     def ensure(self, image_ids: Sequence[str]) -> int:
-        """Encode those of `image_ids` that are not cached yet and return how many these were."""
+        """Encode the images of `image_ids` that are not cached yet, and return how many there were.
+
+        Raises:
+            IdentityError: an image is not in the manifest, or the bytes of its file changed.
+            DataError: an image file is missing or unreadable.
+        """
         self._check(image_ids)
         missing = sorted(image_id for image_id in set(image_ids) if not self._file(image_id).exists())
         if missing:
@@ -74,9 +82,13 @@ class FeatureStore:
         return len(missing)
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
-        """The images `image_ids` in their order, `batch_size` at a time, with progress.
+        """Yield batches of `image_ids` in their order, `batch_size` images at a time, and show progress.
 
-        The first batch of which features are asked has all of `image_ids` encoded, as far as they are not cached.
+        Nothing is encoded if only images are asked for. When features are asked for the first time, all images of
+        `image_ids` that are not cached are encoded.
+
+        Raises:
+            IdentityError: an image is not in the manifest.
         """
         self._check(image_ids)
         encoded = False
@@ -110,13 +122,13 @@ class FeatureStore:
         return self.folder / image_id[:2] / f"{image_id}.safetensors"
 
     def _read(self, image_id: str) -> Encoded:
-        """One image's layers, without the batch axis."""
+        """Return the layers of one image, without the batch axis."""
         from safetensors import SafetensorError
 
         try:
             return self._open(image_id)
         except (SafetensorError, FileNotFoundError):
-            self._encode([image_id])  # damaged or deleted meanwhile: the cache is rebuilt, never trusted
+            self._encode([image_id])  # the entry is damaged, or somebody deleted it after `ensure`
             return self._open(image_id)
 
     def _open(self, image_id: str) -> Encoded:
@@ -159,10 +171,15 @@ class FeatureStore:
 
 
 class PooledFeatures:
-    """Another source's feature maps, averaged over `factor` × `factor` positions where a map is large enough.
+    """The feature maps of a store, averaged to a coarser grid and kept in memory.
 
-    The finest map shrinks by `factor`; coarser ones only as far as they are finer than that. Everything is read once
-    and kept in memory as float16: for studies that train many detectors on the same few thousand images.
+    The side of the finest map shrinks by `factor`. Other maps are averaged to the same grid, unless they are coarser
+    already. Everything is read once and kept as float16. This serves studies that train many detectors on the same few
+    thousand images.
+
+    Args:
+        features: the store.
+        factor: positions of the finest map per side that become one position.
     """
 
     def __init__(self, features: "FeatureStore", factor: int) -> None:
@@ -171,7 +188,7 @@ class PooledFeatures:
         self._known: dict[str, tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]] = {}  # maps and prefixes
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
-        """The batches of the source, pooled."""
+        """Yield the batches of the store with averaged maps."""
 
         missing = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self._known]
         if missing:

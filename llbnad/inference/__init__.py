@@ -1,1 +1,1 @@
-"""Inference: score new images with a model file, export it as one graph."""
+"""Inference: score new images with a model, and export a model as one graph."""

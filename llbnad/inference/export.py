@@ -1,14 +1,15 @@
-"""The whole detector as one graph, ONNX or OpenVINO: pixels in; image score and patch map out.
+"""The whole detector as one graph in ONNX or OpenVINO: from pixels to image score and patch map.
 
-In:  `images` (B, S, S, 3) uint8 RGB, S the encoder's input size, B free. Resizing stays outside: Pillow's antialiased
-     bilinear filter, which training used, rounds to 8 bit and exists in no runtime, and another filter moves scores.
-Out: `score` (B,) and `map` (B, h, w), float32. Normalisation, encoder, rounding of features to 16 bit as in the feature
-     cache, detector and score are inside. `<name>.json` beside the graph holds size, detector and threshold.
+Input:  `images` (B, S, S, 3) uint8 RGB, where S is the encoder's input size and B is free. Resizing stays outside the
+        graph. Training used Pillow's antialiased bilinear filter, which rounds to 8 bits and exists in no runtime;
+        another filter would change the scores.
+Output: `score` (B,) and `map` (B, h, w), float32. The graph holds normalisation, encoder, the feature cache's rounding
+        to 16 bits, detector and score. `<name>.json` beside the graph holds input size, detector and threshold.
 
-OpenVINO computes in bfloat16 by default where the CPU can; `load_exported` asks for float32, so must whoever serves it.
-Runtimes add float32 numbers in other orders, so an exported detector is equal within a tolerance, not bit by bit. Where
-a patch stands in PatchCore's memory itself, its distance is a difference of equal numbers under a root: there maps of
-training images differ by up to 1e-3. Parity is therefore judged on images the detector was not trained on.
+OpenVINO computes in bfloat16 by default where the CPU can. `load_exported` asks for float32; a server must do so too.
+Runtimes add float32 numbers in different orders, so an exported detector is equal within a tolerance, not bit by bit.
+If a patch is itself in PatchCore's memory, its distance is the root of a difference of equal numbers, and there the
+tolerance does not hold. Parity is therefore judged on images that the detector did not learn.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,14 +32,14 @@ if TYPE_CHECKING:
     import torch
 
 OPSET = 20
-TOLERANCE = 1e-4  # largest difference that counts as the same, for values up to 1; relative to the largest value above
+TOLERANCE = 1e-4  # largest difference that counts as equal; relative to the largest value if that is above 1
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
 
 Session = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # images (B, S, S, 3) -> scores (B,), maps (B, h, w)
 
 
 class Format(StrEnum):
-    """What a detector can be exported to."""
+    """A format that a detector can be exported to."""
 
     onnx = "onnx"
     openvino = "openvino"
@@ -48,7 +49,7 @@ SUFFIXES = {Format.onnx: ".onnx", Format.openvino: ".xml"}
 
 
 class ExtraMissingError(LlbnadError):
-    """A package of the extra `export` is not installed."""
+    """A package that the export needs is not installed."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +58,25 @@ class Parity:
 
     score: float
     map: float
-    largest: float  # value of the reference's maps: Mahalanobis distances reach 50, cosine-like ones 2
-    images: int
+    largest: float  # largest value of the reference's maps: about 50 for Mahalanobis distances, 2 for cosine distances
+    images: int  # number of images compared
 
     @property
     def limit(self) -> float:
-        """The difference that is allowed."""
+        """Largest difference that is allowed."""
         return TOLERANCE * max(1.0, self.largest)
 
     @property
     def passed(self) -> bool:
-        """Whether images were compared, and both differences are within the limit; nan is not."""
+        """Whether images were compared and both differences are within the limit. NaN is not within it."""
         return self.images > 0 and self.score <= self.limit and self.map <= self.limit
 
 
 def export(model: Model, formats: Sequence[Format], out: Path) -> dict[Format, Path]:
-    """Write the graph in `formats`, and its JSON, into `out`; returns the graphs' files.
+    """Write the graph in each of `formats`, and its JSON, into the folder `out`. Return the files of the graphs.
 
     Raises:
-        ExtraMissingError: the extra `export` is not installed.
+        ExtraMissingError: a package of the extra `export` is not installed.
         ConfigError: the encoder cannot be exported.
     """
     for format in formats:
@@ -104,11 +105,14 @@ def export(model: Model, formats: Sequence[Format], out: Path) -> dict[Format, P
 
 
 def load_exported(path: Path, threads: int = 0) -> Session:
-    """A graph ready to run on the CPU in float32.
+    """Load a graph and return a function that runs it on the CPU in float32.
 
     Args:
-        path: .onnx, or .xml of OpenVINO.
+        path: file of the graph, .onnx or OpenVINO's .xml.
         threads: CPU threads; 0 = the runtime's own choice.
+
+    Raises:
+        ExtraMissingError: the runtime is not installed.
     """
     format = Format.openvino if path.suffix == ".xml" else Format.onnx
     check_installed(format)
@@ -139,7 +143,11 @@ def load_exported(path: Path, threads: int = 0) -> Session:
 
 
 def torch_session(model: Model) -> Session:
-    """The module that is exported, run by torch."""
+    """Return a function that runs the exported module in torch, as a reference.
+
+    Raises:
+        ConfigError: the encoder cannot be exported.
+    """
     import torch
 
     module = _module(model)
@@ -153,7 +161,7 @@ def torch_session(model: Model) -> Session:
 
 
 def parity(reference: Session, exported: Session, images: np.ndarray, batch_size: int = 8) -> Parity:
-    """Run both on real images (N, S, S, 3) uint8 and compare."""
+    """Run both graphs on images (N, S, S, 3) uint8 and return their largest differences."""
     scores, maps, largest = 0.0, 0.0, 0.0
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
@@ -165,14 +173,14 @@ def parity(reference: Session, exported: Session, images: np.ndarray, batch_size
 
 
 def check_installed(format: Format) -> None:
-    """Raise `ExtraMissingError` unless what `format` needs is there."""
+    """Raise `ExtraMissingError` unless the packages that `format` needs are installed."""
     missing = [name for name in PACKAGES[format.value] if find_spec(name) is None]
     if missing:
         raise ExtraMissingError(f"export to {format.value} needs {', '.join(missing)}: pip install 'llbnad[export]'")
 
 
 def _module(model: Model) -> "torch.nn.Module":
-    """Pixels to score and map, as one torch module."""
+    """Return one torch module from pixels to score and map."""
     import torch
 
     encoder = create_encoder(model.encoder, "cpu")
@@ -183,7 +191,7 @@ def _module(model: Model) -> "torch.nn.Module":
     class Whole(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = encoder.network  # type: ignore[attr-defined]  # registered, so that its weights are exported
+            self.network = encoder.network  # type: ignore[attr-defined]  # a registered module's weights are exported
 
         def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             features = layers(images)
@@ -194,9 +202,9 @@ def _module(model: Model) -> "torch.nn.Module":
 
 
 def _rounded(values: "torch.Tensor") -> "torch.Tensor":
-    """To the 11 significant bits of a 16-bit float, as the feature cache does, in float32 arithmetic (Veltkamp, 1968).
+    """Round to the 11 significant bits of a 16-bit float, as the feature cache does (Veltkamp, 1968).
 
-    Not by casting there and back: OpenVINO removes such a pair, and PaDiM's scores then move by 1e-3.
+    This uses float32 arithmetic instead of casting to float16 and back, because OpenVINO removes such a pair of casts.
     """
     raised = values * (2.0**13 + 1)
     return raised - (raised - values)

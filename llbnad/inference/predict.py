@@ -1,6 +1,6 @@
-"""Score images with a trained model and decide: one by one, or a table with pictures for a folder.
+"""Scores and decisions of a trained model for new images: one by one, or as a table with pictures.
 
-One bad image never stops the others: it gets a row with the reason instead of a score.
+An unreadable image does not stop the others. Its row holds the reason instead of a score.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,20 +22,20 @@ from llbnad.utils.files import relative_files, replacing, write_csv
 from llbnad.utils.prefetch import prefetch
 from llbnad.utils.progress import track
 
-SHEET_IMAGES = 24  # highest scores on the contact sheet
-THUMBNAIL = 224  # pixels
+SHEET_IMAGES = 24  # images on the contact sheet, highest scores first
+THUMBNAIL = 224  # side in pixels
 
 Source = Path | bytes | np.ndarray  # an image file, the bytes of one, or pixels (H, W, 3) uint8
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one image; score and map are None if it could not be read."""
+    """The model's judgement of one image. Score and map are None if the image could not be read."""
 
     score: float | None
     patch_map: np.ndarray | None  # (h, w) float32
     label: str = ""  # normal or defect; empty without a threshold
-    error: str = ""
+    error: str = ""  # why the image could not be read
 
 
 class Predictor:
@@ -52,7 +52,7 @@ class Predictor:
         self.encoder = create_encoder(model.encoder, device)
 
     def predict(self, sources: Sequence[Source], threshold: Threshold | None = None) -> Iterator[Prediction]:
-        """One prediction a source, in their order; `threshold` decides (see `threshold_of`)."""
+        """Yield one prediction per source, in their order. `threshold` decides on labels (see `threshold_of`)."""
         batches = [sources[start : start + self.batch_size] for start in range(0, len(sources), self.batch_size)]
         for images in prefetch(self._load, batches):
             yield from self._batch(images, threshold)
@@ -78,10 +78,10 @@ class Predictor:
 
 
 def find_images(inputs: Sequence[Path]) -> list[Path]:
-    """Image files among `inputs`; folders are searched with their subfolders.
+    """Return the image files in `inputs`. Folders are searched with their subfolders.
 
     Raises:
-        DataError: an input does not exist, or nothing was found.
+        DataError: an input does not exist, or there is no image.
     """
     found: list[Path] = []
     for path in inputs:
@@ -97,11 +97,15 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
 
 
 def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
-    """The model's threshold, or the one for another false-positive rate.
+    """Return the model's threshold, or its threshold for another false-positive rate.
+
+    Args:
+        model: the trained model.
+        target_fpr: false-positive rate in (0, 1); None keeps the model's own threshold, which may be None.
 
     Raises:
         ConfigError: the rate is not in (0, 1).
-        DataError: a rate is asked of a model that was not calibrated.
+        DataError: a rate is given, but the model is not calibrated.
     """
     if target_fpr is None:
         return model.threshold
@@ -121,35 +125,35 @@ def predict(
     batch_size: int = 16,
     threshold: Threshold | None = None,
 ) -> pd.DataFrame:
-    """Score `paths`; write `out`/predictions.csv, heatmaps/*.png and contact_sheet.png, and return the table.
+    """Score images, write predictions.csv, heatmaps/*.png and contact_sheet.png into `out`, and return the table.
 
     Args:
-        model: encoder and detector.
+        model: the trained model.
         paths: image files.
         out: folder to write to.
         device: torch's name of the device.
-        batch_size: images scored at once.
-        threshold: decides (see `threshold_of`); without one, threshold and label stay empty.
+        batch_size: images read and scored at once.
+        threshold: decides on labels (see `threshold_of`); without it, threshold and label stay empty.
 
     Returns:
-        one row an image: path (`printable`), score (empty if unreadable), threshold, label (normal or defect), heatmap
+        one row per image: path (`printable`), score (empty if unreadable), threshold, label (normal or defect), heatmap
         (relative to `out`), error.
     """
     paths = list(dict.fromkeys(paths))
     predictions = Predictor(model, device, batch_size).predict(paths, threshold)
     results = dict(zip(paths, track(predictions, "predict", len(paths)), strict=True))
     maps = {path: result.patch_map for path, result in results.items() if result.patch_map is not None}
-    # a file's name has 255 bytes at most
+    # cut the stem, because a file name has at most 255 bytes
     stems = {path: printable(path.stem)[:60].replace("\\", "_") for path in maps}
     names = {path: f"heatmaps/{number:05d}_{stem}.png" for number, (path, stem) in enumerate(stems.items())}
     table = _table(results, names, threshold)
-    write_csv(table, out / "predictions.csv")  # whatever becomes of the pictures, the scores are there
-    for old in (out / "heatmaps").glob("[0-9][0-9][0-9][0-9][0-9]_*.png"):  # of a call before this one
+    write_csv(table, out / "predictions.csv")  # before the pictures, so that scores survive a failure there
+    for old in (out / "heatmaps").glob("[0-9][0-9][0-9][0-9][0-9]_*.png"):  # an earlier call may have left some
         old.unlink()
     scale = _scale(list(maps.values()), threshold)
 
     def draw(path: Path) -> Path | None:
-        """The path, if its file has gone since it was scored."""
+        """Draw the heat map of `path`. Return the path if its file has gone since it was scored, else None."""
         try:
             _write_overlay(path, maps[path], scale, out / names[path])
         except (DataError, FileNotFoundError):
@@ -176,14 +180,21 @@ def _table(results: Mapping[Path, Prediction], names: Mapping[Path, str], thresh
 
 
 def _scale(maps: Sequence[np.ndarray], threshold: Threshold | None) -> tuple[float, float]:
-    """Coldest and hottest: about the threshold, so that an image looks the same whatever it was scored with."""
+    """Return the values shown as coldest and hottest: 0.5 and 1.5 times the threshold.
+
+    An image then looks the same whatever other images it is scored with. Without a positive threshold, the scale
+    follows from the maps.
+    """
     if threshold is None or threshold.value <= 0:
         return heat_range(maps)
     return 0.5 * threshold.value, 1.5 * threshold.value
 
 
 def printable(name: Path | str) -> str:
-    """A file's name, or a message with one, as text: bytes that are no UTF-8 as \\xff, so that it can be written."""
+    """Return a file name, or a message with a file name, as text that can be written.
+
+    Bytes that are not UTF-8 appear as \\xff.
+    """
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -203,7 +214,7 @@ def _write_sheet(table: pd.DataFrame, maps: Mapping[Path, np.ndarray], scale: tu
         path = row["source"]
         try:
             image = np.asarray(load_rgb(path).resize((THUMBNAIL, THUMBNAIL)))
-        except (DataError, FileNotFoundError):  # it has gone by now
+        except (DataError, FileNotFoundError):  # the file has gone since it was scored
             continue
         verdict = f"{row['label']} · " if row["label"] else ""
         colour = {DEFECT_LABEL: ANOMALOUS_COLOUR, NORMAL_LABEL: NORMAL_COLOUR}.get(row["label"], "black")

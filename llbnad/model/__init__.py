@@ -1,1 +1,1 @@
-"""Model: a trained detector with its encoder, its scores and its threshold."""
+"""Model: a trained detector with its encoder, scores and threshold."""

@@ -1,15 +1,16 @@
-"""Calibrate the final detector's threshold on the purified images, without a label.
+"""Calibration of the final detector's threshold on the purified images, without any label.
 
-K folds by physical sample: a detector trained on the other folds scores the held-out one. Each saw (K-1)/K of what the
-final detector sees, so its scores of unseen normals are at the final detector's scale, a little above it at most. The
-out-of-fold scores of stage 1 are not: a sub-model saw 1/T of the images, so normals it has not seen the like of score
-higher, and a threshold from them is biased upwards; defects among what it saw pull some scores down again.
+The kept images are divided into K folds by sample. For each fold, a detector is trained on the other folds and scores
+the held-out fold. Such a detector saw (K-1)/K of the images that the final detector sees, so its scores of unseen
+normal images are at most a little above the final detector's. Stage 1's out-of-fold scores would not do. A sub-model
+saw 1/T of the images, so unfamiliar normal images score higher, and a threshold from these scores would be biased
+upwards. Defects among the sub-model's own images pull some scores down again.
 
-The scores are of what the policy kept, which is not all normal images and not only these. The oddest normal images were
-rejected, so on all normal images the rate is above the target, by up to the share of normals rejected. A defect that
-was kept scores high and raises the threshold, so the rate falls below the target, and so does the recall. Metric
-`fpr_at_threshold` shows the true rate where labelled images are set aside for testing; of images the detector learnt it
-would be too low. Solar cells (elpv mono, 176 normal ones), target 1 %: 0.6 % at α = 0, 2.8 % at α = 0.2.
+The kept images are neither all normal images nor only normal images. The policy rejected the oddest normal images, so
+the false-positive rate on all normal images is above the target, by up to the share of normal images rejected. A kept
+defect scores high and raises the threshold, which lowers both the false-positive rate and the recall. Where labelled
+images are set aside for testing, the metric `fpr_at_threshold` shows the true rate. On images that the detector learnt,
+it would be too low.
 """
 
 import numpy as np
@@ -32,15 +33,15 @@ def calibrate(
     calibration: CalibrationConfig,
     seed: int,
 ) -> Threshold | None:
-    """The threshold for `calibration.target_fpr`; None if `calibration.folds` is 0.
+    """Return the threshold for `calibration.target_fpr`, or None if `calibration.folds` is 0.
 
     Args:
         kept: manifest rows of the purified images.
-        features: of these images.
-        encoder: as of the final detector.
-        detector: as of the final detector.
-        calibration: target and folds.
-        seed: the scenario's.
+        features: features of these images.
+        encoder: settings of the final detector's encoder.
+        detector: settings of the final detector.
+        calibration: target and number of folds.
+        seed: seed of the scenario.
 
     Raises:
         DataError: there are too few samples for two folds.
@@ -59,7 +60,11 @@ def out_of_fold_scores(
     folds: int,
     seed: int,
 ) -> Scores:
-    """Scores of all `kept` images, each by a detector that saw no image of its sample."""
+    """Return the scores of all `kept` images. The detector that scores an image saw no image of the same sample.
+
+    Raises:
+        DataError: all images are in one fold.
+    """
     fold = assign_folds(kept, folds, seed)
     parts = []
     for number in sorted(set(fold)):
@@ -72,7 +77,9 @@ def out_of_fold_scores(
 
 
 def assign_folds(kept: pd.DataFrame, folds: int, seed: int) -> pd.Series:
-    """The fold 0 … K-1 of each image, indexed by sorted image id; an image keeps it when others arrive.
+    """Return the fold 0 … K-1 of each image, indexed by image id and sorted by it.
+
+    An image keeps its fold when other images arrive.
 
     Raises:
         DataError: all images are in one fold.

@@ -1,7 +1,7 @@
-"""A trained model: encoder recipe, detector, what it learnt and the threshold, in one safetensors file.
+"""A trained model in one safetensors file: encoder recipe, detector, learnt tensors and threshold.
 
-The file needs nothing else. Its metadata holds the configurations as JSON and the encoder's fingerprint; loading with
-another encoder (other weights, another version) is an error, not a wrong score.
+The file is complete in itself. Its metadata holds the configurations as JSON and the encoder's fingerprint. Loading it
+with another encoder (other weights, another version) is an error, not a wrong score.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from llbnad.utils.hashing import stable_number
 if TYPE_CHECKING:
     import torch
 
-CALIBRATION = "threshold.scores"  # tensor beside the detector's own
+CALIBRATION = "threshold.scores"  # name of the calibration scores among the detector's tensors
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Model:
     threshold: Threshold | None = None
 
     def score(self, features: FeatureSource, image_ids: Sequence[str], description: str = "score") -> Scores:
-        """Image scores of `image_ids`; the maps are not kept."""
+        """Return the image scores of `image_ids`. The maps are not kept."""
         ids: list[str] = []
         scores = np.empty(len(image_ids), np.float32)
         for batch in features.batches(image_ids, description):
@@ -57,10 +57,13 @@ class Model:
         description: str = "score",
         precision: type[np.floating] = np.float16,
     ) -> tuple[Scores, dict[str, np.ndarray]]:
-        """Image scores of `image_ids`, and their patch maps (h, w): 1.5 KB an image on a 28 × 28 grid in float16."""
+        """Return the image scores of `image_ids`, and their patch maps (h, w) by image id.
+
+        In float16, a map of 28 × 28 patches takes 1.5 KB per image.
+        """
         ids: list[str] = []
         scores = np.empty(len(image_ids), np.float32)
-        # what stays has one place, taken first: small arrays between a batch's large ones would make the heap grow
+        # one allocation for all maps: small arrays between a batch's large arrays would make the heap grow
         maps = np.empty((0, 0, 0), precision)  # (N, h, w)
         for batch in features.batches(image_ids, description):
             found = self.detector.patch_maps(batch)
@@ -73,14 +76,14 @@ class Model:
         return Scores(tuple(ids), scores), dict(zip(ids, maps, strict=True))
 
     def digest(self) -> str:
-        """SHA-256 of what the detector learnt: equal for models that score equally."""
+        """Return the SHA-256 of the detector's tensors. Equal detectors have equal digests."""
         found = hashlib.sha256()
         for name, tensor in sorted(self.detector.tensors().items()):
             found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode() + tensor.numpy().tobytes())
         return found.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write the model file; equal models give equal bytes."""
+        """Write the model file. Equal models give equal bytes."""
         import torch
         from safetensors.torch import save
 
@@ -94,7 +97,7 @@ class Model:
         if self.threshold is not None:
             content["threshold"] = self.threshold.summary()
             tensors = {**tensors, CALIBRATION: torch.from_numpy(self.threshold.scores)}
-        # one metadata key: safetensors does not promise an order for several
+        # one metadata key, because safetensors promises no order for several
         payload = save(tensors, metadata={"llbnad": json.dumps(content, sort_keys=True)})
         with replacing(path) as temporary:
             temporary.write_bytes(payload)
@@ -147,7 +150,7 @@ def _settings(path: Path, content: Mapping[str, Any], plugins: bool) -> tuple[En
 
 
 def stored_maps(maps: "torch.Tensor", precision: type[np.floating]) -> np.ndarray:
-    """Patch maps (B, h, w) as they are kept.
+    """Return patch maps (B, h, w) as an array in `precision`.
 
     Raises:
         DataError: a value is not finite, or too large for `precision`.
@@ -165,12 +168,12 @@ def stored_maps(maps: "torch.Tensor", precision: type[np.floating]) -> np.ndarra
 def train(
     encoder: EncoderConfig, config: DetectorConfig, features: FeatureSource, image_ids: Sequence[str], seed: int
 ) -> Model:
-    """Fit a fresh detector on `image_ids`."""
+    """Train a new detector on `image_ids` and return it as a model without a threshold."""
     detector = create_detector(config)
     detector.fit(features, image_ids, seed)
     return Model(encoder, config, detector)
 
 
 def derived_seed(seed: int, purpose: str) -> int:
-    """An independent seed for each use of a scenario's seed, e.g. one a sub-model."""
+    """Return an independent seed for one use of a scenario's seed, such as one sub-model."""
     return stable_number(purpose, seed, "seed") % (1 << 31)

@@ -1,4 +1,4 @@
-"""One number per image that never loses its image: every score travels with its image id."""
+"""Scores of images, one number per image. Every score travels with its image id."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,12 @@ SCHEMA = pa.schema([pa.field("image_id", pa.string(), nullable=False), pa.field(
 
 @dataclass(frozen=True)
 class Scores:
-    """Anomaly scores of distinct images; higher is more anomalous, the unit is the detector's."""
+    """Anomaly scores of distinct images. Higher is more anomalous; the unit is the detector's.
+
+    Raises:
+        IdentityError: an image id occurs twice, or there are not as many scores as ids.
+        DataError: a score is not finite.
+    """
 
     image_ids: tuple[str, ...]
     values: np.ndarray  # (N,) float32
@@ -33,11 +38,15 @@ class Scores:
             )
 
     def series(self) -> pd.Series:
-        """The scores indexed by image id, sorted by it."""
+        """Return the scores, indexed by image id and sorted by it."""
         return pd.Series(self.values, index=pd.Index(self.image_ids, name="image_id"), name="score").sort_index()
 
     def of(self, image_ids: Sequence[str]) -> np.ndarray:
-        """Scores in the order of `image_ids` (N,); an unknown id is an `IdentityError`."""
+        """Return the scores (N,) in the order of `image_ids`.
+
+        Raises:
+            IdentityError: an image has no score.
+        """
         series = self.series()
         unknown = [image_id for image_id in image_ids if image_id not in series.index]
         if unknown:
@@ -45,11 +54,11 @@ class Scores:
         return series.loc[list(image_ids)].to_numpy()
 
     def write(self, path: Path) -> None:
-        """Write as parquet (image_id, score), sorted by image id."""
+        """Write the scores as parquet (image_id, score), sorted by image id."""
         write_parquet(self.series().reset_index(), path, SCHEMA)
 
     @classmethod
     def read(cls, path: Path) -> "Scores":
-        """Read what `write` wrote."""
+        """Read the scores that `write` wrote."""
         frame = pd.read_parquet(path)
         return cls(tuple(frame["image_id"]), frame["score"].to_numpy(np.float32))

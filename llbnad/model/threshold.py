@@ -1,13 +1,15 @@
-"""A decision threshold from scores of normal images, and how sure one can be of it.
+"""A decision threshold from scores of normal images, and its confidence intervals.
 
-Let s_(1) ≤ … ≤ s_(n) be scores of normal images their detector did not train on, exchangeable with those to come. With
-k = ⌈(n+1)(1-α)⌉ a new normal image scores above s_(k) with probability at most α (split conformal prediction:
-Papadopoulos et al., 2002; arXiv 1604.04173). That is a mean over calibration sets. For the one at hand the true
-false-positive rate is a draw from Beta(n+1-k, k); and the true (1-α)-quantile lies between two order statistics whose
-ranks follow from the binomial distribution, whatever the distribution of the scores (Conover, Practical Nonparametric
-Statistics, section 3.2). Both want independent images: several views of one sample are not, and with such the intervals
-are too narrow. Where k > n no score is high enough: the largest stands in, `attained` is False, and the rate that n
-images do promise, 1/(n+1), is `promised_fpr`.
+Let s_(1) ≤ … ≤ s_(n) be scores of normal images that their detector did not train on, exchangeable with the scores of
+future normal images. With k = ⌈(n+1)(1-α)⌉, a new normal image scores above s_(k) with probability at most α (split
+conformal prediction: Papadopoulos et al., 2002; arXiv 1604.04173). This is a mean over calibration sets. For the
+calibration set at hand, the true false-positive rate is a draw from Beta(n+1-k, k). The true (1-α)-quantile lies
+between two order statistics whose ranks follow from the binomial distribution, whatever the distribution of the scores
+(Conover, Practical Nonparametric Statistics, section 3.2).
+
+Both statements assume independent images. Several views of one sample are not independent, so they make the intervals
+too narrow. If k > n, no score is high enough for α. Then the largest score is the threshold, `attained` is False, and
+`promised_fpr` is the rate that n images can promise, 1/(n+1).
 """
 
 import math
@@ -20,22 +22,22 @@ import pandas as pd
 
 from llbnad.errors import ConfigError, DataError, percent_hint
 
-CONFIDENCE = 0.95  # of all intervals
+CONFIDENCE = 0.95  # level of all intervals
 NORMAL_LABEL, DEFECT_LABEL = "normal", "defect"
 
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
-    """Scores above `value` are called defects."""
+    """A decision threshold: scores above `value` are called defects."""
 
     value: float
-    low: float | None  # confidence interval of the true quantile; None where n is too small to bound it
-    high: float | None
+    low: float | None  # lower end of the interval of the true quantile; None if n is too small to bound it
+    high: float | None  # upper end
     target_fpr: float  # α
-    promised_fpr: float  # at most this share of normal images on average: α, or 1/(n+1) if that is larger
-    fpr_low: float  # interval of the true false-positive rate at `value`
-    fpr_high: float
-    scores: np.ndarray  # (n,) float32, ascending: what it was calibrated on
+    promised_fpr: float  # expected share of normal images above `value`, at most: α, or 1/(n+1) if that is larger
+    fpr_low: float  # lower end of the interval of the true false-positive rate at `value`
+    fpr_high: float  # upper end
+    scores: np.ndarray  # (n,) float32, ascending: the calibration scores
 
     @property
     def n(self) -> int:
@@ -44,22 +46,26 @@ class Threshold:
 
     @property
     def attained(self) -> bool:
-        """Whether n scores are enough for the target."""
+        """Whether n scores are enough for the target rate."""
         return self.promised_fpr <= self.target_fpr
 
     def at(self, target_fpr: float) -> "Threshold":
-        """The threshold for another false-positive rate: the sensitivity knob."""
+        """Return the threshold for another false-positive rate, from the same scores.
+
+        Raises:
+            ConfigError: the rate is not in (0, 1).
+        """
         return threshold_at(self.scores, target_fpr)
 
     def labels(self, scores: np.ndarray) -> np.ndarray:
-        """`normal` or `defect` for each of `scores` (N,)."""
+        """Return `normal` or `defect` for each of `scores` (N,)."""
         return np.where(np.asarray(scores) > self.value, DEFECT_LABEL, NORMAL_LABEL)
 
     def rates(self, scores: np.ndarray, anomalous: pd.Series) -> dict[str, float | None]:
-        """False-positive rate and recall on labelled images; None where there is no image of that kind.
+        """Return false-positive rate and recall on labelled images. A rate is None if there is no image of its kind.
 
         Args:
-            scores: (N,).
+            scores: (N,) image scores.
             anomalous: (N,) nullable boolean, <NA> for images without a label.
         """
         above = np.asarray(scores) > self.value
@@ -70,7 +76,7 @@ class Threshold:
         return shares
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describe the threshold in one line."""
         line = f"threshold {self.value:.4f} for {self.target_fpr:.2%} false positives, from {self.n} images: "
         line += f"{self.fpr_low:.2%} to {self.fpr_high:.2%} at {CONFIDENCE:.0%} confidence"
         if not self.attained:
@@ -82,18 +88,18 @@ class Threshold:
         return line
 
     def summary(self) -> dict[str, float | int | bool | None]:
-        """All but the scores, as JSON values."""
+        """Return everything but the scores, as JSON values."""
         fields = ("value", "low", "high", "target_fpr", "promised_fpr", "fpr_low", "fpr_high", "n", "attained")
         return {name: getattr(self, name) for name in fields}
 
     @classmethod
     def restore(cls, summary: Mapping[str, Any], scores: np.ndarray) -> "Threshold":
-        """The threshold that gave `summary`; everything follows from the scores and the target."""
+        """Rebuild a threshold from the result of `summary` and its scores, which decide everything with the target."""
         return threshold_at(scores, float(summary["target_fpr"]))
 
 
 def threshold_at(scores: np.ndarray, target_fpr: float) -> Threshold:
-    """The conformal threshold of out-of-fold scores of normal images.
+    """Return the conformal threshold for out-of-fold scores of normal images.
 
     Args:
         scores: (n,) in any order, higher is more anomalous.
@@ -112,7 +118,7 @@ def threshold_at(scores: np.ndarray, target_fpr: float) -> Threshold:
     n = len(ordered)
     if n == 0:
         raise DataError("a threshold needs at least 1 out-of-fold score, got none")
-    # 1e-9: (n+1)(1-α) may be a whole number that floating point exceeds by a hair
+    # 1e-9: floating point may put (n+1)(1-α) just above a whole number
     wanted = math.ceil((n + 1) * (1 - target_fpr) - 1e-9)
     k = min(max(wanted, 1), n)
     tail = (1 - CONFIDENCE) / 2

@@ -1,1 +1,1 @@
-"""Monitoring: judge a production line by its images and its new detectors."""
+"""Monitoring of a production line: its new images, and the new detectors that want to follow the one in use."""

@@ -1,7 +1,8 @@
-"""Whether a new detector may follow the one in use: plain arithmetic on scores of the same probe images.
+"""The checks that a new detector must pass to follow the detector in use, the champion.
 
-No labels are needed; where there are some they count too. Every finding says what was observed and what was expected.
-A comparison that cannot be made, because there is no champion or there are too few images, passes and says so.
+The checks are plain arithmetic on scores of the same probe images. They need no labels, but use the labels that exist.
+Every finding says what was observed and what was expected. A comparison that cannot be made, because there is no
+champion or there are too few images, passes and says so.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from llbnad.monitoring.probe import Probe
 CHECKS = (
     "finite_scores", "spread", "threshold", "separation", "agreement", "labelled", "kept_share", "alarms", "shift",
 )  # fmt: skip
-CHANCE = 0.01  # more alarms than this likely are no accident
+CHANCE = 0.01  # alarms with a lower probability than this are no accident
 PEOPLE = "to accept them, call them normal in the review file, or promote by hand"
 
 
@@ -40,15 +41,16 @@ def judge(
     calibration: Threshold | None = None,
     learnt: Novelty | None = None,
 ) -> list[Finding]:
-    """All of `CHECKS`, in their order.
+    """Return one finding per check, in the order of `CHECKS`.
 
     Args:
-        own: the new detector on images of its own choice.
-        champion: the detector in use on its probe images; None if there is none.
-        challenger: the new detector on the champion's probe images.
+        own: scores of the new detector on images of its own choice.
+        champion: scores of the champion on its probe images; None if there is no champion.
+        challenger: scores of the new detector on the champion's probe images.
         bounds: the limits.
-        calibration: the new detector's threshold; None if it has none.
-        learnt: what it learnt that the champion had not; None if there is no champion, or its list of images is lost.
+        calibration: threshold of the new detector; None if it has no threshold.
+        learnt: images that the new detector learnt and the champion did not; None if there is no champion, or its list
+            of images is lost.
     """
     compared = challenger or own
     enough = len(compared.kept) >= ENOUGH  # the champion's probe images may be gone
@@ -66,14 +68,14 @@ def judge(
 
 
 def finite_scores(probes: Sequence[Probe]) -> Finding:
-    """Every score is a number."""
+    """Check that every score is finite, and that there are scores."""
     scores = np.concatenate([values(group) for one in probes for group in (one.kept, one.rejected, one.labelled)])
     bad = int((~np.isfinite(scores)).sum())
     return Finding("finite_scores", bad == 0 and len(scores) > 0, f"{bad} of {len(scores)} not finite", "0 of some")
 
 
 def spread(scores: np.ndarray, least: float) -> Finding:
-    """Scores of normal images differ: 5th to 95th percentile, as a share of the median's size."""
+    """Check that scores of normal images differ: 5th to 95th percentile, relative to the size of the median."""
     if not np.isfinite(scores).all() or not len(scores):
         return Finding("spread", False, "no finite scores", f"at least {least:g}")
     low, middle, high = np.percentile(scores, (5, 50, 95))
@@ -82,11 +84,17 @@ def spread(scores: np.ndarray, least: float) -> Finding:
 
 
 def threshold(calibration: Threshold | None, own: Probe, slack: float) -> Finding:
-    """The threshold, which comes from detectors trained on parts of the images, fits the detector trained on all.
+    """Check that the threshold, calibrated on detectors of parts of the images, fits the final detector.
 
-    Of the images it learnt, it calls no more defects than the calibration allows of unseen ones. And it is within reach
-    of the highest score of an image it did not learn, where there are enough. Scores of learnt images are no measure of
-    what is too high: a detector that knows its few images by heart gives each of them next to nothing.
+    The threshold must not be too low: the share of learnt images above it may be at most the calibration's upper bound
+    for unseen normal images. It must not be too high either: it has to lie within reach of the highest score of an
+    unseen image, if there are enough unseen images. Scores of learnt images cannot show that a threshold is too high,
+    because a detector that knows its few images by heart gives them scores near 0.
+
+    Args:
+        calibration: threshold of the new detector; None if it has no threshold.
+        own: scores of the new detector on images of its own choice.
+        slack: reach above the highest score of an unseen image, in distances from there to the median of learnt images.
     """
     if calibration is None:
         return Finding("threshold", True, "the model has none", "none, or a sane one")
@@ -103,9 +111,9 @@ def threshold(calibration: Threshold | None, own: Probe, slack: float) -> Findin
 
 
 def separation(own: Probe, champion: Probe | None, challenger: Probe | None, bounds: Promotion) -> Finding:
-    """AUROC of rejected against kept images: the detector still sees what stage 1 called suspicious.
+    """Check the AUROC of rejected against kept images: the detector must still see what stage 1 found suspicious.
 
-    Of the champion's probe images, or of its own where those are too few to compare.
+    The images are the champion's probe images, or the new detector's own if the champion's are too few.
     """
     found = _auroc(challenger.kept, challenger.rejected) if challenger else None
     if found is None:
@@ -122,7 +130,7 @@ def separation(own: Probe, champion: Probe | None, challenger: Probe | None, bou
 
 
 def agreement(challenger: Probe | None, champion: Probe | None, least: float) -> Finding:
-    """Spearman's rank correlation with the champion over its kept probe images."""
+    """Check Spearman's rank correlation with the champion over the champion's kept probe images."""
     from scipy.stats import spearmanr
 
     if challenger is None or champion is None:
@@ -131,15 +139,15 @@ def agreement(challenger: Probe | None, champion: Probe | None, least: float) ->
     if len(ids) < ENOUGH:
         return Finding("agreement", True, f"not comparable: {len(ids)} images", f"at least {ENOUGH} images")
     both = values(challenger.kept, ids), values(champion.kept, ids)
-    constant = any(np.ptp(scores) == 0 for scores in both)  # has no ranks: no agreement
+    constant = any(np.ptp(scores) == 0 for scores in both)  # constant scores have no ranks and count as no agreement
     found = 0.0 if constant else float(spearmanr(*both).statistic)
     return Finding("agreement", found >= least, f"{found:.3f} over {len(ids)} images", f"at least {least:g}")
 
 
 def labelled(own: Probe, champion: Probe | None, challenger: Probe | None, bounds: Promotion) -> Finding:
-    """AUROC on test images whose label is known, not much below the champion's on the same images.
+    """Check the AUROC on labelled test images: it must not be much below the champion's on the same images.
 
-    On images of its own choice where the champion's are too few to compare.
+    The images are the champion's probe images, or the new detector's own if the champion's are too few.
     """
     probe = challenger if challenger and _labelled_auroc(challenger) is not None else own
     found = _labelled_auroc(probe)
@@ -154,7 +162,7 @@ def labelled(own: Probe, champion: Probe | None, challenger: Probe | None, bound
 
 
 def kept_share(share: float, champion: float | None, bounds: Promotion) -> Finding:
-    """The purification kept about as much as it did for the champion, and not next to nothing."""
+    """Check that purification kept enough images, and about the same share of them as for the champion."""
     low, high = bounds.min_kept_share, 1.0
     if champion is not None:
         low, high = max(low, champion - bounds.max_kept_change), min(high, champion + bounds.max_kept_change)
@@ -162,7 +170,7 @@ def kept_share(share: float, champion: float | None, bounds: Promotion) -> Findi
 
 
 def alarms(learnt: Novelty | None, most: float) -> Finding:
-    """The champion calls few of the newly learnt images defects, or no more than chance may do."""
+    """Check that the champion calls few of the newly learnt images defects, or no more than chance explains."""
     expected = f"at most {most:.0%}"
     if learnt is None or learnt.alarms is None:
         return Finding("alarms", True, _not_comparable(learnt), expected)
@@ -175,7 +183,7 @@ def alarms(learnt: Novelty | None, most: float) -> Finding:
 
 
 def shift(learnt: Novelty | None, bounds: Promotion) -> Finding:
-    """The newly learnt images look like those the champion learnt; a warning of `drift` alone does not refuse."""
+    """Check that the newly learnt images look like the champion's own. Drift below the limits does not refuse."""
     expected = f"at most {bounds.max_image_shift:g} standard deviations, features {bounds.max_feature_shift:g}"
     if learnt is None or learnt.drift is None:
         return Finding("shift", True, _not_comparable(learnt), expected)
@@ -197,7 +205,7 @@ def _not_comparable(learnt: Novelty | None) -> str:
 
 
 def values(scores: Mapping[str, float], ids: Sequence[str] | None = None) -> np.ndarray:
-    """Scores in the order of `ids`, of all images if none are given."""
+    """Return the scores (N,) float64 in the order of `ids`, or of all images, sorted by id, if `ids` is None."""
     return np.array([scores[image_id] for image_id in (sorted(scores) if ids is None else ids)], np.float64)
 
 

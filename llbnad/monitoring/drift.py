@@ -1,7 +1,8 @@
-"""Has a batch of new images drifted away from the images the detector was trained on?
+"""Drift: whether a batch of new images differs from the images that the detector was trained on.
 
-Two questions per statistic: could chance have done it (a p-value), and does it matter (an effect size)? Both must say
-yes; in a batch of thousands, any trifle is significant.
+Each statistic has a p-value, which says whether chance explains the difference, and an effect size, which says whether
+it matters. A statistic has drifted if the p-value is low and the effect is large. In a batch of thousands, a p-value
+alone would report any trifle.
 
 | statistic   | of an image                                | p-value                       | effect                  |
 |-------------|--------------------------------------------|-------------------------------|-------------------------|
@@ -11,10 +12,10 @@ yes; in a batch of thousands, any trifle is significant.
 | `size`      | log10 of its number of pixels              | Kolmogorov-Smirnov            | Wasserstein distance    |
 | `rejection` | whether it was called a defect             | Fisher's exact test           | difference of the rates |
 
-The Wasserstein distance is in standard deviations of the reference. The energy coefficient, in [0, 1], is 0 for equal
-distributions (Székely & Rizzo, Journal of Statistical Planning and Inference 143, 2013); its mean over random splits of
-the pooled images is subtracted. A report's p-values are compared with LEVEL divided by their number (Bonferroni), so
-that a batch from the same distribution gives a false alarm in at most LEVEL of all cases.
+The Wasserstein distance is in standard deviations of the reference. The energy coefficient lies in [0, 1] and is 0 for
+equal distributions (Székely & Rizzo, Journal of Statistical Planning and Inference 143, 2013); its mean over random
+splits of the pooled images is subtracted. A report's p-values are compared with LEVEL divided by their number
+(Bonferroni). A batch from the same distribution therefore gives a false alarm in at most LEVEL of all cases.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -32,10 +33,10 @@ from llbnad.features.source import FeatureSource
 from llbnad.utils.hashing import stable_number, stable_shuffle
 from llbnad.utils.progress import track
 
-LEVEL = 0.01  # false alarms of a report
+LEVEL = 0.01  # rate of false alarms per report
 PERMUTATIONS = 1999
-MOST_IMAGES = 500  # of each side; more are sampled: pairwise distances grow with the square
-LONGEST_SIDE = 1024  # larger images are reduced before sharpness is measured
+MOST_IMAGES = 500  # per side; larger sets are sampled, because the number of distances grows with the square
+LONGEST_SIDE = 1024  # pixels; larger images are reduced before brightness and sharpness are measured
 MIN_EFFECT = {"features": 0.02, "brightness": 0.5, "sharpness": 0.5, "size": 0.5, "rejection": 0.05}
 SENTENCES = {
     "features": "the images look different to the encoder",
@@ -48,11 +49,11 @@ SENTENCES = {
 
 @dataclass(frozen=True)
 class DriftStatistic:
-    """One property of a batch against the reference."""
+    """One property of a batch, compared with the reference."""
 
     name: str
-    reference: float  # mean over the reference; for `features` the distance that chance alone gives
-    batch: float
+    reference: float  # mean over the reference; for `features`, the mean coefficient that chance alone gives
+    batch: float  # mean over the batch; for `features`, its coefficient
     effect: float
     p_value: float
     drifted: bool
@@ -60,7 +61,7 @@ class DriftStatistic:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """The verdict on a batch."""
+    """The statistics of a batch, and whether it has drifted."""
 
     n_reference: int
     n_batch: int
@@ -73,7 +74,7 @@ class DriftReport:
 
     @property
     def reason(self) -> str:
-        """The verdict in words."""
+        """The result in words."""
         found = [
             f"{SENTENCES[one.name]} ({one.reference:.3g} → {one.batch:.3g}, p = {one.p_value:.2g})"
             for one in self.statistics
@@ -82,24 +83,24 @@ class DriftReport:
         return "; ".join(found) if found else f"no drift: {self.n_batch} images are like the {self.n_reference} known"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return the report as JSON values."""
         return {**asdict(self), "statistics": [asdict(one) for one in self.statistics],
                 "drifted": self.drifted, "reason": self.reason}  # fmt: skip
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> "DriftReport":
-        """Read back what `to_dict` gave."""
+        """Rebuild a report from the result of `to_dict`."""
         statistics = tuple(DriftStatistic(**one) for one in content["statistics"])
         return cls(content["n_reference"], content["n_batch"], statistics)
 
 
 @dataclass(frozen=True)
 class Described:
-    """What is compared of a set of images."""
+    """The properties of a set of images that `compare` needs, in the order of the images."""
 
     vectors: np.ndarray  # (N, D) unit vectors
     numbers: pd.DataFrame  # (N, 3): brightness, sharpness, size
-    rejected: np.ndarray | None = None  # (N,) bool
+    rejected: np.ndarray | None = None  # (N,) bool: called a defect
 
 
 def drift_report(
@@ -111,16 +112,16 @@ def drift_report(
     seed: int,
     rejected: Collection[str] | None = None,
 ) -> DriftReport:
-    """Compare a batch of images with the reference; of more than MOST_IMAGES a stable sample is taken.
+    """Compare a batch of images with the reference. A side of more than MOST_IMAGES images is sampled reproducibly.
 
     Args:
-        reference_ids: images the detector was trained on.
-        batch_ids: new images.
-        features: of both.
-        manifest: rows of both.
-        image_root: what its paths are relative to.
-        seed: of sampling and permutations.
-        rejected: those of either side that were called defects; None leaves the rejection rate out.
+        reference_ids: ids of the images that the detector was trained on.
+        batch_ids: ids of the new images.
+        features: features of both sides.
+        manifest: manifest with both sides.
+        image_root: folder that the manifest's paths are relative to.
+        seed: seed of sampling and permutations.
+        rejected: ids of the images on either side that were called defects; None leaves the statistic `rejection` out.
 
     Raises:
         DataError: one side has fewer than 2 images.
@@ -129,7 +130,7 @@ def drift_report(
     sides = {"reference": reference_ids, "batch": batch_ids}
     for name, ids in sides.items():
         if len(set(ids)) < 2:
-            raise DataError(f"drift needs at least 2 images a side, the {name} has {len(set(ids))}")
+            raise DataError(f"drift needs at least 2 images per side, but the {name} has {len(set(ids))}")
     described = {
         name: describe(
             sorted(stable_shuffle(ids, seed, "drift")[:MOST_IMAGES]), features, manifest, image_root, name, rejected
@@ -147,7 +148,19 @@ def describe(
     name: str = "images",
     rejected: Collection[str] | None = None,
 ) -> Described:
-    """What `compare` needs of some images, in their order."""
+    """Measure the properties of images that `compare` needs.
+
+    Args:
+        image_ids: ids of the images.
+        features: features of the images.
+        manifest: manifest with the images.
+        image_root: folder that the manifest's paths are relative to.
+        name: name of the set, for progress and error messages.
+        rejected: ids of the images that were called defects; None if that is unknown.
+
+    Raises:
+        IdentityError: an image is not in the manifest.
+    """
     paths = dict(zip(manifest["image_id"], manifest["path"], strict=True))
     unknown = [image_id for image_id in image_ids if image_id not in paths]
     if unknown:
@@ -159,19 +172,24 @@ def describe(
 
 
 def image_numbers(path: Path) -> dict[str, float]:
-    """Brightness, sharpness and size of an image file."""
+    """Return brightness, sharpness and size of an image file, in the units of the table above.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        DataError: the file is unreadable.
+    """
     from scipy.ndimage import laplace
 
     image = load_rgb(path).convert("L")
     size = float(np.log10(image.width * image.height))
     image = image.reduce(-(-max(image.size) // LONGEST_SIDE))
     grey = np.asarray(image, np.float64) / 255
-    # 1e-8: a uniform image has no edge at all
+    # 1e-8: a uniform image has no edge, and 0 has no logarithm
     return {"brightness": float(grey.mean()), "sharpness": float(np.log10(laplace(grey).var() + 1e-8)), "size": size}
 
 
 def compare(reference: Described, batch: Described, seed: int) -> DriftReport:
-    """The report on two described sets; the same for the images in any order, up to the permutations' chance."""
+    """Compare two described sets and return the report. The order of images matters only for the permutations."""
     findings = [("features", *_energy(reference.vectors, batch.vectors, seed))]
     for name in reference.numbers.columns:
         findings.append((name, *_distribution(reference.numbers[name].to_numpy(), batch.numbers[name].to_numpy())))
@@ -186,7 +204,12 @@ def compare(reference: Described, batch: Described, seed: int) -> DriftReport:
 
 
 def _energy(reference: np.ndarray, batch: np.ndarray, seed: int) -> tuple[float, float, float, float]:
-    """Mean coefficient of random splits, the batch's, its excess, and the share of splits that reach it."""
+    """Compare two sets of vectors by their energy coefficient.
+
+    Returns:
+        the mean coefficient of random splits, the batch's coefficient, its excess over this mean, and the p-value: the
+        share of splits that reach the batch's coefficient.
+    """
     from scipy.spatial.distance import cdist
 
     pooled = np.concatenate([reference, batch]).astype(np.float64)
@@ -206,7 +229,7 @@ def _energy(reference: np.ndarray, batch: np.ndarray, seed: int) -> tuple[float,
 def _distribution(reference: np.ndarray, batch: np.ndarray) -> tuple[float, float, float, float]:
     from scipy import stats
 
-    # a reference without spread, such as equal sizes, is measured against 1 % of its level
+    # a reference without spread, such as images of equal size, is measured in units of 1 % of its mean
     spread = max(float(reference.std()), 0.01 * abs(float(reference.mean())), 1e-6)
     effect = stats.wasserstein_distance(reference, batch) / spread
     return float(reference.mean()), float(batch.mean()), float(effect), float(stats.ks_2samp(reference, batch).pvalue)

@@ -1,4 +1,4 @@
-"""The picture of a line's drift: every statistic over its batches."""
+"""The picture of a line's drift: every statistic over the batches of the line."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,12 +8,12 @@ from llbnad.monitoring.drift import DriftReport
 
 
 def drift_history(reports: Mapping[str, DriftReport], path: Path, title: str) -> None:
-    """Every statistic over batches, oldest first: what it is, what the reference has, and where it drifted.
+    """Draw every statistic over the batches as PNG: its value, the reference's value, and marks where it drifted.
 
     Args:
-        reports: at least one, by the batch's name.
+        reports: at least one report, by the name of its batch, oldest first.
         path: PNG file.
-        title: of the picture.
+        title: title of the picture.
     """
     names = list(dict.fromkeys(one.name for report in reports.values() for one in report.statistics))
     labels = {"features": "distance of features", "sharpness": "sharpness (log10)", "size": "pixels (log10)",

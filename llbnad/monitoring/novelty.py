@@ -1,10 +1,10 @@
-"""What a new detector has learnt as normal and the one in use had not.
+"""Novelty: the images that a new detector has learnt as normal and the detector in use has not.
 
-A detector that is retrained on whatever arrives follows its line wherever it goes: a failing lamp, a camera that was
-turned and another product become normal one batch at a time, and every score looks well. So the images that are newly
-learnt are held against what was normal before, in two ways, because either is blind to something: the detector in use
-decides on them, and their statistics are compared with those of the images it learnt (`llbnad.monitoring.drift`).
-Images that a person called normal are not counted: somebody has looked.
+A detector that is retrained on whatever arrives follows its line wherever it goes. A failing lamp, a turned camera or
+another product becomes normal one batch at a time, and every score looks good. The newly learnt images are therefore
+compared with what was normal before, in two ways, because each way is blind to something: the detector in use decides
+on them, and their statistics are compared with the statistics of the images that it learnt (`llbnad.monitoring.drift`).
+Images that a person called normal do not count as new, because somebody has looked at them.
 """
 
 from collections.abc import Collection
@@ -17,17 +17,17 @@ from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
 from llbnad.monitoring.drift import DriftReport, drift_report
 
-ENOUGH = 8  # images below which nothing is said
+ENOUGH = 8  # fewest images that can be judged
 
 
 @dataclass(frozen=True)
 class Novelty:
     """The newly learnt images as the detector in use sees them."""
 
-    count: int
-    alarms: int | None = None  # how many it calls defects; None if it cannot say
-    by_chance: float = 1.0  # probability of so many alarms if the images are like those it was calibrated on
-    drift: DriftReport | None = None  # against the images it learnt; None if there are too few of either
+    count: int  # newly learnt images
+    alarms: int | None = None  # images that the detector in use calls defects; None if it cannot decide
+    by_chance: float = 1.0  # probability of so many alarms if the images are like the calibration images
+    drift: DriftReport | None = None  # against the images it learnt; None if there are too few images on a side
 
 
 def novelty(
@@ -43,12 +43,12 @@ def novelty(
 
     Args:
         champion: the detector in use; None if it works on other features.
-        learnt_before: ids of the images it learnt; those that are no longer in the manifest are left out.
-        learnt_now: ids of the images its successor learnt, without those people called normal.
-        features: of all images of the manifest.
-        manifest: the line's images.
-        image_root: what its paths are relative to.
-        seed: of the drift report.
+        learnt_before: ids of the images that it learnt; ids that are no longer in the manifest are left out.
+        learnt_now: ids of the images that its successor learnt, without the images that people called normal.
+        features: features of all images of the manifest.
+        manifest: manifest of the line.
+        image_root: folder that the manifest's paths are relative to.
+        seed: seed of the drift report.
     """
     known = sorted(set(learnt_before) & set(manifest["image_id"]))
     new = sorted(set(learnt_now) - set(learnt_before))
@@ -64,14 +64,16 @@ def novelty(
 
 
 def chance_of_alarms(alarms: int, count: int, calibrated_on: int, rank: int) -> float:
-    """Probability of at least `alarms` scores above the threshold among `count` new ones, if they are exchangeable
-    with the calibration scores: the beta-binomial distribution, exact for any continuous distribution of scores.
+    """Return the probability of at least `alarms` scores above the threshold among `count` new scores.
+
+    The new scores are taken to be exchangeable with the calibration scores. The beta-binomial distribution is then
+    exact for any continuous distribution of scores.
 
     Args:
-        alarms: how many were above it.
-        count: new images.
-        calibrated_on: n, calibration scores.
-        rank: k; the threshold is the k-th smallest of them.
+        alarms: new scores above the threshold.
+        count: new scores.
+        calibrated_on: n, number of calibration scores.
+        rank: k; the threshold is the k-th smallest calibration score.
     """
     from scipy.stats import betabinom
 

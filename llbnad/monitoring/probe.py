@@ -1,8 +1,8 @@
-"""A probe: the scores a detector gave to a few fixed images, kept with it so that its successor can be compared.
+"""A probe: a detector's scores of a few fixed images, stored with the detector to compare its successor with it.
 
-Three groups, each chosen by a hash of the image id and so the same whenever the same images are there: images the
-purification kept, images it rejected, and test images with a label. A successor scores the same images; images that
-have left the data since then are left out.
+A probe has three groups: images that purification kept, images that it rejected, and test images with a label. A hash
+of the image id chooses the images, so the same images are chosen whenever they are there. A successor scores the same
+images. Images that have left the data since then are left out.
 """
 
 import math
@@ -21,23 +21,23 @@ GROUPS = ("kept", "rejected", "labelled")
 
 @dataclass(frozen=True)
 class Probe:
-    """Scores by image id, and what else a successor is compared with."""
+    """Scores by image id, and the other numbers that a successor is compared with."""
 
     kept: Mapping[str, float]
     rejected: Mapping[str, float]
     labelled: Mapping[str, float]
     anomalous: Mapping[str, bool]  # label of each labelled image
-    kept_share: float  # of the training images
+    kept_share: float  # share of the training images that was kept
     threshold: float | None = None
 
     def content(self) -> dict[str, Any]:
-        """As JSON, which knows no NaN: a score that is no number is null."""
+        """Return the probe as JSON values. A score that is not finite becomes null, because JSON has no NaN."""
         groups = {name: {i: s if math.isfinite(s) else None for i, s in getattr(self, name).items()} for name in GROUPS}
         return {**vars(self), **groups}
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> "Probe":
-        """Read what `content` gave."""
+        """Rebuild a probe from the result of `content`."""
         groups = {name: {i: math.nan if s is None else s for i, s in content[name].items()} for name in GROUPS}
         return cls(**{**content, **groups})
 
@@ -55,12 +55,12 @@ def take_probe(
 
     Args:
         model: the detector.
-        features: of the images.
-        kept: training images the purification kept.
-        rejected: those it did not.
-        labels: whether an image is anomalous, for test images whose label is known.
-        size: images a group; of the labelled ones, as many normal as anomalous ones if there are.
-        threshold: the model's, if it has one.
+        features: features of the images.
+        kept: ids of the training images that purification kept.
+        rejected: ids of the training images that it rejected.
+        labels: whether an image is anomalous, by id, for test images with a label.
+        size: images per group; up to half of the labelled group is normal, up to half anomalous.
+        threshold: value of the model's threshold, if it has one.
     """
     kept, rejected = set(kept), set(rejected)
     normal = _chosen((image_id for image_id, anomalous in labels.items() if not anomalous), -(-size // 2))
@@ -78,14 +78,14 @@ def take_probe(
 def retake(
     probe: Probe, model: Model, features: FeatureSource, available: Collection[str], own: Probe
 ) -> tuple[Probe, Probe]:
-    """`probe` restricted to the images still `available`, and the same images as `model` scores them.
+    """Return `probe` restricted to the images still `available`, and a probe of `model` on the same images.
 
     Args:
-        probe: of the champion.
+        probe: probe of the champion.
         model: the challenger.
-        features: of the images.
-        available: image ids there are.
-        own: the challenger's own probe, whose kept share and threshold the second result carries.
+        features: features of the images.
+        available: ids of the images that exist.
+        own: the challenger's own probe, whose kept share and threshold the second result takes.
     """
     known = {name: _within(getattr(probe, name), available) for name in (*GROUPS, "anomalous")}
     new = {name: _scores(model, features, known[name]) for name in GROUPS}
@@ -100,7 +100,7 @@ def _chosen(image_ids: Iterable[str], count: int) -> list[str]:
 
 
 def _scores(model: Model, features: FeatureSource, image_ids: Iterable[str]) -> dict[str, float]:
-    """Not `Model.score`, which refuses what is no number: here that is a finding."""
+    """Score images. `Model.score` would raise an error for a score that is not finite; here it is a finding."""
     scores: dict[str, float] = {}
     for batch in features.batches(sorted(image_ids), PURPOSE):
         scores.update(zip(batch.image_ids, image_scores(model.detector.patch_maps(batch)).tolist(), strict=True))

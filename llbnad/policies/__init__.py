@@ -1,6 +1,6 @@
-"""Selection policies by name. A new one is a file with one class, and a line here (CONTRIBUTING.md shows how).
+"""Selection policies by name. To add one, write a file with one class and add a line here (see CONTRIBUTING.md).
 
-A policy sees the ascending consensus scores of the training images, never a label, and says how many of them are kept.
+A policy sees the ascending consensus scores of the training images, never a label. It decides how many images are kept.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -33,10 +33,10 @@ POLICIES = Registry(
 
 
 def count_kept(policy: SelectionPolicy, ordered: "np.ndarray") -> int:
-    """Ask `policy` how many of the ascending scores (N,) are kept, 1 … N.
+    """Return how many of the ascending scores (N,) `policy` keeps, 1 … N.
 
     Raises:
-        ConfigError: the policy, one of your own perhaps, answered something else.
+        ConfigError: the policy returned a number outside this range.
     """
     count = policy.count(ordered)
     if not 1 <= count <= len(ordered):

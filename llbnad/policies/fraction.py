@@ -11,10 +11,10 @@ from llbnad.errors import percent_hint
 
 
 class Fraction(SelectionPolicy):
-    """A fixed share, whatever the scores look like."""
+    """Keep a fixed share of the images, whatever the scores look like."""
 
     policy: Literal["fraction"] = "fraction"
-    keep: float = 0.2  # of the images, in (0, 1]
+    keep: float = 0.2  # share of the images that is kept, in (0, 1]
 
     @field_validator("keep")
     @classmethod
@@ -24,5 +24,5 @@ class Fraction(SelectionPolicy):
         return keep
 
     def count(self, ordered: np.ndarray) -> int:
-        """The rounded share, at least one image."""
+        """Return the rounded share of the number of scores, at least 1."""
         return max(1, math.floor(self.keep * len(ordered) + 0.5))

@@ -1,4 +1,4 @@
-"""Scores on a logarithmic scale: distances spread by factors, not by differences."""
+"""Scores on a logarithmic scale, because distances spread by factors, not by differences."""
 
 import numpy as np
 
@@ -6,7 +6,11 @@ from llbnad.errors import DataError
 
 
 def logarithms(ordered: np.ndarray, policy: str) -> np.ndarray:
-    """Natural logarithms of scores (N,), ascending; zero counts as far below all others.
+    """Return the natural logarithms of ascending scores (N,). The logarithm of 0 becomes a very low finite number.
+
+    Args:
+        ordered: (N,) ascending scores.
+        policy: name of the policy, for the error message.
 
     Raises:
         DataError: a score is negative.

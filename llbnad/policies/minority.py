@@ -1,13 +1,13 @@
-"""A group of lowest scores that is too small to be what is normal.
+"""A group of lowest scores that is too small to be the normal images.
 
-A frozen camera's shots, or one shot saved twice: another sub-model knows such an image, so it scores far below all
-others. Whoever looks for the gap between two groups may find that one. The group is kept then, and the gap is looked
-for among the other images.
+A camera that froze, or an image that was saved twice, gives images that some other sub-model has learnt. Such images
+score far below all others. A policy that looks for the gap between two groups may find the gap above them. It then
+keeps this group and looks for the gap among the other images.
 """
 
-SHARE = 1 / 3  # of the images; purification rests on most of them being normal
+SHARE = 1 / 3  # smallest share of the images that may be the normal ones; purification assumes that most are normal
 
 
 def is_minority(count: int, total: int) -> bool:
-    """Whether the lowest `count` of `total` images are too few."""
+    """Return whether the lowest `count` of `total` images are too few to be the normal images."""
     return count < SHARE * total

@@ -1,8 +1,8 @@
-"""Two Gaussians on the logarithm of the scores, if the data want two: then the lower one's images are kept.
+"""A mixture of two Gaussians on the logarithms of the scores. The images of the lower component are kept.
 
-One component against two is decided by the Bayesian information criterion, so a set whose scores have one mode is kept
-whole. An image is rejected if the upper component explains it better. On clean sets of odd normals (magnetic tiles) the
-criterion may still find two modes.
+The Bayesian information criterion decides between one component and two, so a set whose scores have one mode is kept
+whole. An image is rejected if the upper component explains it better. On a clean set with odd normal images (magnetic
+tiles), the criterion may still find two modes.
 
 References: Schwarz, "Estimating the dimension of a model", Ann. Statist. 1978; Arazo et al., "Unsupervised label noise
 modeling and loss correction", ICML 2019 (arXiv 1904.11238), split noisy from clean by a mixture on losses.
@@ -18,17 +18,17 @@ from llbnad.policies.logarithm import logarithms
 from llbnad.policies.minority import is_minority
 
 RESTARTS = 3
-SMALLEST = 10  # images; of fewer, no shape can be told
+SMALLEST = 10  # fewest images whose scores have a recognisable shape; fewer images are all kept
 
 
 class Mixture(SelectionPolicy):
-    """Keep the lower of two modes; keep everything if there is one."""
+    """Keep the lower of two modes; keep everything if there is only one mode."""
 
     policy: Literal["mixture"] = "mixture"
-    evidence: float = Field(0, ge=0)  # by how much two components must beat one; 10 counts as very strong
+    evidence: float = Field(0, ge=0)  # how much better, in BIC, two components must be than one; 10 is very strong
 
     def count(self, ordered: np.ndarray) -> int:
-        """Images below the point where the upper component takes over."""
+        """Return the number of scores below the point where the upper component takes over."""
         from sklearn.mixture import GaussianMixture
 
         if len(ordered) < SMALLEST or ordered[0] == ordered[-1]:
@@ -40,7 +40,7 @@ class Mixture(SelectionPolicy):
             return len(ordered)
         lower, upper = np.argsort(two.means_.ravel())
         suspicious = two.predict_proba(values)[:, upper] >= 0.5
-        # a wide upper component may win below the lower one's mode as well: scores there are not suspicious
+        # a wide upper component may also win below the lower component's mode, where scores are not suspicious
         suspicious &= values.ravel() > two.means_.ravel()[lower]
         count = max(1, int(suspicious.argmax())) if suspicious.any() else len(ordered)
         return count + self.count(ordered[count:]) if is_minority(count, len(ordered)) else count

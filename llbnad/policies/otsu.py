@@ -1,9 +1,9 @@
-"""The cut between two groups of scores that are as far apart as can be, whether or not there are two.
+"""Otsu's cut: the split of the scores into two groups with the largest variance between the groups.
 
-It always cuts, also a clean set: for comparison.
+It cuts a clean set as well. It is here for comparison.
 
-References: Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 1979; exact on the scores'
-logarithms, without a histogram.
+References: Otsu, "A threshold selection method from gray-level histograms", IEEE Trans. SMC 1979.
+Difference: the cut is exact, on the logarithms of the scores, without a histogram.
 """
 
 from typing import Literal
@@ -16,12 +16,12 @@ from llbnad.policies.minority import is_minority
 
 
 class Otsu(SelectionPolicy):
-    """Largest variance between the groups."""
+    """Keep the lower group of Otsu's cut."""
 
     policy: Literal["otsu"] = "otsu"
 
     def count(self, ordered: np.ndarray) -> int:
-        """Images in the lower group."""
+        """Return the number of scores in the lower group."""
         total = len(ordered)
         if total < 2 or ordered[0] == ordered[-1]:
             return total

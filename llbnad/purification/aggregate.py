@@ -1,16 +1,16 @@
-"""Cross-model consensus: T sub-models scored every training image; make one score of them.
+"""Cross-model consensus: one score per training image from the scores of T sub-models.
 
 | method      | score of an image                                                              | source              |
 |-------------|--------------------------------------------------------------------------------|---------------------|
 | `mean`      | mean over all sub-models                                                       | arXiv 2508.07441    |
 | `oof_mean`  | mean over the sub-models that did *not* train on its sample (out of fold)      | cross-validation    |
-| `max`       | the largest                                                                    |                     |
-| `rank_mean` | mean of its ranks in [0, 1] within each sub-model: no scale can dominate       | Borda count         |
+| `max`       | largest over all sub-models                                                    |                     |
+| `rank_mean` | mean of its ranks in (0, 1] within each sub-model, so that no scale dominates  | Borda count         |
 | `robust_mean` | `oof_mean` of scores standardised within each sub-model by median and MAD    | ours                |
-| `max_var`   | largest plus standard deviation over sub-models: disagreement counts as well   | ours                |
+| `max_var`   | largest plus standard deviation over sub-models, so that disagreement counts   | ours                |
 
-`mean` includes the sub-model that trained on the image, to which a memorised defect looks normal; `oof_mean` leaves it
-out.
+`mean` includes the sub-model that trained on the image. To this sub-model a memorised defect looks normal. `oof_mean`
+leaves it out.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from llbnad.purification.partition import training_masks
 
 
 def score_table(per_model: Sequence[Scores], subsets: pd.Series) -> pd.DataFrame:
-    """Put the sub-models' scores beside each other, aligned by image id.
+    """Return the scores of all sub-models in one table, aligned by image id.
 
     Args:
         per_model: T score sets over the same N images.
@@ -55,15 +55,18 @@ def sub_model_columns(table: pd.DataFrame) -> list[str]:
 
 
 def aggregate(table: pd.DataFrame, method: Aggregation, partition: Partition = "disjoint") -> pd.Series:
-    """One consensus score per image.
+    """Return one consensus score per image.
 
     Args:
-        table: what `score_table` returns.
-        method: see the module's table.
-        partition: what the sub-models learnt from.
+        table: result of `score_table`.
+        method: see the table above.
+        partition: which subsets the sub-models learnt from.
 
     Returns:
         (N,) float32 named `score`, indexed by image id.
+
+    Raises:
+        ConfigError: the method needs more sub-models than there are, or is unknown.
     """
     columns = sub_model_columns(table)
     values = table[columns].to_numpy(np.float64)  # (N, T)
@@ -93,5 +96,5 @@ def aggregate(table: pd.DataFrame, method: Aggregation, partition: Partition = "
 
 
 def rank_correlation(table: pd.DataFrame) -> pd.DataFrame:
-    """Spearman correlation between the sub-models' scores, (T, T): how far they agree."""
+    """Return Spearman's rank correlation between the sub-models' scores, (T, T)."""
     return table[sub_model_columns(table)].rank().corr()

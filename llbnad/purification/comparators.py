@@ -1,7 +1,8 @@
-"""What the purified set has to be compared with: the same detector trained on other choices of the same images.
+"""Comparators of the purified training set: the same detector, trained on other choices of the same images.
 
-`none` is no purification at all; `oracle` the true normals only, the best any purification can do; `random` as many
-images as were kept, drawn blindly, so that a gain cannot come from the set's size alone.
+`none` trains on all images, without purification. `oracle` trains on the truly normal images, which is the best any
+purification can do. `random` trains on as many images as were kept, drawn blindly. It shows how much of a gain comes
+from the size of the set alone.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,13 +20,13 @@ from llbnad.utils.hashing import stable_shuffle
 def training_sets(
     train: pd.DataFrame, kept: Sequence[str], comparators: Sequence[Comparator], seed: int
 ) -> dict[str, tuple[str, ...]]:
-    """Image ids each method trains on, sorted; `llbnad` first.
+    """Return the image ids that each method trains on, sorted; `llbnad` comes first.
 
     Args:
         train: manifest rows of the noisy training set.
-        kept: image ids the purification kept.
-        comparators: those wanted; `oracle` is left out where labels are missing.
-        seed: of `random`.
+        kept: ids of the images that purification kept.
+        comparators: the comparators wanted; `oracle` is left out if a label is missing.
+        seed: seed of `random`.
     """
     sets = {METHOD: tuple(sorted(kept))}
     for name in comparators:
@@ -49,15 +50,15 @@ def train_methods(
     """Train the final detector of each method. Methods that learn from the same whole images share one model.
 
     Args:
-        sets: image ids each method trains on, see `training_sets`.
-        trusted: the patches to learn from, by method; a method without any learns from whole images.
-        features: of all these images.
+        sets: image ids that each method trains on, see `training_sets`.
+        trusted: masks of the patches to learn from, by method; a method without masks learns from whole images.
+        features: features of all these images.
         encoder: settings of the encoder.
         detector: settings of the detector.
-        seed: the scenario's.
+        seed: seed of the scenario.
     """
     own_seed = derived_seed(seed, "detector")
-    whole: dict[tuple[str, ...], Model] = {}  # at α = 0, none and oracle are the same set
+    whole: dict[tuple[str, ...], Model] = {}  # methods may share a set: at α = 0, none and oracle do
     models = {}
     for method, chosen in sets.items():
         if patches := trusted.get(method):

@@ -1,4 +1,4 @@
-"""What the sub-models say together about every training image: a score, and a map of its patches."""
+"""The sub-models' joint judgement of every training image: a score, and a map of its patches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +17,13 @@ from llbnad.scenario import ScenarioSettings
 
 @dataclass(frozen=True)
 class Consensus:
-    """Scores and maps of all training images."""
+    """Scores and patch maps of all training images."""
 
     table: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
     maps: Maps  # out-of-fold patch maps (h, w) by image id
 
     def aggregated(self, settings: ScenarioSettings) -> "Consensus":
-        """The same sub-models under the aggregation of `settings`."""
+        """Return the consensus of the same sub-models under the aggregation of `settings`."""
         score = aggregate(self.table, settings.aggregation, settings.partition)
         return replace(self, table=self.table.assign(score=score))
 
@@ -31,13 +31,16 @@ class Consensus:
 def consensus(
     scores: Sequence[Scores], maps: Sequence[Maps], subsets: pd.Series, settings: ScenarioSettings
 ) -> Consensus:
-    """Bring together what T sub-models say.
+    """Return the consensus of T sub-models.
 
     Args:
-        scores: of all training images, one a sub-model.
-        maps: patch maps (h, w) by image id, one mapping a sub-model.
+        scores: scores of all training images, one per sub-model.
+        maps: patch maps (h, w) by image id, one mapping per sub-model.
         subsets: subset of each training image, indexed by image id.
         settings: aggregation and partition.
+
+    Raises:
+        SubModelsError: a sub-model did not score exactly the training images, or lacks a map.
     """
     out_of_fold = out_of_fold_maps(maps, subsets, settings.partition)
     return Consensus(score_table(scores, subsets), out_of_fold).aggregated(settings)
@@ -46,20 +49,21 @@ def consensus(
 def score_together(
     models: Sequence[Model], features: FeatureSource, subsets: pd.Series, settings: ScenarioSettings
 ) -> Consensus:
-    """The consensus of sub-models that score one batch after the other together.
+    """Score all training images with T sub-models and return their consensus.
 
-    Features are read once, and made into patch vectors once by detectors that share them (`base.patch_vectors`).
+    All sub-models score a batch before the next batch is read. Features are therefore read once, and detectors that
+    share patch vectors compute them once (`base.patch_vectors`).
 
     Args:
-        models: T sub-models; all of them are in memory.
-        features: of the training images.
+        models: T sub-models, all in memory.
+        features: features of the training images.
         subsets: subset of each training image, indexed by image id.
         settings: aggregation and partition.
     """
     image_ids = subsets.index.tolist()
-    ids: list[str] = []  # as the batches name them
+    ids: list[str] = []  # in the order of the batches
     scores = np.empty((len(models), len(image_ids)), np.float32)
-    # what stays has one place, taken first, as in `Model.score_with_maps`
+    # one allocation for all maps, as in `Model.score_with_maps`
     maps = np.empty((0, 0, 0), np.float16)  # (N, h, w)
     for batch in features.batches(image_ids, "score"):
         per_model = []

@@ -1,4 +1,4 @@
-"""Patch maps kept by image id: what the sub-models say of every patch, and what people look at."""
+"""Patch maps by image id, in memory and in files: anomaly maps of sub-models or detectors, and masks of patches."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from llbnad.utils.files import replacing
 
 
 def mean_heat(models: Sequence[Model], features: FeatureSource, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
-    """Patch maps (h, w) float16 of `image_ids`, averaged over `models`."""
+    """Return the patch maps (h, w) float16 of `image_ids`, averaged over `models`."""
     import torch
 
     heat: dict[str, np.ndarray] = {}
@@ -30,7 +30,7 @@ def write_heat(heat: Mapping[str, np.ndarray], path: Path) -> None:
 
 
 class StoredHeat(Mapping[str, np.ndarray]):
-    """The maps that `write_heat` wrote, each read when it is asked for: those of many images never lie in memory."""
+    """The maps that `write_heat` wrote, by image id. A map is read when it is asked for, so memory stays small."""
 
     def __init__(self, path: Path) -> None:
         from safetensors import safe_open

@@ -1,8 +1,8 @@
-"""Disjoint training subsets by physical sample, stable when images are added (stage 1 of arXiv 2508.07441, T subsets).
+"""The split of the training images into T disjoint subsets by sample (stage 1 of arXiv 2508.07441).
 
-The paper deals images out at random positions. Here a sample's subset follows from a hash of its id and the seed: all
-views of one item stay together, the order of the table does not matter, and a sample keeps its subset when others
-arrive. Subset sizes are therefore equal only on average.
+Difference: the paper deals images out at random positions. Here a hash of the sample's id and the seed decides the
+subset. All views of a sample stay together, the order of the table does not matter, and a sample keeps its subset when
+other samples arrive. Subset sizes are therefore equal only on average.
 """
 
 import numpy as np
@@ -14,12 +14,12 @@ from llbnad.utils.hashing import stable_number
 
 
 def assign_subsets(train: pd.DataFrame, num_subsets: int, seed: int) -> pd.Series:
-    """The subset 0 … T-1 of each training image.
+    """Return the subset 0 … T-1 of each training image.
 
     Args:
         train: manifest rows of the training images.
         num_subsets: T.
-        seed: of the split.
+        seed: seed of the split.
 
     Returns:
         integers, indexed by image id.
@@ -42,13 +42,14 @@ def assign_subsets(train: pd.DataFrame, num_subsets: int, seed: int) -> pd.Serie
 
 
 def training_masks(subsets: pd.Series, num_subsets: int, partition: Partition) -> np.ndarray:
-    """Which sub-model learns from which image.
+    """Return which sub-model learns from which image.
 
     Args:
         subsets: (N,) subset of each image.
         num_subsets: T.
-        partition: `disjoint`: sub-model k learns from subset k (arXiv 2508.07441); `leave_out`: from all but subset k,
-            as in cross-validation: T-1 times the training, each model knows more of what is normal and of the defects.
+        partition: with `disjoint`, sub-model k learns from subset k (arXiv 2508.07441). With `leave_out`, it learns
+            from all subsets but k, as in cross-validation. This takes T-1 times as many training images, and each
+            sub-model sees more normal images and more defects.
 
     Returns:
         (N, T) bool.

@@ -1,12 +1,14 @@
-"""Patch purification: what is suspicious inside the images that are kept does not teach the final detector either.
+"""Patch purification: the final detector does not learn from suspicious patches of the kept images.
 
-A defect that is small, or alike in many images, hides from an image's score: on magnetic tiles at α = 0.4, three in ten
-of what a cut that keeps most images lets through are defective. Stage 1 also says *where*: the out-of-fold maps of
-the sub-models. Of all training patches, the share `patch_rejection` × (share of images rejected) that scores highest is
-not learnt from. So a set that the policy finds clean is left whole, and more is dropped the more contaminated it looks.
+A defect that is small, or that looks alike in many images, does not raise an image's score enough to be rejected. A cut
+that keeps most images lets such defects through. The out-of-fold maps of the sub-models show where they are. A share of
+all training patches is not learnt from: the patches with the highest scores. The share is `patch_rejection` × (share of
+images rejected), at most one half. Nothing is dropped from a set that the policy finds clean, and more is dropped from
+a set that looks more contaminated.
 
-SoftPatch (arXiv 2403.14233) drops a fixed 15 % of the patches of any set, judged within one model; the maps here are
-of models that have not seen the image. The comparison is in `benchmarks/results/purification.csv`.
+Difference to SoftPatch (arXiv 2403.14233), which drops a fixed 15 % of the patches of any set and judges them within
+one model: the maps here come from models that did not learn from the image. `benchmarks/results/purification.csv`
+compares both.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,12 +28,12 @@ Maps = Mapping[str, np.ndarray]
 def out_of_fold_maps(
     per_model: Sequence[Maps], subsets: pd.Series, partition: Partition = "disjoint"
 ) -> dict[str, np.ndarray]:
-    """Each training image's patch map, averaged over the sub-models that did not train on it.
+    """Return each training image's patch map, averaged over the sub-models that did not train on it.
 
     Args:
-        per_model: T sub-models' maps (h, w) by image id; a single sub-model's maps are taken as they are.
+        per_model: maps (h, w) by image id, one mapping per sub-model; the maps of a single sub-model are not averaged.
         subsets: subset 0 … T-1 of each image, indexed by image id.
-        partition: what the sub-models learnt from.
+        partition: which subsets the sub-models learnt from.
 
     Returns:
         (h, w) float16 by image id, sorted by it.
@@ -51,16 +53,16 @@ def out_of_fold_maps(
 
 
 def trusted_patches(maps: Maps, kept: Sequence[str], patch_rejection: float) -> dict[str, np.ndarray]:
-    """The patches of the kept images to learn from.
+    """Return masks of the patches to learn from in the kept images.
 
     Args:
         maps: out-of-fold maps (h, w) of all training images, by id.
-        kept: ids of those it kept.
+        kept: ids of the images that the policy kept.
         patch_rejection: share of patches dropped per share of images rejected; 0 drops none.
 
     Returns:
-        (h, w) bool by image id, sorted; empty where every patch is trusted. An image of which nothing is trusted keeps
-        its least suspicious patch, so that no image vanishes here.
+        (h, w) bool by image id, sorted. Empty if every patch is trusted. An image whose patches are all above the cut
+        keeps its least suspicious patch, so that no image vanishes here.
     """
     share = min(0.5, patch_rejection * (1 - len(kept) / len(maps)))
     if share <= 0:
@@ -72,11 +74,11 @@ def trusted_patches(maps: Maps, kept: Sequence[str], patch_rejection: float) -> 
 
 
 class TrustedFeatures:
-    """A feature source that says which patches to learn from.
+    """A feature source whose batches say which patches to learn from.
 
     Args:
-        features: where the features come from.
-        trusted: (h, w) bool by image id; images without an entry are trusted whole.
+        features: the source of the features.
+        trusted: masks (h, w) bool by image id; an image without a mask is trusted as a whole.
     """
 
     def __init__(self, features: FeatureSource, trusted: Maps) -> None:
@@ -84,7 +86,7 @@ class TrustedFeatures:
         self.trusted = trusted
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
-        """The batches of `features` with `trusted` set."""
+        """Yield the batches of `features` with `trusted` set."""
         import torch
 
         for batch in self.features.batches(image_ids, description):

@@ -1,6 +1,6 @@
-"""The verdict: which training images the consensus calls normal, by one of the policies of `llbnad.policies`.
+"""The selection: which training images the consensus calls normal, by a policy of `llbnad.policies`.
 
-Images are ordered by score and ties broken by image id, so the selected *set* does not depend on any order.
+Images are ordered by score, and ties are broken by image id. The selected *set* therefore depends on no order of rows.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from llbnad.policies import count_kept
 
 @dataclass(frozen=True)
 class Purified:
-    """What a policy decided."""
+    """The decision of a policy: which training images are kept and which are rejected."""
 
     kept: tuple[str, ...]  # image ids, sorted
     rejected: tuple[str, ...]  # image ids, sorted
@@ -22,11 +22,14 @@ class Purified:
 
 
 def purify(scores: pd.Series, selection: SelectionPolicy) -> Purified:
-    """Split images into kept and rejected.
+    """Split training images into kept and rejected images.
 
     Args:
         scores: (N,) consensus scores indexed by image id, higher is more anomalous.
-        selection: the policy and its parameters.
+        selection: the policy with its settings.
+
+    Raises:
+        ConfigError: the policy keeps no image or more images than there are.
     """
     ordered = scores.sort_index().sort_values(kind="stable")  # by score, ties by image id
     count = count_kept(selection, ordered.to_numpy(np.float64))

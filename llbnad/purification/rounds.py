@@ -1,8 +1,8 @@
-"""Stage 1 from the sub-models' training to the verdict, once or in rounds.
+"""Stage 1 from the training of the sub-models to the selection, in one or several rounds.
 
-One round is the paper's (arXiv 2508.07441). In a further one, sub-models that learnt only from what was kept score all
-images again, rejected ones as well, which may so come back. It ends after `settings.rounds`, or when a set is kept that
-was kept before.
+The paper (arXiv 2508.07441) has one round. In every further round, sub-models that learnt only from the kept images
+score all images again, so that rejected images may come back. Stage 1 ends after `settings.rounds` rounds. It ends
+earlier if a round keeps a set that was kept before, or leaves a sub-model with too few images.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -21,27 +21,27 @@ from llbnad.purification.sub_models import train_sub_model
 from llbnad.purification.verdicts import override, verdict_summary
 from llbnad.scenario import ScenarioSettings
 
-FEWEST = 2  # images a sub-model of a further round learns from: of one, no detector learns what varies
+FEWEST = 2  # images per sub-model in a further round: one image cannot show what varies
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The last round's verdict."""
+    """The selection of the last round."""
 
     consensus: Consensus
-    by_policy: Purified
-    purified: Purified  # with people's verdicts
-    trusted: Maps  # patches to learn from, where not all are (`llbnad.purification.patches`)
-    history: pd.DataFrame  # a row a round: round, kept, changed (images that came or went since the round before)
+    by_policy: Purified  # the policy's decision
+    purified: Purified  # the policy's decision, overridden by people's verdicts
+    trusted: Maps  # masks of the patches to learn from; empty if all are trusted (`llbnad.purification.patches`)
+    history: pd.DataFrame  # one row per round: round, kept, changed (images that came or went since the round before)
 
     def summary(
         self, train: pd.DataFrame, verdicts: Mapping[str, str], everything: pd.DataFrame
     ) -> dict[str, float | int | None]:
-        """Count what was kept, how contaminated it is where labels say so, and what people's verdicts did.
+        """Return counts of kept images, contamination (None if a label is missing) and effects of people's verdicts.
 
         Args:
-            train: manifest rows of the training images, without those that people excluded.
-            verdicts: people's, by image id.
+            train: manifest rows of the training images, without the images that people excluded.
+            verdicts: people's verdicts by image id.
             everything: manifest of all images of the scenario.
         """
         kept, rejected = (train[train["image_id"].isin(ids)] for ids in (self.purified.kept, self.purified.rejected))
@@ -67,7 +67,16 @@ def run_sub_models(
     kept: Collection[str] | None = None,
     trusted: Maps | None = None,
 ) -> Consensus:
-    """Train all sub-models, on `kept` and its trusted patches if given, and let them score every training image."""
+    """Train all sub-models and let them score every training image.
+
+    Args:
+        features: features of the training images.
+        subsets: subset of each training image, indexed by image id.
+        num_subsets: T.
+        settings: settings of the scenario.
+        kept: ids of the images to learn from; None means all.
+        trusted: masks of the patches to learn from, by image id; None means all patches.
+    """
     source = TrustedFeatures(features, trusted) if trusted else features
     models = [train_sub_model(number, source, subsets, num_subsets, settings, kept)[0] for number in range(num_subsets)]
     return score_together(models, features, subsets, settings)
@@ -79,13 +88,16 @@ def select(
     verdicts: Mapping[str, str],
     again: Callable[[Collection[str], Maps], Consensus],
 ) -> Selection:
-    """Purify, and purify again in as many rounds as are asked for.
+    """Select training images, in as many rounds as `settings` asks for.
 
     Args:
-        first: of sub-models that learnt from everything.
-        settings: selection, patch rejection, rounds, partition.
-        verdicts: people's, by image id.
-        again: the consensus of sub-models that learn from the images and trusted patches given.
+        first: consensus of sub-models that learnt from all training images.
+        settings: selection, patch rejection, rounds and partition.
+        verdicts: people's verdicts by image id.
+        again: trains sub-models on the given images and trusted patches, and returns their consensus.
+
+    Raises:
+        DataError: the verdicts leave no image to train on.
     """
     current, history, seen = first, [], [frozenset(first.table.index)]
     for number in range(1, settings.rounds + 1):
@@ -93,7 +105,8 @@ def select(
         purified = override(by_policy, verdicts)
         kept = frozenset(purified.kept)
         masks = trusted_patches(current.maps, by_policy.kept, settings.patch_rejection)
-        # people's word on one image moves no other image's patches; what they take back has no mask: learnt from whole
+        # Masks follow from the policy's choice, so that a verdict on one image changes no other image's patches. An
+        # image that the policy rejected and people called normal has no mask: it is learnt from as a whole.
         trusted = {one: mask for one, mask in masks.items() if one in kept}
         history.append({"round": number, "kept": len(kept), "changed": len(kept ^ seen[-1])})
         starved = not _every_sub_model_learns(current.table["subset"], kept, settings)

@@ -1,4 +1,4 @@
-"""The sub-models of stage 1 (arXiv 2508.07441): a detector for each part of the training set."""
+"""The sub-models of stage 1 (arXiv 2508.07441): one detector per part of the training set."""
 
 from collections.abc import Collection
 
@@ -22,14 +22,14 @@ def train_sub_model(
 
     Args:
         number: 0 … T-1.
-        features: of the training images.
+        features: features of the training images.
         subsets: subset of each training image, indexed by image id.
         num_subsets: T.
-        settings: encoder, detector, partition, seed.
-        kept: learn only from these images; None: from all.
+        settings: encoder, detector, partition and seed.
+        kept: ids of the only images to learn from; None means all.
 
     Returns:
-        the model, and the ids of the images it learnt from.
+        the model, and the ids of the images that it learnt from.
     """
     own = subsets.index[training_masks(subsets, num_subsets, settings.partition)[:, number]].tolist()
     if kept is not None:

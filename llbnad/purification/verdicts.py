@@ -8,9 +8,9 @@ A CSV file with the header `image_id,verdict`, written by the review page (`llbn
 | `defect`  | rejected                    | labelled a defect, where the data set has no label      |
 | `exclude` | neither kept nor rejected   | left out                                                |
 
-Stage 1 is not repeated for a verdict: the sub-models may have trained on any of these images, and the policy's cut is
-computed with all of them, so that a verdict on one image moves no other. What changes is what the final detector and
-its comparators train on.
+Stage 1 is not repeated for a verdict. The sub-models may have trained on any of these images, and the policy's cut is
+computed with all of them, so that a verdict on one image moves no other image. A verdict changes the images that the
+final detector and its comparators train on.
 """
 
 import csv
@@ -27,18 +27,18 @@ from llbnad.utils.files import replacing
 
 HEADER = ["image_id", "verdict"]
 VERDICTS = ("normal", "defect", "exclude")
-DEFECT = "defect"  # anomaly_class of an image that a person called one
+DEFECT = "defect"  # anomaly_class of an image that a person called a defect
 IMAGE_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def read_verdicts(path: Path) -> dict[str, str]:
-    """Verdict of each image id in a review file.
+    """Return the verdict of each image id in a review file.
 
     Raises:
-        DataError: the file is missing or malformed, a verdict is unknown or an image stands twice.
+        DataError: the file is missing or malformed, a verdict is unknown, or an image occurs twice.
     """
     try:
-        # spreadsheets put a byte-order mark in front
+        # utf-8-sig: spreadsheets begin the file with a byte-order mark
         lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))
     except FileNotFoundError:
         raise DataError(f"review file {path} is missing: create it with the line {','.join(HEADER)}") from None
@@ -73,12 +73,12 @@ def write_verdicts(verdicts: Mapping[str, str], path: Path) -> None:
 
 
 def excluded(verdicts: Mapping[str, str]) -> list[str]:
-    """Ids of the images to leave out, sorted."""
+    """Return the ids of the images to leave out, sorted."""
     return sorted(image_id for image_id, verdict in verdicts.items() if verdict == "exclude")
 
 
 def with_verdicts(manifest: pd.DataFrame, verdicts: Mapping[str, str]) -> pd.DataFrame:
-    """`manifest` without the excluded images, labelled by people where the data set has no label."""
+    """Return `manifest` without the excluded images. Verdicts fill in labels that the data set lacks."""
     remaining = manifest[~manifest["image_id"].isin(excluded(verdicts))]
     classes = {"normal": NORMAL, "defect": DEFECT}
     said = {image_id: classes[verdict] for image_id, verdict in verdicts.items() if verdict in classes}
@@ -88,14 +88,15 @@ def with_verdicts(manifest: pd.DataFrame, verdicts: Mapping[str, str]) -> pd.Dat
 
 
 def override(purified: Purified, verdicts: Mapping[str, str]) -> Purified:
-    """The policy's choice with people's over it; images without a verdict stay where they are.
+    """Return the policy's decision, overridden by people's verdicts. An image without a verdict keeps its status.
 
     Args:
-        purified: the policy's choice.
-        verdicts: by image id; those of other images have no effect. Excluded images are neither kept nor rejected.
+        purified: the policy's decision.
+        verdicts: verdicts by image id. Verdicts on unknown images have no effect. Excluded images become neither kept
+            nor rejected.
 
     Raises:
-        DataError: nothing would be kept.
+        DataError: no image would be kept.
     """
     kept, rejected = set(purified.kept), set(purified.rejected)
     for image_id in (kept | rejected) & verdicts.keys():
@@ -111,13 +112,13 @@ def override(purified: Purified, verdicts: Mapping[str, str]) -> Purified:
 def verdict_summary(
     verdicts: Mapping[str, str], manifest: pd.DataFrame, by_policy: Purified, final: Purified
 ) -> dict[str, int]:
-    """How many verdicts there are of each kind, speak of other images, and overrule the policy.
+    """Count the verdicts of each kind, the verdicts on images outside the scenario, and the images overruled.
 
     Args:
-        verdicts: by image id.
-        manifest: all images of the scenario.
-        by_policy: what the policy chose.
-        final: what was chosen in the end.
+        verdicts: verdicts by image id.
+        manifest: manifest of all images of the scenario.
+        by_policy: the policy's decision.
+        final: the decision after the verdicts.
     """
     own = {image_id: verdict for image_id, verdict in verdicts.items() if image_id in set(manifest["image_id"])}
     counts = {f"n_verdict_{name}": list(own.values()).count(name) for name in VERDICTS}

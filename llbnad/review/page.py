@@ -1,8 +1,8 @@
-"""One HTML page of suspect images for people to judge; everything is inside the file, nothing is fetched.
+"""One HTML page of suspect images for people to judge. The file holds everything; nothing is fetched.
 
-Which images: those of the highest consensus score, those nearest to the cut, where a verdict changes most, those kept
-on which the sub-models disagree most, and all that were judged before. Near-duplicates, close in feature distance,
-stand together, so that a row of alike images is judged at once.
+The page shows the images with the highest consensus scores, the images nearest to the cut, where a verdict changes
+most, the kept images on which the sub-models disagree most, and all images that were judged before. Near-duplicates,
+close in feature distance, stand together, so that a row of similar images is judged at once.
 """
 
 import base64
@@ -23,10 +23,10 @@ from llbnad.utils.progress import track
 
 TEMPLATE = Path(__file__).with_name("review_page.html")
 DATA_MARK = "__REVIEW_DATA__"
-PICTURE = 360  # pixels of the longer side
+PICTURE = 360  # longer side in pixels
 JPEG_QUALITY = 82
-NEAR = 0.25  # of the median distance of two images; on solar cells that takes in a picture taken again, 5 % brighter
-GRID = 4  # cells a side of the features compared
+NEAR = 0.25  # as a share of the median distance of two images; takes in a repeated shot in slightly other light
+GRID = 4  # cells per side of the image features, see `llbnad.features.image_features`
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,21 @@ class Suspect:
     score: float
     spread: float  # standard deviation over the sub-models
     status: str  # kept, rejected or excluded, after the verdicts known so far
-    reason: str  # why it is on the page
-    group: int  # of near-duplicates, from 1; 0 for an image that stands alone
-    label: str  # the data set's, empty if there is none
+    reason: str  # why the image is on the page
+    group: int  # number of its group of near-duplicates, from 1; 0 for an image that stands alone
+    label: str  # label in the data set; empty if there is none
     image: str  # data URI
     heat: str  # data URI: the image under its heat map
 
 
 def choose_suspects(scores: pd.DataFrame, purified: Purified, verdicts: Mapping[str, str], limit: int) -> pd.Series:
-    """Why each image is on the page, by image id.
+    """Choose the images of the page. Return the reason why each image is on it, by image id.
 
     Args:
-        scores: what `llbnad.purification.aggregate.score_table` gives, with `score`, indexed by image id.
-        purified: the verdict on these images.
-        verdicts: people's so far; those images are always shown.
-        limit: images beside them: half by score, a quarter near the cut, a quarter by disagreement.
+        scores: result of `llbnad.purification.aggregate.score_table`, with a column `score`.
+        purified: which images are kept and rejected.
+        verdicts: people's verdicts so far, by image id; these images are always shown.
+        limit: number of further images: half by score, a quarter near the cut, a quarter by disagreement.
     """
     ordered = scores.assign(spread=spread(scores), distance=(scores["score"] - purified.cut).abs()).sort_index()
     kept = ordered[ordered.index.isin(purified.kept)]
@@ -69,18 +69,19 @@ def choose_suspects(scores: pd.DataFrame, purified: Purified, verdicts: Mapping[
 
 
 def spread(scores: pd.DataFrame) -> pd.Series:
-    """Standard deviation of each image's score over the sub-models."""
+    """Return the standard deviation of each image's score over the sub-models."""
     return scores[sub_model_columns(scores)].astype("float64").std(axis=1, ddof=0)
 
 
 def near_duplicates(image_ids: list[str], vectors: np.ndarray) -> dict[str, int]:
-    """Groups of images linked by steps up to NEAR times the median distance, from 1; 0 for those that stand alone.
+    """Return the number of each image's group of near-duplicates, from 1; 0 for an image that stands alone.
 
-    The step follows the images' own spread: parts in a fixed position are all close to each other, yet not doubles.
+    A group is linked by steps of at most NEAR times the median distance. The step depends on the spread of the images,
+    because parts in a fixed position are all close to each other, yet no duplicates.
 
     Args:
-        image_ids: N images.
-        vectors: (N, D) of `llbnad.features.image_features`.
+        image_ids: ids of the N images.
+        vectors: (N, D) vectors of `llbnad.features.image_features`.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist
@@ -106,16 +107,16 @@ def build_suspects(
     heat: Mapping[str, np.ndarray],
     image_root: Path,
 ) -> list[Suspect]:
-    """The rows of the page, most suspicious first, near-duplicates together.
+    """Return the rows of the page, most suspicious first, with near-duplicates together.
 
     Args:
         manifest: rows of the training images.
         scores: see `choose_suspects`.
-        reasons: what `choose_suspects` gave.
-        purified: the verdict.
-        groups: what `near_duplicates` gave.
+        reasons: result of `choose_suspects`.
+        purified: which images are kept and rejected.
+        groups: result of `near_duplicates`.
         heat: patch maps by image id.
-        image_root: what manifest paths are relative to.
+        image_root: folder that manifest paths are relative to.
     """
     rows = manifest[manifest["image_id"].isin(reasons.index)].set_index("image_id")
     known = scores.loc[rows.index]
@@ -152,14 +153,15 @@ def build_suspects(
 
 
 def review_page(name: str, suspects: list[Suspect], verdicts: Mapping[str, str], cut: float, total: int) -> str:
-    """The page as HTML.
+    """Return the page as HTML.
 
     Args:
-        name: of the line or scenario; the exported file is called after it.
-        suspects: in the order shown first.
-        verdicts: known so far: chosen beforehand, and exported again even where the image is not on the page.
-        cut: of the policy.
-        total: training images there are.
+        name: name of the line or scenario, and of the file that the page exports.
+        suspects: the rows, in the order in which they are first shown.
+        verdicts: verdicts known so far. The page shows them as chosen, and exports them even for images not on the
+            page.
+        cut: cut of the policy.
+        total: number of training images.
     """
     data = {
         "name": name,
@@ -168,7 +170,7 @@ def review_page(name: str, suspects: list[Suspect], verdicts: Mapping[str, str],
         "verdicts": dict(sorted(verdicts.items())),
         "suspects": [asdict(one) for one in suspects],
     }
-    # "<" is escaped: a file name must not be able to end the script element
+    # escape "<", so that no file name can end the script element
     text = json.dumps(data, ensure_ascii=False, sort_keys=True).replace("<", "\\u003c")
     return TEMPLATE.read_text(encoding="utf-8").replace(DATA_MARK, text)
 

@@ -1,1 +1,1 @@
-"""Study: the comparison table of policies and detectors."""
+"""Study: the table that compares policies and detectors."""

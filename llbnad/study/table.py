@@ -1,7 +1,7 @@
-"""One cell of the purification table: stage 1 once, then every policy's stage 2, on the same test images.
+"""One cell of the purification table: stage 1 once, then stage 2 of every policy, tested on the same images.
 
-`none`, `oracle` and `random` (as many images as `default` keeps) are always there; `misindexed` reproduces the mistake
-of the authors' released code, which permutes positions once too often, so that stage 2 trains on a random subset.
+`none`, `oracle` and `random` (as many images as `default` keeps) are in every cell. `misindexed` reproduces the mistake
+of the authors' released code. That code permutes positions once too often, so that stage 2 trains on a random subset.
 """
 
 from collections.abc import Sequence
@@ -48,14 +48,14 @@ class TablePolicy(Config):
 
     selection: AnyPolicy
     patch_rejection: float = Field(0, ge=0)
-    aggregation: Aggregation | None = None  # None: the grid's
+    aggregation: Aggregation | None = None  # None: the aggregation of the grid
     partition: Partition = "disjoint"
     rounds: int = Field(1, ge=1)
-    sub_model_detector: AnyDetector | None = None  # None: the cell's
-    misindexed: bool = False  # hand stage 2 the images at the chosen positions of a shuffled list, as the release does
+    sub_model_detector: AnyDetector | None = None  # None: the detector of the cell
+    misindexed: bool = False  # train stage 2 on the images at the chosen positions of a shuffled list, as released
 
     def settings(self, grid: "Grid", detector: DetectorConfig, seed: int) -> ScenarioSettings:
-        """The scenario that this policy makes of a cell."""
+        """Return the settings of a scenario with this policy, for one cell of `grid`."""
         return ScenarioSettings(
             seed=seed,
             encoder=grid.encoder,
@@ -70,7 +70,7 @@ class TablePolicy(Config):
 
 
 class Grid(Config):
-    """What to compare (benchmarks/*.yaml)."""
+    """The data sets, detectors, noise ratios, seeds and policies to compare (benchmarks/*.yaml)."""
 
     datasets: dict[str, Dataset]
     encoder: AnyEncoder
@@ -86,14 +86,14 @@ class Grid(Config):
     policies: dict[str, TablePolicy]
 
     def source(self, name: str, ratio: float) -> Dataset:
-        """The data set `name`, in the variant that has α = `ratio` already, where there is one."""
+        """Return the data set `name`, in its official variant with α = `ratio` if there is one."""
         dataset = self.datasets[name]
         if ratio in self.official and isinstance(dataset, RealIadDataset):
             return dataset.model_copy(update={"variant": self.official[ratio]})
         return dataset
 
     def noise_at(self, ratio: float) -> Noise:
-        """What makes α = `ratio` of `source`."""
+        """Return the noise that gives the result of `source` the contamination α = `ratio`."""
         return NoNoise() if ratio in self.official else self.noise.model_copy(update={"ratio": ratio})
 
     @model_validator(mode="after")
@@ -114,7 +114,7 @@ class Grid(Config):
         return self
 
     def cells(self) -> list["Cell"]:
-        """All cells, seeds outermost, so that a stopped run has whole seeds."""
+        """Return all cells. Seeds are the outermost loop, so that a stopped run has finished whole seeds."""
         names = [(name, False) for name in self.detectors] + [(name, True) for name in self.rivals]
         return [
             Cell(dataset, ratio, detector, rival, seed)
@@ -137,19 +137,19 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """File name of its results."""
+        """File name of the cell's results, without suffix."""
         return f"{self.dataset}_{self.detector}_{self.ratio:g}_{self.seed}"
 
 
 def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, cache: Path) -> pd.DataFrame:
-    """Results of every policy in `cell`, a row each.
+    """Compute one cell and return one row per policy.
 
     Args:
-        cell: of the grid.
+        cell: a cell of the grid.
         grid: the settings.
-        manifest: of `Grid.source`.
-        image_root: what its paths are relative to.
-        cache: feature cache.
+        manifest: manifest of the data set that `Grid.source` returns.
+        image_root: folder that the manifest's paths are relative to.
+        cache: folder of the feature cache.
     """
     noise = grid.noise_at(cell.ratio)
     noisy = contaminate(manifest, noise, cell.seed)
@@ -195,7 +195,7 @@ def _policies(
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Model]]:
     config, seed = grid.detectors[cell.detector], cell.seed
     subsets = assign_subsets(images, grid.subsets, seed)
-    first: dict[str, Consensus] = {}  # policies that differ after stage 1 share it
+    first: dict[str, Consensus] = {}  # policies with equal sub-models share their consensus
 
     sets: dict[str, tuple[str, ...]] = {}
     trusted: dict[str, Maps] = {}
@@ -215,7 +215,10 @@ def _policies(
 
 
 def _misindexed(image_ids: Sequence[str], kept: Sequence[str], seed: int) -> tuple[str, ...]:
-    """What the released code trains on: scores are in the order π[π[k]], stage 2 looks images up in the order π[k]."""
+    """Return the images that the released code trains on in the place of `kept`, sorted.
+
+    That code has scores in the order π[π[k]], but stage 2 looks images up in the order π[k].
+    """
     order = stable_shuffle(image_ids, seed, "misindexed")
     position = {image_id: number for number, image_id in enumerate(image_ids)}
     again = [order[position[image_id]] for image_id in order]  # (N,) π∘π
@@ -224,5 +227,5 @@ def _misindexed(image_ids: Sequence[str], kept: Sequence[str], seed: int) -> tup
 
 
 def _rejected_anomalous(images: pd.DataFrame, chosen: Sequence[str]) -> float | None:
-    """Share of true anomalies among the rejected: the precision of the rejection."""
+    """Return the share of anomalous images among the rejected images, which is the precision of the rejection."""
     return contamination(images[~images["image_id"].isin(chosen)])

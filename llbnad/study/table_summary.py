@@ -1,4 +1,4 @@
-"""The purification table in few numbers and two pictures: means over seeds, and the share of the gap closed."""
+"""Summaries of the purification table: means over seeds, the share of the gap closed, and two pictures."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ import pandas as pd
 from llbnad.utils.files import replacing
 
 RESAMPLES = 2000
-SMALLEST_GAP = 0.005  # I-AUROC; of a smaller gap no share is told
+SMALLEST_GAP = 0.005  # I-AUROC; a share of a smaller gap means nothing
 COLOURS = {"none": "#D55E00", "oracle": "#0072B2", "default": "#009E73", "paper": "#CC79A7", "keep_80": "#E69F00"}
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over seeds, one row per data set, detector, α and policy."""
+    """Return means and standard deviations over seeds, one row per data set, detector, α and policy."""
     keys = ["dataset", "detector", "alpha", "policy"]
     measured = ["image_auroc", "pixel_auroc", "aupro", "contamination_before", "contamination_after", "kept"]
     table = rows.groupby(keys, sort=True)[measured].agg(["mean", "std"])
@@ -22,13 +22,17 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def gap_closed(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """What each policy wins over `none`, and how much of the gap none → oracle that is, per detector and α.
+    """Return the gain of each policy over `none`, and its share of the gap from `none` to `oracle`, per detector and α.
 
-    Differences are paired by data set and seed; the 95 % interval is of a bootstrap over these pairs.
+    Differences are paired by data set and seed. The 95 % interval of the gain is a bootstrap over these pairs.
+
+    Args:
+        rows: rows of `run_cell`.
+        seed: seed of the bootstrap.
 
     Returns:
-        detector, alpha, policy, image_auroc (mean), gain, gain_low, gain_high, gap, closed (None where the gap is
-        below half a point).
+        detector, alpha, policy, image_auroc (mean), gain, gain_low, gain_high, gap, closed (None if the gap is below
+        SMALLEST_GAP).
     """
     rng = np.random.default_rng(seed)
     wide = rows.pivot_table(index=["detector", "alpha", "dataset", "seed"], columns="policy", values="image_auroc")
@@ -60,7 +64,10 @@ def gap_closed(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
 
 
 def table_figure(rows: pd.DataFrame, path: Path) -> None:
-    """I-AUROC over α, a panel a detector, with the band between none and oracle; mean over data sets and seeds."""
+    """Draw I-AUROC over α as PNG, with the band between `none` and `oracle`: one panel per detector.
+
+    Values are means over data sets and seeds.
+    """
     import matplotlib.pyplot as plt
 
     detectors = [name for name, group in rows.groupby("detector") if "oracle" in set(group["policy"])]
@@ -82,7 +89,7 @@ def table_figure(rows: pd.DataFrame, path: Path) -> None:
 
 
 def contamination_figure(rows: pd.DataFrame, path: Path) -> None:
-    """Contamination before and after, and precision over recall of the rejection, a point a run."""
+    """Draw contamination after over before, and precision over recall of the rejection, as PNG: one point per run."""
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))

@@ -1,1 +1,1 @@
-"""Utilities that know nothing of the method: files, hashing, progress, threads."""
+"""Utilities that do not depend on the method: files, hashing, progress, threads."""

@@ -1,7 +1,7 @@
-"""Writing outputs: whole or not at all, and the same bytes for the same content.
+"""Files: writers that write all or nothing and give equal bytes for equal content, digests, and lists of files.
 
-Every writer goes to a temporary neighbour first and renames it, so a killed process leaves no partial output.
-Parquet files carry no pandas metadata, JSON is sorted: two runs with equal content give equal hashes.
+Every writer writes to a temporary file beside the target and renames it, so a killed process leaves no partial output.
+Parquet files carry no pandas metadata, and JSON is sorted, so that two runs with equal content give equal hashes.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes the place of `path` only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # names may be as long as the file system allows, so the temporary one holds a digest of it
+    # a name may be as long as the file system allows, so the temporary name holds a digest of it
     temporary = path.with_name(f".{path.name[:40]}.{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -34,26 +34,30 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_parquet(frame: pd.DataFrame, path: Path, schema: pa.Schema | None = None) -> None:
-    """Write `frame` without its index. `schema` fixes column order and types."""
+    """Write `frame` as parquet, without its index. `schema` fixes the order and the types of the columns."""
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(None)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
 
 
 def write_json(content: Mapping[str, Any] | list[Any], path: Path) -> None:
-    """Write sorted, indented JSON. NaN and infinities are refused: they are not JSON."""
+    """Write sorted, indented JSON.
+
+    Raises:
+        ValueError: a value is NaN or infinite, which JSON does not have.
+    """
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table for people and spreadsheets; floats with 6 decimals, missing values empty."""
+    """Write a table for people and spreadsheets, with 6 decimals for floats and empty cells for missing values."""
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hex digest of a file's bytes."""
+    """Return the hex digest of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
 
@@ -66,11 +70,11 @@ def installed_files(package: str, pattern: str) -> list[Path]:
 
 
 def relative_files(root: Path, suffixes: frozenset[str]) -> Iterator[str]:
-    """POSIX paths, relative to `root`, of its files with one of `suffixes`, in order; hidden ones are left out.
+    """Yield the files below `root` that end in one of `suffixes`, sorted, as POSIX paths relative to `root`.
 
-    What is there but cannot be read (links that lead nowhere, files and folders without permission) is named as well:
-    somebody wanted images there, so whoever reads next has to say why there are none. Links to folders are not
-    followed.
+    Hidden files and folders are left out. Links to folders are not followed. Paths that cannot be read (broken links,
+    files and folders without permission) are included, because somebody wanted images there: the reader of the files
+    has to report them.
     """
     locked: list[OSError] = []
     walk = os.walk(root, onerror=locked.append)
@@ -82,7 +86,7 @@ def relative_files(root: Path, suffixes: frozenset[str]) -> Iterator[str]:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether it is a regular file, as far as one may look; a pipe or a socket would block who opens it."""
+    """Return whether `path` is a regular file or cannot be examined. Opening a pipe or a socket would block."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except OSError:

@@ -1,7 +1,8 @@
-"""No silent downloads: inside `no_downloads`, whatever looks a host up fails at once and names the remedy.
+"""A guard against silent downloads: inside `no_downloads`, a look-up of a host fails at once and names the remedy.
 
-Libraries retry for a minute, each in its own way, before they say that there is no network. All of them look a name up
-first, so that is where they are stopped; other threads of the process are left alone.
+Without network, libraries retry for a minute, each in its own way. All of them look up a host name first, so the
+look-up is where they are stopped. Other threads of the process are not affected. Two threads must not use the guard at
+the same time, because it replaces `socket.getaddrinfo` for the whole process.
 """
 
 import socket
@@ -14,7 +15,16 @@ from llbnad.errors import OfflineError
 
 
 def no_downloads(what: str, remedy: str, allowed: bool = False) -> AbstractContextManager[None]:
-    """Refuse downloads by the block, unless `allowed`; the `OfflineError` says that `what` wanted one."""
+    """Return a context manager that refuses downloads inside its block, unless `allowed`.
+
+    Args:
+        what: name of the thing that may want a download, for the error message.
+        remedy: advice, for the error message.
+        allowed: do not refuse anything.
+
+    Raises:
+        OfflineError: the block tried to look up a host, even if the library caught that error.
+    """
     return nullcontext() if allowed else _refused(what, remedy)
 
 
@@ -35,11 +45,11 @@ def _refused(what: str, remedy: str) -> Iterator[None]:
     socket.getaddrinfo = refuse
     try:
         yield
-    except Exception:  # any: libraries wrap the refusal in errors of their own
-        if wanted:  # a library may have wrapped it, or gone on without its weights and failed later
+    except Exception:  # a library may wrap the refusal in any error, or go on without weights and fail later
+        if wanted:
             raise refusal(wanted[0]) from None
         raise
     finally:
         socket.getaddrinfo = resolve
-    if wanted:  # swallowed: the model would be without its weights
+    if wanted:  # a library swallowed the refusal, so the model has no weights
         raise refusal(wanted[0])

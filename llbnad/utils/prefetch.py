@@ -1,4 +1,4 @@
-"""Files are read and decoded in threads, a few batches ahead of the encoder, so that it never waits for them."""
+"""Reading and decoding of files in threads, a few batches ahead, so that the encoder does not wait for them."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,14 +8,14 @@ from typing import TypeVar
 T = TypeVar("T")
 R = TypeVar("R")
 
-AHEAD = 2  # batches: a slow file then delays nobody, and what waits is small
+AHEAD = 2  # batches: enough that one slow file delays nothing, few enough that the waiting images take little memory
 
 
 def prefetch(load: Callable[[T], R], batches: Iterable[Sequence[T]]) -> Iterator[list[R]]:
-    """Yield the results of `load` for each of `batches`, all in order, while the next ones are worked on.
+    """Yield the results of `load` for each batch, in order, while threads load the next batches.
 
-    As many threads as torch computes with: `runtime` in params.yaml decides. An error of `load` is raised where the
-    result would have been.
+    There are as many threads as torch uses (`Runtime.threads`). An error of `load` is raised in the place of its
+    result.
     """
     import torch
 

@@ -1,7 +1,7 @@
-"""How this process computes: threads, device, allocator. Nothing here changes a result.
+"""Settings of the process: threads, device and allocator. Nothing here changes a result.
 
-glibc gives large tensors back to the kernel after every layer and fetches them anew for the next one; EfficientNet
-then spends more time in page faults than in arithmetic. Raising malloc's thresholds keeps the memory.
+glibc returns the memory of large tensors to the kernel after every layer and asks for it again for the next layer. An
+EfficientNet then spends more time in page faults than in arithmetic. Higher malloc thresholds keep the memory.
 """
 
 import ctypes
@@ -21,10 +21,10 @@ _MALLOC = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 256 << 20}  # MMAP_THRESHOLD, TRI
 
 
 def prepare(runtime: Runtime) -> "torch.device":
-    """Set allocator, memory limit, threads and determinism for this process and return the device to compute on.
+    """Set allocator, memory limit, threads and determinism for this process, and return the device to compute on.
 
     Raises:
-        ConfigError: the device is unknown or not there.
+        ConfigError: the device is unknown or not available.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
@@ -38,7 +38,7 @@ def prepare(runtime: Runtime) -> "torch.device":
 
     if runtime.threads:
         torch.set_num_threads(runtime.threads)
-    elif runtime.processes > 1:  # more threads than cores are slower than one each
+    elif runtime.processes > 1:  # more threads than cores would be slower than one thread per core
         share = max(1, (os.cpu_count() or 1) // runtime.processes)
         torch.set_num_threads(min(torch.get_num_threads(), share))
     name = runtime.device
@@ -51,8 +51,8 @@ def prepare(runtime: Runtime) -> "torch.device":
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError(f"runtime.device is {name!r}, but torch sees no GPU: use auto or cpu")
-        # on CPU the kernels used here are deterministic anyway, and the switch imports torch's compiler: 1.5 s
+        # not on a CPU, whose kernels are deterministic anyway: the switch imports torch's compiler, which takes time
         torch.use_deterministic_algorithms(True)
-        # full float32: TF32, cuDNN's default, rounds products to ten bits
+        # full float32, because TF32, cuDNN's default, rounds products to ten bits
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     return device

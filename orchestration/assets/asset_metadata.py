@@ -1,10 +1,9 @@
-"""What Dagster shows of a stage's outputs, told by the kind of file: row counts, numbers, tables, pictures."""
+"""Show a stage's outputs in Dagster, each kind of file in its way: row counts, numbers, tables, pictures."""
 
 import base64
 import io
 import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import dagster as dg
 
 from llbnad.utils.files import file_digest
 from orchestration.pipeline.settings import settings_path
+from orchestration.pipeline.tables import plain_table
 
 PICTURE_WIDTH = 900  # pixels; Dagster keeps metadata in its database
-PREVIEW_ROWS = 30
+PREVIEW_ROWS, DECIMALS = 30, 4  # of a CSV file
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
 
 
@@ -28,13 +28,20 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
     """
     files = [file for path in sorted(paths) for file in _files(root / path)]
     shown = metadata_of_files(files)
-    shown["outputs"] = dg.MetadataValue.md("\n".join(f"- `{path}` `{md5}`" for path, md5 in sorted(paths.items())))
+    shown["outputs"] = table(("path", "md5"), sorted(paths.items()))
     link = root / "mlflow" / "runs" / f"{scenario}.json"
     if link.exists():
         run, settings = json.loads(link.read_text()), root / settings_path(scenario)
         if settings.exists() and run.get("md5.settings") == file_digest(settings, "md5"):  # else of other settings
             shown["mlflow"] = dg.MetadataValue.url(run["url"])
     return shown
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMetadataValue:
+    """Return a table as metadata; each row has one value per column."""
+    plain = plain_table(columns, rows)
+    schema = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in plain.types.items()])
+    return dg.MetadataValue.table([dg.TableRecord(record) for record in plain.records], schema)
 
 
 def picture(file: Path) -> dg.MarkdownMetadataValue:
@@ -49,22 +56,6 @@ def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
         if file.name not in HIDDEN:
             shown.update(_of_file(file))
     return shown
-
-
-def from_log(stage: str, lines: Sequence[str]) -> dict[str, Any]:
-    """What a stage said of its own work in this run: not part of its outputs, for it differs from run to run.
-
-    Args:
-        stage: with its instance, e.g. `features@bottle`; its line begins with `features bottle`.
-        lines: all that was printed.
-    """
-    own = re.compile(rf"{re.escape(stage).replace('@', ' ').replace(re.escape('-'), ' ')}: (.+)")
-    said = [match[1] for line in lines if (match := own.fullmatch(line))]
-    if not said:
-        return {}
-    counts = re.fullmatch(r"(\d+) images encoded, (\d+) found in the cache", said[-1])
-    encoded = {"images encoded": int(counts[1]), "images found in the cache": int(counts[2])} if counts else {}
-    return {"summary": said[-1], **encoded}
 
 
 def _files(path: Path) -> list[Path]:
@@ -88,13 +79,10 @@ def _of_file(file: Path) -> dict[str, Any]:
     if file.suffix == ".csv":
         import pandas as pd
 
-        table = pd.read_csv(file)
-        head = table.head(PREVIEW_ROWS).to_csv(index=False, sep="|", float_format="%.4f").strip().splitlines()
-        rule = "|".join(["---"] * len(table.columns))
-        return {
-            f"rows of {file.name}": len(table),
-            file.name: dg.MetadataValue.md("\n".join([head[0], rule, *head[1:]])),
-        }
+        content = pd.read_csv(file)
+        head = content.head(PREVIEW_ROWS).round(DECIMALS)
+        rows = head.itertuples(index=False, name=None)
+        return {f"rows of {file.name}": len(content), file.name: table(list(content.columns), rows)}
     if file.suffix == ".json":
         numbers = json.loads(file.read_text())
         if file.name == "settings.json":

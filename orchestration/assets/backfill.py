@@ -13,7 +13,7 @@ import dagster as dg
 from orchestration.assets.asset_metadata import metadata
 from orchestration.assets.dvc_assets import VERSION_TAG, check_results, report_path
 from orchestration.assets.partitions import patterns, sync
-from orchestration.assets.retraining import known_lines
+from orchestration.line.lines import known_lines
 from orchestration.pipeline import dvc
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
@@ -38,7 +38,7 @@ def record_materialisations(root: Path, scenarios: Sequence[str]) -> int:
                 instance.report_runless_asset_event(event)
                 for check in where.template.meta.get("checks", []):
                     result = check_results(report_path(stage, root), asset, check)
-                    verdict = dg.AssetCheckEvaluation(
+                    evaluation = dg.AssetCheckEvaluation(
                         asset_key=dg.AssetKey(asset),
                         check_name=check,
                         passed=result.passed,
@@ -47,7 +47,7 @@ def record_materialisations(root: Path, scenarios: Sequence[str]) -> int:
                         blocking=True,
                         partition=scenario,
                     )
-                    instance.report_runless_asset_event(verdict)
+                    instance.report_runless_asset_event(evaluation)
                 reported += 1
     return reported
 

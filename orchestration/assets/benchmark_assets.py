@@ -7,12 +7,13 @@ import dagster as dg
 import yaml
 
 from orchestration.assets.asset_metadata import metadata_of_files
+from orchestration.assets.failure import failing
 from orchestration.pipeline import code, dvc
 from orchestration.pipeline.paths import BENCHMARK_STAGES
 
 
 def benchmark_assets(root: Path) -> list[dg.AssetsDefinition]:
-    """One asset a stage, `benchmark_<stage>`; none where there is no such file. None depends on a scenario."""
+    """One asset per stage, `benchmark_<stage>`; none where there is no such file. None depends on a scenario."""
     if not (root / BENCHMARK_STAGES).exists():
         return []
     return [_asset(root, template) for template in dvc.templates(root, BENCHMARK_STAGES).values()]
@@ -30,12 +31,10 @@ def _asset(root: Path, template: dvc.Template) -> dg.AssetsDefinition:
         metadata={"dvc stage": stage, "command": template.cmd},
     )
     def materialise(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        try:
+        with failing():
             if not code.are_current(root):
                 dvc.repro_stage(root, code.STAGE, context.log.info)
             outcome = dvc.repro_stage(root, stage, context.log.info)
-        except dvc.DvcError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from None
         body = yaml.safe_load((root / BENCHMARK_STAGES).read_text())["stages"][template.name]
         files = [root / path for out in body["outs"] for path in out]
         return dg.MaterializeResult(metadata={"outcome": outcome, "dvc stage": stage, **metadata_of_files(files)})

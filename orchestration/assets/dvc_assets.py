@@ -14,20 +14,21 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
-from llbnad.errors import ConfigError
-from orchestration.assets.asset_metadata import from_log, metadata
+from llbnad.utils.files import file_digest
+from orchestration.assets.asset_metadata import metadata, table
+from orchestration.assets.failure import failing
 from orchestration.assets.partitions import SCENARIOS, Pattern, patterns
 from orchestration.pipeline import code, dvc, settings
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
+from orchestration.pipeline.summary import listening
 
 VERSION_TAG = "dagster/data_version"
 PREREQUISITES = (code.STAGE, settings.STAGE)  # cheap stages that an edit makes stale
-BUSY_RETRIES, BUSY_SECONDS = 60, 5  # another run may be computing the same raw data
 
 
 def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[dg.AssetsDefinition]:
-    """One asset a stage, partitioned by scenario.
+    """One asset per stage, partitioned by scenario.
 
     Args:
         root: the repository.
@@ -49,13 +50,10 @@ def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[
 
 
 def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
-    """What a Great Expectations report says, as the result of an asset check."""
+    """Return a Great Expectations report as the result of an asset check."""
     content = json.loads(report.read_text())
     findings = content["expectations"]
-    lines = ["expectation|ok|observed|expected", "---|---|---|---"]
-    lines += [
-        "|".join(_cell(item[key]) for key in ("expectation", "success", "observed", "expected")) for item in findings
-    ]
+    keys = ("expectation", "success", "observed", "expected")
     failed = [item["expectation"] for item in findings if not item["success"]]
     return dg.AssetCheckResult(
         passed=content["success"],
@@ -65,7 +63,7 @@ def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
         metadata={
             "expectations": len(findings),
             "failed": len(failed),
-            "report": dg.MetadataValue.md("\n".join(lines)),
+            "report": table(keys, [[item[key] for key in keys] for item in findings]),
         },
     )
 
@@ -94,45 +92,63 @@ def _asset(name: str, root: Path, where: Pattern, upstream: list[str], version: 
     )
     def materialise(context: dg.AssetExecutionContext) -> Iterator[Any]:
         scenario = context.partition_key
-        said: list[str] = []
-
-        def hear(line: str) -> None:
-            said.append(line)
-            context.log.info(line)
-
-        try:
+        with failing():
             params = load_params(root / PARAMS)  # read now: the scenario may be younger than this process
-            stage = where.stage(scenario, params.scenario(scenario).dataset)
+            # a new line has no scenario before it is ingested; stage `code` needs none and may run first
+            stage = where.stage(scenario, params.scenario(scenario).dataset if template.over else "")
             report = report_path(stage, root)
-            chosen = context.run.asset_selection  # None: all of a job, and each has `code` and `settings`
-            for before in PREREQUISITES:
-                alone = before in upstream and chosen is not None and dg.AssetKey(before) not in chosen
-                if alone and not _is_current(before, root, scenario, params):
-                    context.log_event(_catch_up(before, root, scenario, hear))
-            outcome = dvc.repro_stage(root, stage, hear)
-        except dvc.BusyError as error:
-            raise dg.RetryRequested(max_retries=BUSY_RETRIES, seconds_to_wait=BUSY_SECONDS) from error
-        except ConfigError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from None
-        except dvc.DvcError as error:
-            if checks and report.exists() and not json.loads(report.read_text())["success"]:
-                yield from (check_results(report, name, check) for check in checks)
-            raise dg.Failure(description=str(error), allow_retries=False) from None
+            for before in _left_out(context, upstream):
+                if not _is_current(before, root, scenario, params):
+                    context.log_event(_catch_up(before, root, scenario, context.log.info))
+            try:
+                shown = _reproduce(root, stage, context.log.info)
+            except dvc.DvcError:
+                yield from _failed_checks(report, name, checks)
+                raise
         lock = dvc.read_lock(root)
-        paths = dvc.outputs(lock, stage)
-        context.log.info(f"{stage}: {outcome}")
         yield dg.MaterializeResult(
             data_version=dg.DataVersion(dvc.data_version(lock, stage)),
-            metadata={
-                "outcome": outcome,
-                "dvc stage": stage,
-                **from_log(stage, said),
-                **metadata(paths, root, scenario),
-            },
+            metadata={**shown, **metadata(dvc.outputs(lock, stage), root, scenario)},
             check_results=[check_results(report, name, check) for check in checks],
         )
 
     return materialise
+
+
+def _left_out(context: dg.AssetExecutionContext, upstream: Sequence[str]) -> list[str]:
+    """Return the prerequisites of an asset that its run does not materialise."""
+    chosen = context.run.asset_selection  # None: all of a job, and each has `code` and `settings`
+    if chosen is None:
+        return []
+    return [before for before in PREREQUISITES if before in upstream and dg.AssetKey(before) not in chosen]
+
+
+def _reproduce(root: Path, stage: str, log: Callable[[str], None]) -> dict[str, Any]:
+    """Run the stage if DVC finds that it must; return what is to be shown of the run."""
+    if stage == code.STAGE and _code_is_recorded(root):
+        return {"outcome": "unchanged", "dvc stage": stage}
+    with listening() as listener:
+        outcome = dvc.repro_stage(root, stage, log, listener.environment)
+        log(f"{stage}: {outcome}")
+        return {"outcome": outcome, "dvc stage": stage, **listener.heard()}
+
+
+def _code_is_recorded(root: Path) -> bool:
+    """Whether stage `code` has nothing to do.
+
+    DVC would first lock the listings for writing, and so wait for every stage that runs, as each reads one.
+    """
+    if not code.are_current(root):
+        return False
+    paths = [code.listing_path(entry) for entry in code.ENTRIES]
+    recorded = dvc.outputs(dvc.read_lock(root), code.STAGE)
+    return recorded == {path.as_posix(): file_digest(root / path, "md5") for path in paths}
+
+
+def _failed_checks(report: Path, asset: str, checks: Sequence[str]) -> Iterator[dg.AssetCheckResult]:
+    """Yield the checks that a stage failed by; none if it ended for another reason."""
+    if checks and report.exists() and not json.loads(report.read_text())["success"]:
+        yield from (check_results(report, asset, check) for check in checks)
 
 
 def _is_current(before: str, root: Path, scenario: str, params: Params) -> bool:
@@ -142,11 +158,14 @@ def _is_current(before: str, root: Path, scenario: str, params: Params) -> bool:
 def _catch_up(before: str, root: Path, scenario: str, log: Callable[[str], None]) -> dg.AssetMaterialization:
     """Run stage `code` or `settings` after an edit: an asset materialised alone goes by code and params.yaml of now."""
     stage = before if before == code.STAGE else f"{before}@{scenario}"
-    outcome = dvc.repro_stage(root, stage, log)
+    shown = _reproduce(root, stage, log)
     lock = dvc.read_lock(root)
-    shown = {"outcome": outcome, "dvc stage": stage, **metadata(dvc.outputs(lock, stage), root, scenario)}
-    tags = {VERSION_TAG: dvc.data_version(lock, stage)}
-    return dg.AssetMaterialization(before, metadata=shown, partition=scenario, tags=tags)
+    return dg.AssetMaterialization(
+        before,
+        metadata={**shown, **metadata(dvc.outputs(lock, stage), root, scenario)},
+        partition=scenario,
+        tags={VERSION_TAG: dvc.data_version(lock, stage)},
+    )
 
 
 def _description(template: str, name: str) -> str:
@@ -155,7 +174,3 @@ def _description(template: str, name: str) -> str:
     text = template.replace("${item.subset}", number)
     text = re.sub(r"dataset \$\{[^}]+\}", "the dataset", text)
     return re.sub(r"\$\{[^}]+\}", "the scenario", text)
-
-
-def _cell(value: Any) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")

@@ -4,10 +4,8 @@ Dagster goes on calling them started, and a line with a run in progress is not r
 that were only about to start, or to be cancelled, are ended by Dagster's own run monitoring (.dagster/dagster.yaml).
 """
 
-import os
-from pathlib import Path
-
 import dagster as dg
+import psutil
 
 TOLERANCE = 5  # seconds: a process has begun before it says so, but clocks are set meanwhile
 
@@ -39,20 +37,10 @@ def _is_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def was_there(pid: int, moment: float) -> bool:
-    """Whether process `pid` is running and was at `moment` (seconds since 1970); after a restart others get its number.
-
-    Without /proc, any process of that number counts.
-    """
+    """Whether process `pid` is running and was at `moment` (seconds since 1970): its number may be another's by now."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(pid).create_time() <= moment + TOLERANCE)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        pass  # somebody else's, but there
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        machine = dict(line.split(maxsplit=1) for line in Path("/proc/stat").read_text().splitlines())
-    except OSError:
-        return True
-    started = int(machine["btime"]) + int(fields[19]) / os.sysconf("SC_CLK_TCK")  # proc(5)
-    return started <= moment + TOLERANCE
+    except psutil.AccessDenied:
+        return True  # somebody else's, but there

@@ -13,11 +13,10 @@ import dagster as dg
 from llbnad.errors import ConfigError
 from orchestration.pipeline import dvc
 from orchestration.pipeline.params import Params
-from orchestration.pipeline.paths import PARAMS
+from orchestration.pipeline.paths import FINAL_STAGE, PARAMS
 
-FINAL = "evaluation"
-NAME = "scenario"
-SCENARIOS = dg.DynamicPartitionsDefinition(name=NAME)
+PARTITIONS = "scenario"  # name of the set of partitions in Dagster's database
+SCENARIOS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def chain(graph: Mapping[str, set[str]], scenario: str) -> Chain:
 
     A template with one stage among them gives an asset of its name; one with several gives name_0, name_1 ….
     """
-    needed = _ancestors(graph, f"{FINAL}@{scenario}")
+    needed = _ancestors(graph, f"{FINAL_STAGE}@{scenario}")
     grouped: dict[str, list[str]] = {}
     for stage in needed:
         grouped.setdefault(template_of(stage), []).append(stage)
@@ -91,15 +90,15 @@ def all_stages(found: Mapping[str, Pattern], params: Params) -> set[str]:
 
 def sync(instance: dg.DagsterInstance, wanted: Collection[str]) -> None:
     """Make the partitions those that are wanted: the scenarios of params.yaml and lines on their way there."""
-    known = set(instance.get_dynamic_partitions(NAME))
+    known = set(instance.get_dynamic_partitions(PARTITIONS))
     for name in dict.fromkeys(name for name in wanted if name not in known):
         try:
-            instance.add_dynamic_partitions(NAME, [name])
+            instance.add_dynamic_partitions(PARTITIONS, [name])
         except Exception:  # each storage has its own error for a name that is there already
-            if not instance.has_dynamic_partition(NAME, name):  # else another process was faster
+            if not instance.has_dynamic_partition(PARTITIONS, name):  # else another process was faster
                 raise
     for name in known - set(wanted):
-        instance.delete_dynamic_partition(NAME, name)
+        instance.delete_dynamic_partition(PARTITIONS, name)
 
 
 def template_of(stage: str) -> str:

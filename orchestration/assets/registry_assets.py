@@ -1,18 +1,15 @@
 """Champion and challenger as Dagster assets behind the pipeline's last stages; dvc.yaml knows nothing of them.
 
-`challenger` registers stage 2's detector and carries the verdict as blocking checks; `champion` moves the alias and so
+`challenger` registers stage 2's detector and carries the findings as blocking checks; `champion` moves the alias and so
 runs only if all of them passed. Both run `python -m orchestration registry`, which does the same without Dagster.
 """
 
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 
-from orchestration.pipeline import dvc
+from orchestration.assets.command import run_command
 from orchestration.registry.challenge import CHECKS, report_path
 from orchestration.registry.store import EXIT_REFUSED
 
@@ -26,7 +23,10 @@ def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> l
         root: the repository.
         partitions: of the pipeline's assets.
     """
+    return [_challenger(root, partitions), _champion(root, partitions)]
 
+
+def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
     @dg.asset(
         name=CHALLENGER,
         deps=["detector", "evaluation"],
@@ -36,22 +36,13 @@ def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> l
         description="The detector as a version of the registered model llbnad-<scenario>, compared with the champion",
         check_specs=[dg.AssetCheckSpec(check, asset=CHALLENGER, blocking=True) for check in CHECKS],
     )
-    def challenger(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        run_module(
-            root, ["orchestration", "registry", "challenge", context.partition_key], context, allowed=(EXIT_REFUSED,)
-        )
-        report = json.loads((root / report_path(context.partition_key)).read_text())
-        yield dg.MaterializeResult(
-            data_version=dg.DataVersion(report["md5"]),
-            metadata={
-                "version": report["version"],
-                "registered": report["registered"],
-                "champion": report["champion"] or "none yet",
-                "findings": dg.MetadataValue.md(findings_table(report["findings"])),
-            },
-            check_results=[check_result(finding) for finding in report["findings"]],
-        )
+    def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        return run_command(context, root, ["registry", "challenge", context.partition_key], allowed=(0, EXIT_REFUSED))
 
+    return challenger
+
+
+def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
     @dg.asset(
         name=CHAMPION,
         deps=[CHALLENGER],
@@ -60,68 +51,28 @@ def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> l
         kinds={"mlflow"},
         description="The detector in use: the alias `champion` of llbnad-<scenario>, moved when every check has passed",
     )
-    def champion(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        path = root / report_path(context.partition_key)
-        if not path.exists():
-            raise dg.Failure(f"nothing was judged ({path} is missing): materialise {CHALLENGER} first")
-        report = json.loads(path.read_text())
-        lost = [finding["name"] for finding in report["findings"] if not finding["passed"]]
-        if lost:  # materialised alone, past the checks
-            raise dg.Failure(
-                f"the challenger was refused ({', '.join(lost)}); to promote it all the same: "
-                f"python -m orchestration registry promote {context.partition_key} {report['version']}",
-                allow_retries=False,
-            )
-        command = [
-            "orchestration",
-            "registry",
-            "promote",
-            context.partition_key,
-            report["version"],
-            "--unless-withdrawn",
-        ]
-        said = run_module(root, command, context)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(report["md5"]),
-            metadata={"version": report["version"], "outcome": said[-1], "before": report["champion"] or "none"},
-        )
+    def champion(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        version = _accepted(root, context.partition_key)
+        return run_command(context, root, ["registry", "promote", context.partition_key, version, "--unless-withdrawn"])
 
-    return [challenger, champion]
+    return champion
 
 
-def run_module(
-    root: Path, command: Sequence[str], context: dg.AssetExecutionContext, allowed: Sequence[int] = ()
-) -> list[str]:
-    """Run `python -m command` in the repository, in a session that ends with the run; returns its lines.
+def _accepted(root: Path, scenario: str) -> str:
+    """Return the version that the scenario's last challenge accepted.
 
     Raises:
-        Failure: its exit code is neither 0 nor `allowed`; the message is what it said last.
+        Failure: nothing was judged, or the challenger was refused: this asset was materialised alone, past the checks.
     """
-    lines = []
-    with dvc.running(["-m", *command], root, executable=sys.executable) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line.rstrip())
-            context.log.info(lines[-1])
-        code = process.wait()
-    if code not in (0, *allowed):
-        raise dg.Failure("\n".join(lines[-15:]), allow_retries=False)
-    return lines
-
-
-def check_result(finding: Mapping[str, Any]) -> dg.AssetCheckResult:
-    """One finding of `llbnad.monitoring.acceptance` as the result of an asset check."""
-    verdict = "" if finding["passed"] else "refused: "
-    return dg.AssetCheckResult(
-        passed=finding["passed"],
-        asset_key=CHALLENGER,
-        check_name=finding["name"],
-        description=f"{verdict}{finding['observed']}, expected {finding['expected']}",
-        metadata={"observed": finding["observed"], "expected": finding["expected"]},
-    )
-
-
-def findings_table(findings: Sequence[Mapping[str, Any]]) -> str:
-    """All findings as a Markdown table."""
-    rows = ["check|passed|observed|expected", "---|---|---|---"]
-    return "\n".join([*rows, *(f"{f['name']}|{f['passed']}|{f['observed']}|{f['expected']}" for f in findings)])
+    path = root / report_path(scenario)
+    if not path.exists():
+        raise dg.Failure(f"nothing was judged ({path} is missing): materialise {CHALLENGER} first")
+    report = json.loads(path.read_text())
+    lost = [finding["name"] for finding in report["findings"] if not finding["passed"]]
+    if lost:
+        raise dg.Failure(
+            f"the challenger was refused ({', '.join(lost)}); to promote it all the same: "
+            f"python -m orchestration registry promote {scenario} {report['version']}",
+            allow_retries=False,
+        )
+    return str(report["version"])

@@ -1,4 +1,4 @@
-"""What the sensor and the schedule share: the `ingest` asset, the job `retrain`, and what a line has that is new.
+"""The `ingest` asset and the job `retrain`, which the sensor and the schedule start, one run per line at a time.
 
 `ingest` is Dagster's alone: `dvc repro` trains on what is in data/raw/<line>/arrived and never looks into an inbox.
 """
@@ -7,23 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pyarrow.parquet as pq
 
-from llbnad.errors import LlbnadError
-from orchestration.assets.partitions import FINAL, SCENARIOS
+from orchestration.assets.asset_metadata import table
+from orchestration.assets.failure import failing
+from orchestration.assets.partitions import SCENARIOS
 from orchestration.assets.registry_assets import CHAMPION
 from orchestration.line.arrivals import Places, batches
-from orchestration.line.inbox import lines, look
-from orchestration.line.ingest import BusyLineError, Ingested, ingest
-from orchestration.line.params_entry import conflict
+from orchestration.line.ingest import Ingested, ingest
+from orchestration.line.lines import known_lines
 from orchestration.pipeline import dvc
-from orchestration.pipeline.outputs import noisy_manifest
-from orchestration.pipeline.params import Params, load_params
-from orchestration.pipeline.paths import INCOMING, PARAMS, stage_dir
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.paths import PARAMS
 
 INGEST = "ingest"
 PARTITION_TAG = "dagster/partition"
-BUSY_RETRIES, BUSY_SECONDS = 60, 5
 FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 SHOWN = 20  # files listed in the metadata
 
@@ -48,29 +45,18 @@ def ingest_asset(root: Path) -> dg.AssetsDefinition:
     )
     def take_in(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line = context.partition_key
-        try:
+        with failing():
             params = load_params(root / PARAMS)
             if line not in known_lines(root, params):
                 outcome = {"outcome": "no production line"}
                 return dg.MaterializeResult(data_version=dg.DataVersion("none"), metadata=outcome)
             done = ingest(root, line, params.arrival.stable_seconds, dvc.add)
-        except BusyLineError as error:
-            raise dg.RetryRequested(max_retries=BUSY_RETRIES, seconds_to_wait=BUSY_SECONDS) from error
-        except LlbnadError as error:
-            raise dg.Failure(description=str(error), allow_retries=False) from None
         context.log.info(str(done))
         arrived = Places(root, line).arrived
         version = dvc.tracked_version(root, Places(root, line).relative(arrived)) or "none"
         return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=_metadata(root, done))
 
     return take_in
-
-
-def known_lines(root: Path, params: Params) -> list[str]:
-    """Every line that has an inbox, or had one."""
-    reports = (root / stage_dir("raw", "")).glob("*/arrivals.jsonl")
-    names = {line for line, reason in lines(root).items() if not reason} | {path.parent.name for path in reports}
-    return sorted(name for name in names if not conflict(params, name))
 
 
 def run_in_progress(instance: dg.DagsterInstance, line: str) -> str | None:
@@ -81,26 +67,9 @@ def run_in_progress(instance: dg.DagsterInstance, line: str) -> str | None:
     return None
 
 
-def new_images(root: Path, line: str) -> int:
-    """Images no finished training has seen: those taken in since, and the files that wait in the inbox."""
-    return len(set(batches(root, line)) - trained_on(root, line)) + len(look(root / INCOMING / line))
-
-
-def trained_on(root: Path, line: str) -> set[str]:
-    """Ids of the images of the last finished training; empty if one was begun and not finished."""
-    manifest = noisy_manifest(line).as_posix()
-    stages = dvc.read_lock(root).get("stages", {})
-    there = dvc.outputs({"stages": stages}, f"noisy@{line}").get(manifest)
-    used = {dep["path"]: dep.get("md5") for dep in stages.get(f"{FINAL}@{line}", {}).get("deps", [])}
-    if there is None or used.get(manifest) != there or not (root / manifest).exists():
-        return set()
-    return set(pq.read_table(root / manifest, columns=["image_id"])["image_id"].to_pylist())
-
-
 def _metadata(root: Path, done: Ingested) -> dict[str, Any]:
     others = [arrival for arrival in done.arrivals if arrival.fate != "raw"]
-    rows = [f"`{arrival.path!r}`|{arrival.fate}|{arrival.detail}" for arrival in others[:SHOWN]]
-    table = "\n".join(["file|fate|why", "---|---|---", *(row.replace("\n", " ") for row in rows)])
+    rows = [(repr(arrival.path), arrival.fate, arrival.detail) for arrival in others[:SHOWN]]
     return {
         "outcome": "taken in" if done.arrivals else "nothing new",
         "batch": max((arrival.batch for arrival in done.arrivals), default=0),
@@ -110,5 +79,5 @@ def _metadata(root: Path, done: Ingested) -> dict[str, Any]:
         "files not complete yet": done.waiting,
         "files that cannot be read": done.unreadable,
         "images of the line": len(batches(root, done.line)),
-        **({"not taken as images": dg.MetadataValue.md(table)} if others else {}),
+        **({"not taken as images": table(("file", "fate", "why"), rows)} if others else {}),
     }

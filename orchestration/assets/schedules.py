@@ -10,12 +10,13 @@ import dagster as dg
 from llbnad.errors import LlbnadError
 from orchestration.assets.lost_runs import end_lost_runs
 from orchestration.assets.partitions import sync
-from orchestration.assets.retraining import known_lines, new_images, retrain, run_in_progress
-from orchestration.pipeline.params import Arrival, load_params
+from orchestration.assets.retraining import retrain, run_in_progress
+from orchestration.line.lines import known_lines, new_images
+from orchestration.pipeline.params import ArrivalSettings, load_params
 from orchestration.pipeline.paths import PARAMS
 
 
-def retraining_schedule(root: Path, settings: Arrival) -> dg.ScheduleDefinition:
+def retraining_schedule(root: Path, settings: ArrivalSettings) -> dg.ScheduleDefinition:
     """Schedule `nightly` of the repository at `root`; its time is `arrival.cron` of params.yaml."""
 
     @dg.schedule(

@@ -1,6 +1,6 @@
 """The sensor over all inboxes: enough complete files of a line start its job `retrain`.
 
-A file costs one `stat` a look while it waits and nothing once it is taken in; contents are read only when a run is
+A file costs one `stat` per look while it waits and nothing once it is taken in; contents are read only when a run is
 asked for, and then of a few files: the run key is made of them. While a line has a run in progress its inbox is not
 looked at.
 """
@@ -19,11 +19,12 @@ from llbnad.errors import LlbnadError
 from llbnad.utils.files import file_digest
 from orchestration.assets.lost_runs import end_lost_runs
 from orchestration.assets.partitions import sync
-from orchestration.assets.retraining import known_lines, retrain, run_in_progress
+from orchestration.assets.retraining import retrain, run_in_progress
 from orchestration.line.arrivals import last_batch
 from orchestration.line.inbox import lines, look, untouched
+from orchestration.line.lines import known_lines
 from orchestration.line.params_entry import conflict
-from orchestration.pipeline.params import Arrival, load_params
+from orchestration.pipeline.params import ArrivalSettings, load_params
 from orchestration.pipeline.paths import INCOMING, PARAMS
 
 DIGITS = 16  # of a hash
@@ -31,15 +32,15 @@ HASHED_FILES, HASHED_BYTES = 200, 2**28  # contents in a run key; the others ent
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one evaluation found out about one line."""
+class Decision:
+    """Whether to ask for a run of one line, and why not."""
 
     reason: str | None  # why no run is asked for
     asked: str = ""  # the state of the inbox when a run was asked for last: what the next evaluation must know
     run_key: str | None = None
 
 
-def arrival_sensor(root: Path, settings: Arrival) -> dg.SensorDefinition:
+def arrival_sensor(root: Path, settings: ArrivalSettings) -> dg.SensorDefinition:
     """Sensor `arrivals` of the repository at `root`."""
 
     @dg.sensor(
@@ -60,28 +61,28 @@ def arrival_sensor(root: Path, settings: Arrival) -> dg.SensorDefinition:
         def must_wait(line: str) -> str | None:
             return conflict(params, line) or run_in_progress(context.instance, line)
 
-        verdicts = evaluate(root, params.arrival, context.cursor, must_wait)
+        decisions = evaluate(root, params.arrival, context.cursor, must_wait)
         requests = [
-            dg.RunRequest(run_key=verdict.run_key, partition_key=line)
-            for line, verdict in verdicts.items()
-            if verdict.run_key
+            dg.RunRequest(run_key=decision.run_key, partition_key=line)
+            for line, decision in decisions.items()
+            if decision.run_key
         ]
-        reasons = [f"{line}: {verdict.reason}" for line, verdict in verdicts.items() if verdict.reason]
+        reasons = [f"{line}: {decision.reason}" for line, decision in decisions.items() if decision.reason]
         if requests:
             for reason in reasons:
                 context.log.info(reason)
         return dg.SensorResult(
             run_requests=requests,
             skip_reason=None if requests else "; ".join(reasons) or f"no folder in {INCOMING}",
-            cursor=json.dumps({line: verdict.asked for line, verdict in verdicts.items() if verdict.asked}),
+            cursor=json.dumps({line: decision.asked for line, decision in decisions.items() if decision.asked}),
         )
 
     return arrivals
 
 
 def evaluate(
-    root: Path, settings: Arrival, cursor: str | None, must_wait: Callable[[str], str | None]
-) -> dict[str, Verdict]:
+    root: Path, settings: ArrivalSettings, cursor: str | None, must_wait: Callable[[str], str | None]
+) -> dict[str, Decision]:
     """Look at every inbox once.
 
     Args:
@@ -91,36 +92,36 @@ def evaluate(
         must_wait: says why a line cannot be retrained now, or None.
     """
     remembered: dict[str, str] = json.loads(cursor) if cursor else {}
-    verdicts = {}
+    decisions = {}
     for line, bad_name in lines(root).items():
         asked = remembered.get(line, "")
         if reason := bad_name or must_wait(line):
-            verdicts[line] = Verdict(reason, asked)
+            decisions[line] = Decision(reason, asked)
         else:
-            verdicts[line] = _look_at(root, line, settings, asked)
-    return verdicts
+            decisions[line] = _look_at(root, line, settings, asked)
+    return decisions
 
 
-def _look_at(root: Path, line: str, settings: Arrival, asked: str) -> Verdict:
+def _look_at(root: Path, line: str, settings: ArrivalSettings, asked: str) -> Decision:
     now = look(root / INCOMING / line)
     if not now:
-        return Verdict("no new files")
+        return Decision("no new files")
     # one look is enough to ask; the ingest takes two before it moves a file
     complete = untouched(now, settings.stable_seconds)
     others = f"; {len(now) - len(complete)} files are not complete yet" if len(now) > len(complete) else ""
     if len(complete) < settings.min_new_images:
-        return Verdict(f"{len(complete)} of the {settings.min_new_images} new files it takes{others}", asked)
+        return Decision(f"{len(complete)} of the {settings.min_new_images} new files it takes{others}", asked)
     # whatever is done to an inbox changes how many files there are or when the last one was touched
     state = f"{len(complete)} files, {max(now[path].st_ctime_ns for path in complete)}"
     if state == asked:
         waits = "the run asked for did not take them in: see its log; the schedule tries again"
-        return Verdict(f"{len(complete)} files wait, but {waits}{others}", asked)
+        return Decision(f"{len(complete)} files wait, but {waits}{others}", asked)
     content = _content_digest(root / INCOMING / line, {path: now[path] for path in sorted(complete)})
-    return Verdict(None, state, f"{line}-{last_batch(root, line) + 1}-{content}")
+    return Decision(None, state, f"{line}-{last_batch(root, line) + 1}-{content}")
 
 
 def _content_digest(inbox: Path, files: Mapping[str, os.stat_result]) -> str:
-    """Of the contents of the first files, and of the sizes and times of the others."""
+    """Hash the contents of the first files, and the sizes and times of the others."""
     digest, read = hashlib.sha256(), 0
     for number, (path, seen) in enumerate(files.items()):
         if number < HASHED_FILES and read + seen.st_size <= HASHED_BYTES:

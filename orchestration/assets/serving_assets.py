@@ -1,6 +1,5 @@
-"""What is done with a champion when somebody asks for it: score a folder, export it. Not part of the pipeline's job."""
+"""Use a champion when somebody asks for it: score a folder, export it. No part of the pipeline's job."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +8,13 @@ import dagster as dg
 
 from llbnad.inference.export import ExtraMissingError, Format, check_installed
 from orchestration.assets.asset_metadata import metadata_of_files
-from orchestration.assets.registry_assets import CHAMPION, run_module
+from orchestration.assets.command import run_command
+from orchestration.assets.registry_assets import CHAMPION
 from orchestration.pipeline.paths import DATA
+from orchestration.pipeline.pipes import PARITY
 from orchestration.registry.store import model_name
 
-PREDICTIONS, EXPORTED, PARITY = "predictions", "exported", "parity"
+PREDICTIONS, EXPORTED = "predictions", "exported"
 
 
 class PredictionConfig(dg.Config):
@@ -37,7 +38,10 @@ def serving_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> li
         root: the repository.
         partitions: of the pipeline's assets.
     """
+    return [_predictions(root, partitions), _exported(root, partitions)]
 
+
+def _predictions(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
     @dg.asset(
         name=PREDICTIONS,
         deps=[CHAMPION],
@@ -52,12 +56,15 @@ def serving_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> li
             context.log.warning("nothing to score: name a folder in the configuration, ops.predictions.config.folder")
             return
         out = DATA / PREDICTIONS / context.partition_key
-        address = f"models:/{model_name(context.partition_key)}@{CHAMPION}"
-        knob = [] if config.fpr is None else ["--fpr", str(config.fpr)]
-        run_module(root, ["orchestration", "predict", address, config.folder, "--out", str(out), *knob], context)
-        shown = metadata_of_files([root / out / name for name in ("predictions.csv", "contact_sheet.png")])
-        yield dg.MaterializeResult(metadata={"model": address, "folder": config.folder, **shown})
+        sensitivity = [] if config.fpr is None else ["--fpr", str(config.fpr)]
+        command = ["predict", _address(context.partition_key), config.folder, "--out", str(out), *sensitivity]
+        files = [root / out / name for name in ("predictions.csv", "contact_sheet.png")]
+        yield run_command(context, root, command, show=lambda: metadata_of_files(files))
 
+    return predictions
+
+
+def _exported(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
     @dg.asset(
         name=EXPORTED,
         deps=[CHAMPION],
@@ -70,38 +77,29 @@ def serving_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> li
     )
     def exported(context: dg.AssetExecutionContext, config: ExportConfig) -> Iterator[Any]:
         formats = [format for format in Format if getattr(config, format.value)]
-        try:
-            for format in formats:
-                check_installed(format)
-        except ExtraMissingError as error:
-            context.log.warning(str(error))
+        if missing := _missing_extra(formats):
+            context.log.warning(missing)
             severity = dg.AssetCheckSeverity.WARN
-            yield dg.AssetCheckResult(passed=False, severity=severity, check_name=PARITY, description=str(error))
+            yield dg.AssetCheckResult(passed=False, severity=severity, check_name=PARITY, description=missing)
             return
-        out = DATA / EXPORTED / context.partition_key
-        address = f"models:/{model_name(context.partition_key)}@{CHAMPION}"
+        scenario = context.partition_key
         wanted = [part for format in formats for part in ("--format", format.value)]
-        run_module(
-            root, ["orchestration", "export", address, context.partition_key, "--out", str(out), *wanted], context
-        )
-        report = json.loads((root / out / "parity.json").read_text())
-        rows = [
-            f"{name}|{r['score']:.1e}|{r['map']:.1e}|{r['limit']:.1e}|{r['images']}|{r['passed']}"
-            for name, r in report.items()
-        ]
-        head = ["format|score differs|map differs|allowed|images|passed", "---|---|---|---|---|---"]
-        table = dg.MetadataValue.md("\n".join([*head, *rows]))
-        yield dg.MaterializeResult(
-            metadata={"model": address, "folder": str(out), "parity": table},
-            check_results=[
-                dg.AssetCheckResult(
-                    passed=all(item["passed"] for item in report.values()),
-                    check_name=PARITY,
-                    description="largest differences to torch: "
-                    + ", ".join(f"{name} {max(r['score'], r['map']):.1e}" for name, r in report.items()),
-                    metadata={"differences": table},
-                )
-            ],
-        )
+        out = DATA / EXPORTED / scenario
+        yield run_command(context, root, ["export", _address(scenario), scenario, "--out", str(out), *wanted])
 
-    return [predictions, exported]
+    return exported
+
+
+def _address(scenario: str) -> str:
+    """Return MLflow's address of the scenario's champion."""
+    return f"models:/{model_name(scenario)}@{CHAMPION}"
+
+
+def _missing_extra(formats: list[Format]) -> str | None:
+    """Say which extra has to be installed for the formats; None if there is everything."""
+    try:
+        for format in formats:
+            check_installed(format)
+    except ExtraMissingError as error:
+        return str(error)
+    return None

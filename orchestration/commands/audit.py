@@ -29,11 +29,10 @@ from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
 
 REFERENCE = DATA / "reference.json"
-IDENTICAL, DIFFERENT = "identical", "different"
 
 
 @dataclass(frozen=True)
-class Finding:
+class Comparison:
     """One output, as committed and as computed again."""
 
     stage: str
@@ -42,12 +41,12 @@ class Finding:
     computed: str | None
 
     @property
-    def verdict(self) -> str:
-        """identical or different."""
-        return IDENTICAL if self.committed == self.computed else DIFFERENT
+    def identical(self) -> bool:
+        """Whether both are there and have the same bytes."""
+        return self.committed == self.computed
 
 
-def audit_commit(root: Path, console: Console) -> list[Finding]:
+def audit_commit(root: Path, console: Console) -> list[Comparison]:
     """Compute the last commit of the repository at `root` again and compare.
 
     Raises:
@@ -71,21 +70,21 @@ def audit_commit(root: Path, console: Console) -> list[Finding]:
         with dvc.running(["repro", "--force"], clone, stdout=None, stderr=None) as process:
             if process.wait() != 0:
                 raise dvc.DvcError("`dvc repro` failed in the clone; its messages stand above")
-        findings = compare(committed, dvc.read_lock(clone))
-        _report(findings, console)
-        if any(finding.verdict == DIFFERENT for finding in findings):
+        compared = compare(committed, dvc.read_lock(clone))
+        _report(compared, console)
+        if not all(one.identical for one in compared):
             _report_metrics(clone / REFERENCE, metrics(params, clone), console)
-    return findings
+    return compared
 
 
-def compare(committed: dict[str, Any], computed: dict[str, Any]) -> list[Finding]:
+def compare(committed: dict[str, Any], computed: dict[str, Any]) -> list[Comparison]:
     """Put two dvc.lock contents beside each other, output by output."""
     names = sorted({*committed.get("stages", {}), *computed.get("stages", {})})
-    findings = []
+    compared = []
     for stage in names:
         before, after = dvc.outputs(committed, stage), dvc.outputs(computed, stage)
-        findings += [Finding(stage, path, before.get(path), after.get(path)) for path in sorted({*before, *after})]
-    return findings
+        compared += [Comparison(stage, path, before.get(path), after.get(path)) for path in sorted({*before, *after})]
+    return compared
 
 
 def metrics(params: Params, root: Path) -> dict[str, dict[str, float | None]]:
@@ -99,17 +98,17 @@ def metrics(params: Params, root: Path) -> dict[str, dict[str, float | None]]:
     return found
 
 
-def _report(findings: list[Finding], console: Console) -> None:
+def _report(compared: list[Comparison], console: Console) -> None:
     table = Table(title="dvc.lock, as committed and as computed again")
     for heading in ("stage", "output", "committed", "computed", ""):
         table.add_column(heading, overflow="fold")
-    for finding in findings:
-        style = "" if finding.verdict == IDENTICAL else "bold red"
-        hashes = (finding.committed or "–", finding.computed or "–")
-        table.add_row(finding.stage, finding.path, *hashes, finding.verdict, style=style)
+    for one in compared:
+        style = "" if one.identical else "bold red"
+        hashes = (one.committed or "–", one.computed or "–")
+        table.add_row(one.stage, one.path, *hashes, "identical" if one.identical else "different", style=style)
     console.print(table)
-    different = sum(finding.verdict == DIFFERENT for finding in findings)
-    console.print(f"{len(findings) - different} outputs identical, {different} different")
+    different = sum(not one.identical for one in compared)
+    console.print(f"{len(compared) - different} outputs identical, {different} different")
 
 
 def _report_metrics(reference: Path, computed: dict[str, dict[str, float | None]], console: Console) -> None:
@@ -158,6 +157,6 @@ def audit(
         write_json(metrics(load_params(PARAMS), root), REFERENCE)
         console.print(f"{REFERENCE} written; commit it together with dvc.lock")
         return
-    findings = audit_commit(root, console)
-    if any(finding.verdict == DIFFERENT for finding in findings):
+    compared = audit_commit(root, console)
+    if not all(one.identical for one in compared):
         raise typer.Exit(1)

@@ -36,7 +36,7 @@ from llbnad.utils.runtime import prepare
 from orchestration.pipeline import code
 from orchestration.pipeline.paths import DATA, FEATURE_CACHE
 
-HOME = DATA / "benchmark"
+BENCHMARK_FOLDER = DATA / "benchmark"
 RESULTS = Path("benchmarks") / "results"
 
 
@@ -142,9 +142,9 @@ def benchmark(
         grid = grid.model_copy(update={"seeds": tuple(seeds)})
     if datasets:
         grid = grid.model_copy(update={"datasets": _chosen(grid.datasets, datasets)})
-    home = HOME / _address(grid, config.stem)
+    home = BENCHMARK_FOLDER / _address(grid, config.stem)
     rows = run_grid(grid, home, FEATURE_CACHE, processes)
-    if load_grid(config) != declared or HOME / _address(grid, config.stem) != home:
+    if load_grid(config) != declared or BENCHMARK_FOLDER / _address(grid, config.stem) != home:
         raise DataError(f"{config} or code of the table has changed while it was made: run again")
     closed = gap_closed(rows)
     files = [out / f"{config.stem}{suffix}" for suffix in (".csv", "_summary.csv", "_gap.csv", ".png", "_sets.png")]

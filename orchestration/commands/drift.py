@@ -16,6 +16,7 @@ from llbnad.monitoring.drift import DriftReport, drift_report
 from llbnad.monitoring.drift_history import drift_history
 from llbnad.utils.files import write_json
 from orchestration.line.arrivals import batches
+from orchestration.pipeline import pipes
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 from orchestration.pipeline.outputs import read_noisy, read_purified
 from orchestration.pipeline.params import load_params
@@ -70,3 +71,11 @@ def drift(line: Annotated[str, typer.Argument(help="Production line.")]) -> None
     reports = watch(Path(), line)
     for number, report in sorted(reports.items()):
         print(f"batch {number}: {report.reason}")
+    if reports:
+        newest = max(reports)
+        outcome, passed = f"batch {newest}: {reports[newest].reason}", not reports[newest].drifted
+        details = {"batch": newest, "images": reports[newest].n_batch}
+    else:
+        outcome, passed, details = "no earlier batch to compare with", True, {}
+    check = pipes.Check(pipes.DRIFT, passed, outcome, "WARN", details)
+    pipes.report({"outcome": outcome, **details}, checks=[check])

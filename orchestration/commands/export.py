@@ -1,10 +1,11 @@
-"""Export a model of the registry and compare the graphs with torch on real images; a JSON report for Dagster.
+"""Export a model of the registry and compare the graphs with torch on real images; parity.json has the differences.
 
 python -m orchestration export models:/llbnad-<scenario>@champion SCENARIO --out DIR [--format onnx]
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +18,7 @@ from llbnad.inference.export import export as write_graphs
 from llbnad.model.model import Model
 from llbnad.utils.files import write_json
 from llbnad.utils.hashing import stable_shuffle
+from orchestration.pipeline import pipes
 from orchestration.pipeline.outputs import read_noisy, read_purified
 from orchestration.registry.store import is_address, model_file
 
@@ -39,12 +41,27 @@ def export(
     targets = write_graphs(loaded, format, out)
     images = sample(scenario, loaded.encoder.input_size)
     reference = torch_session(loaded)
-    report = {}
+    report: dict[str, dict[str, Any]] = {}
     for name, path in targets.items():
         found = parity(reference, load_exported(path), images)
         report[name.value] = {**vars(found), "limit": found.limit, "passed": found.passed, "file": path.name}
         print(f"{path}: score differs by {found.score:.1e}, map by {found.map:.1e}, allowed {found.limit:.1e}")
     write_json(report, out / REPORT)
+    _tell_dagster(model, out, report)
+
+
+def _tell_dagster(model: str, out: Path, report: Mapping[str, Mapping[str, Any]]) -> None:
+    keys = ("score", "map", "limit", "images", "passed")
+    columns = ("format", "score differs", "map differs", "allowed", "images", "passed")
+    differences = pipes.table(columns, [(name, *(one[key] for key in keys)) for name, one in report.items()])
+    largest = ", ".join(f"{name} {max(one['score'], one['map']):.1e}" for name, one in report.items())
+    check = pipes.Check(
+        pipes.PARITY,
+        all(one["passed"] for one in report.values()),
+        f"largest differences to torch: {largest}",
+        metadata={"differences": differences},
+    )
+    pipes.report({"model": model, "folder": str(out), "parity": differences}, checks=[check])
 
 
 def sample(scenario: str, size: int) -> np.ndarray:

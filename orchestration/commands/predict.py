@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llbnad import cli
+from orchestration.pipeline import pipes
 from orchestration.registry.store import is_address, model_file
 
 
@@ -27,5 +28,6 @@ def predict(
         typer.Option("--plugins", help="Import module:Class that a model file names; a registered model may anyway."),
     ] = False,
 ) -> None:
-    """Score images and call them normal or defect: a CSV and a heat-map overlay each."""
+    """Score images and call them normal or defect: a CSV, and one heat-map overlay per image."""
     cli.predict(model_file(model), images, out, fpr, device, threads, plugins or is_address(model))
+    pipes.report({"model": model, "folder": ", ".join(map(str, images))})

@@ -1,11 +1,13 @@
 """`python -m orchestration registry`: judge, promote, roll back and list the detectors of a line."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from orchestration.pipeline import pipes
 from orchestration.registry.store import (
     EXIT_REFUSED,
     MD5,
@@ -31,12 +33,33 @@ def challenge(line: Line) -> None:
     from orchestration.registry.challenge import challenge as run
 
     report = run(line)
-    for finding in report["findings"]:
+    findings = report["findings"]
+    for finding in findings:
         word = "ok     " if finding["passed"] else "REFUSED"
         print(f"{word}  {finding['name']:14} {finding['observed']}  (expected {finding['expected']})")
     print(f"version {report['version']} of {report['name']}" + (" is new" if report["registered"] else " was there"))
-    if not all(finding["passed"] for finding in report["findings"]):
+    rows = [(one["name"], one["passed"], one["observed"], one["expected"]) for one in findings]
+    pipes.report(
+        {
+            "version": report["version"],
+            "registered": report["registered"],
+            "champion": report["champion"] or "none yet",
+            "findings": pipes.table(("check", "passed", "observed", "expected"), rows),
+        },
+        report["md5"],
+        [_check(finding) for finding in findings],
+    )
+    if not all(finding["passed"] for finding in findings):
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _check(finding: Mapping[str, Any]) -> pipes.Check:
+    """Return one finding of `llbnad.monitoring.acceptance` as the result of an asset check."""
+    word = "" if finding["passed"] else "refused: "
+    observed, expected = finding["observed"], finding["expected"]
+    description = f"{word}{observed}, expected {expected}"
+    details = {"observed": observed, "expected": expected}
+    return pipes.Check(finding["name"], bool(finding["passed"]), description, metadata=details)
 
 
 @app.command()
@@ -53,13 +76,19 @@ def promote(
         if version is not None and version not in known:
             raise RegistryError(f"{model_name(line)} has no version {version}; there are {known}")
         chosen = version or known[0]
-        reason = client.get_model_version(model_name(line), chosen).tags.get(WITHDRAWN)
+        tags = client.get_model_version(model_name(line), chosen).tags
+        reason = tags.get(WITHDRAWN)
         if unless_withdrawn and reason:
             raise RegistryError(
                 f"version {chosen} of {model_name(line)} was {reason}: to promote it all the same: "
                 f"python -m orchestration registry promote {line} {chosen}"
             )
-        print(crown(client, line, chosen))
+        before = champion_of(client, line)
+        said = crown(client, line, chosen, before)
+        print(said)
+        pipes.report(
+            {"version": chosen, "outcome": said, "before": str(before.version) if before else "none"}, tags.get(MD5)
+        )
 
 
 @app.command()

@@ -21,9 +21,7 @@ from llbnad.utils.files import replacing
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 from orchestration.pipeline.outputs import read_noisy, read_purified
 from orchestration.pipeline.params import load_params
-from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
-
-REVIEW = DATA / "review"
+from orchestration.pipeline.paths import PARAMS, review_file, stage_dir
 
 
 def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
@@ -60,7 +58,7 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
-    target = REVIEW / f"{scenario}.csv"
+    target = review_file(scenario)
     steps = (
         f"{out}: {len(suspects)} of {len(train)} training images. Open it in a browser, judge, export, then put the "
     )

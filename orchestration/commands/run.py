@@ -1,6 +1,5 @@
 """`make run`: all that params.yaml asks for through `dvc repro`, with an ETA over all stages and a table at the end."""
 
-import re
 import sys
 import time
 from pathlib import Path
@@ -13,10 +12,11 @@ from rich.table import Table
 
 from llbnad.encoders import recipe
 from orchestration.pipeline import dvc
+from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
+from orchestration.pipeline.process import echoed_stderr
 
-RUNNING = re.compile(r"Running stage '([^']+)'")
 DVC_CHATTER = (">", "Updating", "Generating", "Use `dvc", "Stage '", "To ", "\t")
 METHODS = ("none", "llbnad", "oracle", "random")
 
@@ -37,7 +37,9 @@ def reproduce(root: Path) -> None:
         recipe(scenario.encoder)  # the encoder, its settings and weights are there: said now, not after half the work
     console = Console(highlight=False)
     started = time.monotonic()
-    executed = _repro(root, console, len(all_stages(patterns(root, params), params)))
+    progress = _Progress(console, len(all_stages(patterns(root, params), params)))
+    _repro(root, progress)
+    executed = progress.ran
     if executed:
         console.print(f"{executed} stages ran in {time.monotonic() - started:.0f} s; the others had not changed.")
     else:
@@ -76,27 +78,49 @@ def results_table(params: Params, root: Path) -> Table:
     return table
 
 
-def _repro(root: Path, console: Console, total: int) -> int:
-    """Run `dvc repro` of `total` stages, whose own progress bars go straight to the terminal; returns how many ran."""
-    started, seen, ran, lines = time.monotonic(), 0, 0, []
-    with dvc.running(["--wait-for-lock", "repro"], root, stderr=None) as process:
+class _Progress:
+    """Tell people what `dvc repro` does, with a count of stages and the time that is left.
+
+    Args:
+        console: where to print.
+        total: how many stages there are.
+    """
+
+    def __init__(self, console: Console, total: int) -> None:
+        self.console, self.total = console, total
+        self.seen = self.ran = 0  # stages gone through, also those without work; stages that ran
+        self.started = time.monotonic()
+
+    def hear(self, text: str) -> None:
+        """Take one line of output."""
+        event = dvc.outcome_of(text)
+        self.seen += event is not None
+        if event and event[1] == "ran":
+            elapsed = time.monotonic() - self.started
+            left = elapsed / self.ran * (self.total - self.seen + 1) if self.ran else None
+            rest = "" if left is None else f", about {left:.0f} s left"
+            self.ran += 1
+            self.console.print(f"[bold]\\[{self.seen}/{self.total}] {event[0]}[/bold]  ({elapsed:.0f} s{rest})")
+        elif text and not text.startswith(DVC_CHATTER):
+            self.console.print(f"  {text}", markup=False)
+
+
+@retry_when_busy
+def _repro(root: Path, progress: _Progress) -> None:
+    """Run `dvc repro`; what was done before others were found at work is not done again."""
+    progress.seen, lines = 0, []
+    with (
+        echoed_stderr() as (stderr, complaints),
+        dvc.running(["--wait-for-lock", "repro"], root, stderr=stderr) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
-            text = line.rstrip()
-            lines.append(text)
-            stage = RUNNING.search(text)
-            if stage or "skipping" in text:
-                seen += 1
-            if stage:
-                elapsed = time.monotonic() - started
-                rest = f", about {elapsed / ran * (total - seen + 1):.0f} s left" if ran else ""
-                ran += 1
-                console.print(f"[bold]\\[{seen}/{total}] {stage[1]}[/bold]  ({elapsed:.0f} s{rest})")
-            elif text and not text.startswith(DVC_CHATTER):
-                console.print(f"  {text}", markup=False)
-        if process.wait() != 0:
-            raise dvc.DvcError("\n".join(["`dvc repro` stopped; the reason stands above", *lines[-5:]]))
-    return ran
+            lines.append(line.rstrip())
+            progress.hear(lines[-1])
+        code = process.wait()
+    if code != 0:
+        dvc.raise_if_busy("`dvc repro`", complaints.decode(errors="replace"))
+        raise dvc.DvcError("\n".join(["`dvc repro` stopped; the reason stands above", *lines[-5:]]))
 
 
 def _shown(value: Any, form: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from orchestration.tracking.runs import ENVIRONMENT, HOME, LOCAL_UI
+from orchestration.tracking.server import ENVIRONMENT, LOCAL_UI, MLFLOW_FOLDER
 
 END_SECONDS = 15  # a server that is told to end gets this long
 ALL_ADDRESSES = "0.0.0.0"  # to listen on; a browser cannot open it
@@ -23,7 +23,7 @@ def ui(
 ) -> None:
     """Start both user interfaces."""
     root = Path.cwd()
-    (root / HOME).mkdir(exist_ok=True)
+    (root / MLFLOW_FOLDER).mkdir(exist_ok=True)
     home = os.environ.get("DAGSTER_HOME", str(root / ".dagster"))
     environment = {
         **os.environ,
@@ -36,7 +36,7 @@ def ui(
     python = Path(sys.executable).parent
     commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port)]]
     if not os.environ.get("MLFLOW_TRACKING_URI"):  # else it has a server of its own
-        store, artifacts = root / HOME / "mlflow.db", root / HOME / "artifacts"
+        store, artifacts = root / MLFLOW_FOLDER / "mlflow.db", root / MLFLOW_FOLDER / "artifacts"
         commands.append(
             [str(python / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1",
              "--backend-store-uri", f"sqlite:///{store}", "--artifacts-destination", artifacts.as_uri()]

@@ -1,7 +1,7 @@
 """A production line's journal: every file that ever arrived, what became of it, and where its bytes are.
 
     data/raw/<line>/arrived/<ab>/<sha256><suffix>    good images by content; DVC's
-    data/raw/<line>/arrivals.jsonl                   the report, a JSON object a file; DVC's
+    data/raw/<line>/arrivals.jsonl                   the report, one JSON object per file; DVC's
     data/raw/<line>/arriving.jsonl                   the batch being taken in; gone when it is complete
     data/quarantine/<line>/<name as it arrived>      bad files, each with <name>.json beside it
 
@@ -91,7 +91,7 @@ def write_report(root: Path, line: str, arrivals: Sequence[Arrival]) -> None:
 
 
 def read_plan(root: Path, line: str) -> list[Planned]:
-    """What an ingest had decided and not completed."""
+    """Read what an ingest had decided and not completed."""
     rows = _read(Places(root, line).plan)
     return [Planned(Arrival(**row["arrival"]), Mark(*row["mark"])) for row in rows]
 

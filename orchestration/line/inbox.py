@@ -5,6 +5,7 @@ A file is complete when two looks saw the same inode, size and modification time
 forge. Hidden and temporary files and links are left alone.
 """
 
+import errno
 import logging
 import os
 import time
@@ -22,7 +23,7 @@ LOOK_SECONDS = 1.0  # between two looks within one ingest
 
 
 class Mark(NamedTuple):
-    """What changes when a file does."""
+    """Numbers of a file that change when its content does."""
 
     inode: int
     size: int  # bytes
@@ -75,6 +76,13 @@ def mark_of(path: Path) -> Mark | None:
         return _mark(path.lstat())
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def warn_that_it_stays(file: Path, error: OSError, verb: str) -> None:
+    """Log that a file stays in the inbox, since this user could not `verb` it."""
+    forbidden = error.errno in (errno.EACCES, errno.EPERM)
+    advice = f"; give this user the right to {verb} it" if forbidden else ""
+    LOG.warning("%s stays in the inbox: %s%s", file, error.strerror, advice)
 
 
 def _mark(found: os.stat_result) -> Mark:

@@ -19,7 +19,7 @@ from llbnad.errors import ConfigError
 from llbnad.purification.verdicts import write_verdicts
 from llbnad.utils.files import replacing
 from orchestration.pipeline.params import Params, load_params
-from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
+from orchestration.pipeline.paths import PARAMS, review_file, stage_dir
 
 
 def conflict(params: Params, line: str) -> str | None:
@@ -34,8 +34,8 @@ def conflict(params: Params, line: str) -> str | None:
     return f"params.yaml gives the name {line} to {found}: rename the folder in data/incoming"
 
 
-def register(root: Path, line: str) -> bool:
-    """Add the line to params.yaml as a dataset and a scenario; False if it is there.
+def add_line(root: Path, line: str) -> bool:
+    """Add the line to params.yaml as a dataset and a scenario; return False if it is there.
 
     Raises:
         ConfigError: the name belongs to something else, or params.yaml is wrong.
@@ -56,8 +56,8 @@ def register(root: Path, line: str) -> bool:
             dataset = {"source": "image_folder", "root": _images(line), "category": _text(line)}
             content["datasets"].insert(0, _text(line), _flow(dataset))
         if line not in params.scenarios:
-            if not (root / _review(line)).exists():
-                write_verdicts({}, root / _review(line))
+            if not (root / review_file(line)).exists():
+                write_verdicts({}, root / review_file(line))
             content["scenarios"].insert(0, _text(line), _scenario(_text(line), content["defaults"]))
         stream = io.StringIO()
         yaml.dump(content, stream)
@@ -67,16 +67,12 @@ def register(root: Path, line: str) -> bool:
     return True
 
 
-def _review(line: str) -> Path:
-    return DATA / "review" / f"{line}.csv"
-
-
 def _images(line: str) -> str:
     return (stage_dir("raw", line) / "arrived").as_posix()
 
 
 def _scenario(line: str, defaults: CommentedMap) -> CommentedMap:
-    entry = CommentedMap(dataset=line, noise=_flow({"protocol": "as_is"}), review=_review(line).as_posix())
+    entry = CommentedMap(dataset=line, noise=_flow({"protocol": "as_is"}), review=review_file(line).as_posix())
     comparators = CommentedSeq(["none"])  # without labels there is no oracle
     comparators.fa.set_flow_style()
     entry["comparators"] = comparators

@@ -129,7 +129,7 @@ class _Graph:
 
 
 def _names(node: ast.AST) -> Iterator[str]:
-    """What a module imports or names of our packages; `from a import b` gives a.b, which may be a module or not."""
+    """Yield what a module imports or names of our packages; `from a import b` gives a.b, a module or not."""
     if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         return
     if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES:

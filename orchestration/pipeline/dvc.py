@@ -6,16 +6,13 @@ the `dvc` command. dvc.lock is rewritten in place, hence only read under DVC's o
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,20 +21,25 @@ import yaml
 from zc.lockfile import LockError, LockFile
 
 from llbnad.errors import LlbnadError
+from orchestration.pipeline import process
+from orchestration.pipeline.busy import BusyError, retry_when_busy
 from orchestration.pipeline.paths import PARAMS
+from orchestration.pipeline.process import environment
 
 LOCK_SECONDS = 600  # DVC holds its lock while it hashes, which takes long for large data
 STALE = " (if none is running any more, as after a power failure, delete .dvc/tmp/rwlock)"
-ADD_ATTEMPTS, ADD_SECONDS = 120, 5  # a stage may be reading the same images
-TERMINATE_SECONDS = 15  # a stage that is told to end gets this long before it is killed
+BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")  # DVC's words, from dvc/rwlock.py and dvc/lock.py
 
 EXPANDS = {"foreach", "matrix"}  # keys of a stage that DVC expands
 
 Outcome = Literal["ran", "restored from cache", "unchanged"]
+# Sentences, since `dvc repro` says nowhere else what it did: it prints no JSON, and dvc.lock is the same after a stage
+# that ran, was restored or was left alone, if the bytes are. Looking at dvc.lock and all outputs before and after would
+# cost more than dvc itself does for a stage without work. Its version is pinned, and an unknown sentence is an error.
 OUTCOMES: dict[str, Outcome] = {
-    r"Running stage '": "ran",
-    r"is cached - skipping run": "restored from cache",
-    r"didn't change, skipping": "unchanged",
+    r"Running stage '(.+)':": "ran",
+    r"Stage '(.+)' is cached - skipping run": "restored from cache",
+    r"Stage '(.+)' didn't change, skipping": "unchanged",
 }
 
 
@@ -45,8 +47,8 @@ class DvcError(LlbnadError):
     """A dvc command failed; the message holds the end of what it printed."""
 
 
-class BusyError(DvcError):
-    """Another process is working on the same stage or the same files: try again later."""
+class DvcBusyError(DvcError, BusyError):
+    """Another DVC process is at work on the same stage or the same files."""
 
 
 @dataclass(frozen=True)
@@ -148,96 +150,79 @@ def tracked_version(root: Path, path: str) -> str | None:
     return str(yaml.safe_load(file.read_text())["outs"][0]["md5"]) if file.exists() else None
 
 
-def repro_stage(root: Path, stage: str, log: Callable[[str], None]) -> Outcome:
-    """Reproduce one stage, not those before it; its lines go to `log` as they come.
+@retry_when_busy
+def repro_stage(root: Path, stage: str, log: Callable[[str], None], extra: Mapping[str, str] | None = None) -> Outcome:
+    """Reproduce one stage, not those before it.
 
     The command gets a session of its own. Whatever interrupts this function ends the whole session, so that no stage
     goes on computing after its run was cancelled.
 
+    Args:
+        root: the repository.
+        stage: name in dvc.lock, e.g. `sub_model@a-0`.
+        log: told each line as it comes.
+        extra: environment variables for dvc and the stage.
+
     Raises:
-        BusyError: another process works on the same files.
+        BusyError: another process kept the files busy for too long.
         DvcError: the stage failed.
     """
-    text = _logged(["repro", "--single-item", stage], root, f"stage {stage}", log)
+    lines = _logged(["repro", "--single-item", stage], root, f"stage {stage}", log, extra)
+    for line in lines:
+        if event := outcome_of(line):
+            return event[1]
+    raise DvcError("\n".join([f"dvc said nothing known about stage {stage}:", *lines]))
+
+
+def outcome_of(line: str) -> tuple[str, Outcome] | None:
+    """Return the stage that a line of `dvc repro` is about and what dvc does with it; None for any other line."""
     for pattern, outcome in OUTCOMES.items():
-        if re.search(pattern, text):
-            return outcome
-    raise DvcError(f"dvc said nothing known about stage {stage}:\n{text}")
+        if match := re.match(pattern, line):
+            return match[1], outcome
+    return None
 
 
+@retry_when_busy
 def add(root: Path, paths: Sequence[str]) -> None:
     """Version data that no stage makes: `<path>.dvc` beside it holds its hash.
 
     Raises:
-        DvcError: dvc refused, or another process kept the files busy.
+        BusyError: another process kept the files busy for too long.
+        DvcError: dvc refused.
     """
-    for attempt in range(1, ADD_ATTEMPTS + 1):
-        try:
-            _logged(["add", *paths], root, f"versioning {' and '.join(paths)}", lambda line: None)
-            return
-        except BusyError:
-            if attempt == ADD_ATTEMPTS:
-                raise
-            time.sleep(ADD_SECONDS)
+    _logged(["add", *paths], root, f"versioning {' and '.join(paths)}", lambda line: None)
 
 
-def _logged(arguments: list[str], root: Path, what: str, log: Callable[[str], None]) -> str:
-    """Run dvc, waiting for its lock; everything it prints, which also goes to `log` as it comes."""
-    lines = []
-    with running(["--wait-for-lock", *arguments], root) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
+def _logged(
+    arguments: list[str], root: Path, what: str, log: Callable[[str], None], extra: Mapping[str, str] | None = None
+) -> list[str]:
+    """Run dvc, waiting for its lock; return the lines it prints, which also go to `log` as they come."""
+    lines: list[str] = []
+    with running(["--wait-for-lock", *arguments], root, extra=extra) as started:
+        assert started.stdout is not None
+        for line in started.stdout:
             lines.append(line.rstrip())
             log(lines[-1])
-        code = process.wait()
+        code = started.wait()
     if code != 0:
-        if any("is busy" in line for line in lines):
-            raise BusyError(f"{what}: another process works on the same files{STALE}")
-        advice = STALE if any("RWLock" in line for line in lines) else ""
+        said = "\n".join(lines)
+        raise_if_busy(what, said)
+        advice = STALE if "RWLock" in said else ""
         raise DvcError(f"{what} failed{advice}:\n" + "\n".join(lines[-25:]))
-    return "\n".join(lines)
+    return lines
 
 
-@contextmanager
 def running(
-    arguments: list[str], root: Path, executable: str | None = None, **popen: Any
-) -> Iterator[subprocess.Popen[str]]:
-    """A command, dvc unless told, in a session of its own, which does not outlive the block."""
-    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **popen}
-    process = subprocess.Popen(
-        [executable or _executable(), *arguments],
-        cwd=root,
-        env=environment(),
-        text=True,
-        start_new_session=True,
-        **options,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            _end_session(process)
+    arguments: Sequence[str], root: Path, executable: str | None = None, **popen: Any
+) -> AbstractContextManager[subprocess.Popen[str]]:
+    """Run dvc, or another `executable`, in a process session that ends with the block."""
+    return process.running([executable or _executable(), *arguments], root, **popen)
 
 
-def environment() -> dict[str, str]:
-    """Environment of dvc: its stages' `python` is this one, and their output comes line by line."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
-
-
-def _end_session(process: subprocess.Popen[str]) -> None:
-    """SIGTERM to all its processes, so that a stage removes its temporary files; SIGKILL to those that stay."""
-    try:
-        os.killpg(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + TERMINATE_SECONDS
-        while time.monotonic() < deadline:
-            process.poll()  # reaps the leader, which would count as alive otherwise
-            os.killpg(process.pid, 0)
-            time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass  # all have ended
-    process.wait()
+def raise_if_busy(what: str, said: str) -> None:
+    """Raise `DvcBusyError` if this is what a dvc command prints that others kept from its files."""
+    if any(words in said for words in BUSY):
+        raise DvcBusyError(f"{what}: another process works on the same files{STALE}")
 
 
 def _checked(arguments: list[str], root: Path) -> str:

@@ -19,7 +19,7 @@ SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 NAME_REASON = "DVC joins names with '-' and splits them at '.'"
 
 
-class Arrival(Config):
+class ArrivalSettings(Config):
     """When new production images are taken in and trained on; they change no bytes, so DVC does not follow them."""
 
     stable_seconds: float = Field(10.0, ge=0)  # a file nobody touched for so long is taken to be complete
@@ -41,7 +41,7 @@ class Params(Config):
     subsets: tuple[int, ...]  # 0 … T-1; T is the number of sub-models
     defaults: ScenarioSettings
     scenarios: dict[str, Scenario]
-    arrival: Arrival
+    arrival: ArrivalSettings
     runtime: Runtime
     promotion: Promotion
 

@@ -5,15 +5,21 @@ from pathlib import Path
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 FEATURE_CACHE = DATA / "cache" / "features"
-INCOMING = DATA / "incoming"  # a folder a production line: its inbox
+INCOMING = DATA / "incoming"  # one folder per production line: its inbox
 QUARANTINE = DATA / "quarantine"
 BENCHMARK_STAGES = "benchmarks/dvc.yaml"  # tables: beside the pipeline
 STAGES = ("raw", "settings", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
+FINAL_STAGE = STAGES[-1]  # needs all the others
 
 
 def drift_dir(line: str) -> Path:
     """Where the drift reports of a production line lie; not DVC's."""
     return DATA / "drift" / line
+
+
+def review_file(line: str) -> Path:
+    """File of people's verdicts on a line's images, which git versions."""
+    return DATA / "review" / f"{line}.csv"
 
 
 def stage_dir(stage: str, name: str) -> Path:

@@ -2,7 +2,7 @@
 
 DVC looks at parameters when a stage has ended. A stage that read params.yaml itself would be recorded with whatever
 somebody wrote there while it ran; this file stays as it is until `settings` runs again. It is also read in no time,
-where DVC would parse the whole of params.yaml once a stage.
+where DVC would parse the whole of params.yaml once per stage.
 
 A detector, an encoder or a policy that is not built in is code outside the listings (`orchestration.pipeline.code`).
 The setting that names it then carries the version of that code, under the key PLUGIN_VERSION: stages follow the

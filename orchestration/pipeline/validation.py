@@ -144,7 +144,7 @@ def check_purified(
 
 
 def _table_rules() -> list[Rule]:
-    """What holds for every image table: rows of the documented form, each image once."""
+    """Return the rules for every image table: rows of the documented form, each image once."""
     return [
         Rule("columns are exactly the documented ones, in order", "ExpectTableColumnsToMatchOrderedList",
              {"column_list": SCHEMA.names}, SCHEMA.names),
@@ -227,7 +227,7 @@ def _findings(frame: pd.DataFrame, rules: list[Rule]) -> list[dict[str, Any]]:
 
 
 def _observed(frame: pd.DataFrame, rule: Rule, result: Any) -> Any:
-    """What was found, as a JSON value: the one value of a summary, a table's property, or the offending values."""
+    """Return what was found as a JSON value: a summary's one value, a table's property, or the offending values."""
     column = rule.arguments.get("column")
     if column is not None and column not in frame.columns:
         return f"no column {column}"

@@ -1,6 +1,6 @@
-"""A challenge: stage 2's detector of a line is judged against the champion and registered with the verdict.
+"""A challenge: stage 2's detector of a line is judged against the champion and registered with the findings.
 
-The verdict is in the report (mlflow/registry/<scenario>.json), in the version's tags and, through Dagster, in asset
+They are in the report (mlflow/registry/<scenario>.json), in the version's tags and, through Dagster, in asset
 checks. Registering is idempotent: the same model bytes are the same version.
 """
 
@@ -24,7 +24,8 @@ from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.registry.packaging import contents
 from orchestration.registry.store import MD5, REFUSED, WITHDRAWN, champion_of, model_name, registry_client, versions
-from orchestration.tracking.runs import HOME, git_tags, scenario_run
+from orchestration.tracking.runs import git_tags, lock_tags, scenario_run
+from orchestration.tracking.server import MLFLOW_FOLDER
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -42,7 +43,7 @@ CHECKS = (*acceptance.CHECKS, STANDING)
 
 def report_path(scenario: str) -> Path:
     """JSON of a scenario's latest challenge."""
-    return HOME / "registry" / f"{scenario}.json"
+    return MLFLOW_FOLDER / "registry" / f"{scenario}.json"
 
 
 def challenge(scenario: str) -> dict[str, Any]:
@@ -61,9 +62,12 @@ def challenge(scenario: str) -> dict[str, Any]:
     path = stage_dir("detector", scenario) / f"{METHOD}.safetensors"
     if not path.exists():
         raise DataError(f"no detector at {path}: run `dvc repro evaluation@{scenario}` first")
-    HOME.mkdir(exist_ok=True)
+    MLFLOW_FOLDER.mkdir(exist_ok=True)
     report_path(scenario).unlink(missing_ok=True)  # whatever ends this challenge, the last one's report is not its own
-    with registry_client(scenario) as client, FileLock(HOME / f".registry-{scenario}.lock", timeout=LOCK_SECONDS):
+    with (
+        registry_client(scenario) as client,
+        FileLock(MLFLOW_FOLDER / f".registry-{scenario}.lock", timeout=LOCK_SECONDS),
+    ):
         client.search_registered_models(max_results=1)  # a server that is down is noticed before any computing
         md5 = file_digest(path, "md5")
         known = next((one for one in versions(client, scenario) if one.tags.get(MD5) == md5), None)
@@ -73,8 +77,8 @@ def challenge(scenario: str) -> dict[str, Any]:
         findings.append(
             acceptance.Finding(STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand")
         )
-        version = known.version if known else _register(client, scenario, settings, path, own, md5)
-        _tell(client, scenario, str(version), findings)
+        version = known.version if known else _add_version(client, scenario, settings, path, own, md5)
+        _tag(client, scenario, str(version), findings)
     report = {
         "name": model_name(scenario),
         "version": str(version),
@@ -133,19 +137,10 @@ def _comparable(path: Path, store: "FeatureStore") -> "Model | None":
     return model if model.encoder == store.config else None
 
 
-def _register(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:
+def _add_version(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:
     import mlflow
 
-    from orchestration.pipeline.dvc import read_lock
-
-    stages = read_lock(Path.cwd()).get("stages", {})
-    names = {stage: f"{stage}@{scenario}" for stage in PROVENANCE}
-    names["raw"] = f"raw@{settings.scenario(scenario).dataset}"
-    hashes = {
-        f"dvc.{stage}": json.dumps({out["path"]: out.get("md5") for out in stages[name].get("outs", [])})
-        for stage, name in names.items()
-        if name in stages
-    }
+    hashes = lock_tags(scenario, settings, PROVENANCE)
     with scenario_run(scenario, settings) as run:
         run_id = run.parent.info.run_id
     with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
@@ -163,8 +158,8 @@ def _register(client: "MlflowClient", scenario: str, settings: Params, path: Pat
     return version
 
 
-def _tell(client: "MlflowClient", scenario: str, version: str, findings: list[acceptance.Finding]) -> None:
-    """The verdict as tags of the version."""
+def _tag(client: "MlflowClient", scenario: str, version: str, findings: list[acceptance.Finding]) -> None:
+    """Write the findings as tags of the version."""
     name = model_name(scenario)
     client.set_model_version_tag(name, version, "checks", json.dumps([vars(finding) for finding in findings]))
     reasons = [f"{one.name}: {one.observed}, expected {one.expected}" for one in findings if not one.passed]

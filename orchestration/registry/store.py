@@ -4,15 +4,13 @@ A line's detectors are versions of the registered model `llbnad-<scenario>`; the
 The registry is not the record: data/ and dvc.lock are, and a challenge can be repeated at any time.
 """
 
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llbnad.errors import LlbnadError
-from orchestration.tracking.runs import ENVIRONMENT, tracking_uri
+from orchestration.tracking.server import prepare_environment, tracking_uri, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,9 +34,7 @@ def model_name(scenario: str) -> str:
 @contextmanager
 def registry_client(scenario: str) -> Iterator["MlflowClient"]:
     """A client; whatever goes wrong with the server becomes one error with the remedy."""
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", UPLOAD_SECONDS)
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare_environment(MLFLOW_HTTP_REQUEST_TIMEOUT=UPLOAD_SECONDS)
     import mlflow
     from filelock import Timeout
     from mlflow.exceptions import MlflowException
@@ -54,7 +50,7 @@ def registry_client(scenario: str) -> Iterator["MlflowClient"]:
             raise RegistryError(
                 f"{error}: `python -m orchestration registry list {scenario}` shows which versions there are"
             ) from None
-        shown = re.sub(r"//[^/@\s]*@", "//***@", f"MLflow at {uri}: {' '.join(str(error).split())[:500]}")
+        shown = without_password(f"MLflow at {uri}: {' '.join(str(error).split())[:500]}")
         raise RegistryError(
             f"{shown}\nThe champion is as it was and nothing is lost: the detector is data/detector/{scenario}/. "
             f"Start the server and run `python -m orchestration registry challenge {scenario}` or materialise again."
@@ -77,9 +73,9 @@ def champion_of(client: "MlflowClient", scenario: str) -> "ModelVersion | None":
     return None
 
 
-def crown(client: "MlflowClient", scenario: str, version: str) -> str:
-    """Move the alias to `version` and remember the one before; says what was done."""
-    name, before = model_name(scenario), champion_of(client, scenario)
+def crown(client: "MlflowClient", scenario: str, version: str, before: "ModelVersion | None") -> str:
+    """Move the alias from `before`, the champion, to `version`, which remembers it; return what was done in words."""
+    name = model_name(scenario)
     if before is not None and str(before.version) == version:  # an int where the registry is a database
         return f"version {version} of {name} is champion already"
     wanted = client.get_model_version(name, version)

@@ -14,6 +14,7 @@ from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, refuse_changed, run_stage
+from orchestration.pipeline.summary import say
 from orchestration.tracking.record import record_stage
 
 
@@ -39,9 +40,9 @@ def main(scenario: str) -> Record:
     write_json(metrics, out / "metrics.json")
     auroc = metrics["image_auroc"]
     known = f"{result.n_labelled} of {len(images)} images have a label"
-    print(f"evaluation {scenario}: " + (f"I-AUROC {auroc:.3f}, " if auroc is not None else "scores only, ") + known)
+    say(f"evaluation {scenario}: " + (f"I-AUROC {auroc:.3f}, " if auroc is not None else "scores only, ") + known)
     if not (noisy["split"] == "test").any():
-        print(f"evaluation {scenario}: no image is set aside for testing; these are the training images themselves")
+        say(f"evaluation {scenario}: no image is set aside for testing; these are the training images themselves")
     artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
     refuse_changed([Path(config.review)])
     return lambda: record_stage("evaluation", scenario, settings, artifacts=artifacts)

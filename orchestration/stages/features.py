@@ -10,6 +10,7 @@ from orchestration.pipeline.features import feature_store
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, run_stage
+from orchestration.pipeline.summary import say
 from orchestration.tracking.record import record_stage
 
 
@@ -28,8 +29,10 @@ def main(scenario: str) -> Record:
         "images": store.image_ids,
     }
     write_json(index, out / "index.json")
-    print(f"features {scenario}: {encoded} images encoded, {len(wanted) - encoded} found in the cache")
-    metrics = {"images_encoded": encoded, "images_cached": len(wanted) - encoded}
+    cached = len(wanted) - encoded
+    line = f"features {scenario}: {encoded} images encoded, {cached} found in the cache"
+    say(line, {"images encoded": encoded, "images found in the cache": cached})
+    metrics = {"images_encoded": encoded, "images_cached": cached}
     return lambda: record_stage("features", scenario, settings, metrics=metrics)
 
 

@@ -13,6 +13,7 @@ from orchestration.pipeline.code import ChangedError
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
 from orchestration.pipeline.stage import refuse_changed, run_stage
+from orchestration.pipeline.summary import say
 from orchestration.pipeline.validation import check_manifest
 
 
@@ -44,7 +45,7 @@ def main(dataset: str) -> None:
     refuse_changed([root, *root.rglob("*")])
     if load_params(PARAMS).datasets.get(dataset) != config:
         raise ChangedError(f"datasets.{dataset} in {PARAMS} has changed while the stage ran: run again")
-    print(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
+    say(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
 
 
 def _is_copied(root: Path, dataset: Dataset) -> bool:

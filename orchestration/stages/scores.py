@@ -11,6 +11,7 @@ from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.paths import stage_dir, sub_model_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, run_stage
+from orchestration.pipeline.summary import say
 from orchestration.tracking.record import record_stage
 
 
@@ -30,7 +31,7 @@ def main(scenario: str) -> Record:
     write_csv(agreement.rename_axis("sub_model").reset_index(), out / "rank_correlation.csv")
     write_parquet(found.table.reset_index(), out / "scores.parquet")
     lowest = float(agreement.min().min())
-    print(f"scores {scenario}: {len(found.table)} images, {config.aggregation}; lowest rank correlation {lowest:.2f}")
+    say(f"scores {scenario}: {len(found.table)} images, {config.aggregation}; lowest rank correlation {lowest:.2f}")
     metrics = {"rank_correlation_min": lowest}
     artifacts = [out / "scores.parquet", out / "rank_correlation.csv"]
     return lambda: record_stage("scores", scenario, settings, metrics=metrics, artifacts=artifacts)

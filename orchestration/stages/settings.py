@@ -2,12 +2,13 @@
 
 from orchestration.pipeline.settings import write_settings
 from orchestration.pipeline.stage import run_stage
+from orchestration.pipeline.summary import say
 
 
 def main(scenario: str) -> None:
     """Write SCENARIO's settings."""
     path = write_settings(scenario)
-    print(f"settings {scenario}: {path}")
+    say(f"settings {scenario}: {path}")
 
 
 if __name__ == "__main__":

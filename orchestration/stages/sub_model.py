@@ -9,6 +9,7 @@ from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.paths import sub_model_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, run_stage
+from orchestration.pipeline.summary import say
 from orchestration.tracking.record import record_stage
 
 
@@ -25,7 +26,7 @@ def main(scenario: str, subset: int) -> Record:
     scores.write(out / "scores.parquet")
     write_heat(maps, out / "maps.safetensors")
     model.save(out / "model.safetensors")
-    print(f"sub_model {scenario} {subset}: trained on {len(own)} of {len(images)} images, scored all")
+    say(f"sub_model {scenario} {subset}: trained on {len(own)} of {len(images)} images, scored all")
     metrics = {"n_train": len(own), "n_scored": len(images), "score_median": float(scores.series().median())}
     artifacts = [out / "scores.parquet", out / "model.safetensors"]
     return lambda: record_stage("sub_model", scenario, settings, subset=subset, metrics=metrics, artifacts=artifacts)

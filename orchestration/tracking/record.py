@@ -4,16 +4,17 @@ Stages that DVC skipped as unchanged are recorded from their outputs on disk whe
 is complete. `orchestration.tracking.runs` says what a run holds.
 """
 
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llbnad.errors import DataError
+from orchestration.pipeline.outputs import noisy_manifest
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import STAGES
 from orchestration.pipeline.settings import read_settings
-from orchestration.tracking.runs import noisy_manifest, scenario_run, tracking_uri
+from orchestration.tracking.runs import scenario_run
+from orchestration.tracking.server import tracking_uri, without_password
 
 
 def record_stage(
@@ -74,15 +75,12 @@ def record_scenario(scenario: str) -> bool:
 
 
 def _warn(what: str, scenario: str, error: Exception) -> None:
-    def shown(text: str) -> str:
-        return re.sub(r"//[^/@\s]*@", "//***@", text)  # no passwords in logs
-
     line = "!" * 100
     print(
         f"{line}\n"
         f"WARNING: MLflow did not record {what} of {scenario}.\n"
-        f"  tracking URI:  {shown(tracking_uri())}\n"
-        f"  error:         {type(error).__name__}: {shown(' '.join(str(error).split()))[:600]}\n"
+        f"  tracking URI:  {without_password(tracking_uri())}\n"
+        f"  error:         {type(error).__name__}: {without_password(' '.join(str(error).split()))[:600]}\n"
         f"  The outputs are complete and on disk, nothing is lost. Send the record later, when the server is up:\n"
         f"      python -m orchestration record {scenario}\n"
         f"{line}",

@@ -1,4 +1,4 @@
-"""The MLflow runs of a scenario: one parent, one nested run a sub-model, found again by a key.
+"""The MLflow runs of a scenario: one parent, one nested run per sub-model, found again by a key.
 
 Stages are processes of their own, so the key, a tag of the run, is the hash of what the scenario is: name, settings,
 subsets, the bytes of noisy manifest and review file. Recording again changes nothing. Outputs are pointed at by hash:
@@ -8,8 +8,6 @@ tag `md5.<stage>` holds the files' digests, `dvc.<stage>` what dvc.lock says of 
 import hashlib
 import json
 import math
-import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,44 +18,47 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from llbnad.utils.files import file_digest, write_json
+from orchestration.pipeline import dvc
 from orchestration.pipeline.outputs import noisy_manifest
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import STAGES, stage_dir, sub_model_dir
 from orchestration.pipeline.settings import settings_path
+from orchestration.tracking.server import MLFLOW_FOLDER, is_http, pages, prepare_environment, tracking_uri
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 EXPERIMENT = "llbnad"
-HOME = Path("mlflow")  # database, artifacts and links of the embedded default
-LOCAL_UI = "LLBNAD_MLFLOW_UI"  # environment variable: where `make ui` has put the embedded default's pages
-USUAL_UI = "http://127.0.0.1:5000"
 SUFFIXES = {".png", ".csv", ".parquet", ".safetensors", ".json"}
 MAX_UPLOAD = 256 * 2**20  # bytes; a larger model is recorded by its hash alone
 LOCK_SECONDS = 60  # others hold the lock for a second or two, for 10 when they create the database
 
-ENVIRONMENT = {  # a server that is down must be noticed in seconds, and nothing is sent home
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
 
+def lock_tags(scenario: str, params: Params, stages: Sequence[str]) -> dict[str, str]:
+    """Return dvc.lock's hashes of a scenario's `stages` as tags: `dvc.<stage>` holds path and MD5 of each output.
 
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the embedded SQLite database."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{HOME.absolute() / 'mlflow.db'}"
+    A stage that is not in dvc.lock has no tag; each sub-model has one of its own, `dvc.sub_model_<number>`.
+    """
+    if not Path("dvc.lock").exists():
+        return {}
+    names = {stage: f"{stage}@{scenario}" for stage in stages if stage not in ("raw", "sub_model")}
+    if "raw" in stages:
+        names["raw"] = f"raw@{params.scenario(scenario).dataset}"
+    if "sub_model" in stages:
+        names |= {f"sub_model_{k}": f"sub_model@{scenario}-{k}" for k in params.subsets}
+    lock = dvc.read_lock(Path.cwd())
+    found = {label: dvc.outputs(lock, name) for label, name in names.items()}
+    return {f"dvc.{label}": json.dumps(hashes) for label, hashes in found.items() if hashes}
 
 
 def link_path(scenario: str) -> Path:
     """JSON file of the scenario's latest run: run_id, experiment_id, url, and the MD5 of the settings it had."""
-    return HOME / "runs" / f"{scenario}.json"
+    return MLFLOW_FOLDER / "runs" / f"{scenario}.json"
 
 
 def scenario_key(scenario: str, params: Params) -> str:
-    """What makes a scenario run the same run: its name, settings, subsets, noisy manifest and people's verdicts."""
+    """Hash what makes two runs the same: scenario name, settings, subsets, noisy manifest and people's verdicts."""
     identity = [
         scenario,
         params.scenario(scenario).model_dump(mode="json"),
@@ -102,28 +103,13 @@ class ScenarioRun:
 
     def add_lock_hashes(self, stages: Sequence[str]) -> None:
         """Tag the parent with dvc.lock's hashes of `stages`."""
-        if not Path("dvc.lock").exists():
-            return
-        from orchestration.pipeline.dvc import read_lock
-
-        entries = read_lock(Path.cwd()).get("stages", {})
-        names = {stage: f"{stage}@{self.scenario}" for stage in stages if stage not in ("raw", "sub_model")}
-        if "raw" in stages:
-            names["raw"] = f"raw@{self.params.scenario(self.scenario).dataset}"
-        if "sub_model" in stages:
-            names.update({f"sub_model_{k}": f"sub_model@{self.scenario}-{k}" for k in self.params.subsets})
-        tags = {
-            f"dvc.{stage}": json.dumps({out["path"]: out.get("md5") for out in entries[name].get("outs", [])})
-            for stage, name in names.items()
-            if name in entries
-        }
-        self._log(self.parent, {}, tags)
+        if tags := lock_tags(self.scenario, self.params, stages):
+            self._log(self.parent, {}, tags)
 
     def link(self) -> None:
         """Leave the run's address where Dagster and people find it."""
-        run_id, uri = self.parent.info.run_id, tracking_uri()
-        base = re.sub(r"//[^/@]*@", "//", uri).rstrip("/") if _is_http(uri) else os.environ.get(LOCAL_UI, USUAL_UI)
-        url = f"{base}/#/experiments/{self.experiment_id}/runs/{run_id}"
+        run_id = self.parent.info.run_id
+        url = f"{pages(tracking_uri())}/#/experiments/{self.experiment_id}/runs/{run_id}"
         settings = file_digest(settings_path(self.scenario), "md5")
         link = {"run_id": run_id, "experiment_id": self.experiment_id, "url": url, "md5.settings": settings}
         write_json(link, link_path(self.scenario))
@@ -175,17 +161,16 @@ class ScenarioRun:
 @contextmanager
 def scenario_run(scenario: str, params: Params) -> Iterator[ScenarioRun]:
     """The scenario's run, found or made, under a lock that the stages of this workspace share."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+    prepare_environment()
     from filelock import FileLock
     from mlflow import MlflowClient
 
     uri = tracking_uri()
     client = MlflowClient(uri)
-    if _is_http(uri):
+    if is_http(uri):
         client.get_experiment_by_name(EXPERIMENT)  # a server that is down is noticed before the lock, by all at once
-    HOME.mkdir(exist_ok=True)
-    with FileLock(HOME / ".lock", timeout=LOCK_SECONDS):
+    MLFLOW_FOLDER.mkdir(exist_ok=True)
+    with FileLock(MLFLOW_FOLDER / ".lock", timeout=LOCK_SECONDS):
         run = ScenarioRun(client, _experiment(client, uri), scenario, params)
         yield run
         run.link()
@@ -193,14 +178,13 @@ def scenario_run(scenario: str, params: Params) -> Iterator[ScenarioRun]:
 
 def record_table(name: str, settings: Mapping[str, Any], closed: pd.DataFrame, files: Sequence[Path]) -> None:
     """Log a benchmark table as a run of its own: settings, gain and share of the gap closed, files."""
-    for key, value in ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
+    prepare_environment()
     from mlflow import MlflowClient
     from mlflow.entities import Metric, RunTag
 
     uri = tracking_uri()
     client = MlflowClient(uri)
-    HOME.mkdir(exist_ok=True)
+    MLFLOW_FOLDER.mkdir(exist_ok=True)
     run = client.create_run(_experiment(client, uri), run_name=f"table {name}")
     now = int(time.time() * 1000)
     metrics = [
@@ -221,7 +205,7 @@ def _experiment(client: "MlflowClient", uri: str) -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     # a server knows where its artifacts go; for a bare database MLflow would take ./mlruns
-    location = None if _is_http(uri) else (HOME / "artifacts").absolute().as_uri()
+    location = None if is_http(uri) else (MLFLOW_FOLDER / "artifacts").absolute().as_uri()
     return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
@@ -277,7 +261,3 @@ def git_tags() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):  # no git, no repository, no commit
         return {}
     return {"git.commit": commit + ("-dirty" if changes else "")}
-
-
-def _is_http(uri: str) -> bool:
-    return uri.startswith(("http://", "https://"))

@@ -2,7 +2,7 @@
 
 import yaml
 
-from orchestration.commands.audit import DIFFERENT, IDENTICAL, compare
+from orchestration.commands.audit import compare
 from orchestration.pipeline import dvc
 from tests.pipeline.conftest import command, commit
 
@@ -48,11 +48,11 @@ def test_compare_finds_changed_missing_and_new_outputs():
     def lock(**outs):
         return {"stages": {"s": {"outs": [{"path": path, "md5": md5} for path, md5 in outs.items()]}}}
 
-    findings = {finding.path: finding for finding in compare(lock(a="1", b="2", c="3"), lock(a="1", b="9", d="4"))}
-    assert {path: finding.verdict for path, finding in findings.items()} == {
-        "a": IDENTICAL,
-        "b": DIFFERENT,
-        "c": DIFFERENT,
-        "d": DIFFERENT,
+    found = {one.path: one for one in compare(lock(a="1", b="2", c="3"), lock(a="1", b="9", d="4"))}
+    assert {path: one.identical for path, one in found.items()} == {
+        "a": True,
+        "b": False,
+        "c": False,
+        "d": False,
     }
-    assert findings["c"].computed is None and findings["d"].committed is None
+    assert found["c"].computed is None and found["d"].committed is None

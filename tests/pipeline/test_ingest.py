@@ -9,6 +9,7 @@ import signal
 import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,11 +22,12 @@ from llbnad.data.images import load_rgb
 from llbnad.data.sources import read_source
 from llbnad.errors import DataError
 from llbnad.utils.files import file_digest
+from orchestration.line import examine
 from orchestration.line import ingest as ingest_module
 from orchestration.line.arrivals import Places, batches, last_batch, read_report
 from orchestration.line.inbox import lines
 from orchestration.line.ingest import BusyLineError, ingest
-from orchestration.pipeline import dvc
+from orchestration.pipeline import busy, dvc
 from orchestration.pipeline.params import load_params
 from tests.conftest import REPOSITORY, save_image
 from tests.pipeline.conftest import command, make_workspace
@@ -144,14 +146,14 @@ def test_a_file_that_cannot_be_moved_stays_and_stops_no_other(root, mixed, caplo
 def test_files_that_cannot_be_read_stay_and_are_counted(root, mixed, caplog, monkeypatch):
     """Permissions do not bind the superuser, so here reading is refused."""
     arrive(root, mixed)
-    digest = ingest_module.file_digest
+    digest = examine.file_digest
 
     def refuse(path, *rest):
         if path.name == "b.png" and path.is_relative_to(root / "data/incoming"):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return digest(path, *rest)
 
-    monkeypatch.setattr(ingest_module, "file_digest", refuse)
+    monkeypatch.setattr(examine, "file_digest", refuse)
     done = ingest(root, "bottle", 0, unversioned)
     assert (done.count("raw"), done.unreadable) == (5, 1) and "1 that cannot be read" in str(done)
     assert "b.png stays in the inbox: Permission denied; give this user the right to read it" in caplog.text
@@ -343,6 +345,14 @@ def test_what_dvc_could_not_record_is_recorded_next_time(root, mixed):
     assert_settled(root, contents(mixed))
 
 
+def give_up_soon(monkeypatch):
+    """Whoever finds others at work tries twice; returns the list of waits, which take no time."""
+    waited = []
+    monkeypatch.setattr(busy, "ATTEMPTS", 2)
+    monkeypatch.setattr(busy, "time", SimpleNamespace(sleep=waited.append))
+    return waited
+
+
 def test_data_that_another_dvc_works_with_is_waited_for(tmp_path, monkeypatch):
     folder = make_workspace(tmp_path / "workspace", {}, {})
     save_image(folder / "data" / "raw" / "bottle" / "a.png")
@@ -350,25 +360,25 @@ def test_data_that_another_dvc_works_with_is_waited_for(tmp_path, monkeypatch):
     lock.parent.mkdir(parents=True, exist_ok=True)
     path = str((folder / "data/raw/bottle/a.png").resolve())
     lock.write_text(json.dumps({"read": {path: [{"pid": os.getpid(), "cmd": "dvc repro"}]}}))
-    waited = []
-    monkeypatch.setattr(dvc, "ADD_ATTEMPTS", 2)
-    monkeypatch.setattr(dvc.time, "sleep", waited.append)
-    with pytest.raises(dvc.BusyError, match="another process works on the same files"):
+    waited = give_up_soon(monkeypatch)
+    with pytest.raises(busy.BusyError, match="another process works on the same files"):
         dvc.add(folder, ["data/raw/bottle/a.png"])
-    assert dvc.ADD_SECONDS in waited
+    assert waited == [busy.SECONDS]
     lock.unlink()
     dvc.add(folder, ["data/raw/bottle/a.png"])
     assert (folder / "data/raw/bottle/a.png.dvc").exists()
 
 
-def test_one_ingest_of_a_line_at_a_time(root, mixed):
+def test_one_ingest_of_a_line_at_a_time(root, mixed, monkeypatch):
     arrive(root, mixed)
+    waited = give_up_soon(monkeypatch)
 
     def meanwhile(root, paths):
         with pytest.raises(BusyLineError, match="another ingest of line bottle"):
             ingest(root, "bottle", 0, unversioned)
 
     ingest(root, "bottle", 0, meanwhile)
+    assert len(waited) == 1
     assert_settled(root, contents(mixed))
 
 
@@ -390,7 +400,7 @@ def test_a_file_that_changes_after_it_was_hashed_stays(root, mixed, monkeypatch)
     """The writer was slow after all: what was hashed is not what lies there, so it is looked at again."""
     arrive(root, mixed)
     inbox = places(root)[0]
-    import orchestration.ingest as module
+    module = ingest_module
 
     def plan_then_write(*arguments):
         planned = original(*arguments)
@@ -498,7 +508,7 @@ def test_everything_through_the_command(tmp_path, mixed, cells):
         "params.yaml",
     ]  # fmt: skip
     graph = dvc.stage_graph(folder)
-    assert graph["raw@bottle"] == set() and "evaluation@cap" in graph
+    assert graph["raw@bottle"] == {"code"} and "evaluation@cap" in graph
 
     before = (folder / "data/raw/bottle/arrived.dvc").read_bytes()
     again = command(folder, ["python", "-m", "orchestration", "ingest", "bottle"])
@@ -511,7 +521,7 @@ def test_everything_through_the_command(tmp_path, mixed, cells):
 
     unknown = command(folder, ["python", "-m", "orchestration", "ingest", "moon"])
     assert unknown.returncode == 2 and "error: no folder of ['moon']" in unknown.stderr
-    stage = command(folder, ["dvc", "repro", "--single-item", "raw@bottle"])
+    stage = command(folder, ["dvc", "repro", "raw@bottle"])
     assert stage.returncode == 0, stage.stderr
     manifest = pd.read_parquet(folder / "data/raw/bottle/manifest.parquet")
     assert set(manifest["image_id"]) == set(batches(folder, "bottle"))

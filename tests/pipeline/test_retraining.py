@@ -10,15 +10,16 @@ import pytest
 
 from llbnad.purification.partition import assign_subsets
 from orchestration.assets import sensors
-from orchestration.assets.retraining import new_images, run_in_progress
+from orchestration.assets.retraining import run_in_progress
 from orchestration.assets.sensors import evaluate
 from orchestration.definitions import definitions
 from orchestration.line.ingest import ingest
-from orchestration.pipeline.params import Arrival, load_params
+from orchestration.line.lines import new_images
+from orchestration.pipeline.params import ArrivalSettings, load_params
 from tests.conftest import REPOSITORY, made_manifest, save_image
 from tests.pipeline.test_ingest import unversioned
 
-FEW = Arrival(stable_seconds=0, min_new_images=4)
+FEW = ArrivalSettings(stable_seconds=0, min_new_images=4)
 
 
 @pytest.fixture
@@ -41,9 +42,9 @@ class Sensor:
         self.root, self.settings, self.cursor, self.running = root, settings, None, None
 
     def look(self, line="bottle"):
-        verdicts = evaluate(self.root, self.settings, self.cursor, lambda line: self.running)
-        self.cursor = json.dumps({name: verdict.asked for name, verdict in verdicts.items()})
-        return verdicts[line]
+        decisions = evaluate(self.root, self.settings, self.cursor, lambda line: self.running)
+        self.cursor = json.dumps({name: decision.asked for name, decision in decisions.items()})
+        return decisions[line]
 
 
 def test_enough_complete_files_start_one_run(root):
@@ -81,7 +82,7 @@ def test_files_already_seen_are_neither_read_nor_looked_at_while_a_run_is_on(roo
     monkeypatch.setattr(sensors, "look", lambda path: looked.append(path) or look(path))
     monkeypatch.setattr(sensors, "HASHED_FILES", 5)
     arrive(root, range(12))
-    sensor = Sensor(root, Arrival(stable_seconds=0, min_new_images=13))
+    sensor = Sensor(root, ArrivalSettings(stable_seconds=0, min_new_images=13))
     assert sensor.look().reason == "12 of the 13 new files it takes"
     assert read == []
     sensor.settings = FEW
@@ -102,7 +103,7 @@ def test_files_touched_a_moment_ago_are_not_complete(root):
     arrive(root, range(4))
     for number in range(4):
         os.utime(root / f"data/incoming/bottle/{number}.png", (0, 0))  # as `cp -p` does
-    slow = Sensor(root, Arrival(stable_seconds=3600, min_new_images=4))
+    slow = Sensor(root, ArrivalSettings(stable_seconds=3600, min_new_images=4))
     assert slow.look().reason == "0 of the 4 new files it takes; 4 files are not complete yet"
 
 

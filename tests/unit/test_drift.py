@@ -131,7 +131,7 @@ def test_numbers_of_a_known_image(tmp_path):
 
 def test_too_few_and_unknown_images_are_refused(images):
     manifest, ids, features, root = images
-    with pytest.raises(DataError, match="at least 2 images a side, the batch has 1"):
+    with pytest.raises(DataError, match="at least 2 images per side, but the batch has 1"):
         drift_report(ids["cell"], ids["dark"][:1], features, manifest, root, 0)
     with pytest.raises(IdentityError, match="images of the batch are not in the manifest"):
         drift_report(ids["cell"], ["x", "y"], features, manifest, root, 0)

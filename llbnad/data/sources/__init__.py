@@ -1,4 +1,7 @@
-"""Sources: what turns a data set on disk into a manifest. A new one is a module with `records` and a line here."""
+"""Sources: modules that turn a data set on disk into a manifest.
+
+To add a source, write a module with a function `records` and add a branch to `read_source`.
+"""
 
 from pathlib import Path
 
@@ -14,11 +17,11 @@ def read_source(dataset: Dataset, root: Path | None) -> tuple[Scan, Path]:
     """Read a data set.
 
     Args:
-        dataset: which, and how.
-        root: its folder; not needed for `elpv`, which is an installed package.
+        dataset: the settings of the data set.
+        root: the folder of the data set; not needed for `elpv`, which is an installed package.
 
     Returns:
-        the scan, and the folder its paths are relative to.
+        the scan, and the folder that its paths are relative to.
 
     Raises:
         DataError: the folder, the JSON or the package is missing or not of the declared form, or no image is readable.

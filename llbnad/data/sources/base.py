@@ -1,4 +1,4 @@
-"""From a source's records to a manifest: every file is hashed and decoded; the unusable are listed, never lost."""
+"""The way from a source's records to a manifest: every file is hashed and decoded, every unusable file is listed."""
 
 import os
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A file that does not take part."""
+    """An image file or a mask file that does not take part, and why."""
 
     path: str
     reason: str  # missing, unreadable, duplicate, mask_missing, mask_unreadable, uncertain
@@ -39,16 +39,16 @@ class Rejection:
 
 @dataclass(frozen=True)
 class Listing:
-    """All that a source found."""
+    """The images that a source found and the files that it rejected."""
 
     root: Path
     records: Sequence[Record]
-    rejected: Sequence[Rejection] = ()  # by the source itself
+    rejected: Sequence[Rejection] = ()
 
 
 @dataclass(frozen=True)
 class Scan:
-    """The usable images, and the report on the others."""
+    """The usable images, and a report on the rejected files."""
 
     manifest: pd.DataFrame
     rejected: pd.DataFrame  # path, reason, detail; sorted by path
@@ -62,14 +62,15 @@ class _Finding:
 
 
 def scan(listing: Listing) -> Scan:
-    """Hash and decode every record's file.
+    """Hash and decode the file of every record, and return the usable images.
 
-    An image that is missing, unreadable or the double of another (by its bytes; the first path is kept) is left out and
-    listed with the reason. If a double carries another label, that is said: it is a mistake in the data set. An image
-    whose mask is missing or unreadable stays, without its mask, and is listed too.
+    An image that is missing, unreadable or a duplicate is left out and listed with the reason. Two files are duplicates
+    if their bytes are equal; the first path is kept. The report says so if duplicates differ in label or split, because
+    this is a mistake in the data set. An image whose mask is missing or unreadable stays without its mask; the mask is
+    listed.
 
     Raises:
-        DataError: not one image is usable.
+        DataError: no image is usable.
     """
     records = sorted(listing.records, key=lambda record: record.path)
     rejected = list(listing.rejected)

@@ -1,7 +1,7 @@
 """Solar cells in electroluminescence, from the package `elpv-dataset`: 2,624 grey images of 300 × 300 pixels.
 
-Experts gave each cell a probability of being defective. 0 is normal and 1 anomalous (class `defect`); the uncertain
-ones between are left out. There are no masks. Licence of the images: CC BY-NC-SA 4.0.
+Experts gave each cell a probability of being defective. 0 means normal, 1 means anomalous (class `defect`); cells with
+a probability in between are left out. There are no masks. Licence of the images: CC BY-NC-SA 4.0.
 
 References: Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in Electroluminescence
 Imagery", EU PVSEC 2018.
@@ -19,7 +19,11 @@ CLASSES = {0.0: NORMAL, 1.0: "defect"}
 
 
 def records(dataset: ElpvDataset) -> Listing:
-    """The cells of `dataset.category` (mono or poly); each is a sample of its own."""
+    """Return the cells of `dataset.category` (mono or poly). Each cell is a sample of its own.
+
+    Raises:
+        DataError: the package is not installed, or a line of its labels is malformed.
+    """
     root = _folder()
     found, uncertain = [], []
     for line in (root / "labels.csv").read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Images as a Python program gives them: a folder, files, or a manifest."""
+"""Images that a Python program names: a folder, files or a manifest."""
 
 import os
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ def read_given(images: Images, root: Path) -> tuple[Scan, Path]:
     """Read images that are given as a folder, as files or as a manifest.
 
     Args:
-        images: a folder (`llbnad.data.sources.image_folder`); files, which have no label and are samples of their own;
-            or a manifest (`llbnad.data.manifest`), whose files are not looked at.
-        root: what a manifest's paths are relative to.
+        images: a folder (`llbnad.data.sources.image_folder`); image files, which have no label and are samples of their
+            own; or a manifest (`llbnad.data.manifest`), whose files are not read here.
+        root: folder that a manifest's paths are relative to.
 
     Returns:
-        the scan, and the folder its paths are relative to.
+        the scan, and the folder that its paths are relative to.
 
     Raises:
         DataError: there is no folder, no file or no usable image, or the manifest lacks a column.

@@ -1,4 +1,4 @@
-"""A plain folder of images, sorted as far as anybody sorted it.
+"""A plain folder of images. Subfolders may name the label and the split of the images in them.
 
 | folder                                   | meaning                                                                  |
 |------------------------------------------|--------------------------------------------------------------------------|
@@ -7,8 +7,8 @@
 | `bad/` (`ng`, `defect`, `anomaly` …)     | anomalous, class `defect`; a folder below it names the class             |
 | `train/`, `test/` first                  | the split; below `test/` any other name is a defect's class, as in MVTec |
 
-Masks are optional: `<name>_mask.<suffix>` beside the image, or the same path below `ground_truth/` or `masks/` with or
-without `_mask`. Names are compared without case. Each image is a physical sample of its own.
+Masks are optional. A mask is `<name>_mask.<suffix>` beside the image, or the same path below `ground_truth/` or
+`masks/` with or without `_mask`. Case does not matter in names. Each image is a sample of its own.
 """
 
 from collections.abc import Collection, Mapping
@@ -30,7 +30,11 @@ UNNAMED_CLASS = "defect"
 
 
 def records(dataset: ImageFolderDataset, root: Path) -> Listing:
-    """All images below `root`."""
+    """Return all images below `root`.
+
+    Raises:
+        DataError: there is no image.
+    """
     files = list(relative_files(root, IMAGE_SUFFIXES))
     beside = _beside(files)
     parallel = {
@@ -64,7 +68,7 @@ def _label(folders: list[str], split: str | None) -> str | None:
 
 
 def _beside(files: list[str]) -> dict[str, str]:
-    """Masks named `<image>_mask` that lie beside an image, by that image's stem."""
+    """Return the masks named `<image>_mask` that lie beside an image, by the stem of that image."""
     stems = {_stem(path) for path in files}
     masks = {_stem(path).removesuffix(MASK_SUFFIX): path for path in files if _stem(path).endswith(MASK_SUFFIX)}
     return {image: path for image, path in masks.items() if image in stems}
@@ -76,12 +80,12 @@ def _in_mask_folder(path: str) -> bool:
 
 
 def _parallel_mask(image: str, masks: Mapping[str, str]) -> str | None:
-    """The mask below a mask folder whose path names the image's split, or else the one whose path names none."""
+    """Return the mask of `image` below a mask folder: the one for the image's split, else the one without a split."""
     return masks.get(_parallel_key(image, MASK_FOLDERS)) or masks.get(_parallel_key(image, (*SPLITS, *MASK_FOLDERS)))
 
 
 def _parallel_key(path: str, without: Collection[str]) -> str:
-    """What an image and a mask in a parallel folder share: the path without suffix and the folders `without`."""
+    """Return the key that an image shares with its mask in a parallel folder: the path without suffix and `without`."""
     *folders, name = PurePosixPath(path.lower()).parts
     inside = [folder for folder in folders if folder not in without]
     return "/".join([*inside, PurePosixPath(name).stem])

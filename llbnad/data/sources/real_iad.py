@@ -1,12 +1,13 @@
-"""Real-IAD: one JSON a category lists train and test images; images and masks lie in <root>/<image_dir>/<category>/.
+"""Real-IAD: one JSON per category lists train and test images. Images and masks lie in <root>/<image_dir>/<category>/.
 
-What its readers get wrong, and how it is read here:
-* The label is the record's `anomaly_class`. Many images under NG/ are OK: the defect does not show in that view.
+Readers of this data set often go wrong on these points:
+* The label is the record's `anomaly_class`. Many images under NG/ are OK, because the defect does not show in that
+  view.
 * `mask_path` may be null or the string "None".
-* S-numbers restart in every NG/<code> folder: a sample is OK or NG_<code> together with its number.
-* Some copies nest the JSON sets once more: <root>/realiad_jsons/<variant>/<category>.json is accepted too, and images
-  under <root>/<image_dir>/<image_dir>/.
-* The `fuiad` sets put anomalous samples into the training set on purpose; they are the noisy variant already.
+* S-numbers restart in every NG/<code> folder. A sample is therefore named by OK or NG_<code> together with its number.
+* Some copies nest the folders once more. <root>/realiad_jsons/<variant>/<category>.json is accepted too, and so are
+  images under <root>/<image_dir>/<image_dir>/.
+* The `fuiad` sets put anomalous samples into the training set on purpose. They are noisy variants already.
 
 References: Wang et al., "Real-IAD: A Real-World Multi-View Dataset for Benchmarking Versatile Industrial Anomaly
 Detection", CVPR 2024 (arXiv 2403.12580). Licence of the data: CC BY-NC-SA 4.0, on request.
@@ -27,7 +28,11 @@ VIEW = re.compile(r"_(C\d+)(?:_|$)")
 
 
 def records(dataset: RealIadDataset, root: Path) -> Listing:
-    """All images of a category, train and test."""
+    """Return all images of a category, train and test.
+
+    Raises:
+        DataError: the JSON is missing or malformed, or the image folder is missing.
+    """
     source = _json_file(dataset, root)
     try:
         content = json.loads(source.read_text(encoding="utf-8"))
@@ -43,7 +48,7 @@ def records(dataset: RealIadDataset, root: Path) -> Listing:
 
 
 def sample_of(image_path: str, category: str) -> str:
-    """The physical item of an image: category, OK or NG_<code>, and its S-number.
+    """Return the sample id of an image: category, OK or NG_<code>, and S-number.
 
     `NG/AK/S0044/x_C1.jpg` of plastic_nut -> `plastic_nut/NG_AK/S0044`.
     """
@@ -87,7 +92,7 @@ def _json_file(dataset: RealIadDataset, root: Path) -> Path:
 
 
 def _image_folder(dataset: RealIadDataset, root: Path, prefix: str) -> str:
-    """Image directory and prefix, relative to the root, with a slash at the end."""
+    """Return the image directory with the prefix, relative to the root, with a slash at the end."""
     tail = prefix.strip("/")
     places = [Path(dataset.image_dir) / tail, Path(dataset.image_dir) / dataset.image_dir / tail]
     found = next((place for place in places if (root / place).is_dir()), None)

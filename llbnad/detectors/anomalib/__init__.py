@@ -1,1 +1,1 @@
-"""Any image model of anomalib as a detector."""
+"""A detector that trains any image model of anomalib."""

@@ -1,4 +1,4 @@
-"""Images in memory as the data module that anomalib's models train on. Imported only with anomalib."""
+"""The data module that anomalib's models train on: images in memory. Importing it needs anomalib."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,22 +12,22 @@ from llbnad.utils.progress import track
 
 
 class TrainingImages(LightningDataModule):
-    """Unlabelled images: for the model, all of them are normal.
+    """Unlabelled images, which all count as normal for the model.
 
     Args:
         images: (N, 3, H, W) uint8.
-        batch: images a step.
-        seed: of their order, which is another one in every epoch.
-        description: shown with the progress.
+        batch: images per step.
+        seed: decides the order of the images, which changes in every epoch.
+        description: text shown with the progress.
     """
 
     def __init__(self, images: torch.Tensor, batch: int, seed: int, description: str) -> None:
         super().__init__()
         self.images, self.seed, self.description = images, seed, description
-        self.train_batch_size = batch  # the name under which anomalib's models look for it
+        self.train_batch_size = batch  # anomalib's models look for this name
 
     def train_dataloader(self) -> "TrackedLoader":
-        """Batches in random order."""
+        """Return a loader of batches in random order."""
         loader = TrackedLoader(
             self.images,  # type: ignore[arg-type]  # a tensor has what a map-style dataset needs
             self.train_batch_size,
@@ -40,7 +40,7 @@ class TrainingImages(LightningDataModule):
 
 
 class TrackedLoader(DataLoader):
-    """Shows each epoch's progress."""
+    """A loader that shows the progress of each epoch."""
 
     description = "train"
 

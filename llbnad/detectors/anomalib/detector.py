@@ -1,12 +1,12 @@
-"""Any image model of anomalib 2.7 as a detector: trained by Lightning on the images, its map averaged to a patch grid.
+"""Any image model of anomalib 2.7 as a detector. Lightning trains it on images; its map is averaged to a patch grid.
 
-The extra `anomalib` brings it (`pip install -e '.[anomalib]'`). Models that take a timm backbone by name get
-EfficientNet-Lite2's weights from this package: Padim, Stfpm, Patchcore, Patchflow and Dfm run without network.
-What a model would download is refused at once unless `download` allows it. anomalib's own thresholds,
-scores and files are not used: the image score is this package's, the model is saved as tensors.
+The extra `anomalib` installs it (`pip install -e '.[anomalib]'`). Models that take a timm backbone by name get
+EfficientNet-Lite2 with its installed weights, so Padim, Stfpm, Patchcore, Patchflow and Dfm run without network. A
+download by a model is an error unless `download` allows it. anomalib's own thresholds, scores and files are not used:
+the image score is this package's, and the model is saved as tensors.
 
-Kept in memory while training: the images as 8-bit RGB at the encoder's input size. Training is deterministic on a CPU;
-on a GPU it is as deterministic as the model's own operations.
+Training keeps all images in memory, as 8-bit RGB at the encoder's input size. Training is deterministic on a CPU. On a
+GPU it is as deterministic as the model's own operations.
 
 References: Akcay et al., "Anomalib: A Deep Learning Library for Anomaly Detection", ICIP 2022 (arXiv 2202.08341).
 """
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     import torch
     from anomalib.models import AnomalibModule
 
-OWN_BACKBONE = "llbnad_efficientnet_lite2"  # timm's name of it, see encoders/timm_backbone.py
+OWN_BACKBONE = "llbnad_efficientnet_lite2"  # its name in timm's registry, see encoders/timm_backbone.py
 OWN_LAYERS = ("blocks.1", "blocks.2", "blocks.4")  # strides 4, 8, 16
-# what models raise at settings they cannot have
+# errors that models raise for settings that they cannot have
 BUILDING = (ValueError, TypeError, AttributeError, NotImplementedError, KeyError, AssertionError, ImportError)
-STRIDE = 8  # pixels of a cell of the map
+STRIDE = 8  # side of a cell of the map, in pixels
 AUXILIARY = {"post_processor": False, "evaluator": False, "visualizer": False}
 
 
@@ -46,24 +46,30 @@ class AnomalibConfig(DetectorConfig):
 
     name: Literal["anomalib"] = "anomalib"
     model: str = "Padim"  # a class of anomalib.models.image
-    epochs: int = Field(10, ge=1)  # models that need a single pass, as Padim, take one whatever this says
-    batch: int = Field(16, ge=1)  # images a step
+    epochs: int = Field(10, ge=1)  # models that need one pass, such as Padim, ignore it
+    batch: int = Field(16, ge=1)  # images per step
     options: dict[str, Any] = Field(default_factory=dict)  # arguments of the model's class, e.g. {backbone: resnet18}
-    download: bool = False  # may the model fetch weights from the network?
+    download: bool = False  # whether the model may fetch weights from the network
 
 
 class Anomalib:
-    """A model of anomalib; the unit of its map is the model's own."""
+    """Detector around a model of anomalib. The unit of its map is the model's own."""
 
     config_class: ClassVar = AnomalibConfig
 
     def __init__(self, config: AnomalibConfig) -> None:
         self.config = config
         self.model: AnomalibModule | None = None
-        self.side = 0  # pixels of an image's side
+        self.side = 0  # side of an image in pixels
 
     def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
-        """Train the model on the images `image_ids`."""
+        """Train the model on the images `image_ids`.
+
+        Raises:
+            DataError: there is no image.
+            ConfigError: anomalib is not installed, has no such model, or the model fails with these settings.
+            OfflineError: the model wants to download something.
+        """
         import torch
 
         kind = _model_class(self.config.model)
@@ -79,11 +85,14 @@ class Anomalib:
             seed_everything(seed, verbose=False)
             self.model = self._build(kind)
             self._train(self.model, images, batches[0].device, seed)
-        self.model.trainer = None  # it holds the images
+        self.model.trainer = None  # the trainer holds all images
         self.model.eval().requires_grad_(False)
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
-        """The model's map averaged over cells of STRIDE pixels (B, h, w); a single cell where it only has a score."""
+        """Return the model's map, averaged over cells of STRIDE pixels, (B, h, w).
+
+        A model that returns only a score gives a map of one cell.
+        """
         import torch
         from torch.nn import functional
 
@@ -98,7 +107,7 @@ class Anomalib:
         return functional.adaptive_avg_pool2d(maps, max(1, self.side // STRIDE))[:, 0]
 
     def tensors(self) -> "dict[str, torch.Tensor]":
-        """The whole model's state, its backbone's too, and the image size."""
+        """Return the state of the whole model, its backbone included, and the image size, by name."""
         import torch
 
         state = self.model.state_dict() if self.model else {}
@@ -106,7 +115,7 @@ class Anomalib:
         return {"side": torch.tensor([self.side]), **named}
 
     def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
-        """Take back what `tensors` gave."""
+        """Restore the trained model from the result of `tensors`."""
         self.side = int(tensors["side"])
         state = {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         kind = _model_class(self.config.model)
@@ -121,7 +130,11 @@ class Anomalib:
         return no_downloads(f"anomalib's {self.config.model}", REMEDY, self.config.download)
 
     def _build(self, kind: Any) -> "AnomalibModule":
-        """An untrained model for images of `side` pixels, with weights from this package where it takes them."""
+        """Return an untrained model for images of `side` pixels, on this package's backbone if it takes one.
+
+        Raises:
+            ConfigError: an option is unknown, or the model cannot be built with these settings.
+        """
         parameters = inspect.signature(kind).parameters
         unknown = sorted(set(self.config.options) - set(parameters))
         if unknown:
@@ -154,7 +167,7 @@ class Anomalib:
         ours = {"enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False,
                 "logger": False, "limit_val_batches": 0}  # fmt: skip
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lightning's advice on workers, loggers and hardware
+            warnings.simplefilter("ignore")  # Lightning gives advice on workers, loggers and hardware
             wanted = {"max_epochs": self.config.epochs, **model.trainer_arguments, **ours,
                       **(cuda if device.type == "cuda" else {"accelerator": "cpu", "devices": 1})}  # fmt: skip
             try:
@@ -175,7 +188,7 @@ REMEDY = (
 
 @contextmanager
 def _lenient() -> Iterator[None]:
-    """On a GPU, an operation without a deterministic kernel is taken as it is instead of being an error."""
+    """Allow operations without a deterministic kernel inside the block; on a GPU they would be errors."""
     import torch
 
     strict = torch.are_deterministic_algorithms_enabled()
@@ -192,10 +205,14 @@ INCOMPARABLE = {"Cflow": "scales every batch by the batch's own maximum, so that
 
 
 def _model_class(name: str) -> Any:
-    """anomalib's class called `name`, or a ConfigError that lists those there are."""
+    """Return anomalib's model class called `name`.
+
+    Raises:
+        ConfigError: anomalib is not installed, has no such model, or the model's maps cannot be compared.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of modules that anomalib imports from itself
+            warnings.simplefilter("ignore", FutureWarning)  # anomalib's own imports cause some
             from anomalib.models import image
     except ImportError as error:
         raise ConfigError(f"detector anomalib: {error}; run `pip install 'anomalib==2.7.0'`") from None
@@ -209,7 +226,7 @@ def _model_class(name: str) -> Any:
 
 
 def _own_backbone(parameters: Mapping[str, inspect.Parameter], side: int) -> dict[str, Any]:
-    """Arguments that give a model EfficientNet-Lite2, as many of its layers as the model takes by default."""
+    """Return the arguments that give a model EfficientNet-Lite2, with as many layers as the model takes by default."""
     from anomalib.pre_processing import PreProcessor
     from torchvision.transforms.v2 import Compose, Normalize, Resize
 

@@ -1,1 +1,1 @@
-"""Dinomaly (arXiv 2405.14325): reconstruct features with a decoder that is kept from copying."""
+"""Dinomaly (arXiv 2405.14325): reconstruction of features by a decoder that is kept from copying."""

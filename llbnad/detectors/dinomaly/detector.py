@@ -1,12 +1,14 @@
-"""Dinomaly: a decoder learns to reconstruct a frozen encoder's features; where it fails is the anomaly.
+"""Dinomaly: a decoder learns to reconstruct a frozen encoder's features. A patch is anomalous where this fails.
 
-References: Guo et al., CVPR 2025 (arXiv 2405.14325); LLBNAD (arXiv 2508.07441) uses it as its detector. The network
-and the loss are in `network`, learning rate and hard mining in `recipe`. With a ViT (two layers of
-one shape, prefix tokens included) this is Dinomaly; the following is ours:
+References: Guo et al., CVPR 2025 (arXiv 2405.14325). LLBNAD (arXiv 2508.07441) uses Dinomaly as its detector. The
+network and the loss are in `network`, learning rate and hard mining in `recipe`. With a ViT (two layers of one shape,
+prefix tokens included) this is Dinomaly. Differences:
 
-* Training counts steps, not epochs: a sub-model on a third of the images is trained as long as the final detector.
-* A CNN's layers have different shapes: each is averaged down to the coarsest grid and its vectors are scaled to RMS 1.
-* Training features are streamed from the cache in a drawn order; the memory does not grow with the number of images.
+* Training counts steps, not epochs. A sub-model on a third of the images is therefore trained as long as the final
+  detector.
+* A CNN's layers have different shapes. Each layer is averaged down to the coarsest grid, and its vectors are scaled to
+  a root mean square of 1.
+* Training features are streamed from the cache in a random order. The memory does not grow with the number of images.
 """
 
 import math
@@ -25,29 +27,37 @@ if TYPE_CHECKING:
     from llbnad.detectors.dinomaly.network import DinomalyNetwork
 
 VIT_DEPTH = 8
-# width 128 and 16 images a step: AUROC +.001 … +.008 on ELPV (one seed), 4.7 times the cost
-CNN_WIDTH, CNN_DEPTH = 64, 4
+CNN_WIDTH, CNN_DEPTH = 64, 4  # a wider decoder with larger batches costs far more and gains little
 
 
 class Dinomaly:
-    """Reconstruction detector; distances are 1 - cos, in [0, 2]."""
+    """Reconstruction detector. Distances are 1 - cos, in [0, 2]."""
 
     config_class: ClassVar = DinomalyConfig
 
     def __init__(self, config: DinomalyConfig) -> None:
         self.config = config
-        self.channels: tuple[int, ...] = ()  # of the layers reconstructed
+        self.channels: tuple[int, ...] = ()  # C_l of each layer
         self._network: DinomalyNetwork | None = None
 
     @property
     def network(self) -> "DinomalyNetwork":
-        """The trained network."""
+        """The trained network.
+
+        Raises:
+            DataError: the detector is not trained.
+        """
         if self._network is None:
             raise DataError("dinomaly is not trained: call fit or restore first")
         return self._network
 
     def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
-        """Train the decoder on `image_ids` for the configured number of steps."""
+        """Train the decoder on `image_ids` for the configured number of steps.
+
+        Raises:
+            DataError: there is no image.
+            ConfigError: the decoder has fewer blocks than the encoder has layers.
+        """
         import torch
 
         from llbnad.detectors.dinomaly import recipe
@@ -57,7 +67,7 @@ class Dinomaly:
         if not image_ids:
             raise DataError("no training image for dinomaly: at least 1 is needed")
         drawn = _draw(image_ids, self.config.steps * self.config.batch_size, seed)
-        # dropout and initialisers know torch's global generator only: it is lent and given back
+        # dropout and initialisers use torch's global generator: seed it here, and restore its state afterwards
         with torch.random.fork_rng(), self._threads():
             torch.manual_seed(seed)
             network = None
@@ -73,7 +83,7 @@ class Dinomaly:
                     outputs = network(layers)
                 masks, count = batch.trusted_on(batch_grid(batch)), math.prod(batch_grid(batch))
                 targets, outputs = ([layer[:, -count:] for layer in part] for part in (layers, outputs))
-                if masks is not None:  # what is not to be learnt from counts as reconstructed
+                if masks is not None:  # an untrusted patch counts as reconstructed, so nothing is learnt from it
                     trusted = masks.flatten(1)[..., None].to(targets[0].device)  # (B, h·w, 1)
                     outputs = [torch.where(trusted, o, t.to(o.dtype)) for o, t in zip(outputs, targets, strict=True)]
                 loss = reconstruction_loss(targets, outputs, *recipe.mining(self.config, step))
@@ -84,7 +94,7 @@ class Dinomaly:
         self._network = _frozen(network)
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
-        """Mean over the layers of 1 - cos between feature and reconstruction, (B, h, w)."""
+        """Return 1 - cos between feature and reconstruction, averaged over the layers, (B, h, w)."""
         import torch
 
         from llbnad.detectors.dinomaly.network import token_distances
@@ -94,8 +104,9 @@ class Dinomaly:
         network = self.network.to(layers[0].device)
         maps = []
         with torch.inference_mode(), self._threads(), self._autocast(layers[0].device):
-            # one by one: the last digits of a product depend on its size, a score must not depend on batch mates
-            # (but in a graph, which has one block: how many there are would freeze its batch size)
+            # one image at a time: the last digits of a product depend on its size, and a score must not depend on other
+            # images of the batch. An exported graph takes all images at once: a number of parts would fix its batch
+            # size
             exporting = torch.compiler.is_exporting()
             for image in [layers] if exporting else zip(*(layer.split(1) for layer in layers), strict=True):
                 pairs = [token_distances(*pair) for pair in zip(image, network(image), strict=True)]
@@ -103,14 +114,14 @@ class Dinomaly:
         return torch.cat(maps).reshape(-1, *size)
 
     def tensors(self) -> "dict[str, torch.Tensor]":
-        """The network's parameters, and the channels of the layers it reconstructs."""
+        """Return the network's parameters and the channels of the layers that it reconstructs, by name."""
         import torch
 
         parameters = {name: value.cpu().contiguous() for name, value in self.network.state_dict().items()}
         return {"channels": torch.tensor(self.channels), **parameters}
 
     def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
-        """Build the network anew and take its parameters back."""
+        """Build the network and restore its parameters from the result of `tensors`."""
         parameters = dict(tensors)
         self.channels = tuple(parameters.pop("channels").tolist())
         network = self._build()
@@ -151,7 +162,7 @@ class Dinomaly:
 
 
 def tokens(batch: Batch) -> "list[torch.Tensor]":
-    """A batch's layers as tokens on one grid, prefix tokens first where there are any: each (B, p + h·w, C)."""
+    """Return a batch's layers as tokens on one grid: one tensor (B, p + h·w, C) per layer, prefix tokens first."""
     import torch
     from torch.nn import functional
 
@@ -169,13 +180,13 @@ def tokens(batch: Batch) -> "list[torch.Tensor]":
 
 
 def batch_grid(batch: Batch) -> tuple[int, int]:
-    """(h, w) of the coarsest layer."""
+    """Return the grid (h, w) of the coarsest layer."""
     height, width = min((layer.shape[-2:] for layer in batch.maps), key=math.prod)
     return height, width
 
 
 def _draw(image_ids: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` ids: one random order of all after the other."""
+    """Return `count` ids: all images in a random order, again and again, each time in a new order."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -185,7 +196,7 @@ def _draw(image_ids: Sequence[str], count: int, seed: int) -> list[str]:
 
 
 def _steps(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
-    """The same images in batches of `size`, whatever size they came in."""
+    """Yield the images of `batches` in batches of `size`. Images that do not fill the last batch are left out."""
     import torch
 
     waiting: list[Batch] = []
@@ -212,7 +223,7 @@ def _part(batch: Batch, part: slice) -> Batch:
 
 
 def _all_trusted(parts: Sequence[Batch]) -> "torch.Tensor | None":
-    """The parts' masks as one; a part without a mask is trusted whole."""
+    """Return the masks of all parts as one mask, or None if no part has a mask. A part without a mask is trusted."""
     import torch
 
     if all(part.trusted is None for part in parts):
@@ -223,5 +234,5 @@ def _all_trusted(parts: Sequence[Batch]) -> "torch.Tensor | None":
 
 
 def _frozen(network: "DinomalyNetwork | None") -> "DinomalyNetwork":
-    assert network is not None  # there was a step
+    assert network is not None  # training has at least one step
     return network.eval().requires_grad_(False)

@@ -1,9 +1,10 @@
 """Dinomaly's trainable part: a noisy bottleneck, a decoder of linear-attention blocks, and the loss.
 
 References: Guo et al., "Dinomaly: The Less Is More Philosophy in Multi-Class Unsupervised Anomaly Detection", CVPR 2025
-(arXiv 2405.14325); linear attention: Katharopoulos et al., ICML 2020 (arXiv 2006.16236). Differences: the attention's
-denominator has an eps (without it a head whose keys all vanish gives NaN); layers of unequal width are possible (a
-CNN's), the bottleneck then takes them side by side and a linear head a layer gives its width back.
+(arXiv 2405.14325); linear attention: Katharopoulos et al., ICML 2020 (arXiv 2006.16236).
+Differences: the attention's denominator has an eps, because a head whose keys all vanish would give NaN. Layers may
+have unequal widths, as a CNN's have; the bottleneck then takes their concatenation, and one linear head per layer
+restores the layer's width.
 """
 
 from collections.abc import Sequence
@@ -15,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 ATTENTION_EPS = 1e-6
-HEAD_WIDTH = 64  # channels of an attention head, as in every DINOv2
+HEAD_WIDTH = 64  # channels per attention head, as in every DINOv2
 
 
 class Bottleneck(nn.Module):
-    """An MLP whose dropout is the only noise: (B, n, C_in) -> (B, n, C)."""
+    """An MLP with dropout, the only noise of the network: (B, n, C_in) -> (B, n, C)."""
 
     def __init__(self, inputs: int, width: int, dropout: float) -> None:
         super().__init__()
@@ -28,15 +29,15 @@ class Bottleneck(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """No residual, no norm: the decoder must not see its input unharmed."""
+        """Summarise the tokens. There is no residual and no norm, so that the decoder never sees its input unharmed."""
         hidden = self.dropout(functional.gelu(self.expand(self.dropout(tokens))))
         return self.dropout(self.reduce(hidden))
 
 
 def linear_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention with the kernel elu + 1 instead of the softmax, O(n): three times (B, heads, n, c) -> (B, heads, n, c).
+    """Return attention with the kernel elu + 1 instead of the softmax, in O(n): (B, heads, n, c), as each argument.
 
-    It cannot focus on single tokens, so it cannot copy a defect from its own position.
+    Linear attention cannot focus on single tokens, so it cannot copy a defect from the defect's own position.
     """
     query, key = functional.elu(query) + 1, functional.elu(key) + 1
     context = key.transpose(-2, -1) @ value  # (B, heads, c, c)
@@ -58,7 +59,7 @@ class Block(nn.Module):
         self.reduce = nn.Linear(4 * width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Attention, then MLP, each added to its input."""
+        """Apply attention, then the MLP; each is added to its input."""
         batch, count, width = tokens.shape
         qkv = self.qkv(self.norm1(tokens)).reshape(batch, count, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, n, c) each
@@ -68,14 +69,14 @@ class Block(nn.Module):
 
 
 class DinomalyNetwork(nn.Module):
-    """Reconstructs P layers of tokens from their summary.
+    """The network that reconstructs P layers of tokens from their summary.
 
     Args:
-        channels: C_l of the P layers, shallow first. Layers of equal width are summarised by their mean (Dinomaly),
-            others by their concatenation.
-        width: C of the decoder.
-        depth: decoder blocks; they form P groups, the first of which reconstructs the deepest layer.
-        dropout: of the bottleneck.
+        channels: C_l of the P layers, shallow first. Layers as wide as the decoder are summarised by their mean
+            (Dinomaly), other layers by their concatenation.
+        width: C, channels of the decoder.
+        depth: decoder blocks. They form P groups; the first group reconstructs the deepest layer.
+        dropout: dropout rate of the bottleneck.
     """
 
     def __init__(self, channels: Sequence[int], width: int, depth: int, dropout: float) -> None:
@@ -85,14 +86,14 @@ class DinomalyNetwork(nn.Module):
         self.bottleneck = Bottleneck(width if alike else sum(channels), width, dropout)
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
         self.heads = nn.ModuleList(nn.Identity() if alike else nn.Linear(width, wanted) for wanted in channels)
-        # decoder group of each layer: the last blocks, closest to the output, reconstruct the shallowest layer
+        # decoder group of each layer: the last blocks, closest to the output, reconstruct the first, shallowest layer
         bounds = [round(part * depth / len(channels)) for part in range(len(channels) + 1)]
         self.groups = [range(*pair) for pair in pairwise(bounds)][::-1]
         self.alike = alike
         self.apply(_initialise)
 
     def forward(self, layers: Sequence[Tensor]) -> list[Tensor]:
-        """P times (B, n, C_l) -> P times (B, n, C_l)."""
+        """Reconstruct the layers: P tensors (B, n, C_l) -> P tensors (B, n, C_l)."""
         summary = torch.stack(list(layers)).mean(dim=0) if self.alike else torch.cat(list(layers), dim=-1)
         tokens = self.bottleneck(summary)
         outputs = []
@@ -110,10 +111,16 @@ def _initialise(module: nn.Module) -> None:
 
 
 def reconstruction_loss(targets: Sequence[Tensor], outputs: Sequence[Tensor], quantile: float, factor: float) -> Tensor:
-    """Mean over layers and images of 1 - cos between a layer's flattened target and output, P times (B, n, C_l).
+    """Return 1 - cos between a layer's flattened target and output, averaged over layers and images.
 
-    Hard mining changes the gradient alone: where a token's own distance is below the batch's `quantile`, the gradient
-    of the output is multiplied by `factor`.
+    Hard mining changes only the gradient. Where a token's own distance is below the batch's `quantile`, the gradient of
+    the output is multiplied by `factor`.
+
+    Args:
+        targets: P tensors (B, n, C_l).
+        outputs: P tensors (B, n, C_l).
+        quantile: in [0, 1); 0 switches hard mining off.
+        factor: of the gradient of easy tokens.
     """
     losses = []
     for target, output in zip(targets, outputs, strict=True):
@@ -129,7 +136,7 @@ def reconstruction_loss(targets: Sequence[Tensor], outputs: Sequence[Tensor], qu
 
 
 def token_distances(target: Tensor, output: Tensor) -> Tensor:
-    """1 - cos of every token, in [0, 2]: twice (B, n, C) -> (B, n)."""
+    """Return 1 - cos of every token, in [0, 2]: two tensors (B, n, C) -> (B, n)."""
     return 1 - functional.cosine_similarity(target, output, dim=-1)
 
 

@@ -1,11 +1,13 @@
-"""The two ways to optimise Dinomaly: its authors' and LLBNAD's, by steps instead of epochs.
+"""Two ways to optimise Dinomaly, its authors' and LLBNAD's. Both count steps instead of epochs.
 
-official: StableAdamW, weight decay 1e-4; 100 warm-up steps to 2e-3, then a cosine to 2e-4; the gradient is clipped to
-norm .1; hard mining's p grows over 1000 steps, easy points keep a tenth of their gradient.
-llbnad: Adam at 5e-3, for the last fifth of the steps at 5e-4; p from the first step on, easy points have no gradient.
+official: StableAdamW with weight decay 1e-4. The learning rate rises to 2e-3 in 100 warm-up steps and follows a cosine
+to 2e-4. The gradient is clipped to norm 0.1. Hard mining's share p grows over 1000 steps. Easy points keep a tenth of
+their gradient.
+llbnad: Adam at a learning rate of 5e-3, and of 5e-4 for the last fifth of the steps. Hard mining's share is p from the
+first step on. Easy points have no gradient.
 
 Differences: the warm-up takes at most a tenth of a short training. LLBNAD's code divides the rate by ten every 0.8
-epochs of the sub-model's images, without end: it has about 23 steps at the full rate. Here it is divided once.
+epochs of the sub-model's images, without end, so it has about 23 steps at the full rate. Here the rate is divided once.
 """
 
 import math
@@ -26,7 +28,7 @@ LLBNAD_RATE, LLBNAD_DROP = 5e-3, 0.8
 
 
 def optimiser(config: "DinomalyConfig", network: "DinomalyNetwork") -> torch.optim.Optimizer:
-    """The recipe's optimiser; its learning rate is set before every step."""
+    """Return the recipe's optimiser. The caller sets its learning rate before every step."""
     return (StableAdamW if config.recipe == "official" else torch.optim.Adam)(network.parameters())
 
 
@@ -42,13 +44,18 @@ def learning_rate(config: "DinomalyConfig", step: int) -> float:
 
 
 def mining(config: "DinomalyConfig", step: int) -> tuple[float, float]:
-    """The quantile below which a point is easy, and the factor of its gradient."""
+    """Return the quantile below which a point is easy, and the factor that its gradient is multiplied by.
+
+    Args:
+        config: settings.
+        step: counted from 0.
+    """
     if config.recipe == "llbnad":
         return config.hard_mining, 0.0
     return config.hard_mining * min(1.0, step / MINING_RAMP), 0.1
 
 
 def clip(config: "DinomalyConfig", network: "DinomalyNetwork") -> None:
-    """Limit the norm of the whole gradient, if the recipe does."""
+    """Clip the norm of the whole gradient, if the recipe asks for it."""
     if config.recipe == "official":
         torch.nn.utils.clip_grad_norm_(network.parameters(), CLIP)

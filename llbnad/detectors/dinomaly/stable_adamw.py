@@ -1,8 +1,8 @@
 """StableAdamW: AdamW whose step shrinks where the second moment lags behind the gradient.
 
 References: Wortsman et al., "Stable and low-precision training for large-scale vision-language models", NeurIPS 2023
-(arXiv 2304.13013), algorithm 2: the learning rate of a tensor is divided by max(1, RMS(g / √v)). Here with AMSGrad, as
-Dinomaly uses it. Neither torch nor timm has it.
+(arXiv 2304.13013), algorithm 2: the learning rate of a tensor is divided by max(1, RMS(g / √v)).
+Difference: AMSGrad is added, as in Dinomaly. Neither torch nor timm has this optimiser; anomalib has one.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 
 class StableAdamW(Optimizer):
-    """AdamW with update clipping and AMSGrad; the defaults are Dinomaly's (arXiv 2405.14325)."""
+    """AdamW with update clipping and AMSGrad. The defaults are Dinomaly's (arXiv 2405.14325)."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class StableAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             beta1, beta2 = group["betas"]
             for parameter in group["params"]:
@@ -44,7 +44,8 @@ class StableAdamW(Optimizer):
                 largest = torch.maximum(state["largest_square"], square, out=state["largest_square"])
                 scale = largest.sqrt().div_((1 - beta2 ** state["step"]) ** 0.5).add_(group["eps"])
 
-                excess = (gradient / scale).square_().mean().sqrt_().clamp_min_(1)  # stays on the device
+                # a tensor, not a number: it stays on the device
+                excess = (gradient / scale).square_().mean().sqrt_().clamp_min_(1)
                 step_size = group["lr"] / (1 - beta1 ** state["step"]) / excess
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.sub_(mean / scale * step_size)

@@ -1,8 +1,8 @@
 """Farthest-first sampling: the greedy coreset of PatchCore (Roth et al., CVPR 2022, arXiv 2106.08265, algorithm 1).
 
-Each pick is the candidate farthest from all picked before (k-center, a 2-approximation), measured after a random
-projection (Johnson-Lindenstrauss), as in the paper. It looks for outliers by design: from contaminated images it takes
-16 to 41 times the defects' share (CleanCon), so purify first or take a random memory.
+Each pick is the candidate farthest from all earlier picks (k-center, a 2-approximation). Distances are measured after a
+random projection (Johnson-Lindenstrauss), as in the paper. The sampling looks for outliers by design, so it collects
+defects from contaminated images (CleanCon: 16 to 41 times their share). Purify first, or take a random memory.
 """
 
 from typing import TYPE_CHECKING
@@ -12,13 +12,18 @@ from llbnad.utils.progress import track
 if TYPE_CHECKING:
     import torch
 
-PROJECTED = 128  # dimensions in which distances are compared
+PROJECTED = 128  # dimensions after the projection
 
 
 def farthest_first(candidates: "torch.Tensor", count: int, generator: "torch.Generator") -> "torch.Tensor":
-    """Indices (M,) of `count` of the candidates (N, C), in the order they were picked, starting with the first.
+    """Return the indices (M,) of the picked candidates, in the order of picking. The first candidate is picked first.
 
-    Takes O(M · N) time and N numbers of memory beside the projection.
+    This takes O(M · N) time, and memory for the projection and N numbers.
+
+    Args:
+        candidates: (N, C).
+        count: M; all candidates are picked if there are fewer.
+        generator: draws the projection.
     """
     import torch
 
@@ -34,6 +39,6 @@ def farthest_first(candidates: "torch.Tensor", count: int, generator: "torch.Gen
         picked.append(pick)
         distances = torch.addmv(squared_norms, points, points[pick], alpha=-2) + squared_norms[pick]  # (N,)
         remaining = torch.minimum(remaining, distances.clamp_min(0))
-        remaining[pick] = -1  # never again, not even among equals
+        remaining[pick] = -1  # below every distance, so that no candidate is picked twice, even among duplicates
         pick = remaining.argmax()
     return torch.stack(picked)

@@ -1,1 +1,1 @@
-"""SoftPatch (arXiv 2403.14233): PatchCore that weighs and drops patches by outlier factors."""
+"""SoftPatch (arXiv 2403.14233): PatchCore with a memory that drops and weighs patches by outlier factors."""

@@ -1,15 +1,17 @@
-"""SoftPatch: PatchCore that judges every training patch, discards the noisiest and distrusts what is left by degrees.
+"""SoftPatch: PatchCore with a judgement of every training patch. The noisiest patches are dropped, the others weighted.
 
-A patch is compared with the patches of all other images at the same position. The share `discard` with the highest
-outlier factor never enters the memory; the factor of a patch that does multiplies the distances to it.
+A patch is compared with the patches of all other images at the same position. The share `discard` of patches with the
+highest outlier factors never enters the memory. The factor of a patch in the memory multiplies the distances to it.
+Images must be aligned: a position must mean the same place of the product.
 
 References: Jiang et al., "SoftPatch: Unsupervised Anomaly Detection with Noisy Data", NeurIPS 2022 (arXiv 2403.14233);
 LOF: Breunig et al., SIGMOD 2000.
 Differences: factors are scaled to a median of 1, so that the three discriminators weigh alike; the memory is random by
-default (see `coreset`). It assumes aligned images: a position must mean the same place of the product.
+default (see `llbnad.detectors.patchcore.coreset`).
 
-Features are read twice or more: as many positions of all images are judged at once as GATHERED_BLOCKS blocks of
-working memory hold, then the memory is collected. Beside that, only one factor a training patch is kept.
+Features are read at least twice. First, groups of positions are judged; a group holds as many positions of all images
+as fit into GATHERED_BLOCKS blocks of working memory. Then the memory is collected. Beside that, one factor per training
+patch is kept.
 """
 
 import math
@@ -31,7 +33,7 @@ from llbnad.utils.working_memory import block_bytes
 if TYPE_CHECKING:
     import torch
 
-GATHERED_BLOCKS = 32  # of `block_bytes()`, usually 512 MiB: features judged at once
+GATHERED_BLOCKS = 32  # memory for features judged at once, in units of `block_bytes()`; usually 512 MiB
 
 
 class SoftpatchConfig(DetectorConfig):
@@ -39,16 +41,16 @@ class SoftpatchConfig(DetectorConfig):
 
     name: Literal["softpatch"] = "softpatch"
     discriminator: Literal["lof", "gaussian", "nearest"] = "lof"  # how a patch is judged against those at its position
-    discard: float = Field(0.15, ge=0, lt=1)  # share of all training patches; the paper's threshold
+    discard: float = Field(0.15, ge=0, lt=1)  # share of all training patches that is dropped; the paper's threshold
     lof_neighbours: int = Field(6, ge=1)  # k of the local outlier factor
     soft_weights: bool = True  # multiply a distance by its neighbour's outlier factor
     memory: Literal["random", "greedy"] = "random"  # patches kept: any, or the farthest apart
     memory_size: int = Field(8192, ge=1)  # patches kept
-    oversampling: int = Field(2, ge=1)  # greedy chooses from this many candidates a patch kept
+    oversampling: int = Field(2, ge=1)  # greedy chooses from this many candidates per patch kept
 
 
 class Softpatch:
-    """Nearest-neighbour detector; distances in [0, 2], times an outlier factor around 1."""
+    """Nearest-neighbour detector. Distances lie in [0, 2] and are multiplied by an outlier factor around 1."""
 
     config_class: ClassVar = SoftpatchConfig
 
@@ -57,10 +59,14 @@ class Softpatch:
 
         self.config = config
         self.memory = torch.empty(0, 0)  # (M, C)
-        self.weights = torch.empty(0)  # (M,) outlier factors of the memory's patches
+        self.weights = torch.empty(0)  # (M,) outlier factor of each patch in the memory
 
     def fit(self, features: FeatureSource, image_ids: Sequence[str], seed: int) -> None:
-        """Judge the patches of `image_ids` and fill the memory from those that pass."""
+        """Judge the patches of `image_ids` and fill the memory with patches that pass.
+
+        Raises:
+            DataError: there are fewer than 2 images.
+        """
         import torch
 
         image_ids = sorted(image_ids)
@@ -81,7 +87,7 @@ class Softpatch:
         self.memory, self.weights = memory, weights
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
-        """Distance to the nearest patch of the memory, times that patch's factor, (B, h, w)."""
+        """Return distances (B, h, w) to the nearest patch of the memory, times that patch's factor."""
         patches = patch_vectors(batch)
         distances, indices = nearest_neighbours(patches.flatten(0, 2), self.memory.to(patches.device))
         if self.config.soft_weights:
@@ -89,15 +95,15 @@ class Softpatch:
         return distances.reshape(patches.shape[:3])
 
     def tensors(self) -> "dict[str, torch.Tensor]":
-        """The memory and its weights."""
+        """Return the memory and its weights, by name."""
         return {"memory": self.memory.cpu().contiguous(), "weights": self.weights.cpu().contiguous()}
 
     def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
-        """Take back what `tensors` gave."""
+        """Restore the trained detector from the result of `tensors`."""
         self.memory, self.weights = tensors["memory"], tensors["weights"]
 
     def _factors(self, features: FeatureSource, image_ids: list[str]) -> "torch.Tensor":
-        """Outlier factors (N, h·w) with a median of 1, or one of 1 among those above 0 if most are 0."""
+        """Return outlier factors (N, h·w) with a median of 1, or with a median of 1 above 0 if most factors are 0."""
         import torch
 
         discriminate = DISCRIMINATORS[self.config.discriminator]
@@ -115,13 +121,13 @@ class Softpatch:
             blocks.append(discriminate(group, self.config.lof_neighbours))  # (p, N)
         factors = torch.cat(blocks).T.contiguous()
         typical = factors.median()
-        if typical == 0:  # most patches are alike in all images: a constant background
+        if typical == 0:  # a constant background: most patches are equal in all images
             typical = factors[factors > 0].median() if factors.any() else torch.ones_like(typical)
         return factors / typical
 
 
 def _collect(features: FeatureSource, image_ids: list[str], chosen: "torch.Tensor", positions: int) -> "torch.Tensor":
-    """The patches (M, C) whose flat indices image · positions + position are `chosen`, ascending (M,)."""
+    """Return the patches (M, C) with the flat indices `chosen` (M,), ascending: image · positions + position."""
     import torch
 
     found, start = [], 0

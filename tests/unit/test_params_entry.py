@@ -5,7 +5,7 @@ import difflib
 import pytest
 
 from llbnad.errors import ConfigError
-from orchestration.line.params_entry import register
+from orchestration.line.params_entry import add_line
 from orchestration.pipeline.params import load_params
 from tests.conftest import REPOSITORY
 
@@ -28,7 +28,7 @@ def test_a_new_line_adds_its_own_lines_and_nothing_else(repository, line):
     key = line if line == "bottle" else f"'{line}'"  # else YAML takes it for a number, nothing or a truth value
     path = repository / "params.yaml"
     before = path.read_text()
-    assert register(repository, line)
+    assert add_line(repository, line)
     root = f"{{source: image_folder, root: data/raw/{line}/arrived, category: {key}}}"
     assert added(before, path.read_text()) == [
         f"  {key}: {root}",
@@ -46,20 +46,20 @@ def test_a_new_line_adds_its_own_lines_and_nothing_else(repository, line):
 
 
 def test_registered_twice_is_registered_once(repository):
-    register(repository, "bottle")
+    add_line(repository, "bottle")
     before = (repository / "params.yaml").read_bytes()
-    assert not register(repository, "bottle")
+    assert not add_line(repository, "bottle")
     assert (repository / "params.yaml").read_bytes() == before
 
 
 def test_what_people_changed_stays(repository):
     """A line that somebody gave its own settings keeps them; a missing half is added."""
     path = repository / "params.yaml"
-    register(repository, "bottle")
+    add_line(repository, "bottle")
     changed = path.read_text().replace("comparators: [none]\n", "comparators: [none, random] # ours\n", 1)
     changed = changed.replace("  bottle: {source: image_folder", "  bottle:   {source: image_folder")
     path.write_text(changed)
-    register(repository, "cap")
+    add_line(repository, "cap")
     text = path.read_text()
     assert "comparators: [none, random] # ours" in text
     assert load_params(path).scenario("bottle").comparators == ("none", "random")
@@ -72,5 +72,5 @@ def test_what_people_changed_stays(repository):
 def test_the_name_of_something_else_is_refused(repository, line, owner):
     before = (repository / "params.yaml").read_bytes()
     with pytest.raises(ConfigError, match=f"gives the name {line} to {owner}"):
-        register(repository, line)
+        add_line(repository, line)
     assert (repository / "params.yaml").read_bytes() == before

@@ -1,0 +1,36 @@
+"""The production lines there are, and what each of them has that no training has seen."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from orchestration.line.arrivals import batches
+from orchestration.line.inbox import lines, look
+from orchestration.line.params_entry import conflict
+from orchestration.pipeline import dvc
+from orchestration.pipeline.outputs import noisy_manifest
+from orchestration.pipeline.params import Params
+from orchestration.pipeline.paths import FINAL_STAGE, INCOMING, stage_dir
+
+
+def known_lines(root: Path, params: Params) -> list[str]:
+    """Every line that has an inbox, or had one."""
+    reports = (root / stage_dir("raw", "")).glob("*/arrivals.jsonl")
+    names = {line for line, reason in lines(root).items() if not reason} | {path.parent.name for path in reports}
+    return sorted(name for name in names if not conflict(params, name))
+
+
+def new_images(root: Path, line: str) -> int:
+    """Count the images no finished training has seen: those taken in since, and the files that wait in the inbox."""
+    return len(set(batches(root, line)) - trained_on(root, line)) + len(look(root / INCOMING / line))
+
+
+def trained_on(root: Path, line: str) -> set[str]:
+    """Ids of the images of the last finished training; empty if one was begun and not finished."""
+    manifest = noisy_manifest(line).as_posix()
+    stages = dvc.read_lock(root).get("stages", {})
+    there = dvc.outputs({"stages": stages}, f"noisy@{line}").get(manifest)
+    used = {dep["path"]: dep.get("md5") for dep in stages.get(f"{FINAL_STAGE}@{line}", {}).get("deps", [])}
+    if there is None or used.get(manifest) != there or not (root / manifest).exists():
+        return set()
+    return set(pq.read_table(root / manifest, columns=["image_id"])["image_id"].to_pylist())

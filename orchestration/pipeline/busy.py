@@ -1,0 +1,42 @@
+"""Others are at work on the same files: wait and try again, the same way at every door.
+
+Adding data to DVC, reproducing a stage, reproducing all stages and taking in a line's images are decorated with
+`retry_when_busy`, whoever starts them: a command, Dagster or a schedule.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from llbnad.errors import LlbnadError
+
+ATTEMPTS, SECONDS = 120, 5  # ten minutes in all: a stage may be reading the same images
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class BusyError(LlbnadError):
+    """Another process is at work on the same files: try again later."""
+
+
+def retry_when_busy(work: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function that may raise `BusyError`: call it again every `SECONDS` until it does not.
+
+    The last of `ATTEMPTS` calls lets the error through.
+    """
+
+    @wraps(work)
+    def patient(*args: P.args, **kwargs: P.kwargs) -> T:
+        for attempt in range(1, ATTEMPTS):
+            try:
+                return work(*args, **kwargs)
+            except BusyError as error:
+                if attempt == 1:
+                    print(f"waiting: {error}", file=sys.stderr, flush=True)
+                time.sleep(SECONDS)
+        return work(*args, **kwargs)
+
+    return patient

@@ -1,0 +1,65 @@
+"""Report what a command made to the Dagster asset that started it; in a terminal nobody listens and nothing happens.
+
+This is the commands' side of Dagster Pipes, the only module that imports `dagster_pipes`, which is small and does not
+bring Dagster. The assets' side is `orchestration.assets.command`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
+
+from orchestration.pipeline.tables import plain_table
+
+DESCRIPTION = "description"  # metadata of a check that becomes its description, which Pipes' messages have no room for
+DRIFT, PARITY = "drift", "parity"  # checks that commands report and assets declare
+
+
+@dataclass(frozen=True)
+class Check:
+    """The result of an asset check."""
+
+    name: str
+    passed: bool
+    description: str
+    severity: Literal["WARN", "ERROR"] = "ERROR"
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def connection() -> Iterator[None]:
+    """Keep the channel to Dagster open during the block, if Dagster started this process."""
+    if not PipesEnvVarParamsLoader().is_dagster_pipes_process():
+        yield
+        return
+    context = open_dagster_pipes()
+    try:
+        yield
+    finally:
+        context.close()
+
+
+def report(metadata: Mapping[str, Any], data_version: str | None = None, checks: Iterable[Check] = ()) -> None:
+    """Report that the asset is materialised, and the results of its checks.
+
+    Args:
+        metadata: numbers, texts and truth values, or what `table` returns, by the names people see.
+        data_version: hash of what was made; None where nothing has one.
+        checks: results of the asset's checks.
+    """
+    if not PipesContext.is_initialized():
+        return
+    context = PipesContext.get()
+    context.report_asset_materialization(dict(metadata), data_version)
+    for check in checks:
+        details = {**check.metadata, DESCRIPTION: check.description}
+        context.report_asset_check(check.name, check.passed, check.severity, details)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
+    """Return a table as metadata; each row has one value per column."""
+    plain = plain_table(columns, rows)
+    schema = [{"name": name, "type": kind} for name, kind in plain.types.items()]
+    return {"type": "table", "raw_value": {"records": plain.records, "schema": schema}}

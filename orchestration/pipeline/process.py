@@ -1,0 +1,96 @@
+"""Run programs so that none outlives the one who started it: each in its own session, which is ended as a whole."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+TERMINATE_SECONDS = 15  # a program that is told to end gets this long before it is killed
+KEPT_BYTES = 2**14  # of what a program wrote to standard error
+JOIN_SECONDS = 5
+
+
+@contextmanager
+def running(
+    command: Sequence[str], root: Path, extra: Mapping[str, str] | None = None, **popen: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """Run `command` in its own process session and end that session when the block exits.
+
+    Args:
+        command: the program and its arguments.
+        root: working directory.
+        extra: environment variables beside those of `environment`.
+        popen: further arguments of `subprocess.Popen`; by default, one pipe carries standard output and error.
+    """
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **popen}
+    process = subprocess.Popen(
+        command, cwd=root, env={**environment(), **(extra or {})}, text=True, start_new_session=True, **options
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            _end_session(process)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of dvc and our commands: their `python` is this one, and output comes line by line."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
+
+
+@contextmanager
+def echoed_stderr() -> Iterator[tuple[int, bytearray]]:
+    """Yield a file descriptor for a program's standard error, and the end of what was written to it so far.
+
+    What the program writes appears on our own standard error at once. Where that is a terminal the program gets a
+    terminal too, so its progress bars look the same.
+    """
+    on_terminal = sys.stderr.isatty()
+    reader, writer = pty.openpty() if on_terminal else os.pipe()
+    if on_terminal:
+        termios.tcsetwinsize(writer, termios.tcgetwinsize(sys.stderr.fileno()))
+    kept = bytearray()
+
+    def echo() -> None:
+        try:
+            while chunk := os.read(reader, 2**16):
+                sys.stderr.buffer.write(chunk)
+                sys.stderr.flush()
+                kept.extend(chunk)
+                del kept[:-KEPT_BYTES]
+        except OSError:
+            pass  # a terminal without a writer ends like this on Linux
+
+    thread = Thread(target=echo, daemon=True)
+    thread.start()
+    try:
+        yield writer, kept
+    finally:
+        os.close(writer)
+        thread.join(JOIN_SECONDS)
+        if not thread.is_alive():  # else somebody still holds the other end
+            os.close(reader)
+
+
+def _end_session(process: subprocess.Popen[str]) -> None:
+    """SIGTERM to all its processes, so that a stage removes its temporary files; SIGKILL to those that stay."""
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + TERMINATE_SECONDS
+        while time.monotonic() < deadline:
+            process.poll()  # reaps the leader, which would count as alive otherwise
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass  # all have ended
+    process.wait()

@@ -1,0 +1,56 @@
+"""Files as Dagster shows them: tables with a type per column, pictures."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from orchestration.assets.asset_metadata import metadata, metadata_of_files
+from orchestration.assets.dvc_assets import check_results
+from orchestration.pipeline.tables import plain_table
+from orchestration.pipeline.validation import ValidationError, check_manifest
+from tests.conftest import made_manifest, save_image
+
+
+def shown(table):
+    return [dict(record.data) for record in table.records], {one.name: one.type for one in table.schema.columns}
+
+
+def test_a_csv_file_is_a_table_of_its_first_rows(tmp_path):
+    content = {"name": ["a", None] * 20, "count": range(40), "share": np.full(40, 1 / 3), "known": [True, False] * 20}
+    pd.DataFrame(content).to_csv(tmp_path / "x.csv", index=False)
+    found = metadata_of_files([tmp_path / "x.csv"])
+    assert found["rows of x.csv"] == 40
+    records, types = shown(found["x.csv"])
+    assert types == {"name": "string", "count": "int", "share": "float", "known": "bool"}
+    assert len(records) == 30 and records[1] == {"name": None, "count": 1, "share": 0.3333, "known": False}
+
+
+def test_an_empty_csv_file_has_its_columns(tmp_path):
+    (tmp_path / "rejected.csv").write_text("path,reason\n")
+    records, types = shown(metadata_of_files([tmp_path / "rejected.csv"])["rejected.csv"])
+    assert records == [] and list(types) == ["path", "reason"]
+
+
+def test_outputs_are_listed_with_their_hashes(tmp_path):
+    save_image(tmp_path / "data" / "curve.png")
+    found = metadata({"data/curve.png": "f00"}, tmp_path, "line")
+    assert shown(found["outputs"])[0] == [{"path": "data/curve.png", "md5": "f00"}]
+    assert found["curve"].value.startswith("![curve](data:image/png;base64,")
+
+
+def test_a_validation_report_is_an_asset_check_with_a_table(tmp_path):
+    manifest = made_manifest(3, 1)
+    manifest.loc[0, "width"] = -1
+    with pytest.raises(ValidationError):
+        check_manifest(manifest, tmp_path / "validation.json")
+    result = check_results(tmp_path / "validation.json", "raw", "manifest")
+    assert not result.passed and result.description.startswith("failed: ")
+    records, types = shown(result.metadata["report"])
+    assert types["success"] == "bool" and len(records) == result.metadata["expectations"].value
+    assert sum(not record["success"] for record in records) == result.metadata["failed"].value == 1
+
+
+def test_mixed_columns_are_text():
+    plain = plain_table(("value",), [[1], ["a"], [[2, 3]], [None]])
+    assert plain.types == {"value": "string"}
+    assert [record["value"] for record in plain.records] == ["1", "a", "[2, 3]", None]
