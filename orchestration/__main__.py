@@ -19,6 +19,7 @@ from orchestration.commands.run import run
 from orchestration.commands.settings import settings
 from orchestration.commands.ui import ui
 from orchestration.pipeline import pipes
+from orchestration.pipeline.advice import with_advice
 
 PIPELINE, LINE, MODELS = "Pipeline", "Production line", "Models"
 
@@ -44,7 +45,7 @@ def main() -> None:
         with pipes.connection():
             app(prog_name="python -m orchestration")
     except LlbnadError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_advice(error)}", file=sys.stderr)
         sys.exit(2)
 
 
