@@ -78,7 +78,7 @@ class ScenarioSettings(Config):
     seed: int = Field(0, ge=0)  # seed of noise, partition and detectors; each sub-model derives its own seed from it
     encoder: AnyEncoder = EncoderConfig()
     detector: AnyDetector = Field(default_factory=lambda: _detector("patchcore"))
-    sub_model_detector: AnyDetector | None = None  # detector of stage 1; null: the same as the final detector
+    sub_model_detector: AnyDetector | None = None  # detector of stage 1, e.g. without hard mining; null: the final one
     partition: Partition = "disjoint"  # which subsets a sub-model learns from
     aggregation: Aggregation = "oof_mean"
     selection: AnyPolicy = Field(default_factory=lambda: _policy("mixture"))

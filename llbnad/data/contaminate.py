@@ -73,7 +73,7 @@ def _inject(manifest: pd.DataFrame, noise: InjectedNoise, seed: int) -> pd.DataF
         largest = math.floor(max(0, len(pool) - 1) / len(train_normal) * 1000) / 1000
         raise DataError(
             f"max_ratio {noise.max_ratio} of {len(train_normal)} training samples needs {reserve} anomalous samples "
-            f"and one to test on, there are {len(pool)}: the largest possible ratio is {largest}"
+            f"and one more to test on, but there are {len(pool)}: the largest possible ratio is {largest}"
         )
     injected = set(pool[:count])
     removed = set(stable_shuffle(train_normal, seed, "replace")[:count]) if noise.protocol == "replace" else set()

@@ -60,7 +60,7 @@ def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
-            raise DataError(f"an array of shape {source.shape} and type {source.dtype}; expected (H, W, 3) uint8")
+            raise DataError(f"the image has shape {source.shape} and type {source.dtype}; expected (H, W, 3) uint8")
         image = Image.fromarray(source)
     else:
         try:

@@ -54,7 +54,7 @@ def normalise(frame: pd.DataFrame) -> pd.DataFrame:
         raise DataError(f"manifest lacks the columns {missing}; expected {SCHEMA.names}")
     doubled = frame["image_id"][frame["image_id"].duplicated()].tolist()
     if doubled:
-        raise IdentityError(f"{len(doubled)} image ids stand twice in the manifest, first {doubled[0]}")
+        raise IdentityError(f"{len(doubled)} image ids occur twice in the manifest; the first is {doubled[0]}")
     return frame.sort_values("image_id", ignore_index=True)
 
 

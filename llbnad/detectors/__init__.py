@@ -33,7 +33,11 @@ DETECTORS = Registry(
 
 
 def create_detector(config: DetectorConfig) -> "Detector":
-    """Make an untrained detector. Raises ConfigError if there is none of the name in `config`."""
+    """Return an untrained detector.
+
+    Raises:
+        ConfigError: there is no detector with the name in `config`.
+    """
     try:
         detector: Detector = DETECTORS.get(config.name)(config)
     except ValueError as error:

@@ -30,7 +30,7 @@ class DfrConfig(DetectorConfig):
     patches: int = Field(65536, ge=1)  # patches drawn for training; bounds the memory
     latent: float = Field(0.8, gt=0, le=1)  # share of the variance that the bottleneck's components hold
     hidden: int = Field(256, ge=1)  # width of the layers beside the bottleneck
-    steps: int = Field(250, ge=20)  # a tenth of them warm up
+    steps: int = Field(250, ge=20)  # training steps; the first tenth warms up
     batch: int = Field(1024, ge=2)  # patches per step
     learning_rate: float = Field(2e-3, gt=0)  # the peak, reached after a tenth of the steps
 
@@ -81,7 +81,7 @@ class Dfr:
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
         """Return reconstruction distances (B, h, w)."""
         if self.network is None:
-            raise RuntimeError("fit or restore comes first")
+            raise RuntimeError("dfr is not trained: call fit or restore first")
         patches = patch_vectors(batch)  # (B, h, w, C)
         patches = (patches - self.mean.to(patches.device)) / self.scale.to(patches.device)
         return (self.network.to(patches.device)(patches) - patches).square().mean(dim=-1).sqrt()

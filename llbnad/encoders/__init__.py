@@ -31,7 +31,7 @@ ENCODERS = Registry(
 
 
 def registered(name: str) -> str:
-    """Return the name under which `ENCODERS` knows an encoder: all of timm's ViTs have one entry."""
+    """Return the name of an encoder in `ENCODERS`, where all of timm's ViTs share one entry."""
     return "vit_*" if name.startswith("vit_") and ":" not in name else name
 
 

@@ -30,7 +30,7 @@ def fuse(network: Any) -> Any:
             convolution = module
         elif isinstance(module, BatchNormAct2d):
             if convolution is None or convolution.out_channels != module.num_features:
-                raise ValueError(f"{name}: batch normalisation does not follow a convolution of as many channels")
+                raise ValueError(f"{name}: batch normalisation does not follow a convolution with as many channels")
             mean, variance = module.running_mean, module.running_var
             assert mean is not None and variance is not None  # a trained network has running statistics
             convolution.weight, convolution.bias = fuse_conv_bn_weights(

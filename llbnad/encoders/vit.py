@@ -32,7 +32,7 @@ def check(config: EncoderConfig, patch: int) -> None:
     if config.input_size % patch:
         near = round(config.input_size / patch) * patch
         raise ConfigError(
-            f"encoder.input_size {config.input_size} is no multiple of {config.name}'s patch of {patch} px: try {near}"
+            f"encoder.input_size {config.input_size} is not a multiple of {config.name}'s patch, {patch} px: try {near}"
         )
 
 

@@ -139,8 +139,8 @@ def _score(
         image_id: None if pd.isna(path) else image_root / path
         for image_id, path in zip(ids, images["mask_path"], strict=True)
     }
-    # A normal image is normal in every pixel. An anomalous image without a mask, or with an empty mask, has no known
-    # pixel.
+    # A normal image is normal in every pixel. An anomalous image without a mask, or with an empty mask, says nothing
+    # about its pixels.
     silent = set(images["image_id"][is_anomalous(images).astype(bool)])
     pixels = PixelScores()
     for image_id in ids:

@@ -38,7 +38,7 @@ class Tile:
     image: np.ndarray  # (H, W, 3) uint8
     heat: np.ndarray  # (h, w) float32 patch map
     caption: str
-    colour: str  # of caption and frame
+    colour: str  # colour of the caption
     mask: np.ndarray | None = None  # (H, W) bool, drawn as an outline
 
 

@@ -111,7 +111,7 @@ class DeferredBatch(Batch):
         self._read_features, self._read_images = features, images
 
     @cached_property
-    def _features(self) -> Features:  # type: ignore[override]  # an attribute there: read on first use here
+    def _features(self) -> Features:  # type: ignore[override]  # an attribute of `Batch`, read on first use here
         return self._read_features()
 
     @cached_property

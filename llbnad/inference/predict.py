@@ -111,7 +111,7 @@ def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
         return model.threshold
     if model.threshold is None:
         raise DataError(
-            f"the model has no threshold to move to a false-positive rate of {target_fpr:g}: "
+            f"the model has no threshold, so its false-positive rate cannot be set to {target_fpr:g}: "
             "train it with calibration.folds of at least 2"
         )
     return model.threshold.at(target_fpr)

@@ -1,4 +1,4 @@
-"""What a model file says of itself, and which modules beside this package it needs. Runs no code that it names."""
+"""The description inside a model file, and the modules outside this package that the file needs. None is imported."""
 
 import importlib.util
 import json
@@ -17,16 +17,18 @@ FORMAT = "llbnad model 1"
 
 @contextmanager
 def opened(path: Path, framework: str = "np", device: str = "cpu") -> Iterator[tuple[Any, dict[str, Any]]]:
-    """Open a model file: its tensors, read when asked for, and format, encoder, fingerprint, detector, threshold.
+    """Open a model file. Yield its tensors, read when asked for, and its description.
+
+    The description holds format, encoder, encoder_fingerprint, detector and, if there is one, threshold.
 
     Args:
         path: the file.
-        framework: of the tensors: np, or pt for torch.
-        device: of torch's tensors.
+        framework: framework of the tensors: np for NumPy, pt for torch.
+        device: device of torch's tensors.
 
     Raises:
-        ModelMissingError: there is no such file.
-        DataError: it is not ours.
+        ModelMissingError: the file does not exist.
+        DataError: the file is not a model file.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -43,7 +45,7 @@ def opened(path: Path, framework: str = "np", device: str = "cpu") -> Iterator[t
 
 
 def needed_modules(content: Mapping[str, Any]) -> dict[str, str]:
-    """Return the modules of encoder and detector that are not built in, by the names that stand in the file.
+    """Return the modules of encoder and detector that are not built in, by their names in the file.
 
     Raises:
         ValueError: a name is unknown.
@@ -54,10 +56,10 @@ def needed_modules(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def refuse_modules(path: Path, content: Mapping[str, Any]) -> None:
-    """Refuse a file that names, as `module:Class`, a module which is here and not imported yet.
+    """Refuse a file that names a `module:Class` whose module is installed but not imported yet.
 
     Raises:
-        PluginRefusedError: it does.
+        PluginRefusedError: the file names such a module.
         ValueError: a name is unknown.
     """
     for name, module in needed_modules(content).items():
@@ -69,5 +71,5 @@ def refuse_modules(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _is_here(package: str) -> bool:
-    """Whether Python finds a top-level module; without importing it. One that is not here is said to be missing."""
+    """Return whether Python finds a top-level module, without importing it. Another error reports a missing module."""
     return importlib.util.find_spec(package) is not None

@@ -107,19 +107,19 @@ class Model:
         """Read a model file.
 
         A file may name a detector or an encoder as `module:Class`. Importing a module runs its code, and the file may
-        come from anywhere, so such a module has to be imported already (by your program, or because your settings name
-        it) unless `plugins` is set. Names that installed packages offer as entry points need no permission.
+        come from anywhere. Such a module must therefore be imported already (by your program, or because your settings
+        name it), unless `plugins` is set. Names that installed packages offer as entry points need no permission.
 
         Args:
             path: a file that `save` wrote.
             device: torch's name of the device.
-            plugins: import the modules that the file names. Nothing is installed or searched for outside Python's path.
+            plugins: import the modules that the file names. Only Python's path is searched, and nothing is installed.
 
         Raises:
-            ModelMissingError: there is no such file.
-            PluginRefusedError: it names a module that is not imported, and `plugins` is not set.
-            DataError: it is not ours, needs a class that is not here, or was trained on an encoder that is not the
-                installed one.
+            ModelMissingError: the file does not exist.
+            PluginRefusedError: the file names a module that is not imported, and `plugins` is not set.
+            DataError: the file is no model file, needs a class that is not installed, or was trained with other weights
+                of its encoder than the installed weights.
         """
         with opened(path, "pt", device) as (stored, content):
             encoder, config = _settings(path, content, plugins)
@@ -138,7 +138,7 @@ class Model:
 
 
 def _settings(path: Path, content: Mapping[str, Any], plugins: bool) -> tuple[EncoderConfig, DetectorConfig]:
-    """Settings of encoder and detector as a model file has them, once their classes are known to be here."""
+    """Return the settings of encoder and detector in a model file, after checking that their classes are available."""
     try:
         if not plugins:
             refuse_modules(path, content)

@@ -17,7 +17,7 @@ def logarithms(ordered: np.ndarray, policy: str) -> np.ndarray:
     """
     if ordered[0] < 0:
         raise DataError(
-            f"policy {policy} goes by ratios of scores, and the detector gives negative ones (the lowest is "
+            f"policy {policy} compares ratios of scores, but the detector gives negative scores (the lowest is "
             f"{ordered[0]:.3g}): use policy mad or fraction"
         )
     return np.asarray(np.log(np.maximum(ordered, np.finfo(float).tiny)))

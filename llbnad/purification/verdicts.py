@@ -60,7 +60,7 @@ def read_verdicts(path: Path) -> dict[str, str]:
         if verdict not in VERDICTS:
             raise DataError(f"{path}:{number}: verdict is {verdict!r}; expected one of {', '.join(VERDICTS)}")
         if image_id in verdicts:
-            raise DataError(f"{path}:{number}: image_id {image_id} stands in line {where[image_id]} already: keep one")
+            raise DataError(f"{path}:{number}: image_id {image_id} is in line {where[image_id]} already: keep one line")
         verdicts[image_id], where[image_id] = verdict, number
     return verdicts
 
@@ -105,7 +105,7 @@ def override(purified: Purified, verdicts: Mapping[str, str]) -> Purified:
         if verdicts[image_id] != "exclude":
             (kept if verdicts[image_id] == "normal" else rejected).add(image_id)
     if not kept:
-        raise DataError("the verdicts leave no image to train on: call at least some of them normal")
+        raise DataError("the verdicts leave no image to train on: call at least some images normal")
     return Purified(tuple(sorted(kept)), tuple(sorted(rejected)), purified.cut)
 
 

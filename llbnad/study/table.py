@@ -52,7 +52,7 @@ class TablePolicy(Config):
     partition: Partition = "disjoint"
     rounds: int = Field(1, ge=1)
     sub_model_detector: AnyDetector | None = None  # None: the detector of the cell
-    misindexed: bool = False  # train stage 2 on the images at the chosen positions of a shuffled list, as released
+    misindexed: bool = False  # train stage 2 on images at the chosen positions of a shuffled list, as the release does
 
     def settings(self, grid: "Grid", detector: DetectorConfig, seed: int) -> ScenarioSettings:
         """Return the settings of a scenario with this policy, for one cell of `grid`."""

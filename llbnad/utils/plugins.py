@@ -1,4 +1,4 @@
-"""Where a class that is not built in comes from: a package and its version, or files and their digest."""
+"""The origin of a class that is not built in: a package with its version, or files with their digest."""
 
 import hashlib
 import importlib.util
@@ -9,16 +9,16 @@ from llbnad.utils.files import file_digest
 
 
 def requirement(module: str) -> str | None:
-    """Return what to tell pip to get `module`, such as my-package==1.2; None if no installed package brings it."""
+    """Return pip's requirement for `module`, such as my-package==1.2, or None if no installed package brings it."""
     found = _distribution(module)
     return None if found is None else f"{found.name}=={found.version}"
 
 
 def code_version(module: str) -> str:
-    """Return a text that changes whenever the code of `module` does.
+    """Return a text that changes whenever the code of `module` changes.
 
-    The version of the package that installed it; the digest of all Python files beside it where none did, or where the
-    package is linked to a working folder (an editable install), whose files change under one version.
+    The text is the version of the package that installed the module. It is the digest of all Python files beside the
+    module if no package installed it, or if the package is an editable install, whose files change under one version.
     """
     files = _files(module)
     found = _distribution(module)
@@ -37,7 +37,7 @@ def _distribution(module: str) -> Distribution | None:
 
 
 def _files(module: str) -> dict[str, Path]:
-    """Python files of the module's top-level package by their path inside it, or the one file of a single module."""
+    """Return the Python files of the module's top-level package, by their path inside it, or the file of the module."""
     spec = importlib.util.find_spec(module.partition(".")[0])
     if spec is None:
         return {}

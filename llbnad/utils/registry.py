@@ -1,7 +1,7 @@
-"""Names to classes, imported only when asked for.
+"""Registries: classes by name, imported only when asked for.
 
-A name is built in (one line in its registry), offered by an installed package as an entry point, or the place of any
-class that Python finds, `module:Class`. A built-in name cannot be taken by a package.
+There are three kinds of names: a built-in name (a line in its registry), a name that an installed package offers as an
+entry point, and `module:Class` for any class that Python finds. A package cannot take a built-in name.
 """
 
 import importlib
@@ -18,10 +18,10 @@ class Registry:
     """Classes of one kind by name.
 
     Args:
-        kind: what the classes are, for error messages.
+        kind: name of the kind of classes, for error messages.
         places: `module:Class` by built-in name.
-        group: of the entry points by which packages offer names.
-        problem: says why a class that is not built in cannot be used; nothing if it can.
+        group: group of the entry points with which packages offer names.
+        problem: returns why a class that is not built in cannot be used, or an empty text.
     """
 
     def __init__(self, kind: str, places: Mapping[str, str], group: str, problem: Callable[[Any], str]) -> None:
@@ -31,14 +31,14 @@ class Registry:
 
     @property
     def names(self) -> list[str]:
-        """The built-in names, sorted."""
+        """All built-in names, sorted."""
         return sorted(self._places)
 
     def get(self, name: object) -> Any:
         """Import and return the class called `name`.
 
         Raises:
-            ValueError: there is none of that name, its module is missing, or it lacks what this kind needs.
+            ValueError: the name is unknown, the module is missing, or the class lacks a method of this kind.
         """
         if isinstance(name, str) and name in self._places:
             module, _, attribute = self._places[name].partition(":")
@@ -51,7 +51,11 @@ class Registry:
         return found
 
     def plugin_module(self, name: str) -> str:
-        """Return the module of the class called `name`; nothing for a built-in one. Imports nothing."""
+        """Return the module of the class called `name`, or an empty text for a built-in class. Nothing is imported.
+
+        Raises:
+            ValueError: the name is unknown.
+        """
         return "" if name in self._places else self._plugin_place(name).partition(":")[0]
 
     def _plugin_place(self, name: object) -> str:
@@ -84,7 +88,7 @@ class Registry:
 
 
 def lacking(found: type, *methods: str) -> str:
-    """Say which of `methods` a class does not have; nothing if it has all."""
+    """Return a text that names the `methods` that a class lacks, or an empty text if it lacks none."""
     missing = [name for name in methods if not callable(getattr(found, name, None))]
     return f"{found.__qualname__} has no method {', '.join(missing)}" if missing else ""
 

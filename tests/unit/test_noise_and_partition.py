@@ -75,7 +75,7 @@ def test_another_seed_is_another_variant():
 @pytest.mark.parametrize(("anomalous", "largest"), [(20, 0.237), (32, 0.387), (0, 0.0)])
 def test_not_enough_anomalies_says_how_many_and_the_largest_ratio(anomalous, largest):
     manifest = made_manifest(100, anomalous)
-    message = rf"needs 32 anomalous samples and one to test on, there are {anomalous}.*largest possible ratio is "
+    message = f"32 anomalous samples and one more to test on, but there are {anomalous}: the largest possible ratio is "
     with pytest.raises(DataError, match=message + str(largest)):
         contaminate(manifest, noise(0.1), 0)
     # what it recommends works, and leaves something to find in the test set

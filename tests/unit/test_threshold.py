@@ -149,5 +149,5 @@ def test_the_model_file_carries_the_threshold_and_its_scores(tmp_path):
     assert threshold_of(loaded, None).value == threshold.value
     bare = Model.load(tmp_path / "without.safetensors")
     assert bare.threshold is None
-    with pytest.raises(DataError, match="has no threshold to move"):
+    with pytest.raises(DataError, match="has no threshold, so its false-positive rate cannot be set"):
         threshold_of(bare, 0.1)

@@ -42,7 +42,7 @@ def test_written_and_read_back_as_spreadsheets_do(tmp_path):
     ("text", "message"),
     [
         (f"image_id,verdict\n{A},normal\n{B},deffect\n", "line.csv:3: verdict is 'deffect'; expected one of normal"),
-        (f"image_id,verdict\n{A},normal\n{B},defect\n{A},defect\n", f"line.csv:4: image_id {A} stands in line 2"),
+        (f"image_id,verdict\n{A},normal\n{B},defect\n{A},defect\n", f"line.csv:4: image_id {A} is in line 2 already"),
         ("image_id,verdict\ncell_12.png,normal\n", "line.csv:2: image_id is 'cell_12.png'; expected 64 hex digits"),
         (f"image_id,verdict\n{A}\n", "line.csv:2: 1 columns; expected 2"),
         ("id;verdict\n", "line.csv:1: the header is 'id;verdict'; expected 'image_id,verdict'"),

@@ -93,7 +93,7 @@ def scan(listing: Listing) -> Scan:
     if not rows:
         reasons = "; ".join(rejection.detail for rejection in rejected[:3])
         raise DataError(
-            f"no usable image under {listing.root} among {len(records)} listed ones: {reasons or 'none found'}"
+            f"no image under {listing.root} is usable; {len(records)} are listed: {reasons or 'none was found'}"
         )
     report = pd.DataFrame([vars(rejection) for rejection in rejected], columns=["path", "reason", "detail"])
     report = report.sort_values(["path", "reason"], ignore_index=True)

@@ -87,7 +87,7 @@ def _json_file(dataset: RealIadDataset, root: Path) -> Path:
         folder.relative_to(root).as_posix(): sorted(path.stem for path in folder.glob("*.json")) for folder in folders
     }
     raise DataError(
-        f"no JSON of category {dataset.category!r} at {places[0]} or {places[1]}; there is {there or 'none'}"
+        f"no JSON of category {dataset.category!r} at {places[0]} or {places[1]}; JSON files found: {there or 'none'}"
     )
 
 

@@ -97,7 +97,7 @@ class Anomalib:
         from torch.nn import functional
 
         if self.model is None:
-            raise RuntimeError("fit or restore comes first")
+            raise RuntimeError("anomalib is not trained: call fit or restore first")
         images = batch.images
         with torch.inference_mode():
             found = self.model.to(images.device)(images.float() / 255)

@@ -15,7 +15,7 @@ class DinomalyConfig(DetectorConfig):
 
     name: Literal["dinomaly"] = "dinomaly"
     recipe: Literal["official", "llbnad"] = "official"  # decides optimiser, learning rate and effect of hard mining
-    steps: int = Field(300, ge=1)  # of the optimiser
+    steps: int = Field(300, ge=1)  # training steps
     batch_size: int = Field(8, ge=1)  # images per step
     # decoder channels; auto: the width of the encoder's layers if all are equal, as a ViT's are (official), else 64
     width: int | Literal["auto"] = "auto"

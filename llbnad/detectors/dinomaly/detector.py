@@ -104,9 +104,9 @@ class Dinomaly:
         network = self.network.to(layers[0].device)
         maps = []
         with torch.inference_mode(), self._threads(), self._autocast(layers[0].device):
-            # one image at a time: the last digits of a product depend on its size, and a score must not depend on other
-            # images of the batch. An exported graph takes all images at once: a number of parts would fix its batch
-            # size
+            # One image at a time: the last digits of a product depend on its size, and a score must not depend on the
+            # other images. An exported graph takes all images at once, because a number of parts would fix its batch
+            # size.
             exporting = torch.compiler.is_exporting()
             for image in [layers] if exporting else zip(*(layer.split(1) for layer in layers), strict=True):
                 pairs = [token_distances(*pair) for pair in zip(image, network(image), strict=True)]

@@ -32,8 +32,8 @@ class PatchcoreConfig(DetectorConfig):
     """Settings of `Patchcore`."""
 
     name: Literal["patchcore"] = "patchcore"
-    memory: Literal["random", "density", "greedy"] = "random"  # patches kept: any, the densest or the farthest apart
-    memory_size: int = Field(8192, ge=1)  # patches kept
+    memory: Literal["random", "density", "greedy"] = "random"  # patches to keep: any, the densest or the farthest apart
+    memory_size: int = Field(8192, ge=1)  # number of patches kept
     oversampling: int = Field(2, ge=1)  # density and greedy choose from this many candidates per patch kept
     neighbours: int = Field(1, ge=1, le=64)  # a distance is the mean over this many nearest patches
     vectors: Vectors = "unit"  # patch vectors are scaled to length 1, or raw as in the paper

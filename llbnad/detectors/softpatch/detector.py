@@ -40,12 +40,12 @@ class SoftpatchConfig(DetectorConfig):
     """Settings of `Softpatch`."""
 
     name: Literal["softpatch"] = "softpatch"
-    discriminator: Literal["lof", "gaussian", "nearest"] = "lof"  # how a patch is judged against those at its position
+    discriminator: Literal["lof", "gaussian", "nearest"] = "lof"  # compares a patch with other patches at its position
     discard: float = Field(0.15, ge=0, lt=1)  # share of all training patches that is dropped; the paper's threshold
     lof_neighbours: int = Field(6, ge=1)  # k of the local outlier factor
     soft_weights: bool = True  # multiply a distance by its neighbour's outlier factor
-    memory: Literal["random", "greedy"] = "random"  # patches kept: any, or the farthest apart
-    memory_size: int = Field(8192, ge=1)  # patches kept
+    memory: Literal["random", "greedy"] = "random"  # which patches are kept: any, or the farthest apart
+    memory_size: int = Field(8192, ge=1)  # number of patches kept
     oversampling: int = Field(2, ge=1)  # greedy chooses from this many candidates per patch kept
 
 
