@@ -1,4 +1,4 @@
-"""Define what Dagster loads: assets generated from dvc.yaml, jobs, and the sensor and schedule of production lines."""
+"""Define what Dagster loads: assets from dvc.yaml, the jobs, the sensor and the schedule of production lines."""
 
 import os
 from pathlib import Path
