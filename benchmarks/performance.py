@@ -1,11 +1,11 @@
-"""How fast, and how much memory: ours beside what a user would take instead, measured in one run.
+"""Time and memory of llbnad beside the tools that a user would take instead, measured in one run.
 
     python -m benchmarks.performance [--only NAME] [--quick] [--whole]
 
-Each measurement is a fresh process. Its entry is printed and written into benchmarks/results/performance.json at once,
-so that an interruption loses nothing; measuring again replaces entries of the same name. `ratio` says how many times
-better ours is. What is not installed is left out, and said so: anomalib is the extra `anomalib`, `dvc` and Dagster come
-with `make setup`.
+Each measurement runs in a fresh process. Its entry is printed and written into benchmarks/results/performance.json at
+once, so that an interruption loses nothing. A repeated measurement replaces the entry of the same name. `ratio` says
+how many times better llbnad is. A tool that is not installed is left out with a note: anomalib is the extra `anomalib`,
+`dvc` and Dagster come with `make setup`.
 """
 
 import json
@@ -27,7 +27,7 @@ RESULTS = Path(__file__).parent / "results" / "performance.json"
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """The amount of work of each measurement."""
 
     images: int = 512  # encoded
     steps: int = 500  # of the greedy coreset
@@ -44,7 +44,7 @@ QUICK = Size(64, 20, (4,), (100, 200), (2, 4), (500, 2_000), 10, 5)
 
 @dataclass
 class Bench:
-    """Runs processes, remembers what they found, and keeps the table."""
+    """The runner of the measurements. It stores their results and writes the table."""
 
     size: Size
     whole: bool
@@ -54,14 +54,14 @@ class Bench:
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def run(self, function: str, threads: int = 1, **arguments: Any) -> dict[str, Any]:
-        """A measurement, made once a run of this program."""
+        """Return the result of a measurement, which is made once per run of this program."""
         key = f"{function} {threads} {arguments}"
         if key not in self.known:
             self.known[key] = measure(function, threads, **arguments)
         return self.known[key]
 
     def add(self, name: str, ours: float, peer: float | None, unit: str, **more: Any) -> None:
-        """Print an entry and write it. Rates are better when high, all other units when low."""
+        """Print an entry and write it. A rate is better when it is high, any other unit when it is low."""
         ratio = None if peer is None else (ours / peer if "images/s" in unit else peer / ours)
         entry = {"name": name, "ours": _short(ours), "peer": _short(peer), "ratio": _short(ratio), "unit": unit,
                  "command": f"python -m benchmarks.performance --only {self.group}",
@@ -77,7 +77,7 @@ class Bench:
 
 
 def encoding(bench: Bench) -> None:
-    """Files to features."""
+    """Measure the way from files to features."""
     for threads in (1, 2):
         ours = bench.run("encoding.ours", threads, images=bench.size.images)
         peer = bench.run("anomalib_peer.encoding", threads, images=bench.size.images) if _anomalib() else None
@@ -87,7 +87,7 @@ def encoding(bench: Bench) -> None:
 
 
 def two_stage(bench: Bench) -> None:
-    """`llbnad run` on ELPV mono, beside single-stage anomalib and the loop that encodes again for every pass."""
+    """Measure `llbnad run` on ELPV mono, single-stage anomalib, and the loop that encodes again for every pass."""
     patchcore: dict[str, Any] = {"detector": "patchcore", "settings": {"memory_size": 4096}}  # as in params.yaml
     smaller: dict[str, Any] = {"detector": "patchcore", "settings": {"memory_size": 2048}}
     for name, wanted in (("two-stage patchcore", patchcore), ("two-stage patchcore of 2,048 patches", smaller)):
@@ -105,7 +105,7 @@ def two_stage(bench: Bench) -> None:
 
 
 def _beside_anomalib(bench: Bench, name: str, wanted: dict[str, Any]) -> None:
-    """`wanted` beside single-stage PatchCore with anomalib's default coreset and with a tenth of it."""
+    """Compare with single-stage PatchCore of anomalib, with its default coreset and with a tenth of it."""
     ours = bench.run("two_stage.ours", **wanted)
     more = {"threads": 1, "n": 412, "peak_rss_mb": ours["peak_rss_mb"], "image_auroc": ours["image_auroc"]}
     bench.add(name, ours["seconds"], None, "s", **more)
@@ -127,7 +127,7 @@ def _beside_anomalib(bench: Bench, name: str, wanted: dict[str, Any]) -> None:
 
 
 def dinomaly(bench: Bench) -> None:
-    """`llbnad run` with dinomaly in bfloat16, beside the loop that encodes for every step in float32."""
+    """Measure `llbnad run` with dinomaly in bfloat16, and the loop that encodes for every step in float32."""
     settings = {"steps": bench.size.dinomaly_steps}
     ours = bench.run("two_stage.ours", detector="dinomaly", settings={**settings, "precision": "bfloat16"})
     peer = bench.run("two_stage.naive", detector="dinomaly", settings=settings)
@@ -138,7 +138,7 @@ def dinomaly(bench: Bench) -> None:
 
 
 def scoring(bench: Bench) -> None:
-    """Nearest neighbours."""
+    """Measure the search of nearest neighbours."""
     amount = {"patches": 784 * bench.size.repeats, "memory": 4096}
     ours, peer = bench.run("scoring.ours", **amount), bench.run("scoring.scikit_learn", **amount)
     bench.add("nearest of 4,096 patches, peer scikit-learn NearestNeighbors", ours["seconds"], peer["seconds"], "s",
@@ -147,7 +147,7 @@ def scoring(bench: Bench) -> None:
 
 
 def prediction(bench: Bench) -> None:
-    """One file at a time, and batches."""
+    """Measure prediction, one file at a time and in batches."""
     amount = {"memory": 3230, "repeats": bench.size.repeats}
     ours = bench.run("prediction.latency", **amount)
     peer = bench.run("anomalib_peer.latency", **amount) if _anomalib() else None
@@ -167,7 +167,7 @@ def prediction(bench: Bench) -> None:
 
 
 def pixel_metrics(bench: Bench) -> None:
-    """Exact metrics."""
+    """Measure the exact pixel metrics."""
     ours = bench.run("pixel_metrics.ours", images=100)
     peer = bench.run("pixel_metrics.usual", images=100, thresholds=200)
     bench.add("pixel AUROC, AP, AUPRO of 100 maps, peer loop over 200 thresholds", ours["seconds"], peer["seconds"],
@@ -176,7 +176,7 @@ def pixel_metrics(bench: Bench) -> None:
 
 
 def no_op(bench: Bench) -> None:
-    """Nothing has changed."""
+    """Measure `dvc repro` and Dagster where nothing has changed."""
     if shutil.which("dvc") is None:
         print("left out: the no-op runs need dvc (`make setup`)")
         return
@@ -203,7 +203,7 @@ def no_op(bench: Bench) -> None:
 
 
 def growth(bench: Bench) -> None:
-    """Time and memory with N and T."""
+    """Measure how time and memory grow with N and T."""
     with tempfile.TemporaryDirectory() as folder:
         largest = max(bench.size.growth)
         found = bench.run("growth.encode", 2, folder=folder, images=largest)
@@ -218,7 +218,7 @@ def growth(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """What a stage adds to a process's memory."""
+    """Measure the memory that a stage adds to its process."""
     few, many = bench.size.rows
     cases: list[tuple[str, dict[str, Any], int]] = [
         ("patchcore", {"memory_size": 1024}, 0),
@@ -259,12 +259,12 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Option(help=f"Of {', '.join(GROUPS)}; may be given twice.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(GROUPS)}; may be given twice.")] = None,
     quick: Annotated[bool, typer.Option(help="Small sizes: does it run? The numbers say little.")] = False,
     whole: Annotated[bool, typer.Option(help="Run anomalib's 1 % coreset to its end as well: 25 minutes.")] = False,
     out: Annotated[Path, typer.Option(help="JSON file; entries of the same name are replaced.")] = RESULTS,
 ) -> None:
-    """Print a table and keep it as JSON."""
+    """Measure, print a table and write it as JSON."""
     unknown = sorted(set(only or []) - set(GROUPS))
     if unknown:
         print(f"error: --only {unknown[0]}: there are {', '.join(GROUPS)}", file=sys.stderr)
@@ -296,7 +296,7 @@ def _anomalib() -> bool:
 
 
 def _short(value: float | None) -> float | None:
-    """Four significant digits."""
+    """Return a number with four significant digits, as text."""
     return None if value is None else float(f"{value:.4g}")
 
 

@@ -40,7 +40,9 @@ class Protocol(Enum):  # not a StrEnum: its member `replace` would shadow str.re
 
 
 DEFAULTS = ScenarioSettings()
-PLUGINS = typer.Option("--plugins", help="Import module:Class that the model file names: only for files you trust.")
+PLUGINS = typer.Option(
+    "--plugins", help="Import a module:Class that the model file names; only for files that you trust."
+)
 
 
 def _option(default: object, help: str, min: int | None = None) -> Any:
@@ -52,7 +54,7 @@ def _option(default: object, help: str, min: int | None = None) -> Any:
 def run(
     out: Annotated[Path, typer.Option(help="Folder for tables, model and pictures.")],
     source: Annotated[Source, typer.Option(help="Kind of data set.")] = Source.elpv,
-    root: Annotated[Path | None, typer.Option(help="Its folder (not needed for elpv).")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the data set (not needed for elpv).")] = None,
     category: Annotated[str, typer.Option(help="Product; for elpv: mono or poly.")] = "mono",
     variant: Annotated[str, typer.Option(help="real_iad: the JSON set.")] = "realiad_jsons",
     image_dir: Annotated[str, typer.Option(help="real_iad: the image folder.")] = "realiad_1024",
@@ -66,7 +68,7 @@ def run(
     ] = None,
     detector: Annotated[
         str | None,
-        _option(DEFAULTS.detector.name, f"Of both stages: {', '.join(DETECTORS.names)}, or your own as module:Class."),
+        _option(DEFAULTS.detector.name, f"For both stages: {', '.join(DETECTORS.names)}, or your own module:Class."),
     ] = None,
     subsets: Annotated[int, typer.Option(min=1, help="T, number of sub-models.")] = 3,
     aggregation: Annotated[
@@ -74,17 +76,19 @@ def run(
     ] = None,
     policy: Annotated[
         str | None,
-        _option(DEFAULTS.selection.policy, f"Selection: {', '.join(POLICIES.names)}, or your own as module:Class."),
+        _option(DEFAULTS.selection.policy, f"Selection policy: {', '.join(POLICIES.names)}, or your own module:Class."),
     ] = None,
-    keep: Annotated[float | None, typer.Option(help="Short for policy fraction with this share.")] = None,
+    keep: Annotated[float | None, typer.Option(help="Keep this share: short for policy fraction.")] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Any other, e.g. detector.memory_size=4096; repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Any other setting, e.g. detector.memory_size=4096; repeatable."
+        ),
     ] = None,
     review: Annotated[Path | None, typer.Option(help="CSV of people's verdicts, which override the policy.")] = None,
     target_fpr: Annotated[
         float | None,
-        _option(DEFAULTS.calibration.target_fpr, "False positives the decision threshold may make, in (0, 1)."),
+        _option(DEFAULTS.calibration.target_fpr, "Share of normal images that may be called defects, in (0, 1)."),
     ] = None,
     comparators: Annotated[
         bool | None,
@@ -92,7 +96,7 @@ def run(
             "--comparators/--no-comparators", help="Train none / oracle / random as well.", show_default="comparators"
         ),
     ] = None,
-    seed: Annotated[int | None, _option(DEFAULTS.seed, "Of noise, subsets and detectors.", min=0)] = None,
+    seed: Annotated[int | None, _option(DEFAULTS.seed, "Seed of noise, subsets and detectors.", min=0)] = None,
     suspects: Annotated[int | None, _option(DEFAULTS.suspects, "Images on a contact sheet.", min=0)] = None,
     cache: Annotated[Path | None, typer.Option(help="Feature cache (default: OUT/features).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
@@ -179,7 +183,9 @@ def predict(
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv and heatmaps/.")],
     fpr: Annotated[
         float | None,
-        typer.Option(help="Sensitivity: false positives accepted, in (0, 1); more find more. Default: the model's."),
+        typer.Option(
+            help="Rate of false positives to accept, in (0, 1); more find more defects. Default: the model's."
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,

@@ -1,4 +1,4 @@
-"""Real images for tests: solar cells of the installed package, magnetic tiles where the data lies beside the clone."""
+"""Real images for tests: solar cells of the installed package, and magnetic tiles if they are beside the clone."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def magnetic_tile() -> Path:
 
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 normal and 24 defective solar cells: good/ and bad/."""
+    """Return a folder with 60 normal and 24 defective solar cells in good/ and bad/."""
     folder = tmp_path_factory.mktemp("cells")
     listing = elpv.records(ElpvDataset())
     for name, label, count in (("good", "OK", 60), ("bad", "defect", 24)):
@@ -54,7 +54,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def few_cells() -> tuple[pd.DataFrame, Path]:
-    """Manifest of 20 solar cells, 14 of them normal, and the root of its paths."""
+    """Return the manifest of 20 solar cells, 14 of them normal, and the root of its paths."""
     listing = elpv.records(ElpvDataset())
     normal = [record for record in listing.records if record.anomaly_class == "OK"][:14]
     defective = [record for record in listing.records if record.anomaly_class != "OK"][:6]
@@ -63,7 +63,7 @@ def few_cells() -> tuple[pd.DataFrame, Path]:
 
 @pytest.fixture(scope="session")
 def model_files(few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Model files by detector, trained on normal solar cells at 64 px."""
+    """Return model files by detector, trained on normal solar cells at 64 px."""
     manifest, root = few_cells
     folder = tmp_path_factory.mktemp("models")
     encoder = EncoderConfig(input_size=64)
@@ -77,7 +77,7 @@ def model_files(few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.T
 
 
 def save_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> Path:
-    """A random RGB image; distinct seeds give distinct bytes."""
+    """Write a random RGB image. Distinct seeds give distinct bytes."""
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
@@ -85,7 +85,7 @@ def save_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> P
 
 
 def made_manifest(normal: int, anomalous: int, views: int = 1) -> pd.DataFrame:
-    """A labelled manifest without files; every sample has `views` images, a defect shows in the first only."""
+    """Return a labelled manifest without files. Each sample has `views` images; a defect shows only in the first."""
     rows = [
         {
             "image_id": f"{number:063x}{view}",

@@ -1,1 +1,1 @@
-"""What `benchmarks.performance` measures: plain functions, each run in a process of its own."""
+"""The measurements of `benchmarks.performance`: plain functions, each run in a process of its own."""

@@ -1,7 +1,7 @@
 """anomalib's PatchCore and PaDiM on the same images, with the same weights, layers and input size.
 
-Its own models, pre-processing and reading of images, in the plainest loop: Lightning's overhead is not counted. Images
-are decoded by as many worker processes as there are threads.
+The models, the pre-processing and the reading of images are anomalib's own, in the plainest loop, so that Lightning's
+overhead is not counted. As many worker processes as there are threads decode the images.
 """
 
 import time
@@ -51,7 +51,7 @@ def _model(name: str, **options: Any) -> Any:
 
 
 def _features(model: Any, files: list[Path], threads: int) -> float:
-    """Seconds until all embeddings are in the model's store."""
+    """Return the seconds until all embeddings are in the model's store."""
     model.model.train()
     model.model.feature_extractor.eval()
     loader = DataLoader(_Images(files), BATCH, num_workers=threads)
@@ -63,7 +63,7 @@ def _features(model: Any, files: list[Path], threads: int) -> float:
 
 
 def _predict(model: Any, files: list[Path], threads: int) -> tuple[float, np.ndarray]:
-    """Seconds, and image scores (N,)."""
+    """Return seconds and image scores (N,)."""
     model.model.eval()
     loader = DataLoader(_Images(files), BATCH, num_workers=threads)
     started = time.perf_counter()
@@ -80,7 +80,7 @@ def _auroc(scores: np.ndarray, manifest: Any) -> float:
 
 
 def encoding(threads: int, images: int) -> dict[str, Any]:
-    """Images a second from files to PatchCore's embeddings in memory."""
+    """Measure images per second from files to PatchCore's embeddings in memory."""
     torch.set_num_threads(threads)
     manifest, root = solar_cells()
     files = [root / path for path in sorted(manifest["path"])[:images]]
@@ -90,10 +90,10 @@ def encoding(threads: int, images: int) -> dict[str, Any]:
 
 
 def patchcore(threads: int, steps: int) -> dict[str, Any]:
-    """Single-stage PatchCore, its coreset extrapolated from the first `steps` greedy steps, for 10 % and 1 %.
+    """Measure single-stage PatchCore with coresets of 10 % and 1 %, extrapolated from the first `steps` greedy steps.
 
-    The steps are alike: each compares one patch with all of them. Prediction is timed on some test images with a random
-    memory of the coreset's size.
+    All steps cost the same, because each step compares one patch with all patches. Prediction is timed on some test
+    images, with a random memory of the coreset's size.
     """
     from anomalib.models.components import KCenterGreedy
 
@@ -125,7 +125,7 @@ def patchcore(threads: int, steps: int) -> dict[str, Any]:
 
 
 def patchcore_whole(threads: int, percent: int) -> dict[str, Any]:
-    """Single-stage PatchCore run to its end: seconds and I-AUROC."""
+    """Run single-stage PatchCore to its end. Return seconds and I-AUROC."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     manifest, root = solar_cells()
@@ -139,7 +139,7 @@ def patchcore_whole(threads: int, percent: int) -> dict[str, Any]:
 
 
 def padim(threads: int) -> dict[str, Any]:
-    """Single-stage PaDiM: seconds and I-AUROC."""
+    """Run single-stage PaDiM. Return seconds and I-AUROC."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     manifest, root = solar_cells()
@@ -153,7 +153,7 @@ def padim(threads: int) -> dict[str, Any]:
 
 
 def latency(threads: int, memory: int, repeats: int) -> dict[str, Any]:
-    """Median seconds from one file to its score, with a random memory of `memory` patches."""
+    """Measure the median seconds from one file to its score, with a random memory of `memory` patches."""
     from anomalib.data.utils import read_image
 
     torch.set_num_threads(threads)

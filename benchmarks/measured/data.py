@@ -1,4 +1,4 @@
-"""The images that are measured on: solar cells of the installed package, a fifth of the training images defective."""
+"""The images of the measurements: solar cells of the installed package. A fifth of the training images is defective."""
 
 from pathlib import Path
 
@@ -16,18 +16,18 @@ ALPHA = 0.2
 
 
 def solar_cells() -> tuple[pd.DataFrame, Path]:
-    """Manifest of 412 training and 325 test images, and the root of its paths."""
+    """Return the manifest of 412 training and 325 test images, and the root of its paths."""
     found, root = read_source(ElpvDataset(), None)
     return contaminate(found.manifest, InjectedNoise(ratio=ALPHA), 0), root
 
 
 def paths(manifest: pd.DataFrame, root: Path, split: str) -> list[Path]:
-    """Files of the images of `split`, train or test."""
+    """Return the files of the images of `split`, train or test."""
     return [root / path for path in manifest["path"][manifest["split"] == split]]
 
 
 def augmented(folder: Path, count: int) -> tuple[pd.DataFrame, Path]:
-    """Manifest and root of `count` distinct images: crops of solar cells, flipped and turned; written to `folder`."""
+    """Write `count` distinct images to `folder`: crops of solar cells, flipped and turned. Return manifest and root."""
     listing = elpv.records(ElpvDataset())
     rng = np.random.default_rng(0)
     records = []

@@ -1,4 +1,4 @@
-"""Images a second from files to features on disk, decoding included."""
+"""Images per second from files to features on disk, decoding included."""
 
 import tempfile
 import time
@@ -14,7 +14,7 @@ WARM_UP = 32  # images before the clock starts
 
 
 def ours(threads: int, images: int) -> dict[str, Any]:
-    """The feature cache filled, fp16 files written."""
+    """Fill the feature cache, which writes float16 files."""
     prepare(Runtime(device="cpu", threads=threads))
     manifest, root = solar_cells()
     ids = sorted(manifest["image_id"])[: WARM_UP + images]

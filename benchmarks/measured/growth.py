@@ -1,4 +1,4 @@
-"""How time and memory grow with the number of images and of sub-models, and what 20,000 images need."""
+"""Growth of time and memory with the number of images and of sub-models, and the needs of 20,000 images."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ MEMORY = 1024  # patches
 
 
 def encode(folder: str, images: int, threads: int) -> dict[str, Any]:
-    """Make `images` images in `folder` and encode them into a cache there; seconds of encoding."""
+    """Make `images` images in `folder` and encode them into a cache there. Return the seconds of encoding."""
     prepare(Runtime(device="cpu", threads=threads))
     manifest, root = augmented(Path(folder) / "images", images)
     write_manifest(manifest, Path(folder) / "manifest.parquet")
@@ -37,7 +37,7 @@ def encode(folder: str, images: int, threads: int) -> dict[str, Any]:
 
 
 def two_stage(folder: str, images: int, subsets: int, threads: int) -> dict[str, Any]:
-    """Both stages and the test on the first `images`, all of them cached; a tenth is the test set."""
+    """Run both stages and the test on the first `images` images. All are cached; a tenth is the test set."""
     prepare(Runtime(device="cpu", threads=threads))
     manifest = read_manifest(Path(folder) / "manifest.parquet").sort_values("path").head(images)
     manifest = manifest.reset_index(drop=True)
@@ -53,7 +53,7 @@ def two_stage(folder: str, images: int, subsets: int, threads: int) -> dict[str,
 
 
 class _Rows:
-    """Synthetic features: (32, 14, 14) an image, made from its number."""
+    """Synthetic features (32, 14, 14) per image, made from the image's number."""
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
         for start in range(0, len(image_ids), 16):
@@ -63,9 +63,10 @@ class _Rows:
 
 
 def stage(detector: str, images: int, settings: dict[str, Any], memory_limit: int, threads: int) -> dict[str, Any]:
-    """Train on synthetic features and score all of them, keeping the score table and the maps as stage sub_model does.
+    """Train on synthetic features and score all images. Keep the score table and the maps, as stage sub_model does.
 
-    Returns what the stage added to the process's peak beside its imports, MB.
+    Returns:
+        the memory in MB that the stage added to the process's peak, without its imports.
     """
     prepare(Runtime(device="cpu", threads=threads, memory_limit=memory_limit))
     ids = [f"{number:06d}" for number in range(images)]
@@ -82,9 +83,11 @@ def stage(detector: str, images: int, settings: dict[str, Any], memory_limit: in
 
 
 def stage_1(images: int, threads: int) -> dict[str, Any]:
-    """Three sub-models of patchcore, their consensus and the selection with its patches, on synthetic features.
+    """Run three sub-models of patchcore, their consensus and the selection with its patches, on synthetic features.
 
-    Returns what that added to the process's peak, and what is left of it in tables: scores, maps and trusted patches.
+    Returns:
+        the memory that this added to the process's peak, and the size of the tables that stay: scores, maps and trusted
+        patches.
     """
     prepare(Runtime(device="cpu", threads=threads))
     settings = ScenarioSettings(

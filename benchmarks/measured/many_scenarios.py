@@ -1,6 +1,6 @@
-"""A repository with many scenarios of which nothing has changed: seconds until `dvc repro` and Dagster say so.
+"""A repository with many scenarios in which nothing has changed: seconds until `dvc repro` and Dagster say so.
 
-One small scenario is run; the others get copies of its outputs and of its entries in dvc.lock.
+One small scenario is run. The other scenarios get copies of its outputs and of its entries in dvc.lock.
 """
 
 import json
@@ -47,9 +47,9 @@ def prepare(folder: str) -> dict[str, Any]:
 
 
 def no_op_repro(folder: str, scenarios: int) -> dict[str, Any]:
-    """`dvc repro` of all scenarios, the best of two; the first also fills DVC's own table of file hashes.
+    """Measure `dvc repro` of all scenarios, the better of two runs. The first also fills DVC's table of file hashes.
 
-    Also of the smallest stage alone: not changed, and run, whereupon DVC writes dvc.lock anew.
+    The smallest stage alone is measured as well: unchanged, and run, whereupon DVC writes dvc.lock again.
     """
     root = Path(folder)
     _scenarios(root, scenarios)
@@ -79,7 +79,7 @@ def no_op_repro(folder: str, scenarios: int) -> dict[str, Any]:
 
 
 def no_op_dagster(folder: str, scenarios: int) -> dict[str, Any]:
-    """One Dagster run over the whole chain of one scenario."""
+    """Measure one Dagster run over the whole chain of one scenario."""
     root = Path(folder)
     started = time.perf_counter()
     _run(root, "dagster", "asset", "materialize", "--select", "+key:evaluation", "--partition", FIRST,
@@ -88,7 +88,7 @@ def no_op_dagster(folder: str, scenarios: int) -> dict[str, Any]:
 
 
 def demo_repro() -> dict[str, Any]:
-    """`dvc repro` of this repository, if its outputs are there."""
+    """Measure `dvc repro` of this repository, if its outputs are there."""
     status = _run(REPOSITORY, "dvc", "status")
     if "up to date" not in status:
         return {"seconds": None}
@@ -98,7 +98,7 @@ def demo_repro() -> dict[str, Any]:
 
 
 def least_repro(folder: str, stages: int) -> dict[str, Any]:
-    """`dvc repro` of stages as small as can be, the best of two: what DVC itself takes for so many."""
+    """Measure `dvc repro` of as many minimal stages, the better of two runs: the time that DVC itself takes."""
     root = Path(folder)
     names = [_name(number) for number in range(stages)]
     (root / "in.txt").write_text("in\n")

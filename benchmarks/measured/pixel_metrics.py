@@ -1,4 +1,4 @@
-"""Pixel AUROC, AP and AUPRO of a test set: exact by sorting, and the usual loop over thresholds."""
+"""Pixel AUROC, AP and AUPRO of a test set: exact by sorting, and by the usual loop over thresholds."""
 
 import time
 from typing import Any
@@ -12,7 +12,7 @@ SIDE = 224
 
 
 def _maps(count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Smooth maps, and masks of two regions in every other one."""
+    """Return smooth maps and masks. Every other mask has two regions."""
     rng = np.random.default_rng(0)
     maps, masks = [], []
     for index in range(count):
@@ -26,7 +26,7 @@ def _maps(count: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 
 def ours(images: int) -> dict[str, Any]:
-    """`llbnad.evaluation.metrics`."""
+    """Measure `llbnad.evaluation.metrics`."""
     maps, masks = _maps(images)
     started = time.perf_counter()
     collected = PixelScores()
@@ -40,7 +40,7 @@ def ours(images: int) -> dict[str, Any]:
 
 
 def usual(images: int, thresholds: int) -> dict[str, Any]:
-    """AUPRO by thresholds, region by region, as benchmark code does it; AUROC and AP by scikit-learn."""
+    """Measure AUPRO by thresholds, region by region, as benchmark code does it, and AUROC and AP by scikit-learn."""
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     maps, masks = _maps(images)

@@ -1,7 +1,7 @@
 """Prediction with a trained model: one file at a time, and batches of pixels by torch, ONNX Runtime and OpenVINO.
 
-Runtimes take turns, so that a busy moment hits all of them, and the best round counts. For batches, decoding and
-resizing are not counted.
+Runtimes take turns, so that a busy moment of the machine affects all of them, and the best round counts. Batches are
+measured without decoding and resizing.
 """
 
 import tempfile
@@ -33,7 +33,7 @@ def _trained(folder: Path, detector: str, **settings: Any) -> Model:
 
 
 def latency(threads: int, memory: int, repeats: int) -> dict[str, Any]:
-    """Median seconds from one file to score and map."""
+    """Measure the median seconds from one file to score and map."""
     prepare(Runtime(device="cpu", threads=threads))
     manifest, root = solar_cells()
     with tempfile.TemporaryDirectory() as folder:
@@ -49,7 +49,7 @@ def latency(threads: int, memory: int, repeats: int) -> dict[str, Any]:
 
 
 def throughput(threads: int, detector: str, rounds: int) -> dict[str, Any]:
-    """Images a second of each runtime that is installed, and how far its scores are from torch's."""
+    """Measure images per second of each installed runtime, and the distance of its scores from torch's."""
     prepare(Runtime(device="cpu", threads=threads))
     manifest, root = solar_cells()
     images = np.stack([load_square(path, 224) for path in paths(manifest, root, "test")[-TIMED:]])

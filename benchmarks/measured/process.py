@@ -1,8 +1,8 @@
-"""Run one function in a fresh process and take back what it returned, with time and peak memory.
+"""A function run in a fresh process: its result, time and peak memory.
 
     python -m benchmarks.measured.process MODULE FUNCTION JSON RESULT
 
-The caller stays small: a child's peak counts from before its exec, so it cannot be below its parent's.
+The caller must stay small: a child's peak memory counts from before its exec, so it cannot be below its parent's.
 """
 
 import importlib
@@ -23,12 +23,12 @@ class MeasurementError(RuntimeError):
 
 
 def measure(function: str, threads: int, **arguments: Any) -> dict[str, Any]:
-    """What `module.function` in this package returned, and `wall_seconds` and `peak_rss_mb` of its process.
+    """Run `module.function` of this package and return its result with `wall_seconds` and `peak_rss_mb` of its process.
 
     Args:
         function: e.g. encoding.ours.
-        threads: of every library that computes; passed on to a function that asks for them.
-        arguments: the function's, as JSON.
+        threads: threads of every library that computes; passed on to a function that has such an argument.
+        arguments: arguments of the function, as JSON values.
     """
     module, _, name = function.partition(".")
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),
@@ -46,14 +46,14 @@ def measure(function: str, threads: int, **arguments: Any) -> dict[str, Any]:
 
 
 def cpu() -> dict[str, Any]:
-    """The instruction set that torch's kernels use here, such as AVX2 or AVX512: results compare within one."""
+    """Return the instruction set of torch's kernels, such as AVX2 or AVX512. Results compare only within one set."""
     import torch
 
     return {"cpu": torch.backends.cpu.get_cpu_capability()}
 
 
 def main(module: str, name: str, arguments: str, result: str) -> None:
-    """Be the fresh process."""
+    """Run the function in the fresh process."""
     function = getattr(importlib.import_module(f"benchmarks.measured.{module}"), name)
     given = json.loads(arguments)
     if "threads" in inspect.signature(function).parameters:

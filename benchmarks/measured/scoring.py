@@ -1,4 +1,4 @@
-"""Nearest-neighbour distances of patches to a memory: ours and scikit-learn's, equal within rounding."""
+"""Nearest-neighbour distances of patches to a memory, by llbnad and by scikit-learn. They are equal within rounding."""
 
 import time
 from typing import Any
@@ -19,7 +19,7 @@ def _vectors(count: int, seed: int) -> torch.Tensor:
 
 
 def ours(threads: int, patches: int, memory: int) -> dict[str, Any]:
-    """`nearest_distances`, a batch of 16 images at a time."""
+    """Measure `nearest_distances`, one batch of 16 images at a time."""
     prepare(Runtime(device="cpu", threads=threads))
     queries, known = _vectors(patches, 1), _vectors(memory, 2)
     nearest_distances(queries[:784], known, 1)
@@ -30,7 +30,7 @@ def ours(threads: int, patches: int, memory: int) -> dict[str, Any]:
 
 
 def scikit_learn(threads: int, patches: int, memory: int) -> dict[str, Any]:
-    """`NearestNeighbors`, brute force: trees are slower at this many dimensions."""
+    """Measure `NearestNeighbors` with brute force, because trees are slower in so many dimensions."""
     from sklearn.neighbors import NearestNeighbors
 
     queries, known = _vectors(patches, 1).numpy(), _vectors(memory, 2).numpy()

@@ -20,14 +20,14 @@ from llbnad.scenario import ScenarioSettings
 
 
 def command(detector: str, settings: Mapping[str, Any], threads: int, out: Path) -> list[str]:
-    """T = 3, no comparators, no calibration folds."""
+    """Return the command: T = 3, no comparators, no calibration folds."""
     options = [part for key, value in settings.items() for part in ("--set", f"detector.{key}={value}")]
     return ["run", "--noise-ratio", str(ALPHA), "--detector", detector, *options, "--no-comparators",
             "--set", "calibration.folds=0", "--threads", str(threads), "--out", str(out)]  # fmt: skip
 
 
 def ours(detector: str, settings: dict[str, Any], threads: int) -> dict[str, Any]:
-    """From the start of the process to the last picture written: imports, both stages, test and plots."""
+    """Measure from the start of the process to the last picture: imports, both stages, test and plots."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         started = time.perf_counter()
@@ -38,7 +38,7 @@ def ours(detector: str, settings: dict[str, Any], threads: int) -> dict[str, Any
 
 
 class _Reencoding(FeatureStore):
-    """Features without a cache: every pass decodes and encodes."""
+    """Features without a cache. Every pass decodes and encodes."""
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
         from llbnad.encoders import create_encoder
@@ -52,7 +52,7 @@ class _Reencoding(FeatureStore):
 
 
 def naive(detector: str, settings: dict[str, Any], threads: int) -> dict[str, Any]:
-    """The same method and detector in one process, without the feature cache and with glibc's usual allocator."""
+    """Run the same method and detector without the feature cache, and with glibc's usual allocator."""
     import torch
 
     from llbnad.two_stage import run_two_stage

@@ -1,1 +1,1 @@
-"""The production line without Dagster: inbox, arrivals, ingest, its entry in params.yaml."""
+"""The production line, without Dagster: inbox, arrivals, ingest and the line's entry in params.yaml."""

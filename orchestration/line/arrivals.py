@@ -1,11 +1,11 @@
-"""A production line's journal: every file that ever arrived, what became of it, and where its bytes are.
+"""The journal of a production line: every file that ever arrived, its fate, and the place of its bytes.
 
-    data/raw/<line>/arrived/<ab>/<sha256><suffix>    good images by content; DVC's
-    data/raw/<line>/arrivals.jsonl                   the report, one JSON object per file; DVC's
-    data/raw/<line>/arriving.jsonl                   the batch being taken in; gone when it is complete
+    data/raw/<line>/arrived/<ab>/<sha256><suffix>    good images by content; versioned by DVC
+    data/raw/<line>/arrivals.jsonl                   the report, one JSON object per file; versioned by DVC
+    data/raw/<line>/arriving.jsonl                   the batch being taken in; removed when it is complete
     data/quarantine/<line>/<name as it arrived>      bad files, each with <name>.json beside it
 
-Batches count the ingests of a line, 1, 2, …; the report holds no times.
+Batches count the ingests of a line: 1, 2, … The report holds no times.
 """
 
 import json
@@ -26,18 +26,18 @@ Fate = Literal["raw", "quarantine", "duplicate"]
 class Arrival:
     """One file that arrived. All paths are POSIX."""
 
-    path: str  # relative to the inbox; may hold anything that a file's name may
+    path: str  # relative to the inbox; may hold any character that a file name may hold
     sha256: str
     fate: Fate
     batch: int
-    where: str  # of its bytes, relative to the repository; a duplicate's are those of the file it doubles
+    where: str  # path of its bytes, relative to the repository; for a duplicate, the file with the same bytes
     reason: str = ""  # why it is not in raw: not_an_image, unreadable, duplicate
     detail: str = ""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """An arrival on its way, with the file as it was when it was hashed."""
+    """An arrival that is not completed yet, with the mark of the file when it was hashed."""
 
     arrival: Arrival
     mark: Mark
@@ -52,68 +52,68 @@ class Places:
 
     @property
     def folder(self) -> Path:
-        """Everything versioned."""
+        """Folder of everything that DVC versions."""
         return self.root / stage_dir("raw", self.line)
 
     @property
     def arrived(self) -> Path:
-        """Good images."""
+        """Folder of good images."""
         return self.folder / "arrived"
 
     @property
     def report(self) -> Path:
-        """All arrivals."""
+        """File with all arrivals."""
         return self.folder / "arrivals.jsonl"
 
     @property
     def plan(self) -> Path:
-        """The write-ahead journal."""
+        """File with the batch being taken in: the write-ahead journal."""
         return self.folder / "arriving.jsonl"
 
     @property
     def quarantine(self) -> Path:
-        """Bad files."""
+        """Folder of bad files."""
         return self.root / QUARANTINE / self.line
 
     def relative(self, path: Path) -> str:
-        """A path as the report has it."""
+        """Return `path` relative to the repository, as the report holds it."""
         return path.relative_to(self.root).as_posix()
 
 
 def read_report(root: Path, line: str) -> list[Arrival]:
-    """All arrivals of a line in order; empty if nothing ever arrived."""
+    """Read all arrivals of a line in their order. The list is empty if no file ever arrived."""
     return [Arrival(**row) for row in _read(Places(root, line).report)]
 
 
 def write_report(root: Path, line: str, arrivals: Sequence[Arrival]) -> None:
-    """Replace the report."""
+    """Write the report of a line, in the place of the old report."""
     _write([asdict(arrival) for arrival in arrivals], Places(root, line).report)
 
 
 def read_plan(root: Path, line: str) -> list[Planned]:
-    """Read what an ingest had decided and not completed."""
+    """Read the arrivals that an ingest has decided on and not completed."""
     rows = _read(Places(root, line).plan)
     return [Planned(Arrival(**row["arrival"]), Mark(*row["mark"])) for row in rows]
 
 
 def write_plan(root: Path, line: str, planned: Sequence[Planned]) -> None:
-    """Commit to a batch: from here on it will be completed, by whichever ingest comes next."""
+    """Write the decisions on a batch. From here on, this ingest or the next ingest completes it."""
     _write([{"arrival": asdict(one.arrival), "mark": list(one.mark)} for one in planned], Places(root, line).plan)
 
 
 def last_batch(root: Path, line: str) -> int:
-    """Number of the newest batch, 0 if there is none. Reads the report's end only."""
+    """Return the number of the newest batch, or 0 if there is none. Only the end of the report is read."""
     path = Places(root, line).report
     if not path.exists():
         return 0
     with path.open("rb") as stream:
-        stream.seek(max(0, path.stat().st_size - 2**20))  # longer than any line: a path has 4096 bytes
+        stream.seek(max(0, path.stat().st_size - 2**20))  # more bytes than any line has, as a path has at most 4096
         lines = stream.read().splitlines()
     return int(json.loads(lines[-1])["batch"]) if lines else 0
 
 
 def batches(root: Path, line: str) -> dict[str, int]:
-    """The batch in which each good image (by id) first arrived."""
+    """Return the batch in which each good image first arrived, by image id."""
     found: dict[str, int] = {}
     for arrival in read_report(root, line):
         if arrival.fate == "raw":
@@ -128,9 +128,9 @@ def _read(path: Path) -> list[dict[str, Any]]:
 
 
 def _write(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    # a new file each time: DVC links the old one into its cache
+    # a new file each time, because the old file may be a link into DVC's cache
     with replacing(path) as temporary, temporary.open("w", encoding="ascii") as stream:
-        # ASCII, so that names which are no valid text survive as escapes
+        # ASCII, so that names that are not valid text survive as escapes
         stream.writelines(json.dumps(row, sort_keys=True) + "\n" for row in rows)
         stream.flush()
         os.fsync(stream.fileno())

@@ -1,4 +1,4 @@
-"""Tell what a file of the inbox is: an image of a kind we read, or why not. Its content decides, not its name."""
+"""Examination of a file in the inbox: a readable image, or the reason why not. The content decides, not the name."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,7 +10,7 @@ from llbnad.errors import DataError
 from llbnad.utils.files import file_digest
 from orchestration.line.inbox import warn_that_it_stays
 
-SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}  # Pillow's names
+SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}  # by Pillow's format name
 
 
 @dataclass(frozen=True)
@@ -18,17 +18,17 @@ class Content:
     """The content of a file."""
 
     sha256: str
-    suffix: str = ""  # of a good image; empty for any other file
-    reason: str = ""  # why it is no good image: not_an_image, unreadable
+    suffix: str = ""  # suffix for a good image; empty for any other file
+    reason: str = ""  # why it is not a good image: not_an_image, unreadable
     detail: str = ""
 
 
 def examine(inbox: Path, path: str) -> Content | None:
-    """Look into a file of the inbox; None if it went or cannot be read, which says nothing about its content.
+    """Examine the content of a file in the inbox. Return None if the file has gone or this user may not read it.
 
     Args:
-        inbox: the line's folder.
-        path: POSIX path relative to it.
+        inbox: folder of the line.
+        path: POSIX path relative to `inbox`.
     """
     file = inbox / path
     try:

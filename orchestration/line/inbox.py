@@ -1,8 +1,8 @@
-"""The inbox of a production line, data/incoming/<line>/: which files lie there and which of them are complete.
+"""The inbox of a production line, data/incoming/<line>/: which files are there, and which of them are complete.
 
-A file is complete when two looks saw the same inode, size and modification time, and nobody touched it for
-`arrival.stable_seconds`. "Touched" is the change time, which writing, renaming and copying all set and no tool can
-forge. Hidden and temporary files and links are left alone.
+A file is complete if two looks saw the same inode, size and modification time, and nobody touched it for
+`arrival.stable_seconds`. The change time says when a file was touched: writing, renaming and copying set it, and no
+tool can forge it. Hidden files, temporary files and links are left alone.
 """
 
 import errno
@@ -19,7 +19,7 @@ from orchestration.pipeline.paths import INCOMING
 LOG = logging.getLogger(__name__)
 
 TEMPORARY = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".swp", "~")
-LOOK_SECONDS = 1.0  # between two looks within one ingest
+LOOK_SECONDS = 1.0  # pause between the two looks of one ingest
 
 
 class Mark(NamedTuple):
@@ -31,7 +31,7 @@ class Mark(NamedTuple):
 
 
 def lines(root: Path) -> dict[str, str | None]:
-    """Folders of data/incoming, each with the reason why it cannot be a line, or None."""
+    """Return the folders of data/incoming by name, with the reason why a folder cannot be a line, or None."""
     found: dict[str, str | None] = {}
     if (root / INCOMING).is_dir():
         for entry in sorted(os.scandir(root / INCOMING), key=lambda entry: entry.name):
@@ -41,25 +41,25 @@ def lines(root: Path) -> dict[str, str | None]:
 
 
 def why_not(name: str) -> str | None:
-    """Why a folder's name cannot be a line's, or None if it can."""
+    """Return why a folder's name cannot be the name of a line, or None if it can."""
     if SCENARIO_NAME.fullmatch(name):
         return None
     return f"its name {name!r} must be letters, digits and '_' ({NAME_REASON}): rename the folder"
 
 
 def look(inbox: Path) -> dict[str, os.stat_result]:
-    """Every file that is to be taken in once complete, by its POSIX path relative to `inbox`."""
+    """Return the files to take in once they are complete, by POSIX path relative to `inbox`."""
     return dict(_walk(inbox, ""))
 
 
 def untouched(seen: Mapping[str, os.stat_result], stable_seconds: float) -> list[str]:
-    """The files nobody touched for `stable_seconds`."""
+    """Return the paths of files that nobody touched for `stable_seconds`."""
     limit = time.time() - stable_seconds
     return [path for path, found in seen.items() if found.st_ctime <= limit]
 
 
 def look_twice(inbox: Path, stable_seconds: float) -> tuple[dict[str, Mark], int]:
-    """The complete files, and how many others there are."""
+    """Return the marks of the complete files, by path, and the number of other files."""
     before = look(inbox)
     if not before:
         return {}, 0
@@ -71,7 +71,7 @@ def look_twice(inbox: Path, stable_seconds: float) -> tuple[dict[str, Mark], int
 
 
 def mark_of(path: Path) -> Mark | None:
-    """The file's mark, None if it is not there."""
+    """Return the mark of a file, or None if the file does not exist."""
     try:
         return _mark(path.lstat())
     except (FileNotFoundError, NotADirectoryError):
@@ -79,7 +79,7 @@ def mark_of(path: Path) -> Mark | None:
 
 
 def warn_that_it_stays(file: Path, error: OSError, verb: str) -> None:
-    """Log that a file stays in the inbox, since this user could not `verb` it."""
+    """Log that a file stays in the inbox because this user could not `verb` it."""
     forbidden = error.errno in (errno.EACCES, errno.EPERM)
     advice = f"; give this user the right to {verb} it" if forbidden else ""
     LOG.warning("%s stays in the inbox: %s%s", file, error.strerror, advice)
@@ -106,5 +106,5 @@ def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.stat_result
             try:
                 found = entry.stat(follow_symlinks=False)
             except OSError:
-                continue  # it went while we looked
+                continue  # the file has gone meanwhile
             yield prefix + entry.name, found

@@ -1,9 +1,9 @@
-"""Take in what arrived on a production line: good images to raw, bad files to quarantine, doubles into the report.
+"""The ingest of a production line: good images go to raw, bad files to quarantine, duplicates only into the report.
 
-First it is decided what becomes of each complete file, and the decision is written down (`arriving.jsonl`); then the
-files are moved; then the report is extended; then DVC is told. Each step may be repeated: an ingest that was killed
-anywhere is completed by the next one, so that every file that ever arrived ends in exactly one of the three places, and
-its bytes are on disk at every moment.
+An ingest has four steps. It decides the fate of each complete file and writes the decisions down (`arriving.jsonl`). It
+moves the files. It extends the report. It tells DVC. Each step may be repeated: if an ingest is killed anywhere, the
+next ingest completes it. Every file that ever arrived therefore ends in exactly one of the three places, and its bytes
+are on disk at every moment.
 
     python -m orchestration ingest [LINE…]     without a name: all lines of data/incoming
 """
@@ -46,12 +46,12 @@ class Ingested:
     """The result of one ingest."""
 
     line: str
-    arrivals: tuple[Arrival, ...]  # of this ingest, with those that a killed one had begun
+    arrivals: tuple[Arrival, ...]  # arrivals of this ingest and of a killed ingest that it completed
     waiting: int  # files left in the inbox because they are not complete yet
-    unreadable: int = 0  # files left there because this user may not read them
+    unreadable: int = 0  # files left in the inbox because this user may not read them
 
     def count(self, fate: str) -> int:
-        """How many files went this way."""
+        """Return the number of arrivals with this fate."""
         return sum(arrival.fate == fate for arrival in self.arrivals)
 
     def __str__(self) -> str:
@@ -65,15 +65,15 @@ def ingest(root: Path, line: str, stable_seconds: float, version: Callable[[Path
     """Take in the complete files of one line.
 
     Args:
-        root: the repository.
+        root: root of the repository.
         line: folder below data/incoming.
-        stable_seconds: a file nobody touched for so long is complete.
-        version: told the repository and the paths whose content is to be versioned: `orchestration.pipeline.dvc.add`.
+        stable_seconds: time after which an untouched file is complete.
+        version: called with the root and the paths to version, such as `orchestration.pipeline.dvc.add`.
 
     Raises:
-        DataError: the folder's name cannot be a line's, or what the line has is recorded and not on disk.
+        DataError: the folder's name cannot be the name of a line, or the line's images are recorded but not on disk.
         ConfigError: the name belongs to another dataset or scenario, or params.yaml is wrong.
-        BusyError: another ingest of this line, or another process on its images, is at work for too long.
+        BusyError: another ingest of this line, or another process on its images, was at work for too long.
         DvcError: the images are taken in, but DVC failed to record them; the next ingest tries again.
     """
     if reason := why_not(line):
@@ -110,7 +110,10 @@ def _lock(root: Path, line: str) -> BaseFileLock:
 
 
 def _refuse_missing_record(places: Places) -> None:
-    """A fresh clone has the hashes of a line and not its images: an ingest would begin a new line in their place."""
+    """Raise DataError if the line's images are recorded but not on disk.
+
+    A fresh clone has the hashes of a line and not its images. An ingest would begin a new line in their place.
+    """
     for path in (places.arrived, places.report):
         record = path.with_name(f"{path.name}.dvc")
         if record.exists() and not path.exists():
@@ -125,7 +128,7 @@ def _paths(planned: Sequence[Planned]) -> set[str]:
 
 
 def _plan(places: Places, files: Mapping[str, Mark]) -> list[Planned]:
-    """Hash and decode every file and decide where it belongs."""
+    """Hash and decode every file, and decide on its place."""
     inbox = places.root / INCOMING / places.line
     known = {one.sha256: one.where for one in read_report(places.root, places.line) if one.fate != "duplicate"}
     batch = last_batch(places.root, places.line) + 1
@@ -154,7 +157,7 @@ def _plan(places: Places, files: Mapping[str, Mark]) -> list[Planned]:
 
 
 def _complete(places: Places, version: Callable[[Path, Sequence[str]], None]) -> list[Arrival]:
-    """Carry out what is planned; from the beginning if a killed ingest had come only so far."""
+    """Carry out the planned batch, if there is one. Steps that a killed ingest finished are repeated without harm."""
     planned = read_plan(places.root, places.line)
     if not planned:
         places.plan.unlink(missing_ok=True)
@@ -164,7 +167,7 @@ def _complete(places: Places, version: Callable[[Path, Sequence[str]], None]) ->
     if settled and settled[0].batch > (report[-1].batch if report else 0):
         report += settled
         write_report(places.root, places.line, report)
-    if any(arrival.fate == "raw" for arrival in report):  # without an image there is nothing to train on
+    if any(arrival.fate == "raw" for arrival in report):  # a line without an image has nothing to train on
         add_line(places.root, places.line)
     paths = [path for path in (places.arrived, places.report) if path.exists()]
     if paths:

@@ -1,4 +1,4 @@
-"""The production lines there are, and what each of them has that no training has seen."""
+"""The production lines that exist, and the number of their images that no training has seen."""
 
 from pathlib import Path
 
@@ -14,19 +14,19 @@ from orchestration.pipeline.paths import FINAL_STAGE, INCOMING, stage_dir
 
 
 def known_lines(root: Path, params: Params) -> list[str]:
-    """Every line that has an inbox, or had one."""
+    """Return the names of all lines that have or had an inbox, sorted."""
     reports = (root / stage_dir("raw", "")).glob("*/arrivals.jsonl")
     names = {line for line, reason in lines(root).items() if not reason} | {path.parent.name for path in reports}
     return sorted(name for name in names if not conflict(params, name))
 
 
 def new_images(root: Path, line: str) -> int:
-    """Count the images no finished training has seen: those taken in since, and the files that wait in the inbox."""
+    """Count the images that no finished training has seen, including the files that wait in the inbox."""
     return len(set(batches(root, line)) - trained_on(root, line)) + len(look(root / INCOMING / line))
 
 
 def trained_on(root: Path, line: str) -> set[str]:
-    """Ids of the images of the last finished training; empty if one was begun and not finished."""
+    """Return the ids of the images of the last finished training; empty if a newer training is not finished."""
     manifest = noisy_manifest(line).as_posix()
     stages = dvc.read_lock(root).get("stages", {})
     there = dvc.outputs({"stages": stages}, f"noisy@{line}").get(manifest)

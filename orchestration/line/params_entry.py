@@ -1,7 +1,7 @@
-"""A new production line becomes a dataset and a scenario of params.yaml, without a code change.
+"""The entry of a new production line in params.yaml: a dataset and a scenario, added without a change of code.
 
-Two entries are added at the head of `datasets` and `scenarios`; comments, anchors and everything else stay as they
-are, byte for byte. The line's file of verdicts is made too, empty.
+The two entries are added at the head of `datasets` and `scenarios`. Comments, anchors and everything else stay the
+same, byte for byte. An empty file for people's verdicts on the line's images is written too.
 """
 
 import io
@@ -23,7 +23,7 @@ from orchestration.pipeline.paths import PARAMS, review_file, stage_dir
 
 
 def conflict(params: Params, line: str) -> str | None:
-    """Why the name cannot be a line's: something else in params.yaml has it. None if it can."""
+    """Return why `line` cannot be the name of a line: something else in params.yaml has it. None if it can."""
     dataset, scenario = params.datasets.get(line), params.scenarios.get(line)
     if dataset is not None and Path(dataset.root) != Path(_images(line)):
         found = f"the dataset with root {dataset.root}"
@@ -35,7 +35,7 @@ def conflict(params: Params, line: str) -> str | None:
 
 
 def add_line(root: Path, line: str) -> bool:
-    """Add the line to params.yaml as a dataset and a scenario; return False if it is there.
+    """Add the line to params.yaml as a dataset and a scenario. Return False if it is there already.
 
     Raises:
         ConfigError: the name belongs to something else, or params.yaml is wrong.
@@ -49,7 +49,7 @@ def add_line(root: Path, line: str) -> bool:
             return False
         yaml = YAML()
         yaml.preserve_quotes = True
-        yaml.width = 2**20  # lines are as long as their authors made them
+        yaml.width = 2**20  # do not wrap lines that people wrote
         yaml.representer.add_representer(type(None), _null)
         content = yaml.load(path.read_text())
         if line not in params.datasets:
@@ -86,12 +86,12 @@ def _scenario(line: str, defaults: CommentedMap) -> CommentedMap:
 
 
 def _text(name: str) -> str:
-    # ruamel writes YAML 1.2; the readers, PyYAML and DVC, also take `yes` and `1_000` for something else than text
+    # ruamel writes YAML 1.2, but the readers, PyYAML and DVC, take `yes` and `1_000` for other values than text
     return name if pyyaml.safe_load(name) == name else SingleQuotedScalarString(name)
 
 
 def _null(representer: Any, _: None) -> Any:
-    """`null` as people write it; ruamel would leave the value out."""
+    """Write `null` as people write it. ruamel would leave the value out."""
     return representer.represent_scalar("tag:yaml.org,2002:null", "null")
 
 

@@ -1,6 +1,6 @@
-"""Bring a file of the inbox to the place that was decided for it, so that its bytes are on disk at every moment.
+"""The move of a file from the inbox to its place, with its bytes on disk at every moment.
 
-Each step may be repeated, and none is trusted to have happened: what lies where is looked at again each time.
+Each step may be repeated. No step is taken for granted: each time, the files on disk are examined again.
 """
 
 import errno
@@ -14,14 +14,14 @@ from orchestration.line.arrivals import Places, Planned
 from orchestration.line.inbox import Mark, mark_of, warn_that_it_stays
 from orchestration.pipeline.paths import INCOMING
 
-LONGEST_NAME = 240  # bytes; file systems allow 255, and ".json" is put behind it
+LONGEST_NAME = 240  # bytes; file systems allow 255, and ".json" is appended
 
 
 def settle(places: Places, planned: Planned) -> bool:
-    """Bring one file to its place; return False if it stays in the inbox, for another ingest to look at.
+    """Move one file to its place. Return False if the file is left for another ingest.
 
-    A file stays if it was changed or taken away after it was hashed, if it may not be moved, or if it doubles a file
-    that stays.
+    It is left if it was changed or removed after it was hashed, if this user may not move it, or if it is a duplicate
+    and the bytes at the first file's place are not there.
     """
     arrival = planned.arrival
     source = places.root / INCOMING / places.line / arrival.path
@@ -44,11 +44,14 @@ def settle(places: Places, planned: Planned) -> bool:
 
 
 def free_name(places: Places, path: str, digest: str, taken: set[str]) -> Path:
-    """A quarantined file keeps its relative name, unless that is taken or too long: then its hash is its name."""
+    """Return the place of a bad file in the quarantine.
+
+    The file keeps its relative name. If that name is taken or too long, its hash is its name.
+    """
     wanted = places.quarantine / path
     names = [wanted, wanted.with_name(f"{wanted.name}.json")]
     parents = [parent for parent in wanted.parents if parent.is_relative_to(places.quarantine)]
-    # the same name may have come before with other bytes, and a folder may have had the name of a file
+    # an earlier file may have had the same name with other bytes, and a folder may have the name of a file
     blocked = (
         any(len(part.encode(errors="surrogateescape")) > LONGEST_NAME for part in PurePosixPath(path).parts)
         or any(name.exists() or places.relative(name) in taken for name in names)
@@ -59,12 +62,12 @@ def free_name(places: Places, path: str, digest: str, taken: set[str]) -> Path:
 
 
 def holds(path: Path, digest: str) -> bool:
-    """Whether the bytes with this SHA-256 are at `path`."""
+    """Return whether the file at `path` has this SHA-256."""
     return path.is_file() and file_digest(path) == digest
 
 
 def _remove_double(source: Path, first: Path, digest: str) -> bool:
-    """Remove a file whose bytes are at `first` already; return False if they are not, and it stays."""
+    """Remove a file whose bytes are at `first`. Return False, and leave the file, if they are not there."""
     if not holds(first, digest):
         return False
     source.unlink()
@@ -73,7 +76,7 @@ def _remove_double(source: Path, first: Path, digest: str) -> bool:
 
 def _bring(source: Path, target: Path, digest: str) -> None:
     if holds(target, digest):
-        _forget(source, target)  # copied from another file system, then killed
+        _forget(source, target)  # a killed ingest had copied it from another file system
     else:
         _move(source, target, digest)
 
@@ -90,12 +93,12 @@ def _move(source: Path, target: Path, digest: str) -> None:
             with temporary.open("rb") as stream:
                 os.fsync(stream.fileno())
             if file_digest(temporary) != digest:
-                return  # written to after all; the copy is dropped
+                return  # somebody wrote to the file meanwhile: the copy is dropped
         _forget(source, target)
 
 
 def _forget(source: Path, copy: Path) -> None:
-    """Remove a file that was copied, or the copy if the file has to stay."""
+    """Remove a file that was copied. If it cannot be removed, remove the copy and raise the error."""
     try:
         source.unlink()
     except OSError:
@@ -104,7 +107,7 @@ def _forget(source: Path, copy: Path) -> None:
 
 
 def _written_late(source: Path, target: Path, mark: Mark) -> bool:
-    """Whether somebody wrote to the file while it was moved; then it goes back to the inbox."""
+    """Return whether somebody wrote to the file while it was moved. If so, move it back to the inbox."""
     now = mark_of(target)
     if now is None or now.inode != mark.inode or now == mark:
         return False

@@ -1,4 +1,4 @@
-"""What to do in the pipeline about errors of the library, which knows neither stages nor DVC."""
+"""Advice on errors of the library: the next step in the pipeline. The library knows neither stages nor DVC."""
 
 from llbnad.errors import (
     ImageChangedError,
@@ -20,6 +20,6 @@ ADVICE: dict[type[LlbnadError], str] = {
 
 
 def with_advice(error: LlbnadError) -> str:
-    """Return the error's message, followed by what to do about it where that is known."""
+    """Return the error's message, followed by the advice on its kind, if there is any."""
     advice = next((text for kind, text in ADVICE.items() if isinstance(error, kind)), None)
     return str(error) if advice is None else f"{error}. In the pipeline: {advice}"

@@ -1,4 +1,4 @@
-"""Others are at work on the same files: wait and try again, the same way at every door.
+"""Waiting for other processes that work on the same files. Every door waits and tries again in the same way.
 
 Adding data to DVC, reproducing a stage, reproducing all stages and taking in a line's images are decorated with
 `retry_when_busy`, whoever starts them: a command, Dagster or a schedule.
@@ -19,13 +19,13 @@ T = TypeVar("T")
 
 
 class BusyError(LlbnadError):
-    """Another process is at work on the same files: try again later."""
+    """Another process works on the same files. Try again later."""
 
 
 def retry_when_busy(work: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function that may raise `BusyError`: call it again every `SECONDS` until it does not.
+    """Decorate a function that may raise `BusyError`, so that it is called again every `SECONDS` until it succeeds.
 
-    The last of `ATTEMPTS` calls lets the error through.
+    After `ATTEMPTS` calls, the error is raised.
     """
 
     @wraps(work)

@@ -1,11 +1,12 @@
-"""Code as a dependency: the modules that decide a stage's bytes, found by walking its imports.
+"""Code as a dependency: the modules that decide a stage's bytes, found by following its imports.
 
-The walk begins at `orchestration/stages/<stage>.py`. A module reaches what it imports, at its top or inside a function,
-and what it names as "package.module:Class", as registries do. Imports for type checkers decide nothing and do not
-count. Stage `code` of dvc.yaml writes one listing per stage, `data/code/<stage>.csv`; the stage depends on it alone.
+The search begins at `orchestration/stages/<stage>.py`. A module reaches the modules that it imports, at its top or
+inside a function, and the modules that it names as "package.module:Class", as registries do. Imports for type checkers
+decide nothing and do not count. Stage `code` of dvc.yaml writes one listing per stage, `data/code/<stage>.csv`. For its
+code, the stage depends on this listing alone.
 
-Code outside these packages is not followed: libraries (constraints.txt pins them), and classes that are not built in.
-The version of the latter stands in the settings that name them (`orchestration.pipeline.settings`).
+Code outside these packages is not followed. constraints.txt pins the versions of libraries. The version of a class that
+is not built in is in the setting that names the class (`orchestration.pipeline.settings`).
 """
 
 import ast
@@ -36,16 +37,16 @@ NAMED_CLASS = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+:\w+")
 
 
 class ChangedError(LlbnadError):
-    """Something a stage works with has changed while it ran."""
+    """A file that a stage works with has changed while the stage ran."""
 
 
 def listing_path(entry: str) -> Path:
-    """File with the modules of an entry of `ENTRIES` and their digests, relative to the repository's root."""
+    """Return the path of an entry's listing, relative to the repository's root. It holds modules and their digests."""
     return DATA / STAGE / f"{entry}.csv"
 
 
 def listings(root: Path) -> dict[str, pd.DataFrame]:
-    """The modules that each entry of `ENTRIES` reaches: columns path (POSIX, relative to `root`) and sha256."""
+    """Return the modules that each entry of `ENTRIES` reaches: columns path (POSIX, relative to `root`) and sha256."""
     graph = _Graph(root)
     digests: dict[Path, str] = {}
     found = {}
@@ -65,7 +66,7 @@ def write_listings(root: Path) -> dict[str, pd.DataFrame]:
 
 
 def are_current(root: Path) -> bool:
-    """Whether the listings on disk are those of the code as it is."""
+    """Return whether the listings on disk equal the listings of the current code."""
     paths = {entry: root / listing_path(entry) for entry in ENTRIES}
     if not all(path.exists() for path in paths.values()):
         return False
@@ -73,15 +74,16 @@ def are_current(root: Path) -> bool:
 
 
 def code_version(command: str, listing: pd.DataFrame) -> str:
-    """Digest of a stage's command and of the code it reaches."""
+    """Return a digest of a stage's command and of the code that the stage reaches."""
     return hashlib.sha256((command + listing.to_csv(index=False)).encode()).hexdigest()[:16]
 
 
 def listed_files(root: Path, stage: str) -> list[Path]:
-    """The code of `stage`, as its listing has it.
+    """Return the files of the code of `stage`, as listed.
 
     Raises:
-        ChangedError: a file is not the one in the listing, so DVC would record other code than has run.
+        ChangedError: the listing is missing, or a file differs from it, so that DVC would record other code than has
+            run.
     """
     path = root / listing_path(stage)
     if not path.exists():
@@ -95,14 +97,14 @@ def listed_files(root: Path, stage: str) -> list[Path]:
 
 
 class _Graph:
-    """The import graph of our packages; each module is parsed once."""
+    """The import graph of our packages. Each module is parsed once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._imports: dict[str, set[str]] = {}
 
     def closure(self, start: str) -> list[Path]:
-        """Files of `start` and of all modules it reaches, relative to the root, sorted."""
+        """Return the files of `start` and of all modules that it reaches, relative to the root, sorted."""
         reached: set[str] = set()
         waiting = {start}
         while waiting:
@@ -112,7 +114,7 @@ class _Graph:
         return sorted(file for module in reached if (file := self._file(module)) is not None)
 
     def imports(self, module: str) -> set[str]:
-        """Modules of ours that `module` reaches directly, without those left out."""
+        """Return the modules of our packages that `module` reaches directly, without the modules left out."""
         if module not in self._imports:
             file = self._file(module)
             named = _names(ast.parse((self.root / file).read_text())) if file else iter(())

@@ -1,7 +1,7 @@
-"""DVC, driven as a command: which stages there are, reproduce one, and what dvc.lock says came out.
+"""DVC, run as a command: list the stages, reproduce a stage, and read its outputs from dvc.lock.
 
-DVC lives in an environment of its own (see the Makefile) and its Python API is not thread-safe, so this module runs
-the `dvc` command. dvc.lock is rewritten in place, hence only read under DVC's own lock.
+DVC is installed in an environment of its own (see the Makefile), and its Python API is not thread-safe. This module
+therefore runs the `dvc` command. DVC rewrites dvc.lock in place, so dvc.lock is only read under DVC's own lock.
 """
 
 import hashlib
@@ -64,7 +64,7 @@ class Template:
 
 
 def templates(root: Path, file: str = "dvc.yaml") -> dict[str, Template]:
-    """The stages as written in `file`, by name."""
+    """Return the stages as written in `file`, by name."""
     content = yaml.safe_load((root / file).read_text())["stages"]
     found = {}
     for name, stage in content.items():
@@ -76,7 +76,7 @@ def templates(root: Path, file: str = "dvc.yaml") -> dict[str, Template]:
 
 
 def stage_graph(root: Path) -> dict[str, set[str]]:
-    """Every expanded stage (`sub_model@a-0`) and the stages it depends on, as DVC sees them."""
+    """Return every expanded stage (`sub_model@a-0`) with the stages that it depends on, as DVC sees them."""
     output = _checked(["dag", "--dot"], root)
     quoted = r'"([^"]+)"'
     graph: dict[str, set[str]] = {name: set() for name in re.findall(rf"^\s*{quoted};?\s*$", output, re.MULTILINE)}
@@ -93,7 +93,7 @@ def stage_graph(root: Path) -> dict[str, set[str]]:
 
 
 def scenario_graph(root: Path, scenario: str) -> dict[str, set[str]]:
-    """`stage_graph` of a repository with this scenario only: as quick with a hundred scenarios as with one."""
+    """Return `stage_graph` for one scenario. It takes the same time with a hundred scenarios as with one scenario."""
     params = yaml.load((root / PARAMS).read_text(), Loader=_YAML_LOADER)
     own = params["scenarios"][scenario]
     dataset = own["dataset"]
@@ -108,7 +108,7 @@ def scenario_graph(root: Path, scenario: str) -> dict[str, set[str]]:
 
 
 def read_lock(root: Path) -> dict[str, Any]:
-    """The content of dvc.lock, read under DVC's lock; empty if there is none yet.
+    """Return the content of dvc.lock, read under DVC's lock; empty if there is no such file.
 
     Raises:
         DvcError: a DVC process kept its lock for too long.
@@ -132,12 +132,12 @@ def read_lock(root: Path) -> dict[str, Any]:
 
 
 def outputs(lock: Mapping[str, Any], stage: str) -> dict[str, str]:
-    """MD5 of each of a stage's outputs by path; empty if it never ran."""
+    """Return the MD5 of each output of a stage, by path; empty if the stage never ran."""
     return {out["path"]: out["md5"] for out in lock.get("stages", {}).get(stage, {}).get("outs", [])}
 
 
 def data_version(lock: Mapping[str, Any], stage: str) -> str:
-    """One hash for all outputs of a stage: the output's own if it is one, else the hash of (path, hash) pairs."""
+    """Return one hash for all outputs of a stage: the hash of its only output, or a hash of (path, hash) pairs."""
     hashes = outputs(lock, stage)
     if len(hashes) == 1:
         return next(iter(hashes.values()))
@@ -145,22 +145,22 @@ def data_version(lock: Mapping[str, Any], stage: str) -> str:
 
 
 def tracked_version(root: Path, path: str) -> str | None:
-    """MD5 of data put under DVC with `add`, None if it is not."""
+    """Return the MD5 of data that was put under DVC with `add`, or None for other data."""
     file = root / f"{path}.dvc"
     return str(yaml.safe_load(file.read_text())["outs"][0]["md5"]) if file.exists() else None
 
 
 @retry_when_busy
 def repro_stage(root: Path, stage: str, log: Callable[[str], None], extra: Mapping[str, str] | None = None) -> Outcome:
-    """Reproduce one stage, not those before it.
+    """Reproduce one stage, without the stages before it.
 
-    The command gets a session of its own. Whatever interrupts this function ends the whole session, so that no stage
-    goes on computing after its run was cancelled.
+    The command runs in a process session of its own. An interruption of this function ends the whole session, so that
+    no stage goes on computing after its run was cancelled.
 
     Args:
-        root: the repository.
+        root: root of the repository.
         stage: name in dvc.lock, e.g. `sub_model@a-0`.
-        log: told each line as it comes.
+        log: called with each line as dvc prints it.
         extra: environment variables for dvc and the stage.
 
     Raises:
@@ -184,7 +184,7 @@ def outcome_of(line: str) -> tuple[str, Outcome] | None:
 
 @retry_when_busy
 def add(root: Path, paths: Sequence[str]) -> None:
-    """Version data that no stage makes: `<path>.dvc` beside it holds its hash.
+    """Version data that no stage makes. `<path>.dvc` beside the data holds its hash.
 
     Raises:
         BusyError: another process kept the files busy for too long.
@@ -196,7 +196,7 @@ def add(root: Path, paths: Sequence[str]) -> None:
 def _logged(
     arguments: list[str], root: Path, what: str, log: Callable[[str], None], extra: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Run dvc, waiting for its lock; return the lines it prints, which also go to `log` as they come."""
+    """Run dvc, waiting for its lock. Return the lines that it prints, and pass each line to `log` at once."""
     lines: list[str] = []
     with running(["--wait-for-lock", *arguments], root, extra=extra) as started:
         assert started.stdout is not None
@@ -220,7 +220,7 @@ def running(
 
 
 def raise_if_busy(what: str, said: str) -> None:
-    """Raise `DvcBusyError` if this is what a dvc command prints that others kept from its files."""
+    """Raise `DvcBusyError` if the output `said` of a dvc command means that another process holds its files."""
     if any(words in said for words in BUSY):
         raise DvcBusyError(f"{what}: another process works on the same files{STALE}")
 

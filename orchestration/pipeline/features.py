@@ -1,4 +1,4 @@
-"""The features of a scenario, as stages and commands of the pipeline use them."""
+"""The feature store of a scenario, for the stages and commands of the pipeline."""
 
 from pathlib import Path
 

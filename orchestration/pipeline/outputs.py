@@ -10,7 +10,7 @@ from orchestration.pipeline.paths import stage_dir
 
 
 def noisy_manifest(scenario: str) -> Path:
-    """The table of a scenario's train and test images, relative to the repository's root."""
+    """Return the path of the table of a scenario's train and test images, relative to the repository's root."""
     return stage_dir("noisy", scenario) / "manifest.parquet"
 
 

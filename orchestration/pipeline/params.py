@@ -1,7 +1,7 @@
-"""Typed, frozen mirror of params.yaml.
+"""The settings classes of params.yaml, typed and frozen.
 
-An unknown key, a missing key or an impossible value is an error before anything runs. The classes' defaults are for
-Python and the `llbnad` command; params.yaml has to spell out every key, so that DVC sees each one.
+An unknown key, a missing key or an impossible value is an error before anything runs. The defaults of the classes are
+for Python and the `llbnad` command. params.yaml has to hold every key, so that DVC sees all of them.
 """
 
 import re
@@ -20,11 +20,14 @@ NAME_REASON = "DVC joins names with '-' and splits them at '.'"
 
 
 class ArrivalSettings(Config):
-    """When new production images are taken in and trained on; they change no bytes, so DVC does not follow them."""
+    """When new production images are taken in and trained on.
 
-    stable_seconds: float = Field(10.0, ge=0)  # a file nobody touched for so long is taken to be complete
-    min_new_images: int = Field(20, ge=1)  # new images that are worth a training
-    cron: str = "0 2 * * *"  # when lines with enough new images are retrained whatever the sensor did; UTC
+    DVC does not follow these settings, because they change no bytes of an output.
+    """
+
+    stable_seconds: float = Field(10.0, ge=0)  # seconds after which a file that nobody touched is complete
+    min_new_images: int = Field(20, ge=1)  # new images that start a training
+    cron: str = "0 2 * * *"  # time (UTC) when lines with enough new images are retrained, whatever the sensor did
 
     @field_validator("cron")
     @classmethod
@@ -64,13 +67,13 @@ class Params(Config):
         return self
 
     def scenario(self, name: str) -> Scenario:
-        """The scenario called `name`, or a `ConfigError` that lists those there are."""
+        """Return the scenario called `name`. Raise ConfigError, with a list of all scenarios, if there is none."""
         if name not in self.scenarios:
             raise ConfigError(f"unknown scenario {name!r}; params.yaml has {sorted(self.scenarios)}")
         return self.scenarios[name]
 
     def dataset(self, name: str) -> Dataset:
-        """The dataset called `name`, or a `ConfigError` that lists those there are."""
+        """Return the dataset called `name`. Raise ConfigError, with a list of all datasets, if there is none."""
         if name not in self.datasets:
             raise ConfigError(f"unknown dataset {name!r}; params.yaml has {sorted(self.datasets)}")
         return self.datasets[name]

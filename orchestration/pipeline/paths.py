@@ -1,32 +1,32 @@
-"""Where every stage's outputs lie, relative to the repository's root (dvc.yaml says the same in its `outs`)."""
+"""The paths of all stages' outputs, relative to the repository's root. They equal the `outs` in dvc.yaml."""
 
 from pathlib import Path
 
 PARAMS = Path("params.yaml")
 DATA = Path("data")
 FEATURE_CACHE = DATA / "cache" / "features"
-INCOMING = DATA / "incoming"  # one folder per production line: its inbox
+INCOMING = DATA / "incoming"  # holds one inbox per production line
 QUARANTINE = DATA / "quarantine"
-BENCHMARK_STAGES = "benchmarks/dvc.yaml"  # tables: beside the pipeline
+BENCHMARK_STAGES = "benchmarks/dvc.yaml"  # stages of the benchmark tables, which are no part of the pipeline
 STAGES = ("raw", "settings", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
-FINAL_STAGE = STAGES[-1]  # needs all the others
+FINAL_STAGE = STAGES[-1]  # needs all other stages
 
 
 def drift_dir(line: str) -> Path:
-    """Where the drift reports of a production line lie; not DVC's."""
+    """Return the folder of a production line's drift reports. DVC does not version it."""
     return DATA / "drift" / line
 
 
 def review_file(line: str) -> Path:
-    """File of people's verdicts on a line's images, which git versions."""
+    """Return the file of people's verdicts on a line's images. Git versions it."""
     return DATA / "review" / f"{line}.csv"
 
 
 def stage_dir(stage: str, name: str) -> Path:
-    """Folder of `stage` for a scenario (for `raw`: for a dataset)."""
+    """Return the output folder of `stage` for a scenario, or for a dataset if the stage is `raw`."""
     return DATA / stage / name
 
 
 def sub_model_dir(scenario: str, subset: int) -> Path:
-    """Folder of one sub-model."""
+    """Return the output folder of one sub-model."""
     return stage_dir("sub_model", scenario) / str(subset)

@@ -1,4 +1,4 @@
-"""Run programs so that none outlives the one who started it: each in its own session, which is ended as a whole."""
+"""Programs in process sessions of their own. A session ends as a whole, so no program outlives its caller."""
 
 import os
 import pty
@@ -13,8 +13,8 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-TERMINATE_SECONDS = 15  # a program that is told to end gets this long before it is killed
-KEPT_BYTES = 2**14  # of what a program wrote to standard error
+TERMINATE_SECONDS = 15  # time that a program has to end before it is killed
+KEPT_BYTES = 2**14  # size of the end of standard error that is kept
 JOIN_SECONDS = 5
 
 
@@ -77,12 +77,12 @@ def echoed_stderr() -> Iterator[tuple[int, bytearray]]:
     finally:
         os.close(writer)
         thread.join(JOIN_SECONDS)
-        if not thread.is_alive():  # else somebody still holds the other end
+        if not thread.is_alive():  # a living thread means that another process still holds the other end
             os.close(reader)
 
 
 def _end_session(process: subprocess.Popen[str]) -> None:
-    """SIGTERM to all its processes, so that a stage removes its temporary files; SIGKILL to those that stay."""
+    """Send SIGTERM to all processes of the session, so that stages remove temporary files, and SIGKILL if any stays."""
     try:
         os.killpg(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + TERMINATE_SECONDS

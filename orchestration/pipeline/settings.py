@@ -1,13 +1,13 @@
 """A scenario's settings as its stages read them: data/settings/<scenario>/settings.json, which stage `settings` writes.
 
-DVC looks at parameters when a stage has ended. A stage that read params.yaml itself would be recorded with whatever
-somebody wrote there while it ran; this file stays as it is until `settings` runs again. It is also read in no time,
-where DVC would parse the whole of params.yaml once per stage.
+DVC reads parameters when a stage has ended. If a stage read params.yaml itself, an edit made while it ran would be
+recorded as its settings. The file settings.json stays the same until `settings` runs again. It is also faster to read:
+DVC would parse the whole params.yaml once per stage.
 
-A detector, an encoder or a policy that is not built in is code outside the listings (`orchestration.pipeline.code`).
-The setting that names it then carries the version of that code, under the key PLUGIN_VERSION: stages follow the
-setting, so they follow the version. Stage `settings` itself does not look at that code again when nothing else changed;
-a stage that meets other code than its settings name refuses to run and says what to do.
+The code of a detector, an encoder or a policy that is not built in is outside the listings
+(`orchestration.pipeline.code`). The setting that names such a class holds the version of its code, under the key
+PLUGIN_VERSION. Stages depend on the setting, and so on the version. Stage `settings` does not check that code again if
+nothing else changed. A stage that finds other code than its settings name refuses to run and says what to do.
 """
 
 import json
@@ -24,11 +24,11 @@ from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
 
 STAGE = "settings"
-PLUGIN_VERSION = "plugin_version"  # beside a setting's own keys; settings of built-in classes have none
+PLUGIN_VERSION = "plugin_version"  # key beside a setting's own keys, only for classes that are not built in
 
 
 def write_settings(scenario: str) -> Path:
-    """Copy what params.yaml says of `scenario` today; returns the file.
+    """Write the settings of `scenario` in params.yaml to its own file, and return the file.
 
     Raises:
         ConfigError: params.yaml is wrong or has no such scenario.
@@ -39,16 +39,16 @@ def write_settings(scenario: str) -> Path:
 
 
 def read_settings(scenario: str) -> Params:
-    """params.yaml, with `scenario` and the subsets as they were when its stage `settings` ran.
+    """Return params.yaml with `scenario` and the subsets as they were when stage `settings` ran.
 
     Raises:
         ConfigError: params.yaml is wrong.
-        DataError: the stage has not run.
-        ChangedError: a class that is not built in has other code than when it ran.
+        DataError: stage `settings` has not run.
+        ChangedError: the code of a class that is not built in has changed since stage `settings` ran.
     """
     path, params = settings_path(scenario), load_params(PARAMS)
     if not path.exists():
-        params.scenario(scenario)  # a wrong name is said so
+        params.scenario(scenario)  # raises a better error if the name is wrong
         raise DataError(f"no outputs of scenario {scenario} ({path} is missing): run `dvc repro` first")
     content = json.loads(path.read_text())
     subsets = tuple(content.pop("subsets"))
@@ -64,19 +64,19 @@ def read_settings(scenario: str) -> Params:
 
 
 def are_current(root: Path, scenario: str, params: Params) -> bool:
-    """Whether the file says what params.yaml says."""
+    """Return whether the scenario's file of settings equals its settings in params.yaml."""
     path = root / settings_path(scenario)
     return path.exists() and bool(json.loads(path.read_text()) == _content(params, scenario))
 
 
 def plugin_versions(scenario: Scenario) -> dict[str, str]:
-    """Return the version of the code behind each setting that names a class which is not built in."""
+    """Return the version of the code of each class that is not built in, by the setting that names the class."""
     modules = {key: plugin_modules(value) for key, value in vars(scenario).items()}
     return {key: ", ".join(map(code_version, sorted(found))) for key, found in modules.items() if found}
 
 
 def settings_path(scenario: str) -> Path:
-    """The file, relative to the repository's root."""
+    """Return the scenario's file of settings, relative to the repository's root."""
     return stage_dir(STAGE, scenario) / "settings.json"
 
 

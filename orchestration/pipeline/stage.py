@@ -1,4 +1,4 @@
-"""Run a stage as a command: clear errors, clean-up, refusal of inputs that changed under it."""
+"""The runner of a stage as a command: clear errors, clean-up, and refusal of inputs that changed while it ran."""
 
 import inspect
 import math
@@ -22,9 +22,10 @@ Record = Callable[[], object]  # tells MLflow what a stage made
 
 
 def run_stage(stage: Callable[..., Record | None]) -> None:
-    """Run a stage's function as a command: one clear line and exit code 2 for errors, clean-up when told to end.
+    """Run a stage's function as a command. An error prints one clear line and gives exit code 2; SIGTERM cleans up.
 
-    What it returns is called at the very end: nothing is recorded of a stage that DVC will not record either.
+    A function that the stage returns is called at the very end, so that MLflow records nothing that DVC will not
+    record.
     """
     signal.signal(signal.SIGTERM, _end)
 
@@ -45,15 +46,16 @@ def run_stage(stage: Callable[..., Record | None]) -> None:
 
 
 def refuse_changed(files: Iterable[Path]) -> None:
-    """DVC hashes what a stage depends on when it has ended: it would record a change as what the stage worked with.
+    """Refuse dependencies of a stage that have changed while it ran.
 
-    Outputs of other stages need no such care, DVC keeps them locked; nor do settings, which have a copy.
+    DVC hashes the dependencies when a stage has ended, so it would record a changed file as the input of the stage.
+    This check is not needed for outputs of other stages, which DVC keeps locked, or for settings, which have a copy.
 
     Args:
-        files: files and folders; a folder changes when an entry comes or goes.
+        files: files and folders; a folder changes if an entry is added or removed.
 
     Raises:
-        ChangedError: one of them has changed since this process started.
+        ChangedError: a file has changed since this process started.
     """
     for file in files:
         if _changed_at(file) > orchestration.STARTED:
@@ -61,12 +63,12 @@ def refuse_changed(files: Iterable[Path]) -> None:
 
 
 def _changed_at(file: Path) -> float:
-    """Its change time, which no tool and no camera's clock sets: a file copied or moved here has one of today."""
+    """Return the change time of a file. Neither tools nor a camera's clock set it, so copying or moving renews it."""
     try:
         return max(file.lstat().st_ctime, file.stat().st_ctime)
     except FileNotFoundError:
         return file.lstat().st_ctime if file.is_symlink() else math.inf
-    except OSError:  # nobody may look at it, nor could the stage
+    except OSError:  # the file cannot be examined, so the stage could not read it either
         return 0.0
 
 

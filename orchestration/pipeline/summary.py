@@ -1,8 +1,8 @@
-"""Let a stage speak of its own run: to people on standard output, to whoever started it as data.
+"""A stage's summary of its own run: as text for people, and as data for the program that started it.
 
-Numbers of a run, such as how many images were found in the cache, differ from run to run, so they are no output of a
-stage. Whoever starts `dvc repro` may name a file in an environment variable; DVC hands the environment on to the stage,
-and the stage adds a JSON object to the file for each thing it says.
+Numbers of a run, such as the number of images found in the cache, differ from run to run, so they are no output of a
+stage. The program that starts `dvc repro` may name a file in an environment variable. DVC passes the environment on to
+the stage, and the stage appends one JSON object to the file per summary line.
 """
 
 import json
@@ -17,7 +17,7 @@ VARIABLE = "LLBNAD_SUMMARY_FILE"
 
 
 def say(line: str, numbers: Mapping[str, float] | None = None) -> None:
-    """Print `line`; tell it and `numbers` (by the names people see) to whoever listens."""
+    """Print `line`. Append it and `numbers` (by the names that people see) to the listener's file, if there is one."""
     print(line, flush=True)
     if file := os.environ.get(VARIABLE):
         with Path(file).open("a", encoding="utf-8") as stream:
@@ -26,7 +26,7 @@ def say(line: str, numbers: Mapping[str, float] | None = None) -> None:
 
 @dataclass(frozen=True)
 class Listener:
-    """Where one run's stage writes what it says."""
+    """The file that the stage of one run writes its summary to."""
 
     file: Path
 
@@ -36,7 +36,7 @@ class Listener:
         return {VARIABLE: str(self.file)}
 
     def heard(self) -> dict[str, str | float]:
-        """Return all lines as `summary`, and the numbers by name; nothing if the stage said nothing or did not run."""
+        """Return all lines as `summary`, and the numbers by name; empty if the stage wrote nothing or did not run."""
         if not self.file.exists():
             return {}
         said = [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
@@ -46,6 +46,6 @@ class Listener:
 
 @contextmanager
 def listening() -> Iterator[Listener]:
-    """Listen to the stage that is started within the block."""
+    """Yield a listener for the stage that is started inside the block."""
     with tempfile.TemporaryDirectory() as folder:
         yield Listener(Path(folder) / "said.jsonl")

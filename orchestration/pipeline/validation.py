@@ -1,9 +1,9 @@
-"""Great Expectations suites that stand at the doors of three stages: manifest, noisy variant, purified set.
+"""Great Expectations suites for the outputs of three stages: manifest, noisy variant and purified set.
 
-A suite is a list of `Rule`s: a sentence for people and the expectation that tests it. What concerns single rows is
-tested on the table itself; what concerns the whole (overlaps, counts, shares) is first summarised in a frame of one
-row, and the expectations are put to that. Each check writes a report (no times, no run ids: equal data gives equal
-bytes), also when it fails, and then stops the stage. Dagster shows the same report as asset checks.
+A suite is a list of `Rule`s: a sentence for people, and the expectation that tests it. Rules about single rows are
+tested on the table itself. Rules about the whole table (overlaps, counts, shares) are tested on a frame of one row that
+summarises it. Each check writes a report, and stops the stage if a rule fails. The report has no times and no run ids,
+so equal data gives equal bytes. Dagster shows the same report as asset checks.
 """
 
 import math
@@ -28,12 +28,12 @@ SHOWN = 5  # offending values quoted in a report
 
 
 class ValidationError(DataError):
-    """Data does not meet its suite; the message lists what failed, the report has everything."""
+    """Data does not meet its suite. The message lists the rules that failed; the report lists all rules."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """One expectation of a suite."""
+    """One rule of a suite: a sentence, and the expectation that tests it."""
 
     sentence: str
     name: str  # class in great_expectations.expectations
@@ -60,12 +60,12 @@ def check_noisy(noisy: pd.DataFrame, expected_ratio: float | None, report: Path)
 
     Args:
         noisy: image table in which every row is for training or for testing.
-        expected_ratio: anomalous share of the training samples that the protocol promises, ⌊α·N⌋/N for `replace`;
-            None where nothing was injected. A sample is anomalous if any of its images is.
+        expected_ratio: share of anomalous training samples that the protocol promises, ⌊α·N⌋/N for `replace`; None if
+            nothing was injected. A sample is anomalous if any of its images is.
         report: JSON file to write.
 
     Raises:
-        ValidationError: train and test overlap, or the contamination is not the promised one.
+        ValidationError: train and test overlap, or the contamination differs from the expected ratio.
     """
     rules = [
         *_table_rules(),
@@ -97,17 +97,17 @@ def check_noisy(noisy: pd.DataFrame, expected_ratio: float | None, report: Path)
 def check_purified(
     train: pd.DataFrame, scores: pd.DataFrame, kept: Sequence[str], rejected: Sequence[str], report: Path
 ) -> None:
-    """Validate a policy's verdict on the training images.
+    """Validate a policy's decision on the training images.
 
     Args:
         train: image table of the training images.
         scores: column `image_id` and one or more columns of numbers.
-        kept: ids of the images called normal.
-        rejected: ids of the others.
+        kept: ids of the images that are kept.
+        rejected: ids of the images that are rejected.
         report: JSON file to write.
 
     Raises:
-        ValidationError: an image has no verdict, two or no finite score, or next to nothing is kept.
+        ValidationError: an image is neither kept nor rejected, or both, or has no finite score; or too few are kept.
     """
     numbers = [str(name) for name in scores.columns if name != "image_id"]
     table = scores.astype(dict.fromkeys(numbers, "float64")).reset_index(drop=True)
@@ -144,7 +144,7 @@ def check_purified(
 
 
 def _table_rules() -> list[Rule]:
-    """Return the rules for every image table: rows of the documented form, each image once."""
+    """Return the rules for every image table: rows have the documented form, and each image occurs once."""
     return [
         Rule("columns are exactly the documented ones, in order", "ExpectTableColumnsToMatchOrderedList",
              {"column_list": SCHEMA.names}, SCHEMA.names),
@@ -181,7 +181,7 @@ def _between(sentence: str, column: str, low: float, high: float, *, expected: A
 
 
 def _gate(suite: str, report: Path, parts: Iterable[tuple[pd.DataFrame, list[Rule]]]) -> None:
-    """Test all parts, write the report, stop on failure."""
+    """Test all rules and write the report. Raise ValidationError if a rule fails."""
     findings = [finding for frame, rules in parts for finding in _findings(frame, rules)]
     failed = [finding for finding in findings if not finding["success"]]
     write_json({"suite": suite, "success": not failed, "expectations": findings}, report)
@@ -194,7 +194,7 @@ def _gate(suite: str, report: Path, parts: Iterable[tuple[pd.DataFrame, list[Rul
 
 
 def _findings(frame: pd.DataFrame, rules: list[Rule]) -> list[dict[str, Any]]:
-    """Put `rules` to `frame` with one validator; the results in the rules' order."""
+    """Test `rules` on `frame` with one validator, and return the results in the order of the rules."""
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")  # read on import: nothing is sent home
     import great_expectations as gx
     from great_expectations import expectations
@@ -227,7 +227,7 @@ def _findings(frame: pd.DataFrame, rules: list[Rule]) -> list[dict[str, Any]]:
 
 
 def _observed(frame: pd.DataFrame, rule: Rule, result: Any) -> Any:
-    """Return what was found as a JSON value: a summary's one value, a table's property, or the offending values."""
+    """Return the observation as a JSON value: the value of a summary, a table's property, or the offending values."""
     column = rule.arguments.get("column")
     if column is not None and column not in frame.columns:
         return f"no column {column}"
@@ -245,7 +245,7 @@ def _observed(frame: pd.DataFrame, rule: Rule, result: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A value that JSON knows; what it does not know, such as nan, as text."""
+    """Return `value` as a JSON value. A value that JSON does not have, such as NaN, becomes text."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, np.generic):

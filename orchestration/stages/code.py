@@ -1,4 +1,4 @@
-"""Stage `code`: list the modules that each stage's bytes depend on, so that an edit reruns what it must and no more."""
+"""Stage `code`: the modules that each stage's bytes depend on, so that an edit reruns only the stages it reaches."""
 
 from pathlib import Path
 

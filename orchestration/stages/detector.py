@@ -1,4 +1,4 @@
-"""Stage `detector`: the final detector, trained afresh on the purified images, its threshold, and its comparators."""
+"""Stage `detector`: the final detector, newly trained on the purified images, its threshold and its comparators."""
 
 from dataclasses import replace
 

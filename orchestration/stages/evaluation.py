@@ -19,7 +19,7 @@ from orchestration.tracking.record import record_stage
 
 
 def main(scenario: str) -> Record:
-    """Test SCENARIO's detectors."""
+    """Evaluate SCENARIO's detectors on its test images."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
     verdicts = read_verdicts(Path(config.review))

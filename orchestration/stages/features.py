@@ -1,7 +1,8 @@
-"""Stage `features`: every image of a scenario meets the encoder, unless another scenario brought it there before.
+"""Stage `features`: encode every image of a scenario that is not in the feature cache yet.
 
-A detector with a network of its own wants no features: then nothing is encoded. The index is the same, so the detector
-is no parameter of this stage; whoever misses a feature later encodes it.
+If the detector has a network of its own, no feature is needed and nothing is encoded. The index, which is this stage's
+output, does not depend on that, so the detector is not a parameter of the stage. A later stage that misses a feature
+encodes it.
 """
 
 from llbnad.encoders import recipe

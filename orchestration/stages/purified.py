@@ -1,4 +1,4 @@
-"""Stage `purified`: the policy's verdict on every training image, people's over it; pictures of cut and suspects."""
+"""Stage `purified`: the policy's decision on every training image, overridden by people's verdicts, with pictures."""
 
 from collections.abc import Collection
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Stage `raw`: a source's images and their manifest. Bad and doubled files are listed, never deleted."""
+"""Stage `raw`: the images of a source and their manifest. Bad files and duplicates are listed, never deleted."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ from orchestration.pipeline.validation import check_manifest
 
 
 def main(dataset: str) -> None:
-    """Read DATASET of params.yaml. A folder below data/ is only read; others are copied to data/raw/DATASET/images."""
+    """Read DATASET of params.yaml. Images that are not below data/ are copied to data/raw/DATASET/images."""
     config = load_params(PARAMS).dataset(dataset)
     out = stage_dir("raw", dataset)
     images = out / "images"
@@ -49,9 +49,9 @@ def main(dataset: str) -> None:
 
 
 def _is_copied(root: Path, dataset: Dataset) -> bool:
-    """Whether the dataset's images are copied into data/raw/<name>/images: those not under data/ already.
+    """Return whether the dataset's images are copied into data/raw/<name>/images: if they are not below data/ already.
 
-    A link below data/ counts as data: what it points to is somebody's decision and must not change the bytes.
+    A link below data/ counts as data. Its target is the user's choice and must not change the bytes.
     """
     return isinstance(dataset, ElpvDataset) or not root.absolute().is_relative_to(DATA.absolute())
 

@@ -1,4 +1,4 @@
-"""Stage `settings`: what params.yaml says of a scenario, for its other stages to read."""
+"""Stage `settings`: the settings of a scenario from params.yaml, in a file that its other stages read."""
 
 from orchestration.pipeline.settings import write_settings
 from orchestration.pipeline.stage import run_stage

@@ -1,4 +1,4 @@
-"""Stage `sub_model`: one detector trained on its part of the training images; it scores all of them."""
+"""Stage `sub_model`: one detector, trained on its part of the training images, scores all training images."""
 
 from llbnad.data.manifest import training_images
 from llbnad.purification.heat import write_heat

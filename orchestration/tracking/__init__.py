@@ -1,1 +1,1 @@
-"""MLflow runs: record what stages made. Nothing here decides a byte of an output."""
+"""MLflow runs: the record of what stages made. Nothing here decides a byte of an output."""

@@ -1,7 +1,7 @@
-"""MLflow as a side effect: a stage that is done tells it what came out, and never fails because of it.
+"""Recording in MLflow as a side effect: a finished stage records its results, and never fails because of MLflow.
 
-Stages that DVC skipped as unchanged are recorded from their outputs on disk when the evaluation is, so that each record
-is complete. `orchestration.tracking.runs` says what a run holds.
+Stages that DVC skipped as unchanged are recorded together with the evaluation, from their outputs on disk, so that each
+record is complete. `orchestration.tracking.runs` describes the content of a run.
 """
 
 import sys
@@ -25,14 +25,14 @@ def record_stage(
     metrics: Mapping[str, float | None] | None = None,
     artifacts: Sequence[Path] = (),
 ) -> bool:
-    """Record what `stage` made of `scenario`; on any trouble with the tracking server, warn and go on.
+    """Record the results of `stage` for `scenario`. If the tracking server makes trouble, warn and go on.
 
     Args:
         stage: noisy … evaluation.
         scenario: name in params.yaml.
         params: the settings.
         subset: number of the sub-model, for stage `sub_model`.
-        metrics: what its files do not hold, by name; None values are left out.
+        metrics: metrics that its files do not hold, by name; None values are left out.
         artifacts: files to upload.
 
     Returns:

@@ -1,8 +1,8 @@
-"""The MLflow runs of a scenario: one parent, one nested run per sub-model, found again by a key.
+"""The MLflow runs of a scenario: one parent run, and one nested run per sub-model.
 
-Stages are processes of their own, so the key, a tag of the run, is the hash of what the scenario is: name, settings,
-subsets, the bytes of noisy manifest and review file. Recording again changes nothing. Outputs are pointed at by hash:
-tag `md5.<stage>` holds the files' digests, `dvc.<stage>` what dvc.lock says of the stages before.
+Every stage is a process of its own and finds the run by a key, which is a tag of the run. The key is the hash of name,
+settings, subsets, noisy manifest and review file of the scenario. Recording again changes nothing. Tags hold the hashes
+of outputs: `md5.<stage>` the digests of a stage's files, `dvc.<stage>` the hashes in dvc.lock.
 """
 
 import hashlib
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "llbnad"
 SUFFIXES = {".png", ".csv", ".parquet", ".safetensors", ".json"}
-MAX_UPLOAD = 256 * 2**20  # bytes; a larger model is recorded by its hash alone
-LOCK_SECONDS = 60  # others hold the lock for a second or two, for 10 when they create the database
+MAX_UPLOAD = 256 * 2**20  # bytes; only the hash of a larger file is recorded
+LOCK_SECONDS = 60  # other stages hold the lock for seconds, longest while they create the database
 
 
 def lock_tags(scenario: str, params: Params, stages: Sequence[str]) -> dict[str, str]:
@@ -53,12 +53,12 @@ def lock_tags(scenario: str, params: Params, stages: Sequence[str]) -> dict[str,
 
 
 def link_path(scenario: str) -> Path:
-    """JSON file of the scenario's latest run: run_id, experiment_id, url, and the MD5 of the settings it had."""
+    """Return the JSON file of the scenario's latest run: run_id, experiment_id, url and the MD5 of its settings."""
     return MLFLOW_FOLDER / "runs" / f"{scenario}.json"
 
 
 def scenario_key(scenario: str, params: Params) -> str:
-    """Hash what makes two runs the same: scenario name, settings, subsets, noisy manifest and people's verdicts."""
+    """Return the hash that identifies a run: of scenario name, settings, subsets, noisy manifest and verdicts."""
     identity = [
         scenario,
         params.scenario(scenario).model_dump(mode="json"),
@@ -79,7 +79,7 @@ class ScenarioRun:
     def add(
         self, stage: str, subset: int | None, metrics: Mapping[str, float | None], artifacts: Sequence[Path]
     ) -> None:
-        """Log a stage's metrics (those given and those in its JSON and CSV files), files and hashes."""
+        """Log a stage's metrics (the given metrics, and the metrics in its JSON and CSV files), files and hashes."""
         run = self.parent if subset is None else self._nested(subset)
         folder = _folder(stage, self.scenario, self.params, subset)
         metrics = {**metrics, **_metrics(stage, folder)}
@@ -91,7 +91,7 @@ class ScenarioRun:
         self._log(run, metrics, {f"md5.{stage}": json.dumps(digests, sort_keys=True), **git_tags()})
 
     def add_from_disk(self, anew: bool = False) -> None:
-        """Log the stages that are not recorded yet, or not as they are on disk; with `anew`, all of them."""
+        """Log the stages whose outputs on disk are not recorded yet; with `anew`, log all stages."""
         numbered = [(stage, k) for stage in STAGES for k in (self.params.subsets if stage == "sub_model" else [None])]
         for stage, subset in numbered:
             folder = _folder(stage, self.scenario, self.params, subset)
@@ -107,7 +107,7 @@ class ScenarioRun:
             self._log(self.parent, {}, tags)
 
     def link(self) -> None:
-        """Leave the run's address where Dagster and people find it."""
+        """Write the address of the run to its JSON file, where Dagster and people find it."""
         run_id = self.parent.info.run_id
         url = f"{pages(tracking_uri())}/#/experiments/{self.experiment_id}/runs/{run_id}"
         settings = file_digest(settings_path(self.scenario), "md5")
@@ -115,7 +115,7 @@ class ScenarioRun:
         write_json(link, link_path(self.scenario))
 
     def _log(self, run: "Run", metrics: Mapping[str, float | None], tags: Mapping[str, str]) -> None:
-        """One request for all; what is known already is left alone, so that a rerun adds no history."""
+        """Log metrics and tags in one request. Values that the run has are left out, so a rerun adds nothing."""
         from mlflow.entities import Metric, RunStatus, RunTag
 
         now = int(time.time() * 1000)
@@ -127,7 +127,7 @@ class ScenarioRun:
         changed = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
         if fresh or changed:
             self.client.log_batch(run.info.run_id, metrics=fresh, tags=changed)
-            if run is self.parent:  # it knows now what was logged
+            if run is self.parent:  # refresh the copy, which lacks what was logged
                 self.parent = self.client.get_run(run.info.run_id)
         self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))
 
@@ -139,7 +139,7 @@ class ScenarioRun:
         return hashlib.sha256(f"{self.parent.info.run_id} {subset}".encode()).hexdigest()
 
     def _run(self, key: str, name: str, tags: dict[str, str], extra: Mapping[str, Any] | None = None) -> "Run":
-        """The run with this key; a new one gets the scenario's settings as parameters."""
+        """Return the run with this key. Create it, with the scenario's settings as parameters, if there is none."""
         from mlflow.entities import Param
 
         found = self._find(key)
@@ -152,7 +152,7 @@ class ScenarioRun:
         return run
 
     def _find(self, key: str) -> "Run | None":
-        # the oldest, should two machines have created one at the same moment
+        # the oldest, because two machines may have created one at the same moment
         query, oldest = f"tags.`llbnad.key` = '{key}'", ["attributes.start_time ASC"]
         runs = self.client.search_runs([self.experiment_id], query, order_by=oldest, max_results=1)
         return runs[0] if runs else None
@@ -160,7 +160,7 @@ class ScenarioRun:
 
 @contextmanager
 def scenario_run(scenario: str, params: Params) -> Iterator[ScenarioRun]:
-    """The scenario's run, found or made, under a lock that the stages of this workspace share."""
+    """Yield the scenario's run, found or created, under a lock that all stages of this workspace share."""
     prepare_environment()
     from filelock import FileLock
     from mlflow import MlflowClient
@@ -168,7 +168,7 @@ def scenario_run(scenario: str, params: Params) -> Iterator[ScenarioRun]:
     uri = tracking_uri()
     client = MlflowClient(uri)
     if is_http(uri):
-        client.get_experiment_by_name(EXPERIMENT)  # a server that is down is noticed before the lock, by all at once
+        client.get_experiment_by_name(EXPERIMENT)  # before the lock, so that stages notice together if a server is down
     MLFLOW_FOLDER.mkdir(exist_ok=True)
     with FileLock(MLFLOW_FOLDER / ".lock", timeout=LOCK_SECONDS):
         run = ScenarioRun(client, _experiment(client, uri), scenario, params)
@@ -204,7 +204,7 @@ def _experiment(client: "MlflowClient", uri: str) -> str:
     experiment = client.get_experiment_by_name(EXPERIMENT)
     if experiment is not None:
         return str(experiment.experiment_id)
-    # a server knows where its artifacts go; for a bare database MLflow would take ./mlruns
+    # a server decides where artifacts go; for a bare database, MLflow would put them into ./mlruns
     location = None if is_http(uri) else (MLFLOW_FOLDER / "artifacts").absolute().as_uri()
     return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
@@ -216,14 +216,14 @@ def _folder(stage: str, scenario: str, params: Params, subset: int | None) -> Pa
 
 
 def _digests(folder: Path, stage: str) -> dict[str, str]:
-    """MD5 of a stage's output files by name; of `raw` without the images."""
+    """Return the MD5 of a stage's output files, by name. The images of stage `raw` are left out."""
     paths = folder.glob("*" if stage == "raw" else "**/*")
     files = [path for path in paths if path.is_file() and path.suffix in SUFFIXES]
     return {path.relative_to(folder).as_posix(): file_digest(path, "md5") for path in sorted(files)}
 
 
 def _metrics(stage: str, folder: Path) -> dict[str, float | None]:
-    """The numbers a stage left on disk."""
+    """Return the numbers in a stage's output files, by name."""
     name = {"purified": "summary.json", "evaluation": "metrics.json"}.get(stage)
     content = json.loads((folder / name).read_text()) if name and (folder / name).exists() else {}
     numbers: dict[str, float | None] = {key: value for key, value in content.items() if isinstance(value, int | float)}
@@ -245,11 +245,14 @@ def _same(old: float | None, new: float) -> bool:
     return old is not None and (old == new or (math.isnan(old) and math.isnan(new)))
 
 
-NO_CODE = (":!dvc.lock", ":!data/raw")  # what they say stands in the hashes of the run
+NO_CODE = (":!dvc.lock", ":!data/raw")  # records, not code: the tags of a run hold their hashes
 
 
 def git_tags() -> dict[str, str]:
-    """The commit; `-dirty` if tracked files differ, beside the records that the pipeline and the ingest rewrite."""
+    """Return the git commit as a tag, with `-dirty` if tracked files have changed; empty without git.
+
+    The records that the pipeline and the ingest rewrite do not count as changes.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", *arguments]

@@ -1,11 +1,11 @@
-"""Which MLflow server there is and how to talk to it: the embedded default, or the one MLFLOW_TRACKING_URI names."""
+"""The address of the MLflow server: the embedded database, or the server that MLFLOW_TRACKING_URI names."""
 
 import os
 import re
 from pathlib import Path
 
 MLFLOW_FOLDER = Path("mlflow")  # database, artifacts, links and reports of the embedded default
-LOCAL_UI = "LLBNAD_MLFLOW_UI"  # environment variable: where `make ui` has put the embedded default's pages
+LOCAL_UI = "LLBNAD_MLFLOW_UI"  # environment variable with the address of the pages that `make ui` serves
 USUAL_UI = "http://127.0.0.1:5000"
 
 ENVIRONMENT = {  # a server that is down must be noticed in seconds, and nothing is sent home
@@ -18,26 +18,29 @@ ENVIRONMENT = {  # a server that is down must be noticed in seconds, and nothing
 
 
 def prepare_environment(**others: str) -> None:
-    """Set `ENVIRONMENT`, with `others` over it, where the user has set nothing; call it before mlflow is imported."""
+    """Set the variables of `ENVIRONMENT` and `others`, except variables that the user has set.
+
+    Call this before mlflow is imported.
+    """
     for name, value in {**ENVIRONMENT, **others}.items():
         os.environ.setdefault(name, value)
 
 
 def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or the embedded SQLite database."""
+    """Return MLFLOW_TRACKING_URI, or the address of the embedded SQLite database."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{MLFLOW_FOLDER.absolute() / 'mlflow.db'}"
 
 
 def is_http(uri: str) -> bool:
-    """Whether it is a server's address: else it is a database here."""
+    """Return whether `uri` is the address of a server. Other addresses are local databases."""
     return uri.startswith(("http://", "https://"))
 
 
 def pages(uri: str) -> str:
-    """Address of the web pages that show what is recorded at `uri`."""
+    """Return the address of the web pages that show the records at `uri`."""
     return without_password(uri, "").rstrip("/") if is_http(uri) else os.environ.get(LOCAL_UI, USUAL_UI)
 
 
 def without_password(text: str, mask: str = "***@") -> str:
-    """Return `text` with `mask` in the place of the user and password of each address in it."""
+    """Return `text` with `mask` instead of the user and password in each address."""
     return re.sub(r"//[^/@\s]*@", f"//{mask}", text)

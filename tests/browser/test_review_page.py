@@ -1,4 +1,4 @@
-"""The review page in a real Chromium: sort, judge by keyboard, export; what was exported changes what is kept."""
+"""The review page in a real Chromium: sort, judge by keyboard, export. The exported verdicts change the kept images."""
 
 import contextlib
 import re
@@ -74,7 +74,7 @@ def browser(tmp_path):
 
 
 class Page:
-    """What a person sees and does."""
+    """The page as a person sees and uses it."""
 
     def __init__(self, browser, path):
         self.browser = browser

@@ -1,4 +1,4 @@
-"""The table as a DVC stage beside the pipeline, through both doors; Real-IAD's protocol on a made miniature."""
+"""The purification table as a DVC stage, through both doors; Real-IAD's protocol on a miniature data set."""
 
 import json
 from itertools import chain

@@ -1,4 +1,4 @@
-"""Another process is at work on the same files: every door waits for it, and says so once."""
+"""If another process works on the same files, every door waits for it and says so once."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""An asset runs a command: what the command reports through Dagster Pipes is what Dagster shows."""
+"""Assets that run a command: Dagster shows what the command reports through Dagster Pipes."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Killed, cancelled, blocked: no partial output, no orphan process, and the next run goes on."""
+"""Runs that are killed, cancelled or blocked leave no partial output and no orphan process, and the next run works."""
 
 import os
 import signal

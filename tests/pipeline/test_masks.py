@@ -1,4 +1,4 @@
-"""A mask has no id in any table: that it changed must be seen all the same."""
+"""Masks have no id in any table, but a changed mask must still be noticed."""
 
 import pandas as pd
 

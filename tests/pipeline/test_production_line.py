@@ -101,7 +101,7 @@ class Factory:
         return dg.DagsterInstance.from_config(str(self.root / ".dagster"))
 
     def shown(self, asset: str) -> dict[str, object]:
-        """What Dagster shows of the newest materialisation."""
+        """Return the metadata that Dagster shows of the newest materialisation."""
         with self.instance() as instance:
             wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[LINE])
             (record,) = instance.fetch_materializations(wanted, limit=1).records

@@ -1,4 +1,4 @@
-"""The sensor and the schedule decide by what lies there; every no has a reason."""
+"""The sensor and the schedule decide by the files that are there; every refusal has a reason."""
 
 import json
 import os

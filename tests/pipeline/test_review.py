@@ -1,4 +1,4 @@
-"""People in charge: the page of a line, and what their CSV does at the next run."""
+"""People's verdicts: the review page of a line, and the effect of the exported CSV on the next run."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Settings reach the stages through a file of their own: what is recorded is what a stage ran with."""
+"""Settings reach the stages through a file of their own, so that the recorded settings are those a stage ran with."""
 
 import pytest
 import yaml

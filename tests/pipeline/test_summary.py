@@ -1,4 +1,4 @@
-"""A stage's word on its run reaches whoever started dvc, as data."""
+"""A stage's report on its run reaches the program that started dvc, as data."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""MLflow: one run a scenario, one nested run a sub-model; a server that is down stops nothing."""
+"""MLflow: one run per scenario, one nested run per sub-model; a server that is down stops nothing."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`make ui`: when one of its servers cannot start, it says so and leaves nothing behind."""
+"""`make ui`: if one of its servers cannot start, it says so and leaves no process behind."""
 
 import socket
 import sys

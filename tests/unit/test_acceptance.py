@@ -1,4 +1,4 @@
-"""Acceptance on analytic scores: a good successor passes, each kind of bad one is refused for its own reason."""
+"""Acceptance on analytic scores: a good successor passes, and each bad successor is refused for its own reason."""
 
 import math
 from dataclasses import replace

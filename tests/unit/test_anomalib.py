@@ -1,4 +1,4 @@
-"""Models of anomalib through both stages on real cells; what they may not do: download, leave files, disturb others."""
+"""Models of anomalib in both stages on real cells: they must not download, leave files or disturb other code."""
 
 import importlib.util
 import socket

@@ -30,7 +30,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_command(cells, cache, tmp_path_factory):
-    """What `llbnad run` made of the cells, unlabelled."""
+    """Return the output folder of `llbnad run` on the unlabelled cells."""
     out = tmp_path_factory.mktemp("command") / "out"
     (out.parent / "settings.yaml").write_text("detector: {name: patchcore, memory_size: 512}\nseed: 9\n")
     arguments = ["run", "--source", "image_folder", "--root", cells, "--protocol", "as_is", "--subsets", 2, "--seed", 3,

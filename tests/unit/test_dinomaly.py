@@ -1,4 +1,4 @@
-"""Dinomaly's parts against their formulas, and the whole on made ViT tokens and on real solar cells."""
+"""Dinomaly's parts against their formulas, and the whole detector on made ViT tokens and on real solar cells."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The pages say what is so: links lead somewhere, examples run, settings are valid, numbers are those of the files."""
+"""The pages are true: links lead somewhere, examples run, settings are valid, and numbers equal those in the files."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Every command of the pages exists, with its options, and is run by a test or listed with the reason why not."""
+"""Every command in the pages exists, with its options, and is run by a test or listed with the reason why not."""
 
 import ast
 import importlib

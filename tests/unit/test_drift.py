@@ -1,4 +1,4 @@
-"""Drift of real solar cells: the same distribution passes at the stated rate, worse pictures do not."""
+"""Drift on real solar cells: the same distribution passes at the stated rate, worse pictures do not pass."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""ViT encoders: the right blocks, values that depend on the image alone, weights found or missed at once."""
+"""ViT encoders: the right blocks, features that depend on the image alone, weights that are found or missed at once."""
 
 import json
 import os
@@ -24,7 +24,7 @@ TINY = "vit_tiny_patch16_224.augreg_in21k"
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """What `hf download` would bring, with made weights."""
+    """Write the files that `hf download` would write, with made weights."""
     import timm
     from safetensors.torch import save_file
 

@@ -1,4 +1,4 @@
-"""What counts as a defect's pixels and what does not."""
+"""Pixels that count as a defect in the pixel metrics, and pixels that do not."""
 
 import numpy as np
 import pandas as pd

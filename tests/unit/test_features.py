@@ -1,4 +1,4 @@
-"""The feature cache: what it gives is what the encoder gives, whatever was cached, by whom, and beside which image."""
+"""The feature cache: features equal the encoder's output, whatever was cached, by whom and beside which image."""
 
 import concurrent.futures
 import multiprocessing

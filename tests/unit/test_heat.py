@@ -1,4 +1,4 @@
-"""Patch maps on disk: what was written comes back by image id, one map at a time."""
+"""Patch maps on disk: the maps that were written are read by image id, one map at a time."""
 
 import numpy as np
 import pytest

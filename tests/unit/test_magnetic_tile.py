@@ -1,4 +1,4 @@
-"""The method on real images with masks, where they lie beside the clone: it must help, and not more than it can."""
+"""The method on real images with masks, if their folder is beside the clone: it must help, but not beat the oracle."""
 
 import json
 

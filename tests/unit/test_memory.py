@@ -1,4 +1,4 @@
-"""What training and scoring need does not grow with the number of images."""
+"""The memory of training and scoring does not grow with the number of images."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is newly learnt as normal, on real solar cells: more of the same passes, turned and dark cells are seen."""
+"""Newly learnt images, on real solar cells: more of the same cells pass, turned and dark cells are noticed."""
 
 from dataclasses import replace
 

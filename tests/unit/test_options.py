@@ -1,4 +1,4 @@
-"""Settings of `llbnad run`: a file, options over it, --set over both."""
+"""The settings of `llbnad run`: options override a file, and --set overrides both."""
 
 import json
 

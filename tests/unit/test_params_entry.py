@@ -1,4 +1,4 @@
-"""A new line in params.yaml: exactly the added lines, whatever stands around them."""
+"""A new production line in params.yaml: exactly its lines are added, whatever is around them."""
 
 import difflib
 

@@ -1,4 +1,4 @@
-"""Patch purification on maps made by hand, and what detectors make of its masks."""
+"""Patch purification on maps made by hand, and the effect of its masks on detectors."""
 
 import numpy as np
 import pandas as pd

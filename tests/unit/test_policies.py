@@ -1,4 +1,4 @@
-"""Selection policies on scores whose truth is known."""
+"""Selection policies on scores with known anomalies."""
 
 import numpy as np
 import pandas as pd

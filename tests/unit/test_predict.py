@@ -1,4 +1,4 @@
-"""Scoring a folder: pictures tell of the image alone, and whatever becomes of them the scores are there."""
+"""Scoring a folder: a picture depends on its image alone, and scores are written even if pictures fail."""
 
 import shutil
 import threading

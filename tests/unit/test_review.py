@@ -1,4 +1,4 @@
-"""Which suspects people see, which of them look alike, and that a file name cannot break the page."""
+"""The review page: which suspects people see, which of them look alike; no file name can break the page."""
 
 import base64
 import io

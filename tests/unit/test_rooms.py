@@ -1,4 +1,4 @@
-"""The rooms of the house: who imports whom. Lazy imports and those for type checkers count as well."""
+"""The rooms of the house: which package imports which. Lazy imports and imports for type checkers count as well."""
 
 import ast
 from collections import defaultdict

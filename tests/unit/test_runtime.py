@@ -1,4 +1,4 @@
-"""How a process computes."""
+"""The number of threads that a process computes with."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Sources: every trap of Real-IAD's records, half-sorted folders, and bad files of every kind."""
+"""Sources: every trap in Real-IAD's records, half-sorted folders, and bad files of every kind."""
 
 import json
 import os

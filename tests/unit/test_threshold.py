@@ -1,4 +1,4 @@
-"""A threshold without labels: what it promises on exchangeable scores, and what it admits it cannot promise."""
+"""A threshold without labels: its promise on exchangeable scores, and its statement where it cannot promise."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Both stages in one process, on features in which defects are plain to see."""
+"""Both stages in one process, on features in which defects are easy to see."""
 
 import numpy as np
 import pandas as pd

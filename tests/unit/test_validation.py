@@ -1,4 +1,4 @@
-"""The doors: Great Expectations lets good tables through, stops bad ones, and writes the same report either way."""
+"""Data checks: Great Expectations passes good tables, stops bad tables, and writes equal reports for equal tables."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""People's verdicts: what a review file may say, and what it does to the purified set and to the labels."""
+"""People's verdicts: the content of a review file, and its effect on the purified set and on the labels."""
 
 import pandas as pd
 import pytest
