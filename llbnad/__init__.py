@@ -5,4 +5,4 @@ This package takes arrays, tables and paths and returns plain frozen objects; it
 (DVC, Dagster, MLflow, Great Expectations) that `orchestration/` builds around it.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

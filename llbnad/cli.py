@@ -35,6 +35,7 @@ class Protocol(Enum):  # not a StrEnum: its member `replace` would shadow str.re
 
 
 DEFAULTS = ScenarioSettings()
+PLUGINS = typer.Option("--plugins", help="Import module:Class that the model file names: only for files you trust.")
 
 
 @app.command()
@@ -142,7 +143,7 @@ def run(
     kept, trained = len(result.purified.kept), len(result.scores)
     if kept < trained / 2:
         typer.echo(f"WARNING: only {kept} of {trained} training images were kept: look at plots/purification")
-    typer.echo(f"written to {out}: metrics.json, comparison.csv, scores.parquet, purified.parquet, plots/")
+    typer.echo(f"written to {out}: metrics.json, comparison.csv, scores.parquet, kept.parquet, plots/")
 
 
 @app.command()
@@ -156,6 +157,7 @@ def predict(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
+    plugins: Annotated[bool, PLUGINS] = False,
 ) -> None:
     """Score images and call them normal or defect: a CSV and a heat-map overlay each."""
     from llbnad.inference.predict import find_images, threshold_of
@@ -166,7 +168,7 @@ def predict(
 
     paths = find_images(images)
     target = str(prepare(Runtime(device=device, threads=threads)))
-    loaded = Model.load(model, target)
+    loaded = Model.load(model, target, plugins)
     threshold = threshold_of(loaded, fpr)
     table = predict_images(loaded, paths, out, target, threshold=threshold)
     failed = int((table["error"] != "").sum())
@@ -201,12 +203,13 @@ def export(
     model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
     out: Annotated[Path, typer.Option(help="Folder for the graph and its JSON.")],
     format: Annotated[list[Format], typer.Option(help="onnx or openvino; may be given twice.")] = [Format.onnx],  # noqa: B006
+    plugins: Annotated[bool, PLUGINS] = False,
 ) -> None:
     """Write encoder, detector and score as one graph (needs the extra `export`)."""
     from llbnad.inference.export import export as export_model
     from llbnad.model.model import Model
 
-    targets = export_model(Model.load(model), format, out)
+    targets = export_model(Model.load(model, plugins=plugins), format, out)
     typer.echo(f"written: {', '.join(str(path) for path in targets.values())}")
 
 

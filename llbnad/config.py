@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
 
-from llbnad.errors import ConfigError
+from llbnad.errors import ConfigError, percent_hint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -127,8 +127,7 @@ class CalibrationConfig(Config):
     @classmethod
     def _rate(cls, target_fpr: float) -> float:
         if not 0 < target_fpr < 1:
-            hint = f": did you mean {target_fpr / 100:g}?" if 1 <= target_fpr < 100 else ""
-            raise ValueError(f"target_fpr must be in (0, 1), got {target_fpr:g}{hint}")
+            raise ValueError(f"target_fpr must be in (0, 1), got {target_fpr:g}{percent_hint(target_fpr)}")
         return target_fpr
 
     @field_validator("folds")

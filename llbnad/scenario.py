@@ -1,8 +1,10 @@
 """All settings of a scenario. They name detectors, encoders and policies, so they need the registries."""
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from llbnad.config import (
     Aggregation,
@@ -17,7 +19,7 @@ from llbnad.config import (
     SelectionPolicy,
 )
 from llbnad.detectors import DETECTORS
-from llbnad.encoders import ENCODERS
+from llbnad.encoders import ENCODERS, registered
 from llbnad.policies import POLICIES
 from llbnad.utils.registry import Registry
 
@@ -38,19 +40,33 @@ def _of_registry(content: Any, registry: Registry, key: str, kind: type[Config],
         content = {key: content}
     if not isinstance(content, dict) or key not in content:
         raise ValueError(f"expected a mapping with the key {key!r}, one of {registry.names}")
-    return config_class(registry.get(content[key])).model_validate(content)
+    settings_class: type[Config] = config_class(registry.get(content[key]))
+    annotation = settings_class.model_fields[key].annotation
+    if get_origin(annotation) is Literal and content[key] not in get_args(annotation):
+        raise ValueError(
+            f"{settings_class.__name__} cannot hold the name {content[key]!r}: write `{key}: str` there, or nothing"
+        )
+    return settings_class.model_validate(content)
 
 
 AnyDetector = Annotated[SerializeAsAny[DetectorConfig], BeforeValidator(_detector)]
 
 
+def _encoder(content: Any) -> Any:
+    return {"name": content} if isinstance(content, str) else content
+
+
 def _known_encoder(config: EncoderConfig) -> EncoderConfig:
-    if not config.name.startswith("vit_"):  # those are timm's, and its list takes seconds to load
-        ENCODERS.get(config.name)
+    try:
+        ENCODERS.get(registered(config.name))
+    except ValueError as error:  # said of the key `name`, not of the encoder as a whole
+        reason = PydanticCustomError("unknown_name", "{reason}", {"reason": str(error)})
+        found = InitErrorDetails(type=reason, loc=("name",), input=config.name)
+        raise ValidationError.from_exception_data("encoder", [found]) from None
     return config
 
 
-AnyEncoder = Annotated[EncoderConfig, AfterValidator(_known_encoder)]
+AnyEncoder = Annotated[EncoderConfig, BeforeValidator(_encoder), AfterValidator(_known_encoder)]
 AnyPolicy = Annotated[SerializeAsAny[SelectionPolicy], BeforeValidator(_policy)]
 
 
@@ -108,3 +124,22 @@ def check_subsets(num_subsets: int, settings: ScenarioSettings, where: str = "")
             f"{where}partition leave_out needs at least 2 subsets, got {num_subsets}: "
             "with one, nothing is left to learn from; use disjoint"
         )
+
+
+def plugin_modules(settings: Any) -> set[str]:
+    """Return the modules of all classes that settings name and that are not built in.
+
+    Args:
+        settings: settings of any kind, or a mapping of some.
+    """
+    if isinstance(settings, Mapping):
+        return {module for value in settings.values() for module in plugin_modules(value)}
+    if isinstance(settings, DetectorConfig):
+        found = DETECTORS.plugin_module(settings.name)
+    elif isinstance(settings, SelectionPolicy):
+        found = POLICIES.plugin_module(settings.policy)
+    elif isinstance(settings, EncoderConfig):
+        found = ENCODERS.plugin_module(registered(settings.name))
+    else:
+        return plugin_modules(vars(settings)) if isinstance(settings, Config) else set()
+    return {found} if found else set()

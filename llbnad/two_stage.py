@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import METHOD
-from llbnad.data.manifest import write_manifest
+from llbnad.data.manifest import training_images, write_manifest
 from llbnad.errors import ConfigError
 from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots, purification_plots
 from llbnad.features.store import FeatureStore
 from llbnad.model.calibrate import calibrate
-from llbnad.model.model import Model, derived_seed, train
-from llbnad.purification.comparators import training_sets
+from llbnad.model.model import Model
+from llbnad.purification.comparators import train_methods, training_sets
 from llbnad.purification.consensus import Consensus
 from llbnad.purification.partition import assign_subsets
 from llbnad.purification.patches import Maps, TrustedFeatures
@@ -65,7 +65,7 @@ def run_two_stage(
         check_subsets(num_subsets, settings)
     except ValueError as error:
         raise ConfigError(str(error)) from None
-    images = noisy[noisy["split"] == "train"]
+    images = training_images(noisy)
     encoder, detector, seed = settings.encoder, settings.detector, settings.seed
 
     # Stage 1: sub-models on parts of the training set score everything; their consensus selects.
@@ -79,19 +79,11 @@ def run_two_stage(
 
     # Stage 2: a fresh detector on the selected images, and the comparators on theirs.
     noisy = with_verdicts(noisy, verdicts)
-    images = noisy[noisy["split"] == "train"]
+    images = training_images(noisy)
     sets = training_sets(images, purified.kept, settings.comparators, seed)
-    models: dict[str, Model] = {}
-    purified_features = TrustedFeatures(features, trusted)
-    trained: dict[tuple[str, ...], Model] = {}
-    for method, chosen in sets.items():
-        if method == METHOD and trusted:  # then it is not what a comparator with the same images is
-            models[method] = train(encoder, detector, purified_features, chosen, derived_seed(seed, "detector"))
-            continue
-        if chosen not in trained:
-            trained[chosen] = train(encoder, detector, features, chosen, derived_seed(seed, "detector"))
-        models[method] = trained[chosen]
+    models = train_methods(sets, {METHOD: trusted}, features, encoder, detector, seed)
     kept = images[images["image_id"].isin(purified.kept)]
+    purified_features = TrustedFeatures(features, trusted)
     threshold = calibrate(kept, purified_features, encoder, detector, settings.calibration, seed)
     models[METHOD] = replace(models[METHOD], threshold=threshold)
     evaluation = evaluate(models, sets, noisy, features, image_root, seed)
@@ -102,10 +94,10 @@ def run_two_stage(
 
 def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, suspects: int, out: Path) -> None:
     """Write a run's tables, models and pictures into `out`."""
-    images = run.noisy[run.noisy["split"] == "train"]
+    images = training_images(run.noisy)
     scored = images.merge(run.scores["score"].reset_index(), on="image_id", validate="1:1")
     write_parquet(run.scores.reset_index(), out / "scores.parquet")
-    write_manifest(scored[scored["image_id"].isin(run.purified.kept)], out / "purified.parquet")
+    write_manifest(scored[scored["image_id"].isin(run.purified.kept)], out / "kept.parquet")
     write_manifest(scored[scored["image_id"].isin(run.purified.rejected)], out / "rejected.parquet")
     tested = images_to_evaluate(run.noisy)
     write_parquet(run.evaluation.predictions(tested), out / "predictions.parquet")

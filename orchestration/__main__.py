@@ -16,6 +16,7 @@ from orchestration.commands.record import record
 from orchestration.commands.registry import app as registry
 from orchestration.commands.review import review
 from orchestration.commands.run import run
+from orchestration.commands.settings import settings
 from orchestration.commands.ui import ui
 from orchestration.pipeline import pipes
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     help="LLBNAD as a pipeline: run it, watch it, feed production lines, use their models. Run from the repository.",
 )
 for panel, commands in {
-    PIPELINE: (run, ui, audit, benchmark, record, backfill),
+    PIPELINE: (run, ui, audit, benchmark, record, backfill, settings),
     LINE: (ingest, review, drift),
     MODELS: (predict, export),
 }.items():

@@ -12,7 +12,7 @@ import math
 import pandas as pd
 
 from llbnad.config import InjectedNoise, Noise
-from llbnad.data.manifest import has_labels, is_anomalous
+from llbnad.data.manifest import has_labels, is_anomalous, training_images
 from llbnad.errors import DataError
 from llbnad.utils.hashing import stable_shuffle
 
@@ -35,6 +35,21 @@ def anomalous_samples(manifest: pd.DataFrame) -> set[str]:
     return set(manifest["sample_id"][is_anomalous(manifest).fillna(False)])
 
 
+def promised_ratio(noisy: pd.DataFrame, noise: Noise) -> float | None:
+    """Return the share of anomalous training samples that the protocol promises; None where nothing is injected.
+
+    Args:
+        noisy: what `contaminate` returned.
+        noise: what it was given.
+    """
+    if not isinstance(noise, InjectedNoise):
+        return None
+    train = training_images(noisy)
+    samples = train["sample_id"].nunique()
+    normal = samples - len(anomalous_samples(train))
+    return _share_of(samples if noise.protocol == "replace" else normal, noise.ratio) / samples
+
+
 def _inject(manifest: pd.DataFrame, noise: InjectedNoise, seed: int) -> pd.DataFrame:
     if not has_labels(manifest):
         unlabelled = int(manifest["anomaly_class"].isna().sum())
@@ -43,7 +58,7 @@ def _inject(manifest: pd.DataFrame, noise: InjectedNoise, seed: int) -> pd.DataF
             "label: use protocol as_is for unlabelled data"
         )
     anomalous = anomalous_samples(manifest)
-    if known := anomalous & set(manifest["sample_id"][manifest["split"] == "train"]):
+    if known := anomalous & set(training_images(manifest)["sample_id"]):
         raise DataError(
             f"the source's own training split has {len(known)} anomalous samples, such as {min(known)}: it is a noisy "
             f"variant already; use protocol as_is instead of {noise.protocol}"
@@ -52,8 +67,7 @@ def _inject(manifest: pd.DataFrame, noise: InjectedNoise, seed: int) -> pd.DataF
     train_normal, test_normal = _split_normal(manifest, normal, noise.test_share, seed)
 
     pool = stable_shuffle(anomalous, seed, "inject")
-    reserve = math.floor(noise.max_ratio * len(train_normal) + 1e-9)
-    count = math.floor(noise.ratio * len(train_normal) + 1e-9)
+    reserve, count = (_share_of(len(train_normal), ratio) for ratio in (noise.max_ratio, noise.ratio))
     if reserve and reserve >= len(pool):
         largest = math.floor(max(0, len(pool) - 1) / len(train_normal) * 1000) / 1000
         raise DataError(
@@ -70,6 +84,11 @@ def _inject(manifest: pd.DataFrame, noise: InjectedNoise, seed: int) -> pd.DataF
     return _nonempty(variant)
 
 
+def _share_of(samples: int, ratio: float) -> int:
+    """⌊ratio · samples⌋; 1e-9, as the product may fall below a whole number by a hair."""
+    return math.floor(ratio * samples + 1e-9)
+
+
 def _split_normal(manifest: pd.DataFrame, normal: set[str], test_share: float, seed: int) -> tuple[set[str], set[str]]:
     """The source's own split of its normal samples; of those it does not split, a share is held out."""
     own = {split: set(manifest["sample_id"][manifest["split"] == split]) for split in ("train", "test")}
@@ -81,6 +100,6 @@ def _split_normal(manifest: pd.DataFrame, normal: set[str], test_share: float, s
 
 
 def _nonempty(variant: pd.DataFrame) -> pd.DataFrame:
-    if not (variant["split"] == "train").any():
+    if training_images(variant).empty:
         raise DataError(f"none of the {len(variant)} images is for training: check the split of the source")
     return variant

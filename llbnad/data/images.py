@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from llbnad.errors import DataError
+from llbnad.errors import DataError, ImageGoneError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 89_478_485  # Pillow's own bound, from which it warns of a decompression bomb: 256 MiB of RGB
@@ -62,7 +62,7 @@ def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
         try:
             image = load_rgb(source)
         except FileNotFoundError:
-            raise DataError(f"image {source!s} is gone: restore it (in the pipeline, `dvc repro` does)") from None
+            raise ImageGoneError(f"image {source!s} is gone: restore the file, or read the data set again") from None
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -82,7 +82,7 @@ def load_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         drawn = _open(path)
     except FileNotFoundError:
-        raise DataError(f"mask {path} is gone: restore it, or run stage raw again") from None
+        raise ImageGoneError(f"mask {path} is gone: restore the file, or read the data set again") from None
     defect = np.asarray(drawn if drawn.mode in ("1", "L", "P", "F", *SIXTEEN_BIT_MODES) else drawn.convert("L")) > 0
     area = Image.fromarray(defect.astype(np.float32)).resize(size, Image.Resampling.BOX)
     coverage = np.asarray(area)

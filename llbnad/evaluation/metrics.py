@@ -79,13 +79,17 @@ class PixelScores:
         self._below = self._up_to = np.empty(0, np.int64)  # (L,) normal pixels counted below a level, and up to it
         self._normal = 0  # pixels counted
         self._waiting: list[np.ndarray] = []  # normal pixels to be counted
+        self._counting = False  # the levels are fixed
 
     def add_defects(self, scores: np.ndarray, mask: np.ndarray) -> None:
         """Add the defect pixels of an image's scores (H, W) and its mask (H, W) bool.
 
         Raises:
             ValueError: the shapes differ.
+            RuntimeError: normal pixels were added before, or the result was asked for.
         """
+        if self._counting:
+            raise RuntimeError("add_defects came after add_normal or result: add the defects of all images first")
         labels, count = ndimage.label(mask, structure=EIGHT_CONNECTED)
         self._defect.append(_chosen(scores, mask))
         self._region.append(labels[mask].astype(np.int32) - 1 + self._regions)
@@ -98,6 +102,7 @@ class PixelScores:
             ValueError: the shapes differ.
         """
         self._waiting.append(_chosen(scores, ~mask))
+        self._counting = True
         if sum(map(len, self._waiting)) >= max(block_bytes() // 4, len(self._levels)):
             self._count()
 
@@ -117,6 +122,7 @@ class PixelScores:
         return PixelMetrics(float(np.mean(1 - rates)), ap, f1_max, float(per_region.mean()))
 
     def _count(self) -> None:
+        self._counting = True
         if self._defect and not len(self._levels):
             self._levels = np.unique(np.concatenate(self._defect))
             self._below = self._up_to = np.zeros(len(self._levels), np.int64)

@@ -19,7 +19,7 @@ from llbnad.config import EncoderConfig
 from llbnad.data.images import load_square
 from llbnad.encoders import create_encoder, recipe
 from llbnad.encoders.base import Encoded, Encoder
-from llbnad.errors import IdentityError
+from llbnad.errors import IdentityError, ImageChangedError
 from llbnad.features.batch import Batch, DeferredBatch, Features, as_features, as_images
 from llbnad.utils.files import file_digest, replacing
 from llbnad.utils.prefetch import prefetch
@@ -151,7 +151,10 @@ class FeatureStore:
         path = self.image_root / self._paths[image_id]
         image = load_square(path, self.config.input_size)
         if file_digest(path) != image_id:
-            raise IdentityError(f"{path} is not the image the manifest knows: its bytes changed; rerun stage raw")
+            raise ImageChangedError(
+                f"{path} is not the image the manifest knows: its bytes changed; "
+                "restore the file, or read the data set again"
+            )
         return image
 
 

@@ -6,19 +6,20 @@ another encoder (other weights, another version) is an error, not a wrong score.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llbnad.config import DetectorConfig, EncoderConfig
 from llbnad.detectors import DETECTORS, create_detector
 from llbnad.detectors.base import Detector, image_scores
-from llbnad.encoders import recipe
+from llbnad.encoders import ENCODERS, recipe, registered
 from llbnad.errors import DataError
 from llbnad.features.source import FeatureSource
+from llbnad.model.content import FORMAT, opened, refuse_modules
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import Threshold
 from llbnad.utils.files import replacing
@@ -27,7 +28,6 @@ from llbnad.utils.hashing import stable_number
 if TYPE_CHECKING:
     import torch
 
-FORMAT = "llbnad model 1"
 CALIBRATION = "threshold.scores"  # tensor beside the detector's own
 
 
@@ -100,36 +100,31 @@ class Model:
             temporary.write_bytes(payload)
 
     @classmethod
-    def load(cls, path: Path, device: str = "cpu") -> "Model":
+    def load(cls, path: Path, device: str = "cpu", plugins: bool = False) -> "Model":
         """Read a model file.
 
-        Raises:
-            DataError: it is missing, not ours, or was trained on an encoder that is not the installed one.
-        """
-        from safetensors import SafetensorError, safe_open
+        A file may name a detector or an encoder as `module:Class`. Importing a module runs its code, and the file may
+        come from anywhere, so such a module has to be imported already (by your program, or because your settings name
+        it) unless `plugins` is set. Names that installed packages offer as entry points need no permission.
 
-        if not path.is_file():
-            raise DataError(f"no model at {path}: `llbnad run` or stage detector writes one")
-        try:
-            with safe_open(path, framework="pt", device=device) as stored:
-                content = json.loads((stored.metadata() or {}).get("llbnad", "{}"))
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  not a dict
-        except SafetensorError as error:
-            raise DataError(
-                f"{path} is not a model file ({error}): expected the safetensors that training wrote"
-            ) from None
-        if content.get("format") != FORMAT:
-            raise DataError(f"{path} is a safetensors file, but not {FORMAT!r}")
-        try:
-            encoder = EncoderConfig.model_validate(content["encoder"])
-            settings = content["detector"]
-            config: DetectorConfig = DETECTORS.get(settings["name"]).config_class.model_validate(settings)
-        except ValueError as error:
-            raise DataError(f"{path} was made by another release, or with a detector of your own: {error}") from None
-        if recipe(encoder).fingerprint != content["encoder_fingerprint"]:
-            raise DataError(
-                f"{path} was trained on other weights of {encoder.name}: train again with the installed ones"
-            )
+        Args:
+            path: a file that `save` wrote.
+            device: torch's name of the device.
+            plugins: import the modules that the file names. Nothing is installed or searched for outside Python's path.
+
+        Raises:
+            ModelMissingError: there is no such file.
+            PluginRefusedError: it names a module that is not imported, and `plugins` is not set.
+            DataError: it is not ours, needs a class that is not here, or was trained on an encoder that is not the
+                installed one.
+        """
+        with opened(path, "pt", device) as (stored, content):
+            encoder, config = _settings(path, content, plugins)
+            if recipe(encoder).fingerprint != content["encoder_fingerprint"]:
+                raise DataError(
+                    f"{path} was trained on other weights of {encoder.name}: train again with the installed ones"
+                )
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  not a dict
         calibration = tensors.pop(CALIBRATION, None)
         detector = create_detector(config)
         detector.restore(tensors)
@@ -137,6 +132,18 @@ class Model:
         if calibration is not None:
             threshold = Threshold.restore(content["threshold"], calibration.cpu().numpy())
         return cls(encoder, config, detector, threshold)
+
+
+def _settings(path: Path, content: Mapping[str, Any], plugins: bool) -> tuple[EncoderConfig, DetectorConfig]:
+    """Settings of encoder and detector as a model file has them, once their classes are known to be here."""
+    try:
+        if not plugins:
+            refuse_modules(path, content)
+        encoder, settings = EncoderConfig.model_validate(content["encoder"]), content["detector"]
+        ENCODERS.get(registered(encoder.name))
+        return encoder, DETECTORS.get(settings["name"]).config_class.model_validate(settings)
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} was made by another release, or with classes of your own: {error}") from None
 
 
 def stored_maps(maps: "torch.Tensor", precision: type[np.floating]) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llbnad.errors import ConfigError, DataError
+from llbnad.errors import ConfigError, DataError, percent_hint
 
 CONFIDENCE = 0.95  # of all intervals
 NORMAL_LABEL, DEFECT_LABEL = "normal", "defect"
@@ -106,7 +106,7 @@ def threshold_at(scores: np.ndarray, target_fpr: float) -> Threshold:
     from scipy import stats
 
     if not 0 < target_fpr < 1:
-        hint = f": did you mean {target_fpr / 100:g}?" if 1 <= target_fpr < 100 else ""
+        hint = percent_hint(target_fpr)
         raise ConfigError(f"the false-positive rate must be in (0, 1), got {target_fpr:g}{hint}")
     ordered = np.sort(np.asarray(scores, np.float32))
     n = len(ordered)

@@ -3,7 +3,7 @@
 A policy sees the ascending consensus scores of the training images, never a label, and says how many of them are kept.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llbnad.config import SelectionPolicy
 from llbnad.errors import ConfigError
@@ -11,6 +11,13 @@ from llbnad.utils.registry import Registry
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+def _problem(found: Any) -> str:
+    if not issubclass(found, SelectionPolicy):
+        return f"{found.__qualname__} is not a subclass of llbnad.config.SelectionPolicy"
+    return f"{found.__qualname__} has no method count" if found.count is SelectionPolicy.count else ""
+
 
 POLICIES = Registry(
     "selection policy",
@@ -20,6 +27,8 @@ POLICIES = Registry(
         "mixture": "llbnad.policies.mixture:Mixture",
         "otsu": "llbnad.policies.otsu:Otsu",
     },
+    "llbnad.policies",
+    _problem,
 )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import field_validator
 
 from llbnad.config import SelectionPolicy
+from llbnad.errors import percent_hint
 
 
 class Fraction(SelectionPolicy):
@@ -19,8 +20,7 @@ class Fraction(SelectionPolicy):
     @classmethod
     def _share(cls, keep: float) -> float:
         if not 0 < keep <= 1:
-            hint = f": did you mean {keep / 100:g}?" if 1 < keep <= 100 else ""
-            raise ValueError(f"keep must be in (0, 1], got {keep:g}{hint}")
+            raise ValueError(f"keep must be in (0, 1], got {keep:g}{percent_hint(keep)}")
         return keep
 
     def count(self, ordered: np.ndarray) -> int:

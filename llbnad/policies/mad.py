@@ -21,7 +21,7 @@ class Mad(SelectionPolicy):
     """Scores up to median + k · 1.4826 · MAD."""
 
     policy: Literal["mad"] = "mad"
-    k: float = Field(2.5, ge=0)
+    k: float = Field(2.5, ge=0)  # robust standard deviations above the median that are still kept
 
     def count(self, ordered: np.ndarray) -> int:
         """Scores at or below the cut."""
@@ -30,5 +30,6 @@ class Mad(SelectionPolicy):
 
 def mad_cut(values: np.ndarray, k: float) -> float:
     """median + k · 1.4826 · MAD of `values` (N,)."""
-    median = float(np.median(values))
-    return median + k * GAUSSIAN_MAD * float(np.median(np.abs(values - median)))
+    from scipy.stats import median_abs_deviation
+
+    return float(np.median(values)) + k * GAUSSIAN_MAD * float(median_abs_deviation(values))

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import Aggregation, Partition
-from llbnad.errors import ConfigError, IdentityError
+from llbnad.errors import ConfigError, SubModelsError
 from llbnad.model.scores import Scores
 from llbnad.purification.partition import training_masks
 
@@ -35,18 +35,23 @@ def score_table(per_model: Sequence[Scores], subsets: pd.Series) -> pd.DataFrame
         (N, T+1) columns `sub_model_0` … and `subset`, indexed by image id and sorted by it.
 
     Raises:
-        IdentityError: a sub-model did not score exactly the training images.
+        SubModelsError: a sub-model did not score exactly the training images.
     """
     expected = set(subsets.index)
     for number, scores in enumerate(per_model):
         differing = expected.symmetric_difference(scores.image_ids)
         if differing:
-            raise IdentityError(
+            raise SubModelsError(
                 f"sub-model {number} and the training set differ in {len(differing)} images, first {min(differing)}: "
-                "rerun stage sub_model"
+                "let every sub-model score all training images"
             )
     table = pd.DataFrame({f"sub_model_{number}": scores.series() for number, scores in enumerate(per_model)})
     return table.assign(subset=subsets).sort_index()
+
+
+def sub_model_columns(table: pd.DataFrame) -> list[str]:
+    """Return the names of the sub-models' columns in a table that `score_table` made."""
+    return [name for name in table.columns if name.startswith("sub_model_")]
 
 
 def aggregate(table: pd.DataFrame, method: Aggregation, partition: Partition = "disjoint") -> pd.Series:
@@ -60,7 +65,7 @@ def aggregate(table: pd.DataFrame, method: Aggregation, partition: Partition = "
     Returns:
         (N,) float32 named `score`, indexed by image id.
     """
-    columns = [name for name in table.columns if name.startswith("sub_model_")]
+    columns = sub_model_columns(table)
     values = table[columns].to_numpy(np.float64)  # (N, T)
     if method == "mean":
         result = values.mean(axis=1)
@@ -70,8 +75,10 @@ def aggregate(table: pd.DataFrame, method: Aggregation, partition: Partition = "
         trained = training_masks(table["subset"], len(columns), partition)
         result = np.where(trained, 0.0, values).sum(axis=1) / (~trained).sum(axis=1)
     elif method == "robust_mean":
+        from scipy.stats import median_abs_deviation
+
         centred = values - np.median(values, axis=0)
-        spread = np.median(np.abs(centred), axis=0)
+        spread = median_abs_deviation(values, axis=0)
         standardised = table.assign(**dict(zip(columns, (centred / np.where(spread > 0, spread, 1)).T, strict=True)))
         return aggregate(standardised, "oof_mean" if len(columns) > 1 else "mean", partition)
     elif method == "max":
@@ -87,5 +94,4 @@ def aggregate(table: pd.DataFrame, method: Aggregation, partition: Partition = "
 
 def rank_correlation(table: pd.DataFrame) -> pd.DataFrame:
     """Spearman correlation between the sub-models' scores, (T, T): how far they agree."""
-    columns = [name for name in table.columns if name.startswith("sub_model_")]
-    return table[columns].rank().corr()
+    return table[sub_model_columns(table)].rank().corr()

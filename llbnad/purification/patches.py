@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import Partition
-from llbnad.errors import IdentityError
+from llbnad.errors import SubModelsError
 from llbnad.features.batch import Batch
 from llbnad.features.source import FeatureSource
 from llbnad.purification.partition import training_masks
@@ -37,14 +37,14 @@ def out_of_fold_maps(
         (h, w) float16 by image id, sorted by it.
 
     Raises:
-        IdentityError: a sub-model has no map of an image.
+        SubModelsError: a sub-model has no map of an image.
     """
     found: dict[str, np.ndarray] = {}
     subsets = subsets.sort_index()
     trained = training_masks(subsets, len(per_model), partition)
     for image_id, learnt in zip(subsets.index.astype(str), trained, strict=True):
         if any(image_id not in maps for maps in per_model):
-            raise IdentityError(f"image {image_id} has no map of some sub-model: rerun stage sub_model")
+            raise SubModelsError(f"image {image_id} has no map of some sub-model: let every sub-model score all images")
         others = [maps[image_id] for maps, own in zip(per_model, learnt, strict=True) if not own or len(per_model) == 1]
         found[image_id] = np.stack(others).mean(axis=0, dtype=np.float32).astype(np.float16)
     return found

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from llbnad.data.manifest import contamination
 from llbnad.features.source import FeatureSource
 from llbnad.purification.consensus import Consensus, score_together
 from llbnad.purification.partition import training_masks
 from llbnad.purification.patches import Maps, TrustedFeatures, trusted_patches
 from llbnad.purification.purify import Purified, purify
 from llbnad.purification.sub_models import train_sub_model
-from llbnad.purification.verdicts import override
+from llbnad.purification.verdicts import override, verdict_summary
 from llbnad.scenario import ScenarioSettings
 
 FEWEST = 2  # images a sub-model of a further round learns from: of one, no detector learns what varies
@@ -32,6 +33,30 @@ class Selection:
     purified: Purified  # with people's verdicts
     trusted: Maps  # patches to learn from, where not all are (`llbnad.purification.patches`)
     history: pd.DataFrame  # a row a round: round, kept, changed (images that came or went since the round before)
+
+    def summary(
+        self, train: pd.DataFrame, verdicts: Mapping[str, str], everything: pd.DataFrame
+    ) -> dict[str, float | int | None]:
+        """Count what was kept, how contaminated it is where labels say so, and what people's verdicts did.
+
+        Args:
+            train: manifest rows of the training images, without those that people excluded.
+            verdicts: people's, by image id.
+            everything: manifest of all images of the scenario.
+        """
+        kept, rejected = (train[train["image_id"].isin(ids)] for ids in (self.purified.kept, self.purified.rejected))
+        trusted = [mask.mean() for mask in self.trusted.values()]
+        return {
+            "n_train": len(train),
+            "n_selected": len(kept),
+            "kept_share": len(kept) / len(train),
+            "cut": self.purified.cut,
+            "contamination_before": contamination(train),
+            "contamination_after": contamination(kept),
+            "contamination_rejected": contamination(rejected),
+            "patches_rejected": 1 - float(np.mean(trusted)) if trusted else 0.0,
+            **verdict_summary(verdicts, everything, self.by_policy, self.purified),
+        }
 
 
 def run_sub_models(

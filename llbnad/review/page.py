@@ -17,6 +17,7 @@ import pandas as pd
 
 from llbnad.data.images import load_rgb
 from llbnad.evaluation.figures import heat_range, overlay
+from llbnad.purification.aggregate import sub_model_columns
 from llbnad.purification.purify import Purified
 from llbnad.utils.progress import track
 
@@ -69,8 +70,7 @@ def choose_suspects(scores: pd.DataFrame, purified: Purified, verdicts: Mapping[
 
 def spread(scores: pd.DataFrame) -> pd.Series:
     """Standard deviation of each image's score over the sub-models."""
-    columns = [name for name in scores.columns if name.startswith("sub_model_")]
-    return scores[columns].astype("float64").std(axis=1, ddof=0)
+    return scores[sub_model_columns(scores)].astype("float64").std(axis=1, ddof=0)
 
 
 def near_duplicates(image_ids: list[str], vectors: np.ndarray) -> dict[str, int]:

@@ -4,11 +4,10 @@
 of the authors' released code, which permutes positions once too often, so that stage 2 trains on a random subset.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from pydantic import Field, model_validator
@@ -27,15 +26,15 @@ from llbnad.config import (
     RealIadDataset,
 )
 from llbnad.data.contaminate import anomalous_samples, contaminate
-from llbnad.data.manifest import contamination
+from llbnad.data.manifest import contamination, training_images
 from llbnad.evaluation.evaluate import evaluate
 from llbnad.features.source import FeatureSource
 from llbnad.features.store import FeatureStore, PooledFeatures
 from llbnad.model.model import Model, derived_seed, train
-from llbnad.purification.comparators import training_sets
+from llbnad.purification.comparators import train_methods, training_sets
 from llbnad.purification.consensus import Consensus
 from llbnad.purification.partition import assign_subsets
-from llbnad.purification.patches import TrustedFeatures
+from llbnad.purification.patches import Maps
 from llbnad.purification.rounds import run_sub_models, select
 from llbnad.scenario import AnyDetector, AnyEncoder, AnyPolicy, ScenarioSettings
 from llbnad.utils.hashing import stable_shuffle
@@ -156,7 +155,7 @@ def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, c
     noisy = contaminate(manifest, noise, cell.seed)
     store = FeatureStore(cache, grid.encoder, noisy, image_root)
     features: FeatureSource = PooledFeatures(store, grid.pool) if grid.pool > 1 else store
-    images = noisy[noisy["split"] == "train"]
+    images = training_images(noisy)
     if cell.rival:
         config = grid.rivals[cell.detector]
         sets = {"none": tuple(sorted(images["image_id"]))}
@@ -199,7 +198,7 @@ def _policies(
     first: dict[str, Consensus] = {}  # policies that differ after stage 1 share it
 
     sets: dict[str, tuple[str, ...]] = {}
-    trusted: dict[str, Mapping[str, Any]] = {}
+    trusted: dict[str, Maps] = {}
     for name, policy in grid.policies.items():
         settings = policy.settings(grid, config, seed)
         again = partial(run_sub_models, features, subsets, grid.subsets, settings)
@@ -212,17 +211,7 @@ def _policies(
     sets |= {
         name: chosen for name, chosen in training_sets(images, sets[DEFAULT], BASELINES, seed).items() if name != METHOD
     }
-    models: dict[str, Model] = {}
-    known: dict[tuple[str, ...], Model] = {}
-    for name, chosen in sets.items():
-        if trusted.get(name):
-            source = TrustedFeatures(features, trusted[name])
-            models[name] = train(grid.encoder, config, source, chosen, derived_seed(seed, "detector"))
-        else:
-            if chosen not in known:
-                known[chosen] = train(grid.encoder, config, features, chosen, derived_seed(seed, "detector"))
-            models[name] = known[chosen]
-    return sets, models
+    return sets, train_methods(sets, trusted, features, grid.encoder, config, seed)
 
 
 def _misindexed(image_ids: Sequence[str], kept: Sequence[str], seed: int) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ Parquet files carry no pandas metadata, JSON is sorted: two runs with equal cont
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import stat
@@ -55,6 +56,13 @@ def file_digest(path: Path, algorithm: str = "sha256") -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, algorithm).hexdigest()
+
+
+def installed_files(package: str, pattern: str) -> list[Path]:
+    """Return the files of an installed package that match `pattern`, sorted. The package is not imported."""
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations or []) if spec else []
+    return sorted(file for folder in folders for file in Path(folder).glob(pattern) if file.is_file())
 
 
 def relative_files(root: Path, suffixes: frozenset[str]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 
+from llbnad.utils.files import file_digest
 from orchestration.assets.asset_metadata import metadata, table
 from orchestration.assets.failure import failing
 from orchestration.assets.partitions import SCENARIOS, Pattern, patterns
@@ -93,7 +94,8 @@ def _asset(name: str, root: Path, where: Pattern, upstream: list[str], version: 
         scenario = context.partition_key
         with failing():
             params = load_params(root / PARAMS)  # read now: the scenario may be younger than this process
-            stage = where.stage(scenario, params.scenario(scenario).dataset)
+            # a new line has no scenario before it is ingested; stage `code` needs none and may run first
+            stage = where.stage(scenario, params.scenario(scenario).dataset if template.over else "")
             report = report_path(stage, root)
             for before in _left_out(context, upstream):
                 if not _is_current(before, root, scenario, params):
@@ -123,10 +125,24 @@ def _left_out(context: dg.AssetExecutionContext, upstream: Sequence[str]) -> lis
 
 def _reproduce(root: Path, stage: str, log: Callable[[str], None]) -> dict[str, Any]:
     """Run the stage if DVC finds that it must; return what is to be shown of the run."""
+    if stage == code.STAGE and _code_is_recorded(root):
+        return {"outcome": "unchanged", "dvc stage": stage}
     with listening() as listener:
         outcome = dvc.repro_stage(root, stage, log, listener.environment)
         log(f"{stage}: {outcome}")
         return {"outcome": outcome, "dvc stage": stage, **listener.heard()}
+
+
+def _code_is_recorded(root: Path) -> bool:
+    """Whether stage `code` has nothing to do.
+
+    DVC would first lock the listings for writing, and so wait for every stage that runs, as each reads one.
+    """
+    if not code.are_current(root):
+        return False
+    paths = [code.listing_path(entry) for entry in code.ENTRIES]
+    recorded = dvc.outputs(dvc.read_lock(root), code.STAGE)
+    return recorded == {path.as_posix(): file_digest(root / path, "md5") for path in paths}
 
 
 def _failed_checks(report: Path, asset: str, checks: Sequence[str]) -> Iterator[dg.AssetCheckResult]:

@@ -26,9 +26,11 @@ from llbnad.data.manifest import read_manifest, write_manifest
 from llbnad.data.sources import read_source
 from llbnad.errors import ConfigError, DataError
 from llbnad.features.store import FeatureStore
+from llbnad.scenario import plugin_modules
 from llbnad.study.table import Cell, Grid, run_cell
 from llbnad.study.table_summary import contamination_figure, gap_closed, summary, table_figure
 from llbnad.utils.files import write_csv, write_parquet
+from llbnad.utils.plugins import code_version
 from llbnad.utils.progress import track
 from llbnad.utils.runtime import prepare
 from orchestration.pipeline import code
@@ -112,7 +114,8 @@ def _address(grid: Grid, name: str) -> str:
     """Where cells are kept: another grid or other code is another place, other seeds, ratios or data sets are not."""
     root = Path(__file__).resolve().parents[2]
     content = grid.model_dump(mode="json", exclude={"seeds", "ratios", "datasets"})
-    version = code.code_version("", code.listings(root)["benchmark"])
+    plugins = ", ".join(map(code_version, sorted(plugin_modules(grid))))
+    version = code.code_version(plugins, code.listings(root)["benchmark"])
     return f"{name}-{hashlib.sha256((version + json.dumps(content, sort_keys=True)).encode()).hexdigest()[:12]}"
 
 

@@ -20,7 +20,7 @@ from llbnad.utils.files import write_json
 from llbnad.utils.hashing import stable_shuffle
 from orchestration.pipeline import pipes
 from orchestration.pipeline.outputs import read_noisy, read_purified
-from orchestration.registry.store import model_file
+from orchestration.registry.store import is_address, model_file
 
 IMAGES = 32  # compared
 REPORT = "parity.json"
@@ -31,9 +31,13 @@ def export(
     scenario: Annotated[str, typer.Argument(help="Whose images are compared.")],
     out: Annotated[Path, typer.Option(help="Folder for the graphs and parity.json.")],
     format: Annotated[list[Format], typer.Option(help="onnx or openvino.")] = [*Format],  # noqa: B006
+    plugins: Annotated[
+        bool,
+        typer.Option("--plugins", help="Import module:Class that a model file names; a registered model may anyway."),
+    ] = False,
 ) -> None:
     """Write the graphs and the differences to torch."""
-    loaded = Model.load(model_file(model))
+    loaded = Model.load(model_file(model), plugins=plugins or is_address(model))
     targets = write_graphs(loaded, format, out)
     images = sample(scenario, loaded.encoder.input_size)
     reference = torch_session(loaded)

@@ -10,7 +10,7 @@ import typer
 
 from llbnad import cli
 from orchestration.pipeline import pipes
-from orchestration.registry.store import model_file
+from orchestration.registry.store import is_address, model_file
 
 
 def predict(
@@ -23,7 +23,11 @@ def predict(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
+    plugins: Annotated[
+        bool,
+        typer.Option("--plugins", help="Import module:Class that a model file names; a registered model may anyway."),
+    ] = False,
 ) -> None:
     """Score images and call them normal or defect: a CSV, and one heat-map overlay per image."""
-    cli.predict(model_file(model), images, out, fpr, device, threads)
+    cli.predict(model_file(model), images, out, fpr, device, threads, plugins or is_address(model))
     pipes.report({"model": model, "folder": ", ".join(map(str, images))})

@@ -3,6 +3,9 @@
 The walk begins at `orchestration/stages/<stage>.py`. A module reaches what it imports, at its top or inside a function,
 and what it names as "package.module:Class", as registries do. Imports for type checkers decide nothing and do not
 count. Stage `code` of dvc.yaml writes one listing per stage, `data/code/<stage>.csv`; the stage depends on it alone.
+
+Code outside these packages is not followed: libraries (constraints.txt pins them), and classes that are not built in.
+The version of the latter stands in the settings that name them (`orchestration.pipeline.settings`).
 """
 
 import ast

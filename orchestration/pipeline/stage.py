@@ -15,6 +15,7 @@ import typer
 import orchestration
 from llbnad.errors import LlbnadError
 from orchestration.pipeline import code
+from orchestration.pipeline.advice import with_advice
 from orchestration.pipeline.code import ChangedError
 
 Record = Callable[[], object]  # tells MLflow what a stage made
@@ -39,7 +40,7 @@ def run_stage(stage: Callable[..., Record | None]) -> None:
     try:
         typer.run(run)
     except LlbnadError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {with_advice(error)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -131,7 +131,7 @@ def _comparable(path: Path, store: "FeatureStore") -> "Model | None":
     from llbnad.model.model import Model
 
     try:
-        model = Model.load(path, store.device)
+        model = Model.load(path, store.device, plugins=True)  # the pipeline registered it
     except DataError:  # other weights of the same encoder
         return None
     return model if model.encoder == store.config else None

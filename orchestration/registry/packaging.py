@@ -1,12 +1,16 @@
 """A trained model file as an MLflow model: code, weights, signature, example and exact requirements in one folder."""
 
+import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from llbnad.model.content import needed_modules, opened
+from llbnad.utils.plugins import requirement
+
 CODE = Path(__file__).with_name("pyfunc_model.py")
-PACKAGE = Path(__file__).resolve().parents[1] / "llbnad"
+PACKAGE = Path(__file__).resolve().parents[2] / "llbnad"
 # what prediction imports, and what MLflow's server needs; nothing of Dagster, DVC or Great Expectations
 INFERENCE = (
     "mlflow", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "pydantic", "pyyaml", "safetensors", "scipy",
@@ -21,17 +25,36 @@ def contents(model: Path, files: Mapping[str, Path], metadata: Mapping[str, Any]
     Args:
         model: the safetensors file of training.
         files: further files to keep beside it, by name.
-        metadata: JSON-like facts for the MLmodel file.
+        metadata: JSON-like facts for the MLmodel file. A model of classes that are not built in adds `plugins`: the
+            package that brings each of their modules, null where no installed package does.
     """
+    plugins = plugin_packages(model)
     return {
         "python_model": str(CODE),
         "artifacts": {"model": str(model), **{name: str(path) for name, path in files.items()}},
         "code_paths": [str(PACKAGE)],
         "signature": signature(),
         "input_example": input_example(),
-        "pip_requirements": requirements(),
-        "metadata": dict(metadata),
+        "pip_requirements": [*requirements(), *sorted({package for package in plugins.values() if package})],
+        "metadata": {**metadata, **({"plugins": plugins} if plugins else {})},
     }
+
+
+def plugin_packages(model: Path) -> dict[str, str | None]:
+    """Return the package, with its version, that brings each module which a model file needs beside llbnad.
+
+    A module that no installed package brings is None, and a warning says so: it has to be brought to the server.
+    """
+    with opened(model) as (_, content):
+        modules = sorted(set(needed_modules(content).values()))
+    found = {module: requirement(module) for module in modules}
+    for module in [module for module, package in found.items() if package is None]:
+        print(
+            f"WARNING: {model} needs the module {module}, which no installed package brings: make a package of it, or "
+            "put its folder on PYTHONPATH wherever the model is served",
+            file=sys.stderr,
+        )
+    return found
 
 
 def signature() -> Any:

@@ -13,6 +13,9 @@ threshold); `heat_map`, the patch map as nested lists (h, w) in the score's unit
 The parameter `target_fpr` moves the threshold to another false-positive rate; 0 leaves it where training put it.
 
 A path is read with the server's rights: who may ask is the server's business.
+
+A detector or an encoder that is not built in needs the package that brings it: MLmodel's metadata name it under
+`plugins`, requirements.txt installs it. Without it, the model does not load, and the error names the module.
 """
 
 import base64
@@ -41,7 +44,9 @@ class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         from llbnad.utils.runtime import prepare
 
         device = str(prepare(Runtime()))
-        self.predictor = Predictor(Model.load(Path(context.artifacts["model"]), device), device)
+        # whoever serves an MLflow model runs its code anyway, so the classes that it names are no further risk
+        model = Model.load(Path(context.artifacts["model"]), device, plugins=True)
+        self.predictor = Predictor(model, device)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score the rows of `model_input`; see the module's text for the columns."""

@@ -92,9 +92,14 @@ def move_alias(client: "MlflowClient", version: "ModelVersion") -> None:
     client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
 
+def is_address(uri: str) -> bool:
+    """Whether `uri` is an MLflow address, such as models:/llbnad-line@champion, and no path."""
+    return uri.startswith(("models:/", "runs:/", "mlflow-artifacts:/"))
+
+
 def model_file(uri: str) -> Path:
-    """The safetensors file of a path, or of an MLflow address such as models:/llbnad-line@champion."""
-    if not uri.startswith(("models:/", "runs:/", "mlflow-artifacts:/")):
+    """The safetensors file of a path, or of an MLflow address."""
+    if not is_address(uri):
         return Path(uri)
     with registry_client(uri.partition("/llbnad-")[2].partition("@")[0].partition("/")[0] or "…"):
         import mlflow

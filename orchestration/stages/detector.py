@@ -5,16 +5,16 @@ from dataclasses import replace
 import pandas as pd
 
 from llbnad.config import METHOD
+from llbnad.data.manifest import training_images
 from llbnad.model.calibrate import calibrate
-from llbnad.model.model import Model, derived_seed, train
-from llbnad.purification.comparators import training_sets
+from llbnad.purification.comparators import train_methods, training_sets
 from llbnad.purification.heat import StoredHeat
 from llbnad.purification.patches import TrustedFeatures
-from llbnad.utils.files import write_parquet
+from llbnad.utils.files import write_json, write_parquet
 from orchestration.pipeline.features import feature_store
 from orchestration.pipeline.outputs import read_noisy, read_purified
 from orchestration.pipeline.paths import stage_dir
-from orchestration.pipeline.settings import read_settings
+from orchestration.pipeline.settings import plugin_versions, read_settings
 from orchestration.pipeline.stage import Record, run_stage
 from orchestration.tracking.record import record_stage
 
@@ -26,7 +26,7 @@ def main(scenario: str) -> Record:
     noisy = read_noisy(scenario)
     kept = read_purified(scenario, "kept")
     left_out = read_purified(scenario, "excluded")["image_id"]
-    train_rows = noisy[(noisy["split"] == "train") & ~noisy["image_id"].isin(left_out)]
+    train_rows = training_images(noisy[~noisy["image_id"].isin(left_out)])
     sets = training_sets(train_rows, kept["image_id"].tolist(), config.comparators, config.seed)
 
     store = feature_store(settings, scenario)
@@ -34,20 +34,14 @@ def main(scenario: str) -> Record:
     purified = TrustedFeatures(store, trusted)
     threshold = calibrate(kept, purified, config.encoder, config.detector, config.calibration, config.seed)
     out = stage_dir("detector", scenario)
-    trained: dict[tuple[str, ...], Model] = {}
-    for method, image_ids in sets.items():
-        seed = derived_seed(config.seed, "detector")
-        if method == METHOD and trusted:  # then it is not what a comparator with the same images is
-            model = train(config.encoder, config.detector, purified, image_ids, seed)
-        else:
-            if image_ids not in trained:  # at α = 0 none and oracle are the same set
-                trained[image_ids] = train(config.encoder, config.detector, store, image_ids, seed)
-            model = trained[image_ids]
-        if method == METHOD:
-            model = replace(model, threshold=threshold)
+    models = train_methods(sets, {METHOD: trusted}, store, config.encoder, config.detector, config.seed)
+    models[METHOD] = replace(models[METHOD], threshold=threshold)
+    for method, model in models.items():
         model.save(out / f"{method}.safetensors")
     rows = [(method, image_id) for method, image_ids in sets.items() for image_id in image_ids]
     write_parquet(pd.DataFrame(rows, columns=["method", "image_id"]), out / "training_sets.parquet")
+    if plugins := plugin_versions(config):  # stage `evaluation` runs this code too, and follows this folder
+        write_json(plugins, out / "plugins.json")
     print(f"detector {scenario}: " + ", ".join(f"{method} on {len(ids)}" for method, ids in sets.items()) + " images")
     metrics: dict[str, float | None] = {f"n_selected_{method}": len(ids) for method, ids in sets.items()}
     if threshold is not None:

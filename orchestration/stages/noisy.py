@@ -1,12 +1,7 @@
 """Stage `noisy`: a scenario's training and test images, contaminated by protocol."""
 
-import math
-
-import pandas as pd
-
-from llbnad.config import InjectedNoise
-from llbnad.data.contaminate import anomalous_samples, contaminate
-from llbnad.data.manifest import contamination, read_manifest, write_manifest
+from llbnad.data.contaminate import anomalous_samples, contaminate, promised_ratio
+from llbnad.data.manifest import contamination, read_manifest, training_images, write_manifest
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, run_stage
@@ -21,11 +16,10 @@ def main(scenario: str) -> Record:
     out = stage_dir("noisy", scenario)
     raw = read_manifest(stage_dir("raw", config.dataset) / "manifest.parquet")
     noisy = contaminate(raw, config.noise, config.seed)
-    expected = _expected_ratio(noisy, config.noise) if isinstance(config.noise, InjectedNoise) else None
-    check_noisy(noisy, expected, out / "validation.json")
+    check_noisy(noisy, promised_ratio(noisy, config.noise), out / "validation.json")
     write_manifest(noisy, out / "manifest.parquet")
 
-    train = noisy[noisy["split"] == "train"]
+    train = training_images(noisy)
     share = contamination(train)
     # a protocol counts samples; with several views, fewer images than samples show the defect
     samples = None if share is None else len(anomalous_samples(train)) / train["sample_id"].nunique()
@@ -34,16 +28,6 @@ def main(scenario: str) -> Record:
     metrics = {"n_train": len(train), "n_test": len(noisy) - len(train), "contamination_before": share,
                "contamination_before_samples": samples}  # fmt: skip
     return lambda: record_stage("noisy", scenario, settings, metrics=metrics, artifacts=[out / "manifest.parquet"])
-
-
-def _expected_ratio(noisy: pd.DataFrame, noise: InjectedNoise) -> float:
-    """The share of anomalous training samples that the protocol promises."""
-    train = noisy[noisy["split"] == "train"]
-    samples = train["sample_id"].nunique()
-    if noise.protocol == "replace":
-        return math.floor(noise.ratio * samples + 1e-9) / samples
-    normal = samples - len(anomalous_samples(train))
-    return math.floor(noise.ratio * normal + 1e-9) / samples
 
 
 if __name__ == "__main__":

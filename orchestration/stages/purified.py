@@ -3,16 +3,15 @@
 from collections.abc import Collection
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from llbnad.data.manifest import contamination, write_manifest
+from llbnad.data.manifest import training_images, write_manifest
 from llbnad.evaluation.report import purification_plots
 from llbnad.purification.consensus import Consensus
 from llbnad.purification.heat import StoredHeat, write_heat
 from llbnad.purification.patches import Maps
 from llbnad.purification.rounds import run_sub_models, select
-from llbnad.purification.verdicts import excluded, read_verdicts, verdict_summary
+from llbnad.purification.verdicts import excluded, read_verdicts
 from llbnad.utils.files import write_csv, write_json, write_parquet
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 from orchestration.pipeline.outputs import read_noisy
@@ -31,7 +30,7 @@ def main(scenario: str) -> Record:
     verdicts = read_verdicts(Path(config.review))
     left_out = everything["image_id"].isin(excluded(verdicts))
     # labels stay the data set's own: a verdict that agrees with the policy must not make kept.parquet another file
-    train = everything[(everything["split"] == "train") & ~left_out]
+    train = training_images(everything[~left_out])
     source = stage_dir("scores", scenario)
     table = pd.read_parquet(source / "scores.parquet").set_index("image_id")
 
@@ -40,8 +39,7 @@ def main(scenario: str) -> Record:
         return run_sub_models(store, table["subset"], len(settings.subsets), config, kept, trusted)
 
     selection = select(Consensus(table, StoredHeat(source / "maps.safetensors")), config, verdicts, again)
-    by_policy, result, trusted = selection.by_policy, selection.purified, selection.trusted
-    table, maps = selection.consensus.table, selection.consensus.maps
+    result, table, maps = selection.purified, selection.consensus.table, selection.consensus.maps
     scores = table["score"].drop(excluded(verdicts), errors="ignore")
     out = stage_dir("purified", scenario)
     check_purified(train, scores.reset_index(), result.kept, result.rejected, out / "validation.json")
@@ -49,22 +47,12 @@ def main(scenario: str) -> Record:
     scored = train.merge(scores.reset_index(), on="image_id", validate="1:1")
     kept = scored[scored["image_id"].isin(result.kept)]
     rejected = scored[scored["image_id"].isin(result.rejected)]
-    summary = {
-        "n_train": len(train),
-        "n_selected": len(kept),
-        "kept_share": len(kept) / len(train),
-        "cut": result.cut,
-        "contamination_before": contamination(train),
-        "contamination_after": contamination(kept),
-        "contamination_rejected": contamination(rejected),
-        **verdict_summary(verdicts, everything, by_policy, result),
-    }
-    summary["patches_rejected"] = 1 - float(np.mean([mask.mean() for mask in trusted.values()])) if trusted else 0.0
+    summary = selection.summary(train, verdicts, everything)
     heat = {image_id: maps[image_id] for image_id in scores.nlargest(config.suspects).index}
     plots = purification_plots(scored, result, heat, IMAGE_ROOT, out / "plots")
     write_parquet(table.reset_index(), out / "scores.parquet")
     write_heat(maps, out / "maps.safetensors")
-    write_heat(trusted, out / "trusted.safetensors")
+    write_heat(selection.trusted, out / "trusted.safetensors")
     write_csv(selection.history, out / "rounds.csv")
     write_json(summary, out / "summary.json")
     write_manifest(everything[left_out], out / "excluded.parquet")

@@ -1,5 +1,6 @@
 """Stage `scores`: the sub-models' consensus on every training image, as a number and as a map of its patches."""
 
+from llbnad.data.manifest import training_images
 from llbnad.model.scores import Scores
 from llbnad.purification.aggregate import rank_correlation
 from llbnad.purification.consensus import consensus
@@ -18,8 +19,7 @@ def main(scenario: str) -> Record:
     """Aggregate the scores of SCENARIO's sub-models."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
-    noisy = read_noisy(scenario)
-    train = noisy[noisy["split"] == "train"]
+    train = training_images(read_noisy(scenario))
     folders = [sub_model_dir(scenario, subset) for subset in settings.subsets]
     subsets = assign_subsets(train, len(folders), config.seed)
     scores = [Scores.read(folder / "scores.parquet") for folder in folders]

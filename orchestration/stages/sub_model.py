@@ -1,5 +1,6 @@
 """Stage `sub_model`: one detector trained on its part of the training images; it scores all of them."""
 
+from llbnad.data.manifest import training_images
 from llbnad.purification.heat import write_heat
 from llbnad.purification.partition import assign_subsets
 from llbnad.purification.sub_models import train_sub_model
@@ -16,8 +17,7 @@ def main(scenario: str, subset: int) -> Record:
     """Train sub-model SUBSET of SCENARIO."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
-    noisy = read_noisy(scenario)
-    images = noisy[noisy["split"] == "train"]
+    images = training_images(read_noisy(scenario))
     subsets = assign_subsets(images, len(settings.subsets), config.seed)
     store = feature_store(settings, scenario)
     model, own = train_sub_model(subset, store, subsets, len(settings.subsets), config)

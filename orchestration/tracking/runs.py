@@ -58,7 +58,7 @@ def link_path(scenario: str) -> Path:
 
 
 def scenario_key(scenario: str, params: Params) -> str:
-    """Hash what makes two runs the same: the scenario's name, settings, subsets, noisy manifest, people's verdicts."""
+    """Hash what makes two runs the same: scenario name, settings, subsets, noisy manifest and people's verdicts."""
     identity = [
         scenario,
         params.scenario(scenario).model_dump(mode="json"),

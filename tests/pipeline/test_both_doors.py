@@ -75,14 +75,14 @@ def test_after_dvc_dagster_runs_nothing(by_dvc):
     done = materialise(by_dvc, "+key:evaluation", "noisy20")
     assert done.returncode == 0, done.stderr[-3000:]
     found = stages(events(by_dvc, "noisy20"))
-    assert len(found) == 10
+    assert len(found) == 11
     assert {event.metadata["outcome"].value for event in found.values()} == {"unchanged"}
     assert hashes(by_dvc) == before
 
 
 def test_plain_dvc_runs_are_told_to_dagster_once(by_dvc, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(by_dvc / ".dagster"))
-    assert record_materialisations(by_dvc, ["line"]) == 10
+    assert record_materialisations(by_dvc, ["line"]) == 11
     assert record_materialisations(by_dvc, ["line"]) == 0
     event = events(by_dvc, "line")["raw"]
     assert event.metadata["rows of rejected.csv"].value == 3

@@ -157,7 +157,7 @@ def test_lock_is_never_read_half_written(copy_of):
 @pytest.mark.parametrize(
     ("stage", "edited", "addition"),
     [
-        ("scores@noisy20", "llbnad/heat.py", "# edited\n"),
+        ("scores@noisy20", "llbnad/purification/heat.py", "# edited\n"),
         ("purified@noisy20", "data/review/none.csv", f"{'0' * 64},normal\n"),
     ],
 )

@@ -46,7 +46,7 @@ def test_run_writes_what_it_promises(trained):
     scores = pd.read_parquet(out / "a" / "scores.parquet")
     assert {"image_id", "sub_model_0", "sub_model_1", "subset", "score"} == set(scores.columns)
     assert len(scores) == metrics["n_train"]
-    assert len(pd.read_parquet(out / "a" / "purified.parquet")) == metrics["n_selected"]
+    assert len(pd.read_parquet(out / "a" / "kept.parquet")) == metrics["n_selected"]
     assert "oracle" in done.stdout and "written to" in done.stdout
     assert "for 10.00% false positives, from" in done.stdout
 

@@ -11,9 +11,10 @@ from llbnad.config import EncoderConfig
 from llbnad.data.images import load_square
 from llbnad.detectors.base import embed
 from llbnad.encoders import create_encoder, recipe
-from llbnad.errors import ConfigError, DataError, IdentityError
+from llbnad.errors import ConfigError, DataError, IdentityError, ImageChangedError, ImageGoneError
 from llbnad.features.batch import Batch, fresh_batch
 from llbnad.features.store import FeatureStore
+from llbnad.scenario import ScenarioSettings
 
 CONFIG = EncoderConfig(input_size=64)
 
@@ -79,6 +80,13 @@ def test_images_alone_encode_nothing(tmp_path, few_cells):
         _ = Batch(("a",), ()).images
 
 
+def test_a_batch_in_a_log_line_encodes_nothing(tmp_path, few_cells):
+    ids = few_cells[0]["image_id"].tolist()
+    (batch,) = store(tmp_path, few_cells, batch_size=len(ids)).batches(ids, "test")
+    assert ids[0] in repr(batch) and ids[0] in f"{batch.trusting(torch.ones(len(ids), 8, 8, dtype=torch.bool))}"
+    assert tree(tmp_path) == {}
+
+
 def test_every_image_is_encoded_once(tmp_path, few_cells):
     ids = few_cells[0]["image_id"].tolist()
     assert store(tmp_path, few_cells).ensure(ids[:5]) == 5
@@ -140,10 +148,10 @@ def test_changed_image_is_not_taken_for_the_old_one(tmp_path, cells):
     (copy / "a.png").write_bytes(first.read_bytes())
     scan, root = read_source(ImageFolderDataset(root=str(copy), category="c"), copy)
     (copy / "a.png").write_bytes(second.read_bytes())
-    with pytest.raises(IdentityError, match="bytes changed"):
+    with pytest.raises(ImageChangedError, match="bytes changed; restore the file, or read"):
         FeatureStore(tmp_path / "cache", CONFIG, scan.manifest, root).ensure(scan.manifest["image_id"].tolist())
     (copy / "a.png").unlink()
-    with pytest.raises(DataError, match="is gone"):
+    with pytest.raises(ImageGoneError, match="is gone: restore the file, or read"):
         FeatureStore(tmp_path / "cache", CONFIG, scan.manifest, root).ensure(scan.manifest["image_id"].tolist())
     assert not tree(tmp_path)
 
@@ -165,6 +173,8 @@ def test_a_device_of_another_kind_has_a_cache_of_its_own(tmp_path, few_cells):
 
 def test_wrong_encoder_settings():
     with pytest.raises(ValueError, match="unknown encoder 'resnet'; there are"):
-        EncoderConfig(name="resnet")
+        ScenarioSettings(encoder={"name": "resnet"})
+    with pytest.raises(ConfigError, match="unknown encoder 'resnet'; there are"):
+        recipe(EncoderConfig(name="resnet"))
     with pytest.raises(ConfigError, match="stages 0 … 4"):
         recipe(EncoderConfig(layers=(5,)))

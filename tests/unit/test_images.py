@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from llbnad.data.images import load_mask, load_rgb
-from llbnad.errors import DataError
+from llbnad.errors import DataError, ImageGoneError
 from tests.conftest import save_image
 
 
@@ -114,5 +114,5 @@ def test_mask_keeps_half_covered_pixels_and_loses_no_thin_defect(tmp_path):
 
 
 def test_missing_mask_says_what_to_do(tmp_path):
-    with pytest.raises(DataError, match="run stage raw again"):
+    with pytest.raises(ImageGoneError, match=r"gone\.png is gone: restore the file, or read the data set again"):
         load_mask(tmp_path / "gone.png", (4, 4))

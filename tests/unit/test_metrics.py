@@ -130,6 +130,20 @@ def pixel_metrics(maps, masks):
     return collected.result()
 
 
+def test_defects_that_come_too_late_are_an_error(pixels):
+    """They would be missing among the levels: an AUROC of .946 instead of .771, and nobody would know."""
+    maps, masks = pixels
+    interleaved = PixelScores()
+    interleaved.add_defects(maps[0], masks[0])
+    interleaved.add_normal(maps[0], masks[0])
+    with pytest.raises(RuntimeError, match="add the defects of all images first"):
+        interleaved.add_defects(maps[2], masks[2])
+    early = PixelScores()
+    assert early.result() is None
+    with pytest.raises(RuntimeError, match="after add_normal or result"):
+        early.add_defects(maps[0], masks[0])
+
+
 def test_pixels_counted_in_blocks_give_the_same_numbers(pixels, monkeypatch):
     usual = pixel_metrics(*pixels)
     # a block is full as soon as it holds as many pixels as there are defect pixels

@@ -3,7 +3,7 @@
 import pytest
 
 from llbnad.config import InjectedNoise, NoNoise
-from llbnad.data.contaminate import anomalous_samples, contaminate
+from llbnad.data.contaminate import anomalous_samples, contaminate, promised_ratio
 from llbnad.data.manifest import contamination
 from llbnad.errors import DataError
 from llbnad.purification.partition import assign_subsets
@@ -41,6 +41,16 @@ def test_test_set_is_the_same_for_every_alpha_and_smaller_alpha_inject_a_subset(
         injected.append(anomalous_samples(train))
     assert tests[0] == tests[1] == tests[2]
     assert injected[0] < injected[1] < injected[2]
+
+
+@pytest.mark.parametrize("protocol", ["replace", "add"])
+@pytest.mark.parametrize("ratio", [0.0, 0.07, 0.29])
+def test_the_promised_ratio_is_the_one_injected(protocol, ratio):
+    wanted = noise(ratio, protocol)
+    variant = contaminate(made_manifest(100, 60, views=2), wanted, 1)
+    train, _ = parts(variant)
+    assert promised_ratio(variant, wanted) == len(anomalous_samples(train)) / train["sample_id"].nunique()
+    assert promised_ratio(variant, NoNoise()) is None
 
 
 def test_all_views_of_a_sample_go_together():

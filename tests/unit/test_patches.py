@@ -10,7 +10,7 @@ from llbnad.detectors.dfr import DfrConfig
 from llbnad.detectors.dinomaly.config import DinomalyConfig
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
-from llbnad.errors import IdentityError
+from llbnad.errors import SubModelsError
 from llbnad.features.batch import Batch
 from llbnad.model.model import train
 from llbnad.purification.patches import TrustedFeatures, out_of_fold_maps, trusted_patches
@@ -28,7 +28,7 @@ def test_a_map_is_the_mean_of_those_who_did_not_train_on_the_image():
     found = out_of_fold_maps(maps, pd.Series({"b": 2, "a": 0}))
     assert list(found) == ["a", "b"] and found["a"].dtype == np.float16
     assert found["a"].tolist() == [[2.5, 2.5]] * 2 and found["b"].tolist() == [[15, 15]] * 2
-    with pytest.raises(IdentityError, match="image c has no map"):
+    with pytest.raises(SubModelsError, match="image c has no map"):
         out_of_fold_maps(maps, pd.Series({"c": 0}))
 
 

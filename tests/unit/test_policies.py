@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llbnad.config import parse
+from llbnad.config import SelectionPolicy, parse
 from llbnad.errors import ConfigError, DataError
-from llbnad.policies import POLICIES
+from llbnad.policies import POLICIES, count_kept
 from llbnad.policies.mixture import Mixture
 from llbnad.policies.otsu import Otsu
 from llbnad.purification.aggregate import aggregate
@@ -76,3 +76,15 @@ def test_robust_mean_is_deaf_to_a_sub_model_s_unit():
     loud = table.assign(sub_model_1=table["sub_model_1"] * 1e4 + 7)
     assert np.allclose(aggregate(table, "robust_mean"), aggregate(loud, "robust_mean"), atol=1e-4)
     assert not np.allclose(aggregate(table, "oof_mean"), aggregate(loud, "oof_mean"))
+
+
+@pytest.mark.parametrize("count", [0, 31, -1])
+def test_a_policy_of_ones_own_that_answers_nonsense_is_named(count):
+    class Own(SelectionPolicy):
+        policy: str = "own"
+
+        def count(self, ordered):
+            return count
+
+    with pytest.raises(ConfigError, match=f"policy own keeps {count} of 30 images; expected 1 to 30"):
+        count_kept(Own(), np.linspace(0, 1, 30))

@@ -1,5 +1,7 @@
 """Stage 1 beyond the paper: rounds, leaving one subset out, another detector for the sub-models."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -51,6 +53,26 @@ def test_a_further_round_learns_from_what_was_kept_and_may_take_an_image_back():
     assert sorted(found.purified.kept) == [*IDS[:8], IDS[9]]
     assert found.history.to_dict("list") == {"round": [1, 2], "kept": [9, 9], "changed": [3, 2]}
     assert found.consensus is second
+
+
+def test_the_summary_counts_images_patches_and_verdicts():
+    first = made_consensus(range(12))
+    verdicts = {IDS[11]: "normal", IDS[3]: "exclude", "elsewhere": "defect"}
+    found = select(first, settings(), verdicts, lambda kept, trusted: first)
+    everything = pd.DataFrame({"image_id": IDS, "anomaly_class": ["OK"] * 9 + ["cut"] * 3})
+    train = everything[everything["image_id"] != IDS[3]]
+    summary = found.summary(train, verdicts, everything)
+    assert {name: summary[name] for name in ("n_train", "n_selected", "cut")} == {
+        "n_train": 11, "n_selected": 9, "cut": 8}  # fmt: skip
+    assert summary["kept_share"] == pytest.approx(9 / 11)
+    assert summary["contamination_before"] == pytest.approx(3 / 11)
+    assert summary["contamination_after"] == pytest.approx(1 / 9) and summary["contamination_rejected"] == 1
+    assert summary["patches_rejected"] == 0
+    masks = {IDS[0]: np.array([[True, False]]), IDS[1]: np.array([[True, True]])}
+    assert replace(found, trusted=masks).summary(train, verdicts, everything)["patches_rejected"] == 0.25
+    assert summary["n_verdict_elsewhere"] == summary["n_verdict_normal"] == summary["n_overruled"] == 1
+    unlabelled = everything.assign(anomaly_class=None)
+    assert found.summary(unlabelled, verdicts, unlabelled)["contamination_after"] is None
 
 
 def test_rounds_end_when_the_set_is_stable():

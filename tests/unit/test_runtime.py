@@ -9,7 +9,7 @@ import pytest
 COUNT = """
 import torch
 from llbnad.config import Runtime
-from llbnad.runtime import prepare
+from llbnad.utils.runtime import prepare
 for _ in range(2):  # a stage may prepare more than once
     prepare(Runtime(device="cpu", processes={processes}, threads={threads}))
 print(torch.get_num_threads())

@@ -6,7 +6,7 @@ import pytest
 
 from llbnad.config import METHOD
 from llbnad.data.manifest import contamination
-from llbnad.errors import ConfigError, DataError, IdentityError
+from llbnad.errors import ConfigError, DataError, IdentityError, SubModelsError
 from llbnad.model.scores import Scores
 from llbnad.policies.fraction import Fraction
 from llbnad.policies.mad import Mad, mad_cut
@@ -97,7 +97,7 @@ def test_a_sub_model_that_missed_an_image_is_an_error():
     manifest = made_manifest(10, 0)
     scores = sub_model_scores(manifest)
     scores[1] = Scores(scores[1].image_ids[:-1], scores[1].values[:-1])
-    with pytest.raises(IdentityError, match="sub-model 1 and the training set differ in 1 images"):
+    with pytest.raises(SubModelsError, match="sub-model 1 and the training set differ in 1 images"):
         score_table(scores, assign_subsets(manifest, 3, 0))
 
 

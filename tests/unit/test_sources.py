@@ -264,7 +264,7 @@ import os, sys
 from pathlib import Path
 from PIL import Image
 from llbnad.config import ImageFolderDataset
-from llbnad.sources import read_source
+from llbnad.data.sources import read_source
 Image.init()  # what it would import later, it may not be allowed to read then
 os.chdir(sys.argv[1])
 if os.getuid() == 0:  # root may read everything

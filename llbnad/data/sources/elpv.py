@@ -7,13 +7,13 @@ References: Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defec
 Imagery", EU PVSEC 2018.
 """
 
-import importlib.util
 from pathlib import Path
 
 from llbnad.config import ElpvDataset
 from llbnad.data.manifest import NORMAL
 from llbnad.data.sources.base import Listing, Record, Rejection
 from llbnad.errors import DataError
+from llbnad.utils.files import installed_files
 
 CLASSES = {0.0: NORMAL, 1.0: "defect"}
 
@@ -41,9 +41,7 @@ def records(dataset: ElpvDataset) -> Listing:
 
 
 def _folder() -> Path:
-    spec = importlib.util.find_spec("elpv_dataset")
-    folders = [Path(place) / "data" for place in (spec.submodule_search_locations or [])] if spec else []
-    folder = next((folder for folder in folders if (folder / "labels.csv").is_file()), None)
-    if folder is None:
+    labels = installed_files("elpv_dataset", "data/labels.csv")
+    if not labels:
         raise DataError("the solar-cell images are not installed: run `pip install elpv-dataset`")
-    return folder
+    return labels[0].parent

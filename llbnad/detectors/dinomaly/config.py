@@ -12,7 +12,7 @@ class DinomalyConfig(DetectorConfig):
 
     name: Literal["dinomaly"] = "dinomaly"
     recipe: Literal["official", "llbnad"] = "official"  # optimiser, learning rate and how hard mining acts
-    steps: int = Field(300, ge=1)
+    steps: int = Field(300, ge=1)  # of the optimiser
     batch_size: int = Field(8, ge=1)  # images a step
     # auto: the encoder's own width and 8 blocks (official) where all its layers are equally wide, as a ViT's are
     width: int | Literal["auto"] = "auto"  # decoder channels; auto for a CNN's layers: 64

@@ -30,7 +30,7 @@ class PatchcoreConfig(DetectorConfig):
     """Settings of `Patchcore`."""
 
     name: Literal["patchcore"] = "patchcore"
-    memory: Literal["random", "density", "greedy"] = "random"
+    memory: Literal["random", "density", "greedy"] = "random"  # patches kept: any, the densest or the farthest apart
     memory_size: int = Field(8192, ge=1)  # patches kept
     oversampling: int = Field(2, ge=1)  # density and greedy choose from this many candidates a patch kept
     neighbours: int = Field(1, ge=1, le=64)  # distance = mean over this many nearest patches

@@ -38,11 +38,11 @@ class SoftpatchConfig(DetectorConfig):
     """Settings of `Softpatch`."""
 
     name: Literal["softpatch"] = "softpatch"
-    discriminator: Literal["lof", "gaussian", "nearest"] = "lof"
+    discriminator: Literal["lof", "gaussian", "nearest"] = "lof"  # how a patch is judged against those at its position
     discard: float = Field(0.15, ge=0, lt=1)  # share of all training patches; the paper's threshold
-    lof_neighbours: int = Field(6, ge=1)
+    lof_neighbours: int = Field(6, ge=1)  # k of the local outlier factor
     soft_weights: bool = True  # multiply a distance by its neighbour's outlier factor
-    memory: Literal["random", "greedy"] = "random"
+    memory: Literal["random", "greedy"] = "random"  # patches kept: any, or the farthest apart
     memory_size: int = Field(8192, ge=1)  # patches kept
     oversampling: int = Field(2, ge=1)  # greedy chooses from this many candidates a patch kept
 
