@@ -28,7 +28,7 @@ import pandas as pd
 
 from llbnad.data.images import load_rgb
 from llbnad.errors import DataError, IdentityError
-from llbnad.features.image_features import image_features
+from llbnad.features.image_vectors import image_vectors
 from llbnad.features.source import FeatureSource
 from llbnad.utils.hashing import stable_number, stable_shuffle
 from llbnad.utils.progress import track
@@ -165,7 +165,7 @@ def describe(
     unknown = [image_id for image_id in image_ids if image_id not in paths]
     if unknown:
         raise IdentityError(f"{len(unknown)} images of the {name} are not in the manifest, first {unknown[0]}")
-    vectors = image_features(features, image_ids, grid=1, description=f"drift: {name}")
+    vectors = image_vectors(features, image_ids, grid=1, description=f"drift: {name}")
     numbers = [image_numbers(image_root / paths[image_id]) for image_id in track(image_ids, f"drift: {name}")]
     known = None if rejected is None else np.isin(list(image_ids), list(rejected))
     return Described(vectors, pd.DataFrame(numbers), known)

@@ -26,7 +26,7 @@ DATA_MARK = "__REVIEW_DATA__"
 PICTURE = 360  # longer side in pixels
 JPEG_QUALITY = 82
 NEAR = 0.25  # as a share of the median distance of two images; takes in a repeated shot in slightly other light
-GRID = 4  # cells per side of the image features, see `llbnad.features.image_features`
+GRID = 4  # cells per side of the image features, see `llbnad.features.image_vectors`
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def near_duplicates(image_ids: list[str], vectors: np.ndarray) -> dict[str, int]
 
     Args:
         image_ids: ids of the N images.
-        vectors: (N, D) vectors of `llbnad.features.image_features`.
+        vectors: (N, D) vectors of `llbnad.features.image_vectors`.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist

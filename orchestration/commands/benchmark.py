@@ -160,7 +160,7 @@ def benchmark(
 
 def _record(config: Path, grid: Grid, closed: pd.DataFrame, files: list[Path]) -> None:
     """One MLflow run for the table; trouble with the server is said and does not undo the work."""
-    from orchestration.tracking.runs import record_table
+    from orchestration.tracking.mlflow_runs import record_table
 
     try:
         record_table(config.stem, grid.model_dump(mode="json"), closed, files)

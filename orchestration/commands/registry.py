@@ -54,7 +54,7 @@ def challenge(line: Line) -> None:
 
 
 def _check(finding: Mapping[str, Any]) -> pipes.Check:
-    """Return one finding of `llbnad.monitoring.acceptance` as the result of an asset check."""
+    """Return one finding of `llbnad.monitoring.champion_checks` as the result of an asset check."""
     word = "" if finding["passed"] else "refused: "
     observed, expected = finding["observed"], finding["expected"]
     description = f"{word}{observed}, expected {expected}"

@@ -12,7 +12,7 @@ import pandas as pd
 import typer
 
 from llbnad.errors import DataError
-from llbnad.features.image_features import image_features
+from llbnad.features.image_vectors import image_vectors
 from llbnad.purification.heat import StoredHeat
 from llbnad.purification.purify import Purified
 from llbnad.purification.verdicts import read_verdicts
@@ -52,7 +52,7 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     ids = sorted(reasons.index)
     store = feature_store(params, scenario)
     heat = StoredHeat(folder / "maps.safetensors")
-    groups = near_duplicates(ids, image_features(store, ids, GRID, "near-duplicates"))
+    groups = near_duplicates(ids, image_vectors(store, ids, GRID, "near-duplicates"))
     suspects = build_suspects(train, scores, reasons, purified, groups, heat, IMAGE_ROOT)
     page = review_page(scenario, suspects, verdicts, purified.cut, len(train))
     with replacing(out) as temporary:

@@ -13,7 +13,7 @@ from llbnad.config import METHOD
 from llbnad.data.manifest import is_anomalous, read_manifest
 from llbnad.errors import DataError
 from llbnad.evaluation.evaluate import images_to_evaluate
-from llbnad.monitoring import acceptance
+from llbnad.monitoring import champion_checks
 from llbnad.monitoring.novelty import novelty
 from llbnad.monitoring.probe import Probe, retake, take_probe
 from llbnad.purification.verdicts import read_verdicts
@@ -24,7 +24,7 @@ from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.registry.packaging import contents
 from orchestration.registry.store import MD5, REFUSED, WITHDRAWN, champion_of, model_name, registry_client, versions
-from orchestration.tracking.runs import git_tags, lock_tags, scenario_run
+from orchestration.tracking.mlflow_runs import git_tags, lock_tags, scenario_run
 from orchestration.tracking.server import MLFLOW_FOLDER
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ PROBE, LEARNT = "probe.json", "kept.parquet"  # kept with a version: scores to c
 PROVENANCE = ("raw", "settings", "noisy", "purified", "detector")  # stages whose dvc.lock hashes a version carries
 LOCK_SECONDS = 600  # another challenge of the same line may be uploading
 STANDING = "standing"  # the check that a version was not rolled back by hand
-CHECKS = (*acceptance.CHECKS, STANDING)
+CHECKS = (*champion_checks.CHECKS, STANDING)
 
 
 def report_path(scenario: str) -> Path:
@@ -75,7 +75,9 @@ def challenge(scenario: str) -> dict[str, Any]:
         own, findings = _judge(scenario, settings, path, champion)
         withdrawn = known.tags.get(WITHDRAWN) if known else None
         findings.append(
-            acceptance.Finding(STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand")
+            champion_checks.Finding(
+                STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand"
+            )
         )
         version = known.version if known else _add_version(client, scenario, settings, path, own, md5)
         _tag(client, scenario, str(version), findings)
@@ -93,7 +95,7 @@ def challenge(scenario: str) -> dict[str, Any]:
 
 def _judge(
     scenario: str, settings: Params, path: Path, version: "ModelVersion | None"
-) -> tuple[Probe, list[acceptance.Finding]]:
+) -> tuple[Probe, list[champion_checks.Finding]]:
     from llbnad.model.model import Model
     from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 
@@ -106,7 +108,7 @@ def _judge(
     model = Model.load(path, store.device)
     own = take_probe(model, store, kept, rejected, labels, settings.promotion.probe_size)
     if version is None:
-        return own, acceptance.judge(own, None, None, settings.promotion, model.threshold)
+        return own, champion_checks.judge(own, None, None, settings.promotion, model.threshold)
     held = _artifacts(version)
     before, again = retake(Probe.of(json.loads((held / PROBE).read_text())), model, store, set(store.image_ids), own)
     learnt = None
@@ -117,7 +119,7 @@ def _judge(
         learnt_before = read_manifest(held / LEARNT)["image_id"]
         seed = settings.scenario(scenario).seed
         learnt = novelty(champion, learnt_before, unseen, store, noisy, IMAGE_ROOT, seed)
-    return own, acceptance.judge(own, before, again, settings.promotion, model.threshold, learnt)
+    return own, champion_checks.judge(own, before, again, settings.promotion, model.threshold, learnt)
 
 
 def _artifacts(version: "ModelVersion") -> Path:
@@ -158,7 +160,7 @@ def _add_version(client: "MlflowClient", scenario: str, settings: Params, path: 
     return version
 
 
-def _tag(client: "MlflowClient", scenario: str, version: str, findings: list[acceptance.Finding]) -> None:
+def _tag(client: "MlflowClient", scenario: str, version: str, findings: list[champion_checks.Finding]) -> None:
     """Write the findings as tags of the version."""
     name = model_name(scenario)
     client.set_model_version_tag(name, version, "checks", json.dumps([vars(finding) for finding in findings]))

@@ -1,7 +1,7 @@
 """Recording in MLflow as a side effect: a finished stage records its results, and never fails because of MLflow.
 
 Stages that DVC skipped as unchanged are recorded together with the evaluation, from their outputs on disk, so that each
-record is complete. `orchestration.tracking.runs` describes the content of a run.
+record is complete. `orchestration.tracking.mlflow_runs` describes the content of a run.
 """
 
 import sys
@@ -13,7 +13,7 @@ from orchestration.pipeline.outputs import noisy_manifest
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import STAGES
 from orchestration.pipeline.settings import read_settings
-from orchestration.tracking.runs import scenario_run
+from orchestration.tracking.mlflow_runs import scenario_run
 from orchestration.tracking.server import tracking_uri, without_password
 
 

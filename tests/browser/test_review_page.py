@@ -9,7 +9,7 @@ import pytest
 from llbnad.config import EncoderConfig, NoNoise
 from llbnad.data.contaminate import contaminate
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
-from llbnad.features.image_features import image_features
+from llbnad.features.image_vectors import image_vectors
 from llbnad.features.store import FeatureStore
 from llbnad.policies.fraction import Fraction
 from llbnad.purification.verdicts import read_verdicts
@@ -43,7 +43,7 @@ def write_page(line):
     def write(path, verdicts):
         reasons = choose_suspects(result.scores, result.purified, verdicts, SUSPECTS)
         ids = sorted(reasons.index)
-        groups = near_duplicates(ids, image_features(store, ids, GRID, "alike"))
+        groups = near_duplicates(ids, image_vectors(store, ids, GRID, "alike"))
         groups |= dict.fromkeys(result.scores["score"].nlargest(2).index, 99)  # a group, whatever the encoder says
         suspects = build_suspects(noisy, result.scores, reasons, result.purified, groups, result.heat, root)
         path.write_text(review_page("line", suspects, verdicts, result.purified.cut, len(noisy)), encoding="utf-8")

@@ -35,7 +35,7 @@ def stages_that_reach(listings, path):
         ("orchestration/stages/scores.py", {"scores"}),
         ("llbnad/utils/files.py", {*STAGES, "benchmark"}),
         # decide no byte: records, settings (each stage follows its own as params), other rooms
-        ("orchestration/tracking/runs.py", set()),
+        ("orchestration/tracking/mlflow_runs.py", set()),
         ("llbnad/config.py", set()),
         ("orchestration/pipeline/params.py", set()),
         ("llbnad/monitoring/drift.py", set()),

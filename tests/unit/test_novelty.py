@@ -14,7 +14,7 @@ from llbnad.features.store import FeatureStore
 from llbnad.model.calibrate import out_of_fold_scores
 from llbnad.model.model import train
 from llbnad.model.threshold import threshold_at
-from llbnad.monitoring.acceptance import alarms, shift
+from llbnad.monitoring.champion_checks import alarms, shift
 from llbnad.monitoring.novelty import ENOUGH, Novelty, novelty
 
 KNOWN, NEW = 50, 20

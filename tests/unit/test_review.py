@@ -12,7 +12,7 @@ from PIL import Image
 
 from llbnad.config import EncoderConfig
 from llbnad.data.sources.base import Listing, Record, scan
-from llbnad.features.image_features import image_features
+from llbnad.features.image_vectors import image_vectors
 from llbnad.features.store import FeatureStore
 from llbnad.purification.purify import Purified
 from llbnad.review.page import GRID, build_suspects, choose_suspects, near_duplicates, review_page, spread
@@ -59,7 +59,7 @@ def test_real_images_taken_again_are_grouped_and_others_are_not(few_cells, tmp_p
     again = scan(Listing(tmp_path, records)).manifest
     store = FeatureStore(tmp_path / "cache", EncoderConfig(input_size=64), again, tmp_path)
     ids = again["image_id"].tolist()
-    groups = near_duplicates(ids, image_features(store, ids, GRID, "alike"))
+    groups = near_duplicates(ids, image_vectors(store, ids, GRID, "alike"))
     by_path = {path: groups[image_id] for image_id, path in zip(ids, again["path"], strict=True)}
     for number in range(2):
         assert by_path[f"{number:02d}.png"] == by_path[f"{number:02d}_again.png"] != 0

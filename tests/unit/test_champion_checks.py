@@ -8,7 +8,7 @@ import pytest
 
 from llbnad.config import Promotion
 from llbnad.model.threshold import threshold_at
-from llbnad.monitoring.acceptance import CHECKS, judge
+from llbnad.monitoring.champion_checks import CHECKS, judge
 from llbnad.monitoring.drift import DriftReport, DriftStatistic
 from llbnad.monitoring.novelty import Novelty, chance_of_alarms
 from llbnad.monitoring.probe import Probe

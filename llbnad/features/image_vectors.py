@@ -7,7 +7,7 @@ import numpy as np
 from llbnad.features.source import FeatureSource
 
 
-def image_features(features: FeatureSource, image_ids: Sequence[str], grid: int, description: str) -> np.ndarray:
+def image_vectors(features: FeatureSource, image_ids: Sequence[str], grid: int, description: str) -> np.ndarray:
     """Return one unit vector per image, (N, D) float32, in the order of `image_ids`.
 
     Each layer (B, C, h, w) is averaged to grid × grid cells and scaled to equal length, so that all layers weigh alike.
