@@ -1,5 +1,5 @@
-"""Everything that is not the method: DVC stages, Dagster assets generated from dvc.yaml, MLflow, Great Expectations."""
+"""Everything around the method: DVC stages, Dagster assets made from dvc.yaml, MLflow, Great Expectations."""
 
 import time
 
-STARTED = time.time()  # of this process: before any other code of ours was read
+STARTED = time.time()  # start of this process, before any other module of ours is imported

@@ -40,7 +40,7 @@ app.add_typer(registry, name="registry", rich_help_panel=MODELS)
 
 
 def main() -> None:
-    """Run the command; an error of ours is one clear line and exit code 2."""
+    """Run the command. An error of ours prints one clear line and gives exit code 2."""
     try:
         with pipes.connection():
             app(prog_name="python -m orchestration")

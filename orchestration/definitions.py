@@ -1,4 +1,4 @@
-"""Define what Dagster loads: assets from dvc.yaml, the jobs, the sensor and the schedule of production lines."""
+"""The definitions that Dagster loads: assets from dvc.yaml, jobs, and the sensor and schedule of production lines."""
 
 import os
 from pathlib import Path
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def definitions(root: Path) -> dg.Definitions:
-    """All definitions of the repository at `root`.
+    """Return all definitions of the repository at `root`.
 
     Raises:
         ConfigError: params.yaml is wrong.
@@ -40,7 +40,8 @@ def definitions(root: Path) -> dg.Definitions:
         selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, *serving, *tables),
         description="One scenario from raw data to the champion; what did not change is not computed again.",
     )
-    if os.environ.get("DAGSTER_HOME"):  # else the sensor does it, in the instance it is given
+    # without DAGSTER_HOME, the sensor adds the partitions later, in the instance that it is given
+    if os.environ.get("DAGSTER_HOME"):
         with dg.DagsterInstance.get() as instance:
             sync(instance, [*params.scenarios, *known_lines(root, params)])
     return dg.Definitions(

@@ -1,4 +1,4 @@
-"""Show a stage's outputs in Dagster, each kind of file in its way: row counts, numbers, tables, pictures."""
+"""Metadata of a stage's outputs for Dagster: row counts, numbers, tables and pictures, by the kind of file."""
 
 import base64
 import io
@@ -19,12 +19,12 @@ HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
 
 
 def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, Any]:
-    """Dagster metadata of a stage.
+    """Return Dagster's metadata for a stage.
 
     Args:
-        paths: its outputs with their hashes, as dvc.lock has them.
-        root: the repository.
-        scenario: for the link to MLflow.
+        paths: hashes of the stage's outputs by path, from dvc.lock.
+        root: root of the repository.
+        scenario: scenario of the link to MLflow.
     """
     files = [file for path in sorted(paths) for file in _files(root / path)]
     shown = metadata_of_files(files)
@@ -32,7 +32,8 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
     link = root / "mlflow" / "runs" / f"{scenario}.json"
     if link.exists():
         run, settings = json.loads(link.read_text()), root / settings_path(scenario)
-        if settings.exists() and run.get("md5.settings") == file_digest(settings, "md5"):  # else of other settings
+        # show the link only if the recorded run had these settings
+        if settings.exists() and run.get("md5.settings") == file_digest(settings, "md5"):
             shown["mlflow"] = dg.MetadataValue.url(run["url"])
     return shown
 
@@ -45,12 +46,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMeta
 
 
 def picture(file: Path) -> dg.MarkdownMetadataValue:
-    """A small copy of a picture."""
+    """Return a small copy of a picture as metadata."""
     return dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{_preview(file)})")
 
 
 def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
-    """Dagster metadata of single files."""
+    """Return Dagster's metadata for single files."""
     shown: dict[str, Any] = {}
     for file in files:
         if file.name not in HIDDEN:

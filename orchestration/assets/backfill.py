@@ -1,7 +1,7 @@
-"""After a plain `dvc repro`: tell Dagster what there is, so that its UI shows the same thing.
+"""Reports to Dagster after a plain `dvc repro`, so that its UI shows the same outputs.
 
-Reports a materialisation, with the same data version, pictures and checks, of every asset whose data version in
-dvc.lock is not the one Dagster knows. Run again, it reports nothing.
+Every asset whose data version in dvc.lock differs from the version that Dagster knows gets a materialisation with the
+same data version, pictures and checks. A second run reports nothing.
 """
 
 import os
@@ -20,7 +20,7 @@ from orchestration.pipeline.paths import PARAMS
 
 
 def record_materialisations(root: Path, scenarios: Sequence[str]) -> int:
-    """Report what dvc.lock has of `scenarios` to the Dagster instance of DAGSTER_HOME; returns how many were new."""
+    """Report the outputs of `scenarios` in dvc.lock to Dagster's instance in DAGSTER_HOME. Return how many were new."""
     os.environ.setdefault("DAGSTER_HOME", str(root / ".dagster"))
     params, lock = load_params(root / PARAMS), dvc.read_lock(root)
     found, reported = patterns(root, params), 0

@@ -1,4 +1,4 @@
-"""The tables of benchmarks/dvc.yaml as assets: materialising one runs its DVC stage and shows table and pictures."""
+"""The tables of benchmarks/dvc.yaml as assets. A materialisation runs the DVC stage and shows table and pictures."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,10 @@ from orchestration.pipeline.paths import BENCHMARK_STAGES
 
 
 def benchmark_assets(root: Path) -> list[dg.AssetsDefinition]:
-    """One asset per stage, `benchmark_<stage>`; none where there is no such file. None depends on a scenario."""
+    """Return one asset `benchmark_<stage>` per stage of the file, or no asset without the file.
+
+    These assets do not depend on scenarios.
+    """
     if not (root / BENCHMARK_STAGES).exists():
         return []
     return [_asset(root, template) for template in dvc.templates(root, BENCHMARK_STAGES).values()]

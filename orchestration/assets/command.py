@@ -1,7 +1,7 @@
-"""Run `python -m orchestration COMMAND` for an asset; what the command reports comes back through Dagster Pipes.
+"""The runner of `python -m orchestration COMMAND` for an asset. The command reports through Dagster Pipes.
 
-The commands' side is `orchestration.pipeline.pipes`. `dagster.PipesSubprocessClient` is not used, because it signals
-only the process that it started: here, cancelling a run ends the command's whole session.
+`orchestration.pipeline.pipes` is the commands' side of this. `dagster.PipesSubprocessClient` is not used, because it
+signals only the process that it started. Here, cancelling a run ends the whole session of the command.
 """
 
 import sys
@@ -15,7 +15,7 @@ from orchestration.pipeline.pipes import DESCRIPTION
 from orchestration.pipeline.process import running
 
 COMMAND = (sys.executable, "-m", "orchestration")
-SHOWN_LINES = 15  # of a command that failed
+SHOWN_LINES = 15  # last lines of a failed command that are shown
 
 
 def run_command(
@@ -25,17 +25,17 @@ def run_command(
     allowed: Collection[int] = (0,),
     show: Callable[[], Mapping[str, Any]] = dict,
 ) -> dg.MaterializeResult:
-    """Run a command in the repository; its lines go to the run's log.
+    """Run a command in the repository, and write its output to the log of the run.
 
     Args:
-        context: the asset's.
-        root: the repository.
-        arguments: the command's name and arguments.
-        allowed: exit codes after which its report counts.
-        show: metadata of the files it wrote, such as pictures: shown with the asset and with its checks.
+        context: context of the asset.
+        root: root of the repository.
+        arguments: name and arguments of the command.
+        allowed: exit codes after which the command's report counts.
+        show: returns metadata of the files that the command wrote, such as pictures, for the asset and its checks.
 
     Raises:
-        Failure: another exit code; the message is what the command said last.
+        Failure: the command ended with another exit code; the message holds its last lines.
     """
     lines: list[str] = []
     with (
@@ -59,7 +59,7 @@ def run_command(
 
 
 def _described(check: dg.AssetCheckResult, shown: Mapping[str, Any]) -> dg.AssetCheckResult:
-    """Return the check with its description where Dagster shows it, and with what is `shown`."""
+    """Return the check with its description where Dagster shows it, and with the metadata `shown`."""
     metadata = dict(check.metadata)
     description = metadata.pop(DESCRIPTION)
     return dg.AssetCheckResult(

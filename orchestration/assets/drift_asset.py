@@ -1,4 +1,4 @@
-"""Asset `drift` with the asset check of the same name: a warning if a line's newest batch is unlike what came before.
+"""Asset `drift` with an asset check of the same name, which warns if a line's newest batch differs from earlier images.
 
 The comparison needs torch, which the code location does not load, so it runs as a command.
 """
@@ -17,7 +17,7 @@ from orchestration.pipeline.pipes import DRIFT
 
 
 def drift_asset(root: Path) -> dg.AssetsDefinition:
-    """Asset `drift` of the repository at `root`."""
+    """Return the asset `drift` of the repository at `root`."""
 
     @dg.asset(
         name=DRIFT,

@@ -1,8 +1,8 @@
-"""dvc.yaml -> Dagster assets: a stage is an asset, a scenario is a partition, materialising runs dvc.
+"""Dagster assets made from dvc.yaml: a stage is an asset, a scenario is a partition, a materialisation runs dvc.
 
-Nothing of the pipeline is said a second time here. Names, dependencies, descriptions, groups, kinds and checks come
-from dvc.yaml; whether anything has to be computed is DVC's decision; the data version is the hash in dvc.lock. So both
-doors, Dagster and `dvc repro`, lead to the same bytes.
+The pipeline is not described a second time here. Names, dependencies, descriptions, groups, kinds and checks come from
+dvc.yaml. DVC decides whether anything has to be computed. The data version is the hash in dvc.lock. Both doors, Dagster
+and `dvc repro`, therefore lead to the same bytes.
 """
 
 import json
@@ -28,12 +28,12 @@ PREREQUISITES = (code.STAGE, settings.STAGE)  # cheap stages that an edit makes 
 
 
 def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[dg.AssetsDefinition]:
-    """One asset per stage, partitioned by scenario.
+    """Return one asset per stage, partitioned by scenario.
 
     Args:
-        root: the repository.
-        params: its settings.
-        sources: assets that go before the stages which depend on no other stage than `code`.
+        root: root of the repository.
+        params: settings of the repository.
+        sources: assets that precede the stages that depend on no other stage than `code`.
 
     Raises:
         DvcError: dvc cannot read its files.
@@ -69,7 +69,7 @@ def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
 
 
 def report_path(stage: str, root: Path) -> Path:
-    """Where a stage with checks writes its validation report."""
+    """Return the file that a stage with checks writes its validation report to."""
     template, _, instance = stage.partition("@")
     return root / stage_dir(template, instance) / "validation.json"
 
@@ -93,8 +93,8 @@ def _asset(name: str, root: Path, where: Pattern, upstream: list[str], version: 
     def materialise(context: dg.AssetExecutionContext) -> Iterator[Any]:
         scenario = context.partition_key
         with failing():
-            params = load_params(root / PARAMS)  # read now: the scenario may be younger than this process
-            # a new line has no scenario before it is ingested; stage `code` needs none and may run first
+            params = load_params(root / PARAMS)  # read now, because the scenario may be younger than this process
+            # a new line has no scenario before it is ingested; stage `code` needs no scenario and may run first
             stage = where.stage(scenario, params.scenario(scenario).dataset if template.over else "")
             report = report_path(stage, root)
             for before in _left_out(context, upstream):
@@ -117,7 +117,7 @@ def _asset(name: str, root: Path, where: Pattern, upstream: list[str], version: 
 
 def _left_out(context: dg.AssetExecutionContext, upstream: Sequence[str]) -> list[str]:
     """Return the prerequisites of an asset that its run does not materialise."""
-    chosen = context.run.asset_selection  # None: all of a job, and each has `code` and `settings`
+    chosen = context.run.asset_selection  # None means all assets of a job, and each job has `code` and `settings`
     if chosen is None:
         return []
     return [before for before in PREREQUISITES if before in upstream and dg.AssetKey(before) not in chosen]
@@ -134,9 +134,10 @@ def _reproduce(root: Path, stage: str, log: Callable[[str], None]) -> dict[str, 
 
 
 def _code_is_recorded(root: Path) -> bool:
-    """Whether stage `code` has nothing to do.
+    """Return whether stage `code` has nothing to do.
 
-    DVC would first lock the listings for writing, and so wait for every stage that runs, as each reads one.
+    DVC is not asked: it would first lock the listings for writing, and so wait for every running stage, because each
+    stage reads a listing.
     """
     if not code.are_current(root):
         return False
@@ -146,7 +147,7 @@ def _code_is_recorded(root: Path) -> bool:
 
 
 def _failed_checks(report: Path, asset: str, checks: Sequence[str]) -> Iterator[dg.AssetCheckResult]:
-    """Yield the checks that a stage failed by; none if it ended for another reason."""
+    """Yield the checks that failed in a stage; nothing if the stage failed for another reason."""
     if checks and report.exists() and not json.loads(report.read_text())["success"]:
         yield from (check_results(report, asset, check) for check in checks)
 
@@ -156,7 +157,7 @@ def _is_current(before: str, root: Path, scenario: str, params: Params) -> bool:
 
 
 def _catch_up(before: str, root: Path, scenario: str, log: Callable[[str], None]) -> dg.AssetMaterialization:
-    """Run stage `code` or `settings` after an edit: an asset materialised alone goes by code and params.yaml of now."""
+    """Run stage `code` or `settings` after an edit. An asset materialised alone must use current code and settings."""
     stage = before if before == code.STAGE else f"{before}@{scenario}"
     shown = _reproduce(root, stage, log)
     lock = dvc.read_lock(root)
@@ -169,7 +170,7 @@ def _catch_up(before: str, root: Path, scenario: str, log: Callable[[str], None]
 
 
 def _description(template: str, name: str) -> str:
-    """The stage's description without DVC's placeholders."""
+    """Return the stage's description without DVC's placeholders."""
     number = name.rpartition("_")[2]
     text = template.replace("${item.subset}", number)
     text = re.sub(r"dataset \$\{[^}]+\}", "the dataset", text)

@@ -1,6 +1,6 @@
-"""An error of ours as Dagster's: the run fails with its message, and is not tried again, which would not help.
+"""Our errors as Dagster's errors: the run fails with the message, and is not tried again, because that would not help.
 
-Waiting for others needs no word from Dagster: `orchestration.pipeline.busy` waits below, for every door.
+Dagster need not wait for other processes: `orchestration.pipeline.busy` waits for every door.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from llbnad.errors import LlbnadError
 
 @contextmanager
 def failing() -> Iterator[None]:
-    """Turn an `LlbnadError` of the block into a `dagster.Failure`."""
+    """Raise `dagster.Failure` for an `LlbnadError` in the block."""
     try:
         yield
     except LlbnadError as error:

@@ -1,18 +1,18 @@
-"""Runs whose process has gone without a word: the machine lost power, or somebody killed all of Dagster.
+"""Lost runs: their process has gone without a report, because the machine lost power or somebody killed all of Dagster.
 
-Dagster goes on calling them started, and a line with a run in progress is not retrained: it would wait for ever. Those
-that were only about to start, or to be cancelled, are ended by Dagster's own run monitoring (.dagster/dagster.yaml).
+Dagster still calls such a run started. A line with a run in progress is not retrained, so it would wait for ever.
+Dagster's own run monitoring (.dagster/dagster.yaml) ends the runs that were about to start or to be cancelled.
 """
 
 import dagster as dg
 import psutil
 
-TOLERANCE = 5  # seconds: a process has begun before it says so, but clocks are set meanwhile
+TOLERANCE = 5  # seconds; a process starts before it reports, but somebody may set the clock meanwhile
 
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark runs as failed that are started and have no process any more, and return their ids."""
-    if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):  # they run elsewhere, and it sees to them
+    if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):  # another launcher watches its own runs elsewhere
         return []
     return [
         run.run_id
@@ -28,7 +28,7 @@ def _is_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
     if not processes or any(was_there(pid, moment) for pid, moment in processes):
         return False
     now = instance.get_run_by_id(run.run_id)
-    if now is None or now.status != dg.DagsterRunStatus.STARTED:  # it has just ended as it should
+    if now is None or now.status != dg.DagsterRunStatus.STARTED:  # the run has ended regularly meanwhile
         return False
     instance.report_run_failed(
         run, "Its process is gone: the machine or Dagster was stopped while it ran. Run it again"
@@ -37,10 +37,13 @@ def _is_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 
 
 def was_there(pid: int, moment: float) -> bool:
-    """Whether process `pid` is running and was at `moment` (seconds since 1970): its number may be another's by now."""
+    """Return whether process `pid` is running and was running at `moment`, in seconds since 1970.
+
+    A process that started later only has the same number.
+    """
     try:
         return bool(psutil.Process(pid).create_time() <= moment + TOLERANCE)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
-        return True  # somebody else's, but there
+        return True  # the process of another user

@@ -1,7 +1,7 @@
-"""A scenario of params.yaml is a partition; its chain of stages is what one Dagster run materialises.
+"""Dagster's partitions: one per scenario of params.yaml. One run materialises the chain of stages of a scenario.
 
-Dagster keeps the partitions in its own database, so that a new line is one at once, without a reload of the code. The
-truth is params.yaml: `sync` makes the one equal to the other.
+Dagster keeps the partitions in its own database, so that a new line becomes a partition at once, without a reload of
+the code. params.yaml is the truth: `sync` makes the partitions equal to its scenarios.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -21,16 +21,17 @@ SCENARIOS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 
 @dataclass(frozen=True)
 class Chain:
-    """The DVC stages of one scenario under the names their assets have."""
+    """The DVC stages of one scenario, by the names of their assets."""
 
     stages: Mapping[str, str]  # asset name -> DVC stage, e.g. sub_model_0 -> sub_model@a-0
     upstream: Mapping[str, frozenset[str]]  # asset name -> asset names
 
 
 def chain(graph: Mapping[str, set[str]], scenario: str) -> Chain:
-    """All stages that `evaluation@<scenario>` needs.
+    """Return all stages that `evaluation@<scenario>` needs.
 
-    A template with one stage among them gives an asset of its name; one with several gives name_0, name_1 ….
+    A template with one of these stages gives an asset of its own name. A template with several stages gives the assets
+    name_0, name_1, …
     """
     needed = _ancestors(graph, f"{FINAL_STAGE}@{scenario}")
     grouped: dict[str, list[str]] = {}
@@ -45,21 +46,21 @@ def chain(graph: Mapping[str, set[str]], scenario: str) -> Chain:
 
 @dataclass(frozen=True)
 class Pattern:
-    """An asset's stage, for any scenario: the chain of one scenario is the chain of all."""
+    """The stage of an asset, for any scenario. All scenarios have the same chain of stages."""
 
     template: dvc.Template
-    suffix: str  # e.g. -0 of a sub-model
+    suffix: str  # e.g. -0 for a sub-model
     upstream: frozenset[str]  # asset names
 
     def stage(self, scenario: str, dataset: str) -> str:
-        """The DVC stage of a scenario that reads `dataset`."""
+        """Return the DVC stage for a scenario that reads `dataset`."""
         if not self.template.over:
             return self.template.name
         return f"{self.template.name}@{dataset if self.template.over == 'datasets' else scenario}{self.suffix}"
 
 
 def patterns(root: Path, params: Params) -> dict[str, Pattern]:
-    """The stages of any scenario by asset name, causes first: DVC is asked for the chain of the first one only.
+    """Return the stages of any scenario by asset name, causes first. DVC is asked for the first scenario's chain only.
 
     Raises:
         ConfigError: there is no scenario.
@@ -80,7 +81,7 @@ def patterns(root: Path, params: Params) -> dict[str, Pattern]:
 
 
 def all_stages(found: Mapping[str, Pattern], params: Params) -> set[str]:
-    """Every stage that `dvc repro` goes through."""
+    """Return every stage that `dvc repro` goes through."""
     scenarios = {(name, scenario.dataset) for name, scenario in params.scenarios.items()}
     of_datasets = [one for one in found.values() if one.template.over == "datasets"]
     return {one.stage(*pair) for one in found.values() for pair in scenarios} | {
@@ -89,20 +90,20 @@ def all_stages(found: Mapping[str, Pattern], params: Params) -> set[str]:
 
 
 def sync(instance: dg.DagsterInstance, wanted: Collection[str]) -> None:
-    """Make the partitions those that are wanted: the scenarios of params.yaml and lines on their way there."""
+    """Make the partitions equal to `wanted`: the scenarios of params.yaml, and lines that will become scenarios."""
     known = set(instance.get_dynamic_partitions(PARTITIONS))
     for name in dict.fromkeys(name for name in wanted if name not in known):
         try:
             instance.add_dynamic_partitions(PARTITIONS, [name])
-        except Exception:  # each storage has its own error for a name that is there already
-            if not instance.has_dynamic_partition(PARTITIONS, name):  # else another process was faster
+        except Exception:  # each storage has its own error for a name that exists
+            if not instance.has_dynamic_partition(PARTITIONS, name):  # another process may have added it
                 raise
     for name in known - set(wanted):
         instance.delete_dynamic_partition(PARTITIONS, name)
 
 
 def template_of(stage: str) -> str:
-    """The name in dvc.yaml of an expanded stage."""
+    """Return the name in dvc.yaml of an expanded stage."""
     return stage.partition("@")[0]
 
 
@@ -111,7 +112,7 @@ def _asset_name(stage: str, template: str, siblings: Sequence[str]) -> str:
 
 
 def _ancestors(graph: Mapping[str, set[str]], final: str) -> list[str]:
-    """`final` and everything before it, causes first; siblings in natural order."""
+    """Return `final` and all stages before it, causes first, siblings in natural order."""
     ordered: list[str] = []
 
     def visit(stage: str) -> None:

@@ -1,7 +1,7 @@
-"""Champion and challenger as Dagster assets behind the pipeline's last stages; dvc.yaml knows nothing of them.
+"""Champion and challenger as Dagster assets after the pipeline's last stage. They are no stages of dvc.yaml.
 
-`challenger` registers stage 2's detector and carries the findings as blocking checks; `champion` moves the alias and so
-runs only if all of them passed. Both run `python -m orchestration registry`, which does the same without Dagster.
+`challenger` registers stage 2's detector and has the findings as blocking checks. `champion` moves the alias, so it
+runs only if all checks passed. Both run `python -m orchestration registry`, which does the same without Dagster.
 """
 
 import json
@@ -17,11 +17,11 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 
 
 def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> list[dg.AssetsDefinition]:
-    """`challenger` and `champion`, partitioned like the pipeline.
+    """Return the assets `challenger` and `champion`, partitioned like the pipeline.
 
     Args:
-        root: the repository.
-        partitions: of the pipeline's assets.
+        root: root of the repository.
+        partitions: partitions of the pipeline's assets.
     """
     return [_challenger(root, partitions), _champion(root, partitions)]
 
@@ -62,7 +62,8 @@ def _accepted(root: Path, scenario: str) -> str:
     """Return the version that the scenario's last challenge accepted.
 
     Raises:
-        Failure: nothing was judged, or the challenger was refused: this asset was materialised alone, past the checks.
+        Failure: nothing was judged, or the challenger was refused. The checks did not stop this asset because it was
+            materialised alone.
     """
     path = root / report_path(scenario)
     if not path.exists():

@@ -1,6 +1,6 @@
-"""The `ingest` asset and the job `retrain`, which the sensor and the schedule start, one run per line at a time.
+"""The asset `ingest`, and the job `retrain`, which the sensor and the schedule start, one run per line at a time.
 
-`ingest` is Dagster's alone: `dvc repro` trains on what is in data/raw/<line>/arrived and never looks into an inbox.
+Only Dagster has `ingest`. `dvc repro` trains on the images in data/raw/<line>/arrived and never looks into an inbox.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ retrain = dg.define_asset_job(
 
 
 def ingest_asset(root: Path) -> dg.AssetsDefinition:
-    """Asset `ingest` of the repository at `root`."""
+    """Return the asset `ingest` of the repository at `root`."""
 
     @dg.asset(
         name=INGEST,
@@ -60,7 +60,7 @@ def ingest_asset(root: Path) -> dg.AssetsDefinition:
 
 
 def run_in_progress(instance: dg.DagsterInstance, line: str) -> str | None:
-    """Why the line must wait: a run of it that is queued or running; else None."""
+    """Return why the line must wait, because a run of it is queued or running, or None."""
     wanted = dg.RunsFilter(tags={PARTITION_TAG: line}, statuses=list(set(dg.DagsterRunStatus) - FINISHED))
     for run in instance.get_runs(wanted, limit=1):
         return f"run {run.run_id[:8]} of it is {run.status.value.lower()}"

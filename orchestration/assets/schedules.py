@@ -1,6 +1,6 @@
-"""The schedule: at night every line with enough images that no training has seen is retrained, whatever the sensor did.
+"""The nightly schedule: it retrains every line with enough images that no training has seen, whatever the sensor did.
 
-So a run that failed is tried again, and images that were taken in by hand, or one by one, are trained on.
+A run that failed is tried again this way, and images that were taken in by hand, or one by one, are trained on.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ from orchestration.pipeline.paths import PARAMS
 
 
 def retraining_schedule(root: Path, settings: ArrivalSettings) -> dg.ScheduleDefinition:
-    """Schedule `nightly` of the repository at `root`; its time is `arrival.cron` of params.yaml."""
+    """Return the schedule `nightly` of the repository at `root`. Its time is `arrival.cron` in params.yaml."""
 
     @dg.schedule(
         name="nightly",

@@ -1,8 +1,7 @@
-"""The sensor over all inboxes: enough complete files of a line start its job `retrain`.
+"""The sensor of all inboxes: enough complete files of a line start the job `retrain`.
 
-A file costs one `stat` per look while it waits and nothing once it is taken in; contents are read only when a run is
-asked for, and then of a few files: the run key is made of them. While a line has a run in progress its inbox is not
-looked at.
+A waiting file costs one `stat` per look, a file that is taken in costs nothing. Contents are read only for the key of a
+run, when a run is requested, and only of the first files. The inbox of a line with a run in progress is not looked at.
 """
 
 import hashlib
@@ -27,21 +26,21 @@ from orchestration.line.params_entry import conflict
 from orchestration.pipeline.params import ArrivalSettings, load_params
 from orchestration.pipeline.paths import INCOMING, PARAMS
 
-DIGITS = 16  # of a hash
-HASHED_FILES, HASHED_BYTES = 200, 2**28  # contents in a run key; the others enter it by size and time
+DIGITS = 16  # hex digits of a hash in a run key
+HASHED_FILES, HASHED_BYTES = 200, 2**28  # limit on contents in a run key; further files enter it by size and time
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether to ask for a run of one line, and why not."""
+    """The decision on one line: a run key, or the reason why no run is requested."""
 
-    reason: str | None  # why no run is asked for
-    asked: str = ""  # the state of the inbox when a run was asked for last: what the next evaluation must know
+    reason: str | None  # why no run is requested
+    asked: str = ""  # state of the inbox at the last request, for the next evaluation
     run_key: str | None = None
 
 
 def arrival_sensor(root: Path, settings: ArrivalSettings) -> dg.SensorDefinition:
-    """Sensor `arrivals` of the repository at `root`."""
+    """Return the sensor `arrivals` of the repository at `root`."""
 
     @dg.sensor(
         name="arrivals",
@@ -86,10 +85,10 @@ def evaluate(
     """Look at every inbox once.
 
     Args:
-        root: the repository.
-        settings: when files are complete and how many are enough.
-        cursor: what the last evaluation remembered.
-        must_wait: says why a line cannot be retrained now, or None.
+        root: root of the repository.
+        settings: when files are complete, and how many are enough.
+        cursor: cursor of the last evaluation.
+        must_wait: returns why a line cannot be retrained now, or None.
     """
     remembered: dict[str, str] = json.loads(cursor) if cursor else {}
     decisions = {}
@@ -106,12 +105,12 @@ def _look_at(root: Path, line: str, settings: ArrivalSettings, asked: str) -> De
     now = look(root / INCOMING / line)
     if not now:
         return Decision("no new files")
-    # one look is enough to ask; the ingest takes two before it moves a file
+    # one look is enough to request a run; the ingest looks twice before it moves a file
     complete = untouched(now, settings.stable_seconds)
     others = f"; {len(now) - len(complete)} files are not complete yet" if len(now) > len(complete) else ""
     if len(complete) < settings.min_new_images:
         return Decision(f"{len(complete)} of the {settings.min_new_images} new files it takes{others}", asked)
-    # whatever is done to an inbox changes how many files there are or when the last one was touched
+    # every change of an inbox changes the number of files or the time when the last file was touched
     state = f"{len(complete)} files, {max(now[path].st_ctime_ns for path in complete)}"
     if state == asked:
         waits = "the run asked for did not take them in: see its log; the schedule tries again"
@@ -130,6 +129,6 @@ def _content_digest(inbox: Path, files: Mapping[str, os.stat_result]) -> str:
                 read += seen.st_size
                 continue
             except OSError:
-                pass  # gone or unreadable
+                pass  # the file has gone or is unreadable
         digest.update(repr((path, seen.st_size, seen.st_mtime_ns)).encode())
     return digest.hexdigest()[:DIGITS]

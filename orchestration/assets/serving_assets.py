@@ -1,4 +1,4 @@
-"""Use a champion when somebody asks for it: score a folder, export it. No part of the pipeline's job."""
+"""Assets that use a champion on request: score a folder, or export the model. The pipeline's job leaves them out."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,11 +32,11 @@ class ExportConfig(dg.Config):
 
 
 def serving_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> list[dg.AssetsDefinition]:
-    """`predictions` and `exported`, partitioned like the pipeline.
+    """Return the assets `predictions` and `exported`, partitioned like the pipeline.
 
     Args:
-        root: the repository.
-        partitions: of the pipeline's assets.
+        root: root of the repository.
+        partitions: partitions of the pipeline's assets.
     """
     return [_predictions(root, partitions), _exported(root, partitions)]
 
@@ -96,7 +96,7 @@ def _address(scenario: str) -> str:
 
 
 def _missing_extra(formats: list[Format]) -> str | None:
-    """Say which extra has to be installed for the formats; None if there is everything."""
+    """Return which extra must be installed for the formats, or None if nothing is missing."""
     try:
         for format in formats:
             check_installed(format)

@@ -1,8 +1,8 @@
-"""`make audit`: is what dvc.lock claims what this code makes of the raw data?
+"""`make audit`: check that this code makes the outputs in dvc.lock from the raw data.
 
-In a temporary clone of the last commit, with an empty cache, everything is computed again and compared output by
-output with the committed dvc.lock. Another CPU's kernels may round differently; so where bytes differ, the metrics are
-compared with the committed data/reference.json as well, to tell rounding from a real difference.
+In a temporary clone of the last commit, with an empty cache, everything is computed again and compared, output by
+output, with the committed dvc.lock. The kernels of another CPU may round differently. If bytes differ, the metrics are
+therefore compared with the committed data/reference.json, to tell rounding from a real difference.
 
     python -m orchestration audit                     exit code 0 identical, 1 different, 2 could not be done
     python -m orchestration audit --save-reference    write data/reference.json from the outputs here
@@ -78,7 +78,7 @@ def audit_commit(root: Path, console: Console) -> list[Comparison]:
 
 
 def compare(committed: dict[str, Any], computed: dict[str, Any]) -> list[Comparison]:
-    """Put two dvc.lock contents beside each other, output by output."""
+    """Compare the contents of two dvc.lock files, output by output."""
     names = sorted({*committed.get("stages", {}), *computed.get("stages", {})})
     compared = []
     for stage in names:
@@ -88,7 +88,7 @@ def compare(committed: dict[str, Any], computed: dict[str, Any]) -> list[Compari
 
 
 def metrics(params: Params, root: Path) -> dict[str, dict[str, float | None]]:
-    """Metrics of each scenario's final detector, as its evaluation wrote them."""
+    """Return the metrics of each scenario's final detector, as its evaluation wrote them."""
     found = {}
     for scenario in params.scenarios:
         path = root / stage_dir("evaluation", scenario) / "metrics.json"
@@ -127,7 +127,7 @@ def _report_metrics(reference: Path, computed: dict[str, dict[str, float | None]
 
 
 def _link_raw_data(params: Params, root: Path, clone: Path) -> None:
-    """Raw data that git does not hold is read where it is."""
+    """Link raw data that git does not hold into the clone, so that it is read where it is."""
     for dataset in params.datasets.values():
         source, target = root / dataset.root, clone / dataset.root
         if Path(dataset.root).is_absolute() or target.exists():
@@ -137,7 +137,7 @@ def _link_raw_data(params: Params, root: Path, clone: Path) -> None:
         link = Path(os.path.normpath(target))
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(source.resolve())
-        # a record beside it would make it DVC's own, and a forced run would write what it links to anew
+        # with a record beside the link, DVC would take it for its own, and a forced run would overwrite the linked data
         link.with_name(f"{link.name}.dvc").unlink(missing_ok=True)
 
 

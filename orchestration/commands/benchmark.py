@@ -1,10 +1,10 @@
-"""The purification table: every detector, every policy, beside none, oracle and random, on a declared grid.
+"""The purification table: every detector with every policy, beside none, oracle and random, on a declared grid.
 
     python -m orchestration benchmark benchmarks/purification.yaml
 
-Cells are independent and run in parallel processes; a finished cell is kept in data/benchmark/, so a stopped run goes
-on where it was. Other code of `llbnad` or another grid starts anew: no table mixes two. The table goes to
-benchmarks/results/<grid>.csv, with summaries and pictures beside it, and to MLflow.
+Cells are independent and run in parallel processes. A finished cell is kept in data/benchmark/, so a stopped run goes
+on where it stopped. Changed code or a changed grid starts from the beginning, so that no table mixes two versions. The
+table goes to benchmarks/results/<grid>.csv, with summaries and pictures beside it, and to MLflow.
 """
 
 import hashlib
@@ -41,7 +41,11 @@ RESULTS = Path("benchmarks") / "results"
 
 
 def load_grid(path: Path) -> Grid:
-    """Read a grid; a wrong key or value is a `ConfigError`."""
+    """Read a grid.
+
+    Raises:
+        ConfigError: a key or a value is wrong.
+    """
     if not path.is_file():
         raise ConfigError(f"no grid at {path}: benchmarks/*.yaml are grids")
     grid: Grid = parse(Grid, yaml.safe_load(path.read_text()), path.name)
@@ -49,7 +53,7 @@ def load_grid(path: Path) -> Grid:
 
 
 def scan(grid: Grid, home: Path, cache: Path) -> dict[str, Path]:
-    """Image roots of the data sets that are there; their manifests are written to `home`, their images encoded."""
+    """Write the manifests of the data sets that exist to `home`, encode their images, and return their image roots."""
     found = {}
     for name in grid.datasets:
         variants = {ratio: grid.source(name, ratio) for ratio in grid.ratios}
@@ -72,20 +76,20 @@ def scan(grid: Grid, home: Path, cache: Path) -> dict[str, Path]:
 
 
 def run_grid(grid: Grid, home: Path, cache: Path, processes: int) -> pd.DataFrame:
-    """Run what is missing and return all rows."""
+    """Run the cells that are missing, and return the rows of all cells."""
     home.mkdir(parents=True, exist_ok=True)
     roots = scan(grid, home, cache)
     cells = [cell for cell in grid.cells() if cell.dataset in roots]
     missing = [cell for cell in cells if not _result(home, cell).exists()]
     print(f"{len(cells)} cells, {len(cells) - len(missing)} of them done before", flush=True)
-    os.environ["TQDM_DISABLE"] = "1"  # in the processes started from here: one bar for all cells
+    os.environ["TQDM_DISABLE"] = "1"  # in the processes started below, because one progress bar covers all cells
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_prepare) as pool:
         running = [pool.submit(_run, cell, grid, home, roots[cell.dataset], cache) for cell in missing]
         try:
             for done in track(as_completed(running), "cells", len(running), unit="cell"):
                 done.result()
-        except BaseException:  # also Ctrl-C: what has not begun is not begun
+        except BaseException:  # also Ctrl-C: cells that have not begun do not begin
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     keys = ["dataset", "detector", "alpha", "policy", "seed"]
@@ -111,7 +115,7 @@ def _manifest(home: Path, dataset: str, ratio: float) -> Path:
 
 
 def _address(grid: Grid, name: str) -> str:
-    """Where cells are kept: another grid or other code is another place, other seeds, ratios or data sets are not."""
+    """Return the name of the folder of cells. It depends on code and grid, but not on seeds, ratios and data sets."""
     root = Path(__file__).resolve().parents[2]
     content = grid.model_dump(mode="json", exclude={"seeds", "ratios", "datasets"})
     plugins = ", ".join(map(code_version, sorted(plugin_modules(grid))))
@@ -159,8 +163,13 @@ def benchmark(
 
 
 def _record(config: Path, grid: Grid, closed: pd.DataFrame, files: list[Path]) -> None:
+<<<<<<< HEAD
     """One MLflow run for the table; trouble with the server is said and does not undo the work."""
     from orchestration.tracking.mlflow_runs import record_table
+=======
+    """Record the table as one MLflow run. An error of the server is printed; the table stays."""
+    from orchestration.tracking.runs import record_table
+>>>>>>> english
 
     try:
         record_table(config.stem, grid.model_dump(mode="json"), closed, files)

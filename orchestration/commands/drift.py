@@ -1,9 +1,9 @@
-"""Has the newest batch of a production line drifted? Each batch is compared with all images that came before it.
+"""The check of a production line for drift: each batch is compared with all images that came before it.
 
     python -m orchestration drift LINE     writes data/drift/<line>/report.json and history.png
 
-A batch's report stays as it was when the batch was the newest; so a batch is described once. The report is a
-judgement on arrivals, not a step of training: DVC does not follow it.
+The report on a batch is written once, when the batch is the newest, and stays the same. Reports judge arrivals and are
+no step of training, so DVC does not version them.
 """
 
 import json
@@ -26,7 +26,7 @@ MIN_IMAGES = 5  # on each side; of fewer nothing can be said
 
 
 def watch(root: Path, line: str) -> dict[int, DriftReport]:
-    """Compare the batches that have no report yet; all reports of the line by batch.
+    """Compare the batches that have no report yet. Return all reports of the line by batch.
 
     Raises:
         ConfigError: there is no such scenario.
@@ -55,7 +55,7 @@ def watch(root: Path, line: str) -> dict[int, DriftReport]:
 
 
 def read_reports(root: Path, line: str) -> dict[int, DriftReport]:
-    """The reports written so far, by batch."""
+    """Read the reports written so far, by batch."""
     path = root / drift_dir(line) / "report.json"
     if not path.exists():
         return {}

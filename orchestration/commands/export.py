@@ -1,4 +1,4 @@
-"""Export a model of the registry and compare the graphs with torch on real images; parity.json has the differences.
+"""Export a model of the registry, and compare the graphs with torch on real images. parity.json holds the differences.
 
 python -m orchestration export models:/llbnad-<scenario>@champion SCENARIO --out DIR [--format onnx]
 """
@@ -65,7 +65,10 @@ def _tell_dagster(model: str, out: Path, report: Mapping[str, Mapping[str, Any]]
 
 
 def sample(scenario: str, size: int) -> np.ndarray:
-    """Images the detector was not trained on, the same every time; all images where there are no others."""
+    """Return images (N, size, size, 3) that the detector did not learn, or any images if it learnt all.
+
+    The choice is the same every time.
+    """
     images = images_to_evaluate(read_noisy(scenario))
     kept = read_purified(scenario, "kept")["image_id"]
     unseen = images[~images["image_id"].isin(kept)]

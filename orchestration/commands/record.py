@@ -1,4 +1,4 @@
-"""`python -m orchestration record`: send a scenario's record to MLflow again, say after its server was down."""
+"""`python -m orchestration record`: send a scenario's record to MLflow again, for example after its server was down."""
 
 import json
 from typing import Annotated

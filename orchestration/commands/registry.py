@@ -93,7 +93,7 @@ def promote(
 
 @app.command()
 def rollback(line: Line) -> None:
-    """Back to the champion before; the one that leaves is not promoted again by a schedule."""
+    """Make the previous champion the champion again. No schedule promotes the withdrawn version again."""
     with registry_client(line) as client:
         current = champion_of(client, line)
         before = current.tags.get(PREVIOUS) if current else None
@@ -106,7 +106,7 @@ def rollback(line: Line) -> None:
 
 @app.command("list")
 def list_versions(line: Line) -> None:
-    """All versions of LINE's detector, newest first."""
+    """List all versions of LINE's detector, newest first."""
     table = Table(title=model_name(line))
     for heading in ("version", "alias", "model md5", "git commit", "note"):
         table.add_column(heading)

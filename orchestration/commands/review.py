@@ -1,7 +1,7 @@
 """`python -m orchestration review LINE --out page.html`: the page on which people judge a line's suspect images.
 
-The verdicts they export go into data/review/<line>.csv, which git versions; params.yaml names that file as the
-scenario's `review`, and the next run applies it.
+The exported verdicts go into data/review/<line>.csv, which git versions. params.yaml names that file as the scenario's
+`review`, and the next run applies it.
 """
 
 import json
@@ -30,12 +30,12 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     Args:
         scenario: name in params.yaml.
         out: HTML file.
-        limit: suspects beside those judged before.
-        known: review file to start from; default: the scenario's.
+        limit: number of suspects beside the images judged before.
+        known: review file to start from; default: the scenario's own file.
 
     Raises:
         ConfigError: there is no such scenario.
-        DataError: it has not been run, or the review file is wrong.
+        DataError: the scenario has not been run, or the review file is wrong.
     """
     params = load_params(PARAMS)
     config = params.scenario(scenario)

@@ -1,4 +1,4 @@
-"""`make run`: all that params.yaml asks for through `dvc repro`, with an ETA over all stages and a table at the end."""
+"""`make run`: everything in params.yaml through `dvc repro`, with an ETA over all stages and a table at the end."""
 
 import sys
 import time
@@ -22,12 +22,12 @@ METHODS = ("none", "llbnad", "oracle", "random")
 
 
 def reproduce(root: Path) -> None:
-    """Reproduce all stages, tell Dagster, show the results.
+    """Reproduce all stages, report them to Dagster, and show the results.
 
     Raises:
         ConfigError: params.yaml is wrong; nothing has run.
-        OfflineError: an encoder's weights are not there; nothing has run.
-        DvcError: a stage failed; what was done before it is kept.
+        OfflineError: an encoder's weights are missing; nothing has run.
+        DvcError: a stage failed; the outputs of earlier stages are kept.
     """
     from orchestration.assets.backfill import record_materialisations  # imports Dagster, which takes a second
     from orchestration.assets.partitions import all_stages, patterns
@@ -53,7 +53,7 @@ def reproduce(root: Path) -> None:
 
 
 def run() -> None:
-    """Do all that params.yaml asks for: purify, train, compare; compute only what changed."""
+    """Purify, train and compare as params.yaml says. Only stages that a change affects are computed."""
     try:
         reproduce(Path.cwd())
     except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def run() -> None:
 
 
 def results_table(params: Params, root: Path) -> Table:
-    """I-AUROC of every method per scenario, and the contamination before and after purification."""
+    """Return a table of the I-AUROC of every method and of the contamination before and after, per scenario."""
     protocol = "image AUROC on the same test images; last model, no choice on the test set"
     table = Table(title="LLBNAD and its comparators", caption=protocol)
     for heading in ("scenario", "contamination", *METHODS):
@@ -79,20 +79,20 @@ def results_table(params: Params, root: Path) -> Table:
 
 
 class _Progress:
-    """Tell people what `dvc repro` does, with a count of stages and the time that is left.
+    """The progress of `dvc repro` for people: each stage, the count of stages and the time that is left.
 
     Args:
-        console: where to print.
-        total: how many stages there are.
+        console: console to print to.
+        total: number of stages.
     """
 
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total = console, total
-        self.seen = self.ran = 0  # stages gone through, also those without work; stages that ran
+        self.seen = self.ran = 0  # stages that dvc went through, with or without work; stages that ran
         self.started = time.monotonic()
 
     def hear(self, text: str) -> None:
-        """Take one line of output."""
+        """Read one line of dvc's output."""
         event = dvc.outcome_of(text)
         self.seen += event is not None
         if event and event[1] == "ran":
@@ -107,7 +107,7 @@ class _Progress:
 
 @retry_when_busy
 def _repro(root: Path, progress: _Progress) -> None:
-    """Run `dvc repro`; what was done before others were found at work is not done again."""
+    """Run `dvc repro`. A call after waiting for another process does not repeat finished stages."""
     progress.seen, lines = 0, []
     with (
         echoed_stderr() as (stderr, complaints),

@@ -12,8 +12,8 @@ import typer
 
 from orchestration.tracking.server import ENVIRONMENT, LOCAL_UI, MLFLOW_FOLDER
 
-END_SECONDS = 15  # a server that is told to end gets this long
-ALL_ADDRESSES = "0.0.0.0"  # to listen on; a browser cannot open it
+END_SECONDS = 15  # time that a server has to end
+ALL_ADDRESSES = "0.0.0.0"  # an address to listen on, which a browser cannot open
 
 
 def ui(
@@ -30,20 +30,20 @@ def ui(
         **ENVIRONMENT,
         "DAGSTER_HOME": home,
         "DAGSTER_DISABLE_TELEMETRY": "1",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # ten processes otherwise
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # job execution would start ten processes
         LOCAL_UI: f"http://{'127.0.0.1' if host == ALL_ADDRESSES else host}:{mlflow_port}",
     }
     python = Path(sys.executable).parent
     commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port)]]
-    if not os.environ.get("MLFLOW_TRACKING_URI"):  # else it has a server of its own
+    if not os.environ.get("MLFLOW_TRACKING_URI"):  # the variable names a server that runs already
         store, artifacts = root / MLFLOW_FOLDER / "mlflow.db", root / MLFLOW_FOLDER / "artifacts"
         commands.append(
             [str(python / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1",
              "--backend-store-uri", f"sqlite:///{store}", "--artifacts-destination", artifacts.as_uri()]
         )  # fmt: skip
-    # a shell's background job ignores SIGINT, and so would its children: both end on SIGTERM as well
+    # a background job of a shell ignores SIGINT, and so do its children: SIGTERM ends both as well
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # else it is to outlive its terminal (nohup)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup, it shall outlive its terminal
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
     started = [subprocess.Popen(command, env=environment, start_new_session=True) for command in commands]
     print(

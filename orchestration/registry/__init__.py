@@ -1,1 +1,1 @@
-"""The model registry in MLflow: versions of each line's detector, champion and challenger."""
+"""The model registry in MLflow: versions of each line's detector, with champion and challenger."""

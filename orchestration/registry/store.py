@@ -1,7 +1,7 @@
-"""The model registry: which detector of a line is in use, which came before, and who was refused.
+"""The model registry: which detector of a line is in use, which was in use before, and which was refused.
 
-A line's detectors are versions of the registered model `llbnad-<scenario>`; the alias `champion` names the one in use.
-The registry is not the record: data/ and dvc.lock are, and a challenge can be repeated at any time.
+The detectors of a line are versions of the registered model `llbnad-<scenario>`. The alias `champion` names the version
+in use. data/ and dvc.lock are the record of the pipeline, not the registry: a challenge can be repeated at any time.
 """
 
 from collections.abc import Iterator
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 MD5, REFUSED, WITHDRAWN, PREVIOUS = "model.md5", "refused", "withdrawn", "champion.before"  # version tags
-EXIT_REFUSED = 3  # exit code of a challenge that was judged and refused: Python's own for a crash is 1
-UPLOAD_SECONDS = "120"  # a model file is larger than a metric
+EXIT_REFUSED = 3  # exit code of a refused challenge; a crash of Python gives 1
+UPLOAD_SECONDS = "120"  # longer than usual, because a model file is larger than a metric
 
 
 class RegistryError(LlbnadError):
-    """The registry did not answer, or has not what was asked of it."""
+    """The registry did not answer, or does not have the requested version."""
 
 
 def model_name(scenario: str) -> str:
-    """The registered model of a scenario."""
+    """Return the name of a scenario's registered model."""
     return f"llbnad-{scenario}"
 
 
 @contextmanager
 def registry_client(scenario: str) -> Iterator["MlflowClient"]:
-    """A client; whatever goes wrong with the server becomes one error with the remedy."""
+    """Yield a client. Any error of the server inside the block becomes a RegistryError that names the remedy."""
     prepare_environment(MLFLOW_HTTP_REQUEST_TIMEOUT=UPLOAD_SECONDS)
     import mlflow
     from filelock import Timeout
@@ -58,15 +58,15 @@ def registry_client(scenario: str) -> Iterator["MlflowClient"]:
 
 
 def versions(client: "MlflowClient", scenario: str) -> "list[ModelVersion]":
-    """All versions, newest first."""
+    """Return all versions, newest first."""
     found = client.search_model_versions(f"name = '{model_name(scenario)}'")
     return sorted(found, key=lambda one: -int(one.version))
 
 
 def champion_of(client: "MlflowClient", scenario: str) -> "ModelVersion | None":
-    """The version in use, if there is one."""
+    """Return the version in use, or None."""
     for one in versions(client, scenario):
-        # search results do not carry aliases in every backend; the version itself does
+        # not every backend includes aliases in search results
         full = client.get_model_version(one.name, one.version)
         if CHAMPION in full.aliases:
             return full
@@ -74,9 +74,12 @@ def champion_of(client: "MlflowClient", scenario: str) -> "ModelVersion | None":
 
 
 def crown(client: "MlflowClient", scenario: str, version: str, before: "ModelVersion | None") -> str:
-    """Move the alias from `before`, the champion, to `version`, which remembers it; return what was done in words."""
+    """Move the alias from the champion `before` to `version`, and return a sentence that says so.
+
+    A tag of `version` keeps the version that was champion before.
+    """
     name = model_name(scenario)
-    if before is not None and str(before.version) == version:  # an int where the registry is a database
+    if before is not None and str(before.version) == version:  # a registry in a database returns an int
         return f"version {version} of {name} is champion already"
     wanted = client.get_model_version(name, version)
     if before is not None:
@@ -86,19 +89,19 @@ def crown(client: "MlflowClient", scenario: str, version: str, before: "ModelVer
 
 
 def move_alias(client: "MlflowClient", version: "ModelVersion") -> None:
-    for tag in (REFUSED, WITHDRAWN):  # whoever promotes it has decided otherwise
+    for tag in (REFUSED, WITHDRAWN):  # a promotion overrides both
         if tag in version.tags:
             client.delete_model_version_tag(version.name, str(version.version), tag)
     client.set_registered_model_alias(version.name, CHAMPION, str(version.version))
 
 
 def is_address(uri: str) -> bool:
-    """Whether `uri` is an MLflow address, such as models:/llbnad-line@champion, and no path."""
+    """Return whether `uri` is an MLflow address, such as models:/llbnad-line@champion, and not a path."""
     return uri.startswith(("models:/", "runs:/", "mlflow-artifacts:/"))
 
 
 def model_file(uri: str) -> Path:
-    """The safetensors file of a path, or of an MLflow address."""
+    """Return the safetensors file of a path or of an MLflow address. A model at an address is downloaded."""
     if not is_address(uri):
         return Path(uri)
     with registry_client(uri.partition("/llbnad-")[2].partition("@")[0].partition("/")[0] or "…"):

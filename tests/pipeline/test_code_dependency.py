@@ -100,8 +100,8 @@ def changed_stages(folder):
 
 
 def test_an_edit_reruns_exactly_the_stages_that_reach_the_module(copy_of):
-    runs = copy_of / "orchestration" / "tracking" / "runs.py"
-    runs.write_text(runs.read_text().replace('"""The MLflow runs', '"""\nThe MLflow runs', 1))
+    runs = copy_of / "orchestration" / "tracking" / "mlflow_runs.py"
+    runs.write_text(runs.read_text().replace('"""', '"""\n', 1))
     assert changed_stages(copy_of) == set()
 
     rounds = copy_of / "llbnad" / "purification" / "rounds.py"

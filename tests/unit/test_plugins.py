@@ -100,7 +100,7 @@ pixels = {module}:Pixels
 
 @pytest.fixture(autouse=True)
 def fresh_look():
-    """What a test puts on Python's path is seen by it, and by no other test."""
+    """Make modules that a test puts on Python's path visible to this test alone."""
     registry._offered.cache_clear()
     yield
     registry._offered.cache_clear()
