@@ -163,13 +163,8 @@ def benchmark(
 
 
 def _record(config: Path, grid: Grid, closed: pd.DataFrame, files: list[Path]) -> None:
-<<<<<<< HEAD
-    """One MLflow run for the table; trouble with the server is said and does not undo the work."""
-    from orchestration.tracking.mlflow_runs import record_table
-=======
     """Record the table as one MLflow run. An error of the server is printed; the table stays."""
-    from orchestration.tracking.runs import record_table
->>>>>>> english
+    from orchestration.tracking.mlflow_runs import record_table
 
     try:
         record_table(config.stem, grid.model_dump(mode="json"), closed, files)
