@@ -10,7 +10,7 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration.assets.command import run_command
-from orchestration.registry.challenge import CHECKS, report_path
+from orchestration.registry.register_version import CHECKS, report_path
 from orchestration.registry.store import EXIT_REFUSED
 
 CHALLENGER, CHAMPION = "challenger", "champion"

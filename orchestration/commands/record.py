@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from orchestration.tracking.best_effort import record_scenario
 from orchestration.tracking.mlflow_runs import link_path
-from orchestration.tracking.record import record_scenario
 
 
 def record(scenarios: Annotated[list[str], typer.Argument(help="Scenarios of params.yaml.")]) -> None:

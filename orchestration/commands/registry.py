@@ -30,7 +30,7 @@ Line = Annotated[str, typer.Argument(help="Scenario of params.yaml.")]
 @app.command()
 def challenge(line: Line) -> None:
     """Judge and register LINE's newest detector; exit code 3 if it is refused. The champion stays as it is."""
-    from orchestration.registry.challenge import challenge as run
+    from orchestration.registry.register_version import challenge as run
 
     report = run(line)
     findings = report["findings"]

@@ -30,8 +30,8 @@ from orchestration.line.arrivals import (
 )
 from orchestration.line.examine import examine
 from orchestration.line.inbox import Mark, look_twice, why_not
+from orchestration.line.move import free_name, holds, settle
 from orchestration.line.params_entry import add_line, conflict
-from orchestration.line.settle import free_name, holds, settle
 from orchestration.pipeline.busy import BusyError, retry_when_busy
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import INCOMING, PARAMS

@@ -16,7 +16,7 @@ from orchestration.pipeline.outputs import read_noisy, read_purified
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import plugin_versions, read_settings
 from orchestration.pipeline.stage import Record, run_stage
-from orchestration.tracking.record import record_stage
+from orchestration.tracking.best_effort import record_stage
 
 
 def main(scenario: str) -> Record:

@@ -6,7 +6,7 @@ from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, run_stage
 from orchestration.pipeline.validation import check_noisy
-from orchestration.tracking.record import record_stage
+from orchestration.tracking.best_effort import record_stage
 
 
 def main(scenario: str) -> Record:

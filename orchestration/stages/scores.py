@@ -12,7 +12,7 @@ from orchestration.pipeline.paths import stage_dir, sub_model_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, run_stage
 from orchestration.pipeline.summary import say
-from orchestration.tracking.record import record_stage
+from orchestration.tracking.best_effort import record_stage
 
 
 def main(scenario: str) -> Record:

@@ -27,7 +27,7 @@ from llbnad.purification.partition import assign_subsets
 from llbnad.utils.files import file_digest
 from orchestration.line.arrivals import Places, batches, read_report
 from orchestration.pipeline.params import load_params
-from orchestration.registry.challenge import CHECKS
+from orchestration.registry.register_version import CHECKS
 from tests.pipeline.conftest import command, environment, make_workspace
 
 LINE = "cells_7"

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from safetensors.torch import load_file, safe_open, save_file
 
 from orchestration.commands.registry import app, promote, rollback
-from orchestration.registry.challenge import challenge
+from orchestration.registry.register_version import challenge
 from orchestration.registry.store import RegistryError, champion_of, model_file, model_name
 from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import command, environment, materialise
