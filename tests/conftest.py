@@ -2,14 +2,18 @@
 
 import os
 import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from filelock import FileLock
 from PIL import Image
 
-from llbnad.config import DetectorConfig, ElpvDataset, EncoderConfig
+from llbnad.config import DetectorConfig, ElpvDataset, EncoderConfig, Runtime
 from llbnad.data.sources import elpv
 from llbnad.data.sources.base import Listing, scan
 from llbnad.detectors.dinomaly.config import DinomalyConfig
@@ -17,20 +21,48 @@ from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.features.store import FeatureStore
 from llbnad.model.model import train
+from llbnad.utils.runtime import prepare
+from tests import warm
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 MAGNETIC_TILE = REPOSITORY.parent / "shared" / "data" / "magnetic_tile"
 
 
 os.environ.pop("DAGSTER_HOME", None)  # tests leave the user's alone, and two processes must not both set up a new one
-WORKSPACES = ("by_dvc", "by_dagster")  # fixtures that take long: all their tests go to one process of `pytest -n 2`
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        shared = not set(WORKSPACES).isdisjoint(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("workspaces" if shared else item.path.stem))
+def pytest_configure(config: pytest.Config) -> None:
+    prepare(Runtime(device="cpu"))  # as every command of ours does
+    if not hasattr(config, "workerinput"):  # pytest-xdist's own processes inherit what is set here
+        config.add_cleanup(warm.prepare())
+
+
+def shared(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """Return a file or folder of the test session; the first process of pytest-xdist that wants it builds it.
+
+    Nobody may change it afterwards: another process may be reading it.
+    """
+    base = factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    path, done = base / "shared" / name, base / "shared" / f"{name}.done"
+    path.parent.mkdir(exist_ok=True)
+    with FileLock(path.with_name(f"{name}.lock")):
+        assert done.exists() or not path.exists(), f"{name} could not be built: see the first failure"
+        if not done.exists():
+            build(path)
+            done.touch()
+    return path
+
+
+def python(*arguments: object, folder: Path = REPOSITORY, **extra: str) -> subprocess.CompletedProcess[str]:
+    """Run `python …` as a process in `folder`, with `extra` in its environment; it starts warm."""
+    environment = {**os.environ, "PATH": f"{warm.programs()}{os.pathsep}{os.environ['PATH']}", **extra}
+    return subprocess.run(["python", *map(str, arguments)], cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def llbnad(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run the command `llbnad`, as `python` above."""
+    return python("-m", "llbnad.cli", *arguments, **options)
 
 
 @pytest.fixture(scope="session")
@@ -43,13 +75,15 @@ def magnetic_tile() -> Path:
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with 60 normal and 24 defective solar cells in good/ and bad/."""
-    folder = tmp_path_factory.mktemp("cells")
-    listing = elpv.records(ElpvDataset())
-    for name, label, count in (("good", "OK", 60), ("bad", "defect", 24)):
-        (folder / name).mkdir()
-        for record in [record for record in listing.records if record.anomaly_class == label][:count]:
-            shutil.copy(listing.root / record.path, folder / name)
-    return folder
+
+    def copy_out(folder: Path) -> None:
+        listing = elpv.records(ElpvDataset())
+        for name, label, count in (("good", "OK", 60), ("bad", "defect", 24)):
+            (folder / name).mkdir(parents=True)
+            for record in [record for record in listing.records if record.anomaly_class == label][:count]:
+                shutil.copy(listing.root / record.path, folder / name)
+
+    return shared(tmp_path_factory, "cells", copy_out)
 
 
 @pytest.fixture(scope="session")
@@ -65,14 +99,17 @@ def few_cells() -> tuple[pd.DataFrame, Path]:
 def model_files(few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return model files by detector, trained on normal solar cells at 64 px."""
     manifest, root = few_cells
-    folder = tmp_path_factory.mktemp("models")
     encoder = EncoderConfig(input_size=64)
-    store = FeatureStore(folder / "features", encoder, manifest, root)
-    normal = manifest["image_id"][manifest["anomaly_class"] == "OK"].tolist()
     dinomaly = DinomalyConfig(steps=20, batch_size=4, width=32, depth=2)
     configs: list[DetectorConfig] = [PatchcoreConfig(memory_size=256), PadimConfig(dimensions=8), dinomaly]
-    for config in configs:
-        train(encoder, config, store, normal, seed=0).save(folder / f"{config.name}.safetensors")
+
+    def train_all(folder: Path) -> None:
+        store = FeatureStore(folder / "features", encoder, manifest, root)
+        normal = manifest["image_id"][manifest["anomaly_class"] == "OK"].tolist()
+        for config in configs:
+            train(encoder, config, store, normal, seed=0).save(folder / f"{config.name}.safetensors")
+
+    folder = shared(tmp_path_factory, "models", train_all)
     return {config.name: folder / f"{config.name}.safetensors" for config in configs}
 
 

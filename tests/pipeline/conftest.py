@@ -1,13 +1,16 @@
 """Workspaces: clones of the repository's code with small scenarios of their own on real solar cells.
 
-`by_dvc` went through `dvc repro`, `by_dagster` had its one scenario materialised in Dagster, two assets at a time. Both
-start from the same code, images and settings, so what they hold in common must have the same bytes.
+`by_dvc` went through `dvc repro`, `by_dagster` had its one scenario materialised in Dagster, the sub-models side by
+side. Both start from the same code, images and settings, so what they hold in common must have the same bytes. They are
+made once in a test session and shared by the processes of pytest-xdist: a test looks at them, or changes a copy.
+
+A copy is real, not of hard links: a new link changes an image's or a module's change time, by which a running stage in
+another workspace would call it edited. It takes .3 s.
 """
 
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,8 @@ import yaml
 
 from llbnad.config import Promotion
 from orchestration.pipeline import dvc
-from tests.conftest import REPOSITORY
+from tests import warm
+from tests.conftest import REPOSITORY, shared
 
 CODE = ("llbnad", "orchestration", ".dvc/config", ".dvcignore", ".gitignore", ".dagster/dagster.yaml", "dvc.yaml",
         "constraints.txt", "pyproject.toml", "data/review/none.csv")  # fmt: skip
@@ -88,15 +92,20 @@ def commit(folder: Path, message: str) -> None:
     git(folder, "commit", "--quiet", "--message", message)
 
 
-def environment(folder: Path, **extra: str) -> dict[str, str]:
+def environment(folder: Path, *, cold: bool = False, **extra: str) -> dict[str, str]:
+    """Return the environment of a program in a workspace; programs start warm (`tests.warm`) unless told."""
     inherited = {name: value for name, value in dvc.environment().items() if name != "MLFLOW_TRACKING_URI"}
-    return {**inherited, "DAGSTER_HOME": str(folder / ".dagster"), "DAGSTER_DISABLE_TELEMETRY": "1",
+    path = inherited["PATH"] if cold else f"{warm.programs()}{os.pathsep}{inherited['PATH']}"
+    return {**inherited, "PATH": path, "DAGSTER_HOME": str(folder / ".dagster"), "DAGSTER_DISABLE_TELEMETRY": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true", **extra}  # fmt: skip
 
 
-def command(folder: Path, arguments: Sequence[str], **extra: str) -> subprocess.CompletedProcess[str]:
+def command(
+    folder: Path, arguments: Sequence[str], *, cold: bool = False, **extra: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command of the installed environment in a workspace."""
-    return subprocess.run(arguments, cwd=folder, env=environment(folder, **extra), capture_output=True, text=True)
+    environ = environment(folder, cold=cold, **extra)
+    return subprocess.run(arguments, cwd=folder, env=environ, capture_output=True, text=True)
 
 
 def repro(folder: Path, *arguments: str, **extra: str) -> str:
@@ -106,49 +115,78 @@ def repro(folder: Path, *arguments: str, **extra: str) -> str:
 
 
 def stage(folder: Path, name: str, *arguments: str, **extra: str) -> subprocess.CompletedProcess[str]:
-    return command(folder, [sys.executable, "-m", f"orchestration.stages.{name}", *arguments], **extra)
+    return command(folder, ["python", "-m", f"orchestration.stages.{name}", *arguments], **extra)
 
 
-def materialise(folder: Path, select: str, partition: str) -> subprocess.CompletedProcess[str]:
+def materialise(folder: Path, select: str, partition: str, *, cold: bool = False) -> subprocess.CompletedProcess[str]:
     return command(
         folder,
         ["dagster", "asset", "materialize", "--select", select, "--partition", partition,
          "-m", "orchestration.definitions"],
+        cold=cold,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="session")
 def line_images(tmp_path_factory: pytest.TempPathFactory, cells: Path) -> Path:
     """An unsorted folder as a camera leaves it: 24 images, one of them twice, one broken, one empty."""
-    folder = tmp_path_factory.mktemp("line")
-    for number, path in enumerate([*sorted((cells / "good").iterdir())[:20], *sorted((cells / "bad").iterdir())[:4]]):
-        shutil.copy(path, folder / f"{number:04d}.png")
-    shutil.copy(folder / "0000.png", folder / "again.png")
-    (folder / "broken.png").write_bytes((folder / "0001.png").read_bytes()[:200])
-    (folder / "empty.png").touch()
-    return folder
+
+    def build(folder: Path) -> None:
+        folder.mkdir()
+        good, bad = (sorted((cells / kind).iterdir()) for kind in ("good", "bad"))
+        for number, path in enumerate([*good[:20], *bad[:4]]):
+            shutil.copy(path, folder / f"{number:04d}.png")
+        shutil.copy(folder / "0000.png", folder / "again.png")
+        (folder / "broken.png").write_bytes((folder / "0001.png").read_bytes()[:200])
+        (folder / "empty.png").touch()
+
+    return shared(tmp_path_factory, "line", build)
 
 
 @pytest.fixture(scope="session")
 def by_dvc(tmp_path_factory: pytest.TempPathFactory, cells: Path, line_images: Path) -> Path:
-    folder = make_workspace(
-        tmp_path_factory.mktemp("by_dvc"), {"cells": cells, "line": line_images}, {"noisy20": NOISY, "line": LINE}
-    )
-    repro(folder)
-    return folder
+    def build(folder: Path) -> None:
+        make_workspace(folder, {"cells": cells, "line": line_images}, {"noisy20": NOISY, "line": LINE})
+        repro(folder)
+
+    return shared(tmp_path_factory, "by_dvc", build)
 
 
 @pytest.fixture(scope="session")
 def by_dagster(tmp_path_factory: pytest.TempPathFactory, cells: Path) -> Path:
-    folder = make_workspace(tmp_path_factory.mktemp("by_dagster"), {"cells": cells}, {"noisy20": NOISY}, processes=2)
-    done = materialise(folder, "+key:champion or key:drift", "noisy20")  # all but what is done on request
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "multiprocess executor" in done.stdout + done.stderr
-    return folder
+    def build(folder: Path) -> None:
+        make_workspace(folder, {"cells": cells}, {"noisy20": NOISY})
+        one_by_one = materialise(folder, "+key:features", "noisy20")
+        set_processes(folder, 2)
+        side_by_side = materialise(folder, "sub_model_0,sub_model_1", "noisy20", cold=True)
+        set_processes(folder, 1)
+        # predictions and exports are made on request
+        rest = materialise(folder, "scores,purified,detector,evaluation,challenger,champion,drift", "noisy20")
+        for done in (one_by_one, side_by_side, rest):
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        assert "multiprocess executor" in side_by_side.stdout + side_by_side.stderr
+
+    return shared(tmp_path_factory, "by_dagster", build)
+
+
+def set_processes(folder: Path, count: int) -> None:
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    params["runtime"]["processes"] = count
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def copied(workspace: Path, target: Path) -> Path:
+    return Path(shutil.copytree(workspace, target, symlinks=True))
 
 
 @pytest.fixture
 def copy_of(by_dvc: Path, tmp_path: Path) -> Path:
     """A copy of `by_dvc` to change and break."""
-    assert os.sep in str(tmp_path)
-    return Path(shutil.copytree(by_dvc, tmp_path / "copy", symlinks=True))
+    return copied(by_dvc, tmp_path / "copy")
+
+
+@pytest.fixture
+def dagster_copy(by_dagster: Path, tmp_path: Path) -> Path:
+    """A copy of `by_dagster` to change and break."""
+    return copied(by_dagster, tmp_path / "copy")

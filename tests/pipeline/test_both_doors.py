@@ -41,10 +41,10 @@ def test_two_fresh_runs_through_either_door_have_the_same_bytes(by_dvc, by_dagst
     assert first == second
 
 
-def test_after_dagster_dvc_has_nothing_to_do(by_dagster):
-    status = command(by_dagster, ["dvc", "status"])
+def test_after_dagster_dvc_has_nothing_to_do(dagster_copy):
+    status = command(dagster_copy, ["dvc", "status"])
     assert "up to date" in status.stdout, status.stdout
-    assert "Running stage" not in repro(by_dagster)
+    assert "Running stage" not in repro(dagster_copy)
 
 
 def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_dagster):
@@ -52,8 +52,8 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
     for asset in ("ingest", "drift"):
         assert found[asset].metadata["outcome"].value == "no production line"
     found = stages(found)
-    assert set(found) == {"raw", "settings", "noisy", "features", "sub_model_0", "sub_model_1", "scores", "purified",
-                          "detector", "evaluation"}  # fmt: skip
+    assert set(found) == {"code", "raw", "settings", "noisy", "features", "sub_model_0", "sub_model_1", "scores",
+                          "purified", "detector", "evaluation"}  # fmt: skip
     lock = dvc.read_lock(by_dagster)
     for asset, event in found.items():
         stage = event.metadata["dvc stage"].value
@@ -70,21 +70,21 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
     assert found["evaluation"].metadata["mlflow"].value.startswith("http")
 
 
-def test_after_dvc_dagster_runs_nothing(by_dvc):
-    before = hashes(by_dvc)
-    done = materialise(by_dvc, "+key:evaluation", "noisy20")
+def test_after_dvc_dagster_runs_nothing(copy_of):
+    before = hashes(copy_of)
+    done = materialise(copy_of, "+key:evaluation", "noisy20")
     assert done.returncode == 0, done.stderr[-3000:]
-    found = stages(events(by_dvc, "noisy20"))
+    found = stages(events(copy_of, "noisy20"))
     assert len(found) == 11
     assert {event.metadata["outcome"].value for event in found.values()} == {"unchanged"}
-    assert hashes(by_dvc) == before
+    assert hashes(copy_of) == before
 
 
-def test_plain_dvc_runs_are_told_to_dagster_once(by_dvc, monkeypatch):
-    monkeypatch.setenv("DAGSTER_HOME", str(by_dvc / ".dagster"))
-    assert record_materialisations(by_dvc, ["line"]) == 11
-    assert record_materialisations(by_dvc, ["line"]) == 0
-    event = events(by_dvc, "line")["raw"]
+def test_plain_dvc_runs_are_told_to_dagster_once(copy_of, monkeypatch):
+    monkeypatch.setenv("DAGSTER_HOME", str(copy_of / ".dagster"))
+    assert record_materialisations(copy_of, ["line"]) == 11
+    assert record_materialisations(copy_of, ["line"]) == 0
+    event = events(copy_of, "line")["raw"]
     assert event.metadata["rows of rejected.csv"].value == 3
 
 
@@ -147,8 +147,8 @@ def test_outputs_hold_no_absolute_path_and_nothing_of_the_clock(by_dvc):
         assert str(by_dvc) not in file.read_text(), file
 
 
-def test_second_run_says_that_there_is_nothing_to_do(by_dvc):
-    done = command(by_dvc, ["python", "-m", "orchestration", "run"])
+def test_second_run_says_that_there_is_nothing_to_do(copy_of):
+    done = command(copy_of, ["python", "-m", "orchestration", "run"])
     assert done.returncode == 0, done.stderr
     assert "Nothing to do" in done.stdout
     assert "oracle" in done.stdout and "noisy20" in done.stdout

@@ -1,23 +1,21 @@
-"""The `llbnad` command as people type it: real processes on real images."""
+"""The `llbnad` command as people type it: on real images, in real processes wherever it computes something."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+from typer.main import get_command
 
-from tests.conftest import REPOSITORY, save_image
+from llbnad.cli import app, main
+from tests.conftest import REPOSITORY, llbnad, save_image
 
 METRICS = {"image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"}
 COUNTS = {"n_train", "n_selected", "contamination_before", "contamination_after"}
 DECISION = {"n_labelled", "threshold", "fpr_at_threshold", "recall_at_threshold"}
-
-
-def llbnad(*arguments):
-    command = [sys.executable, "-m", "llbnad.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +24,7 @@ def trained(tmp_path_factory, cells):
     cache = tmp_path_factory.mktemp("cache")
     arguments = ["run", "--source", "image_folder", "--root", cells, "--category", "cells", "--noise-ratio", 0.2,
                  "--max-noise-ratio", 0.3, "--subsets", 2, "--suspects", 6, "--target-fpr", 0.1,
+                 "--set", "encoder.input_size=64", "--set", "detector.memory_size=1024",
                  "--cache", cache]  # fmt: skip
     for name in ("a", "b"):
         done = llbnad(*arguments, "--out", out / name)
@@ -148,11 +147,15 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         (["run", "--source", "ftp", "--out", "x"], "ftp"),
     ],
 )
-def test_bad_input_is_one_clear_line_and_exit_code_2(arguments, message):
-    done = llbnad(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr and "read images" not in done.stderr
+def test_bad_input_is_one_clear_line_and_exit_code_2(arguments, message, monkeypatch, capsys):
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setattr(sys, "argv", ["llbnad", *arguments])
+    with pytest.raises(SystemExit) as ended:  # any other error would be a traceback
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert message in said
+    assert "Traceback" not in said and "read images" not in said
 
 
 def test_output_that_is_a_file_is_one_clear_line(cells, tmp_path):
@@ -177,8 +180,12 @@ def test_set_has_the_last_word(cells, tmp_path):
 
 
 def test_help_names_every_option():
-    text = llbnad("run", "--help").stdout
-    assert all(option in text for option in ("--source", "--root", "--noise-ratio", "--detector", "--out", "--keep"))
+    done = llbnad("run", "--help", COLUMNS="120")
+    options = get_command(app).commands["run"].params
+    names = {name for option in options for name in (*option.opts, *option.secondary_opts)}
+    assert len(names) >= 24 and {"--source", "--set", "--no-comparators"} <= names
+    assert done.returncode == 0
+    assert not {name for name in names if not re.search(rf"(?<![\w-]){name}(?![\w-])", done.stdout)}
 
 
 def test_the_library_needs_none_of_the_tools_around_it():

@@ -1,18 +1,15 @@
 """CONTRIBUTING.md does what it says: its files and registry lines go into a copy of the package, its commands run."""
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from llbnad.detectors import DETECTORS
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, llbnad
 
 PAGE = (REPOSITORY / "CONTRIBUTING.md").read_text(encoding="utf-8")
 METHODS = (REPOSITORY / "docs" / "methods.md").read_text(encoding="utf-8")
@@ -31,11 +28,8 @@ def comparison(command: str, cells: Path, folder: Path, python_path: Path) -> pd
     arguments = shlex.split(command)
     small = ["--source", "image_folder", "--root", str(cells), "--noise-ratio", "0.2", "--max-noise-ratio", "0.2",
              "--suspects", "0", "--no-comparators", "--set", "encoder.input_size=64"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(python_path)}
-    subprocess.run(
-        [sys.executable, "-m", "llbnad.cli", *arguments[arguments.index("llbnad") + 1 :], *small],
-        cwd=folder, env=environment, check=True,
-    )  # fmt: skip
+    done = llbnad(*arguments[arguments.index("llbnad") + 1 :], *small, folder=folder, PYTHONPATH=str(python_path))
+    assert done.returncode == 0, done.stderr
     return pd.read_csv(folder / arguments[arguments.index("--out") + 1] / "comparison.csv")
 
 

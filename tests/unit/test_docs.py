@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import yaml
 from orchestration.commands.benchmark import load_grid
 from orchestration.commands.settings import BEGIN, END, MEANINGS, settings, settings_table
 from orchestration.pipeline.params import load_params
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, python
 
 RESULTS = REPOSITORY / "benchmarks" / "results"
 PAGES = [
@@ -71,9 +69,7 @@ def test_python_example_of_the_readme_runs(cells, tmp_path):
         for path in sorted((cells / "good").iterdir())[chosen]:
             shutil.copy(path, tmp_path / name)
     (example,) = blocks(REPOSITORY / "README.md", "python")
-    done = subprocess.run(
-        [sys.executable, "-c", f"{example}\nprint(len(predictions))"], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = python("-c", f"{example}\nprint(len(predictions))", folder=tmp_path, PYTHONPATH=str(REPOSITORY))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "4"
     assert (tmp_path / "bottle.safetensors").is_file()

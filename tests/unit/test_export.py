@@ -1,8 +1,6 @@
 """Exported graphs compute what torch computes, on real images and for any batch size."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +9,7 @@ from llbnad.data.images import load_square
 from llbnad.inference.export import Format, export, load_exported, parity, torch_session
 from llbnad.inference.predict import Predictor
 from llbnad.model.model import Model
-from tests.conftest import REPOSITORY
+from tests.conftest import python
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("openvino")
@@ -78,6 +76,5 @@ def test_without_the_extra_the_error_names_it(model_files, tmp_path):
         "from llbnad.cli import main\n"
         "main()"
     )
-    command = [sys.executable, "-c", code, "export", str(model_files["padim"]), "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    done = python("-c", code, "export", model_files["padim"], "--out", tmp_path / "out")
     assert done.returncode == 2 and "pip install 'llbnad[export]'" in done.stderr

@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 
-from tests.unit.test_cli import llbnad
+from tests.conftest import llbnad
 
 
 def test_llbnad_helps_on_contaminated_magnetic_tiles(magnetic_tile, tmp_path):

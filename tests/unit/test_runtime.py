@@ -1,35 +1,42 @@
 """The number of threads that a process computes with."""
 
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
+CORES = os.cpu_count() or 1
+ASKED = [(1, 0), (2, 0), (2 * CORES, 0), (1, 3), (2, 3)]  # processes and threads of `runtime`, in turn
 COUNT = """
-import torch
+import json, sys, torch
 from llbnad.config import Runtime
 from llbnad.utils.runtime import prepare
-for _ in range(2):  # a stage may prepare more than once
-    prepare(Runtime(device="cpu", processes={processes}, threads={threads}))
-print(torch.get_num_threads())
+found = []
+for processes, threads in json.loads(sys.argv[1]):
+    for _ in range(2):  # a stage may prepare more than once
+        prepare(Runtime(device="cpu", processes=processes, threads=threads))
+    found.append(torch.get_num_threads())
+print(json.dumps(found))
 """
 
 
-def threads_of(processes: int, threads: int) -> int:
+@pytest.fixture(scope="module")
+def threads_of() -> dict[tuple[int, int], int]:
+    """Threads of torch in a process that was asked for what `ASKED` says, one after the other."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
-    code = COUNT.format(processes=processes, threads=threads)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    return int(done.stdout)
+    command = [sys.executable, "-c", COUNT, json.dumps(ASKED)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    return dict(zip(ASKED, json.loads(done.stdout), strict=True))
 
 
-def test_processes_share_the_cores():
-    alone = threads_of(1, 0)
-    cores = os.cpu_count() or 1
-    assert threads_of(2, 0) == min(alone, max(1, cores // 2))
-    assert threads_of(2 * cores, 0) == 1
+def test_processes_share_the_cores(threads_of):
+    alone = threads_of[1, 0]
+    assert threads_of[2, 0] == min(alone, max(1, CORES // 2))
+    assert threads_of[2 * CORES, 0] == 1
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_threads_that_are_asked_for_are_taken(processes):
-    assert threads_of(processes, 3) == 3
+def test_threads_that_are_asked_for_are_taken(threads_of, processes):
+    assert threads_of[processes, 3] == 3
