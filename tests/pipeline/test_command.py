@@ -89,7 +89,7 @@ dg.materialize([made])
 """
 
 
-def test_cancelling_ends_everything_the_command_started(tmp_path):
+def test_cancelling_ends_everything_the_command_started(tmp_path, cold_programs):
     work = tmp_path / "work"
     work.mkdir()
     run = subprocess.Popen(

@@ -80,7 +80,7 @@ def test_selection_strings_work():
     assert dg.AssetSelection.from_string("*") is not None
 
 
-def test_the_code_location_loads_no_heavy_library():
+def test_the_code_location_loads_no_heavy_library(cold_programs):
     code = (
         "import sys, orchestration.definitions\n"
         "print([name for name in ('torch', 'timm', 'mlflow', 'great_expectations') if name in sys.modules])"
@@ -89,7 +89,7 @@ def test_the_code_location_loads_no_heavy_library():
     assert done.stdout.strip() == "[]", done.stderr
 
 
-def test_dagster_accepts_the_code_location():
+def test_dagster_accepts_the_code_location(cold_programs):
     done = subprocess.run(
         [str(Path(sys.executable).parent / "dagster"), "definitions", "validate"],
         cwd=REPOSITORY, capture_output=True, text=True,
@@ -97,7 +97,7 @@ def test_dagster_accepts_the_code_location():
     assert done.returncode == 0, done.stderr
 
 
-def test_mlflow_from_the_root_is_the_library():
+def test_mlflow_from_the_root_is_the_library(cold_programs):
     code = "import mlflow; print(mlflow.__file__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert "site-packages" in done.stdout

@@ -17,7 +17,7 @@ from orchestration.assets.lost_runs import end_lost_runs, was_there
 from orchestration.assets.retraining import run_in_progress
 from orchestration.pipeline import dvc
 from tests.conftest import REPOSITORY
-from tests.pipeline.conftest import environment, repro, stage
+from tests.pipeline.conftest import command, environment, repro, stage
 
 SUB_MODEL = "data/sub_model/noisy20/0"
 
@@ -43,30 +43,48 @@ def wait_for(condition, seconds=60):
     return False
 
 
+KILLED = """
+import os, runpy, sys
+signal, event, text = int(sys.argv[1]), *sys.argv[2:]
+def watch(name, arguments):
+    if name == event and any(text in str(one) for one in arguments):
+        os.kill(os.getpid(), signal)
+sys.addaudithook(watch)
+sys.argv = ["sub_model", "noisy20", "0"]
+runpy.run_module("orchestration.stages.sub_model", run_name="__main__")
+"""
+MOMENTS = [  # when training is about to begin, and before each file of three takes its place
+    ("exec", "patchcore/detector.py"),
+    ("os.rename", "scores.parquet"),
+    ("os.rename", "maps.safetensors"),
+    ("os.rename", "model.safetensors"),
+]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_sub_model_leaves_no_partial_output_and_resumes(copy_of, number):
     folder = copy_of / SUB_MODEL
     whole = {path.name: path.read_bytes() for path in folder.iterdir()}
-    arguments = [sys.executable, "-m", "orchestration.stages.sub_model", "noisy20", "0"]
-    for delay in (1.0, 2.2, 2.8, 3.4):
+    left = []
+    for moment in MOMENTS:
         for path in folder.iterdir():
             path.unlink()
-        process = subprocess.Popen(arguments, cwd=copy_of, env=environment(copy_of), stderr=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL)  # fmt: skip
-        time.sleep(delay)
-        process.send_signal(number)
-        process.wait(30)
-        for path in [path for path in folder.iterdir() if not path.name.startswith(".")]:
-            assert path.read_bytes() == whole[path.name], f"{path} is partial after {delay} s"
+        done = command(copy_of, ["python", "-c", KILLED, str(int(number)), *moment])
+        assert done.returncode in (-number, 128 + number), done.stderr
+        outputs = [path for path in folder.iterdir() if not path.name.startswith(".")]
+        for path in outputs:
+            assert path.read_bytes() == whole[path.name], f"{path} is partial after {moment}"
+        left.append(len(outputs))
         if number == signal.SIGTERM:
             assert not [path for path in folder.iterdir() if path.suffix == ".tmp"]
+    assert left == [0, 0, 1, 2]
     repro(copy_of)
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".tmp"} == whole
     assert len(Scores.read(folder / "scores.parquet").image_ids) > 0
     assert Model.load(folder / "model.safetensors")
 
 
-def test_interrupted_function_ends_the_whole_process_group(copy_of):
+def test_interrupted_function_ends_the_whole_process_group(copy_of, cold_programs):
     resolved = copy_of.resolve()
     with (
         pytest.raises(KeyboardInterrupt),
@@ -87,7 +105,7 @@ def dagster_run(copy_of):
     process = subprocess.Popen(
         ["dagster", "asset", "materialize", "--select", "evaluation", "--partition", "noisy20",
          "-m", "orchestration.definitions"],
-        cwd=copy_of, env=environment(copy_of), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        cwd=copy_of, env=environment(copy_of, cold=True), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
     )  # fmt: skip
 
@@ -154,14 +172,22 @@ def test_lock_is_never_read_half_written(copy_of):
     assert process.returncode == 0
 
 
+CHANGED = "{} has changed while the stage ran"
+HEAT = "llbnad/purification/heat.py"
+
+
 @pytest.mark.parametrize(
-    ("stage", "edited", "addition"),
+    ("stage", "edited", "addition", "reason"),
     [
-        ("scores@noisy20", "llbnad/purification/heat.py", "# edited\n"),
-        ("purified@noisy20", "data/review/none.csv", f"{'0' * 64},normal\n"),
+        ("scores@noisy20", HEAT, "# edited\n", "{} is not the file that data/code/scores.csv lists"),
+        ("scores@noisy20", HEAT, "", CHANGED),  # and back again, as far as one can see
+        ("purified@noisy20", "data/review/none.csv", f"{'0' * 64},normal\n", CHANGED),
     ],
+    ids=["code", "touched code", "verdicts"],
 )
-def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_what_it_worked_with(copy_of, stage, edited, addition):
+def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_what_it_worked_with(
+    copy_of, stage, edited, addition, reason
+):
     """DVC hashes code and verdicts after a stage has ended."""
     file, before = copy_of / edited, dvc.read_lock(copy_of)["stages"][stage]
     link = copy_of / "mlflow" / "runs" / "noisy20.json"
@@ -178,9 +204,11 @@ def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_what_it_worked_wit
             time.sleep(0.05)
         lines += process.stdout
     assert process.returncode != 0
-    assert any(f"{edited} has changed while the stage ran" in line for line in lines), lines
+    assert any(reason.format(edited) in line for line in lines), lines
     assert dvc.read_lock(copy_of)["stages"][stage] == before and link.stat().st_mtime_ns == recorded
-    assert dvc.repro_stage(copy_of, stage, lambda line: None) == "ran" and link.stat().st_mtime_ns > recorded
+    dvc.repro_stage(copy_of, "code", lambda line: None)
+    again = dvc.repro_stage(copy_of, stage, lambda line: None)
+    assert (again, link.stat().st_mtime_ns > recorded) == (("ran", True) if addition else ("unchanged", False))
 
 
 def test_what_only_looks_changed_is_none(tmp_path):

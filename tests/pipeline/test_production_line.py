@@ -9,7 +9,6 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -66,7 +65,7 @@ class Factory:
             pass
         # from a shell's background it would ignore SIGINT
         self.daemon = subprocess.Popen(
-            [str(Path(sys.executable).parent / "dagster-daemon"), "run", "-m", "orchestration.definitions"],
+            ["dagster-daemon", "run", "-m", "orchestration.definitions"],
             cwd=self.root, env=environment(self.root), stdout=self.log.open("ab"), stderr=subprocess.STDOUT,
             start_new_session=True,
         )  # fmt: skip
@@ -242,7 +241,7 @@ def day_4(factory: Factory) -> None:
     dark = [image_id for image_id, batch in batches(factory.root, LINE).items() if batch == 3]
     with (factory.root / "data" / "review" / f"{LINE}.csv").open("a") as review:
         review.writelines(f"{image_id},normal\n" for image_id in dark)
-    done = command(factory.root, [sys.executable, "-m", "orchestration", "registry", "challenge", LINE])
+    done = command(factory.root, ["python", "-m", "orchestration", "registry", "challenge", LINE])
     assert done.returncode == 0, done.stdout + done.stderr
     assert (factory.champion(), factory.refused("3")) == ("2", None)
 

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -128,9 +127,9 @@ def test_a_real_server_holds_the_registry(workspace, monkeypatch):
         server.wait(timeout=30)
 
 
-def test_dagster_crowns_scores_a_folder_and_refuses(by_dagster, cells, tmp_path):
-    assert champion(by_dagster) == "1"
-    folder = shutil.copytree(by_dagster, tmp_path / "copy", symlinks=True)
+def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
+    folder = dagster_copy
+    assert champion(folder) == "1"
     config = {"ops": {"predictions": {"config": {"folder": str(cells / "bad"), "fpr": 0.2}}}}
     done = command(folder, ["dagster", "asset", "materialize", "--select", "predictions", "--partition", LINE,
                             "-m", "orchestration.definitions", "--config-json", json.dumps(config)])  # fmt: skip

@@ -1,7 +1,6 @@
 """People's verdicts: the review page of a line, and the effect of the exported CSV on the next run."""
 
 import json
-import sys
 
 import pandas as pd
 import yaml
@@ -10,7 +9,7 @@ from tests.pipeline.conftest import command, repro
 
 
 def review(folder, *arguments):
-    return command(folder, [sys.executable, "-m", "orchestration", "review", *arguments])
+    return command(folder, ["python", "-m", "orchestration", "review", *arguments])
 
 
 def test_verdicts_override_the_policy_and_rerun_what_they_must(copy_of):
@@ -61,7 +60,7 @@ def test_verdicts_override_the_policy_and_rerun_what_they_must(copy_of):
 
 def test_a_wrong_review_file_stops_the_stage_with_one_line(copy_of):
     (copy_of / "data/review/none.csv").write_text(f"image_id,verdict\n{'a' * 64},ok\n")
-    done = command(copy_of, [sys.executable, "-m", "orchestration.stages.purified", "line"])
+    done = command(copy_of, ["python", "-m", "orchestration.stages.purified", "line"])
     assert done.returncode == 2
     assert "error: data/review/none.csv:2: verdict is 'ok'; expected one of normal, defect, exclude" in done.stderr
     unknown = review(copy_of, "nobody", "--out", "page.html")

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 from llbnad.inference.predict import Predictor
 from llbnad.model.model import Model
 from orchestration.registry.packaging import contents, requirements
+from tests.pipeline.conftest import COLD
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_loads_where_only_the_inference_requirements_are(packaged, images, model
     rows = [{"path": str(images[0])}, {"path": str(tmp_path / "gone.png")}]
     repository = str(Path(__file__).resolve().parents[2])
     done = subprocess.run(
-        [sys.executable, "-c", CLEAN, repository, str(packaged), json.dumps(rows)],
+        [COLD, "-c", CLEAN, repository, str(packaged), json.dumps(rows)],
         cwd=tmp_path, capture_output=True, text=True,
         env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
     )  # fmt: skip
@@ -111,11 +111,11 @@ def test_a_server_answers_over_http(packaged, images, tmp_path):
         port = probe.getsockname()[1]
     log = (tmp_path / "server.log").open("w")
     server = subprocess.Popen(
-        [str(Path(sys.executable).parent / "mlflow"), "models", "serve", "--env-manager", "local",
+        [str(Path(COLD).parent / "mlflow"), "models", "serve", "--env-manager", "local",
          "--model-uri", str(packaged), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
         cwd=tmp_path, stdout=log, stderr=log, start_new_session=True,
         env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true",
-             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+             "PATH": f"{Path(COLD).parent}{os.pathsep}{os.environ['PATH']}"},
     )  # fmt: skip
     try:
         wait_for(f"http://127.0.0.1:{port}/ping", server, tmp_path / "server.log")
