@@ -43,6 +43,8 @@ PROGRAM = """\
 #!{python} -IS
 import json, os, signal, socket, sys
 arguments = {arguments} or sys.argv[1:]
+while arguments[:1] in (["-B"], ["-u"]):
+    del arguments[0]
 if arguments[:1] not in (["-m"], ["-c"]):
     os.execv({python!r}, [{python!r}, *arguments])
 inherited = [int(name) for name in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + name)]
@@ -173,6 +175,7 @@ def _run(
         os.chdir(folder)
         os.environ.clear()
         os.environ.update(environment)
+        sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
         more = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
         sys.path[0:1] = [folder, *more]  # instead of this file's folder
         kind, program, *rest = arguments

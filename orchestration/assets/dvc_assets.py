@@ -41,7 +41,7 @@ def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[
     listings = code.listings(root)
     assets = []
     for name, where in patterns(root, params).items():
-        first = name != code.STAGE and where.upstream <= {code.STAGE}
+        first = where.upstream <= {code.STAGE}  # `code` as well: before the ingest, a new line is no scenario yet
         upstream = sorted(where.upstream | ({*sources} if first else set()))
         listing = listings.get(where.template.code, pd.DataFrame())
         version = code.code_version(where.template.cmd, listing)

@@ -113,7 +113,8 @@ def commit(folder: Path, message: str) -> None:
 def environment(folder: Path, *, cold: bool = False, **extra: str) -> dict[str, str]:
     """Return the environment of a program in a workspace; programs start warm (`tests.warm`) unless told."""
     places = [*([] if cold else [warm.programs()]), str(Path(COLD).parent), os.environ["PATH"]]
-    inherited = {name: value for name, value in process.environment().items() if name != "MLFLOW_TRACKING_URI"}
+    left_out = {"MLFLOW_TRACKING_URI", "PYTHONDONTWRITEBYTECODE"}  # compiled once, by the first process of a workspace
+    inherited = {name: value for name, value in process.environment().items() if name not in left_out}
     return {**inherited, "PATH": os.pathsep.join(places), "DAGSTER_HOME": str(folder / ".dagster"),
             "DAGSTER_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true", **extra}  # fmt: skip
 

@@ -86,14 +86,14 @@ class Factory:
     def wait_for_run(self, count: int, seconds: float = 900) -> dg.DagsterRun:
         """The newest run of the line, once there are `count` and all are finished."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            with self.instance() as instance:
+        with self.instance() as instance:
+            while time.monotonic() < deadline:
                 runs = instance.get_runs(dg.RunsFilter(tags={"dagster/partition": LINE}))
-            if len(runs) >= count and all(run.is_finished for run in runs):
-                assert len(runs) == count
-                return runs[0]
-            assert self.daemon and self.daemon.poll() is None, self.log.read_text()[-3000:]
-            time.sleep(0.5)
+                if len(runs) >= count and all(run.is_finished for run in runs):
+                    assert len(runs) == count
+                    return runs[0]
+                assert self.daemon and self.daemon.poll() is None, self.log.read_text()[-3000:]
+                time.sleep(0.5)
         raise AssertionError(f"no run {count} within {seconds} s:\n{self.log.read_text()[-5000:]}")
 
     def instance(self) -> dg.DagsterInstance:
