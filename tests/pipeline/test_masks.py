@@ -12,6 +12,7 @@ def test_an_edited_mask_changes_what_its_readers_depend_on(tmp_path):
         save_image(tmp_path / "images" / ("bad" if seed else "good") / f"{seed}.png", seed)
     mask = save_image(tmp_path / "images" / "bad" / "1_mask.png", 9)
     folder = make_workspace(tmp_path / "work", {"cells": tmp_path / "images"}, {"noisy20": NOISY})
+    assert stage(folder, "code").returncode == 0
     assert stage(folder, "raw", "cells").returncode == 0
     (copy,) = folder.rglob(mask.name)
     out = folder / "data" / "raw" / "cells"
