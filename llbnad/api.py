@@ -65,16 +65,16 @@ class TrainedModel:
     def predict(
         self, images: str | Path | Sequence[Source | str] | np.ndarray, target_fpr: float | None = None
     ) -> pd.DataFrame:
-        """Score images and call them normal or defect.
+        """Score images and call them normal, unsure or defect.
 
         Args:
             images: a folder, an image file, or several images: files, bytes of files, pixels (H, W, 3) uint8.
             target_fpr: share of normal images that may be called defects, in (0, 1); None: the model's own rate.
 
         Returns:
-            one row per image, in their order: path (None for bytes and pixels), score, label (`normal` or `defect`;
-            empty without a threshold), heat_map ((h, w) float32), error (empty for a readable image; otherwise score
-            and heat map are missing).
+            one row per image, in their order: path (None for bytes and pixels), score, label (`normal`,
+            `unsure` or `defect`; empty without a threshold), heat_map ((h, w) float32), error (empty for a readable
+            image; otherwise score and heat map are missing).
 
         Raises:
             ConfigError: `target_fpr` is not in (0, 1).

@@ -191,11 +191,11 @@ def predict(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
     plugins: Annotated[bool, PLUGINS] = False,
 ) -> None:
-    """Score images and call them normal or defect. Write a CSV, and one heat map per image."""
+    """Score images and call them normal, unsure or defect. Write a CSV, and one heat map per image."""
     from llbnad.inference.predict import find_images, threshold_of
     from llbnad.inference.predict import predict as predict_images
     from llbnad.model.model import Model
-    from llbnad.model.threshold import DEFECT_LABEL
+    from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
     from llbnad.utils.runtime import prepare
 
     paths = find_images(images)
@@ -204,8 +204,9 @@ def predict(
     threshold = threshold_of(loaded, fpr)
     table = predict_images(loaded, paths, out, target, threshold=threshold)
     failed = int((table["error"] != "").sum())
-    defects = f" ({int((table['label'] == DEFECT_LABEL).sum())} called defects)" if threshold is not None else ""
-    typer.echo(f"{len(table) - failed} images scored{defects}, {failed} unreadable; written to {out}")
+    defects, unsure = (int((table["label"] == label).sum()) for label in (DEFECT_LABEL, UNSURE_LABEL))
+    called = "" if threshold is None else f" ({defects} called defects, {unsure} unsure)"
+    typer.echo(f"{len(table) - failed} images scored{called}, {failed} unreadable; written to {out}")
     typer.echo(threshold.describe() if threshold is not None else "the model has no threshold: scores only")
     if failed == len(table):
         raise LlbnadError("none of the images could be read; predictions.csv says why")

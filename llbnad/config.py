@@ -118,12 +118,16 @@ class SelectionPolicy(Config):
 
 # Stage 2.
 
+Bound = Literal["robust", "none"]
+
 
 class CalibrationConfig(Config):
     """The decision threshold of the final detector (`llbnad.model.calibrate`)."""
 
     target_fpr: float = 0.01  # share of normal images that may be called defects, in (0, 1)
     folds: int = Field(3, ge=0)  # K; each fold costs one training on (K-1)/K of the kept images; 0 = no threshold
+    bound: Bound = "robust"  # robust: limited by the body of the scores, which kept defects cannot raise; or none
+    unsure: bool = True  # call scores unsure that lie within the interval of the threshold
 
     @field_validator("target_fpr")
     @classmethod

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SMOOTHING = 4 / 392  # σ of the Gaussian, as a share of the pixel map's side
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
-DECISION = ("threshold", "fpr_at_threshold", "recall_at_threshold")
+DECISION = ("threshold", "fpr_at_threshold", "recall_at_threshold", "unsure_share")
 COUNTS = ("n_train", "n_selected", "contamination_before", "contamination_after")
 
 
@@ -55,7 +55,8 @@ class Evaluation:
     def predictions(self, images: pd.DataFrame) -> pd.DataFrame:
         """Return one row per method and image: method, image_id, path, anomaly_class, score and label.
 
-        The label is the final detector's decision. It is None for other methods, or without a threshold.
+        The label is the final detector's decision: normal, unsure or defect. It is None for other methods, or without a
+        threshold.
 
         Args:
             images: manifest rows of the evaluated images.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # Okabe-Ito colours: distinguishable for colour-blind readers
 NORMAL_COLOUR, ANOMALOUS_COLOUR, CUT_COLOUR, UNKNOWN_COLOUR = "#0072B2", "#D55E00", "#000000", "#56B4E9"
+UNSURE_COLOUR = "#E69F00"
 METHOD_COLOURS = {"llbnad": "#009E73", "none": "#D55E00", "oracle": "#0072B2", "random": "#999999"}
 COLUMNS = 6  # tiles per row of a contact sheet
 TILE_SIDE, CAPTION_HEIGHT = 0.97, 0.1  # on a contact sheet, in units of a column's width

@@ -16,6 +16,7 @@ from llbnad.evaluation.figures import (
     ANOMALOUS_COLOUR,
     NORMAL_COLOUR,
     UNKNOWN_COLOUR,
+    UNSURE_COLOUR,
     Tile,
     contact_sheet,
     curves,
@@ -23,7 +24,7 @@ from llbnad.evaluation.figures import (
 )
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
-from llbnad.model.threshold import DEFECT_LABEL
+from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
 from llbnad.purification.heat import mean_heat
 from llbnad.purification.purify import Purified
 
@@ -113,7 +114,7 @@ def evaluation_plots(
         title = "Most suspicious images of the final detector"
     other.unlink(missing_ok=True)  # an earlier run may have left it
     if result.threshold is not None:
-        title += f"; called a defect above {result.threshold.value:.2f}"
+        title += f"; {result.threshold.caption()}"
     rows = pd.concat(chosen)
     rows["label"] = "" if result.threshold is None else result.threshold.labels(rows["score"].to_numpy())
     heat = mean_heat([models[METHOD]], features, rows["image_id"].unique().tolist())
@@ -136,9 +137,12 @@ def _outcome(label: str, anomaly_class: Any) -> tuple[str, str]:
         label: the decision, from `Threshold.labels`; empty without a threshold.
         anomaly_class: label of the image; missing if nobody labelled it.
     """
-    called = label == DEFECT_LABEL
+    called, unsure = label == DEFECT_LABEL, label == UNSURE_LABEL
     if pd.isna(anomaly_class):
-        text, colour = label, ANOMALOUS_COLOUR if called else NORMAL_COLOUR if label else UNKNOWN_COLOUR
+        decided = ANOMALOUS_COLOUR if called else UNSURE_COLOUR if unsure else NORMAL_COLOUR
+        text, colour = label, decided if label else UNKNOWN_COLOUR
+    elif unsure:
+        text, colour = label, NORMAL_COLOUR if anomaly_class == NORMAL else ANOMALOUS_COLOUR
     elif anomaly_class == NORMAL:
         text, colour = "false alarm" if called else "passed", NORMAL_COLOUR
     else:

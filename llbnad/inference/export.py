@@ -4,7 +4,8 @@ Input:  `images` (B, S, S, 3) uint8 RGB, where S is the encoder's input size and
         graph. Training used Pillow's antialiased bilinear filter, which rounds to 8 bits and exists in no runtime;
         another filter would change the scores.
 Output: `score` (B,) and `map` (B, h, w), float32. The graph holds normalisation, encoder, the feature cache's rounding
-        to 16 bits, detector and score. `<name>.json` beside the graph holds input size, detector and threshold.
+        to 16 bits, detector and score. `<name>.json` beside the graph holds input size, detector,
+        threshold and the interval of unsure scores.
 
 OpenVINO computes in bfloat16 by default where the CPU can. `load_exported` asks for float32; a server must do so too.
 Runtimes add float32 numbers in different orders, so an exported detector is equal within a tolerance, not bit by bit.
@@ -91,13 +92,16 @@ def export(model: Model, formats: Sequence[Format], out: Path) -> dict[Format, P
         import openvino
 
         openvino.save_model(openvino.Core().read_model(graph), targets[Format.openvino], compress_to_fp16=False)
-    size = model.encoder.input_size
+    size, limits = model.encoder.input_size, model.threshold
+    # scores from the first to the second number are unsure; null if none are
+    unsure = [limits.unsure_low, limits.unsure_high] if limits is not None and limits.unsure else None
     facts = {
         "input": {"images": ["batch", size, size, 3], "type": "uint8 RGB"},
         "output": {"score": ["batch"], "map": ["batch", "height", "width"], "type": "float32"},
         "encoder": model.encoder.model_dump(mode="json"),
         "detector": model.config.model_dump(mode="json"),
         "threshold": model.threshold.value if model.threshold else None,
+        "unsure": unsure,
         "opset": OPSET,
     }
     write_json(facts, out / f"{model.config.name}.json")

@@ -14,10 +14,18 @@ from llbnad.data.images import IMAGE_SUFFIXES, load_rgb, load_square
 from llbnad.detectors.base import image_scores
 from llbnad.encoders import create_encoder
 from llbnad.errors import DataError
-from llbnad.evaluation.figures import ANOMALOUS_COLOUR, NORMAL_COLOUR, Tile, contact_sheet, heat_range, overlay
+from llbnad.evaluation.figures import (
+    ANOMALOUS_COLOUR,
+    NORMAL_COLOUR,
+    UNSURE_COLOUR,
+    Tile,
+    contact_sheet,
+    heat_range,
+    overlay,
+)
 from llbnad.features.batch import fresh_batch
 from llbnad.model.model import Model
-from llbnad.model.threshold import DEFECT_LABEL, NORMAL_LABEL, Threshold
+from llbnad.model.threshold import DEFECT_LABEL, NORMAL_LABEL, UNSURE_LABEL, Threshold
 from llbnad.utils.files import relative_files, replacing, write_csv
 from llbnad.utils.prefetch import prefetch
 from llbnad.utils.progress import track
@@ -34,7 +42,7 @@ class Prediction:
 
     score: float | None
     patch_map: np.ndarray | None  # (h, w) float32
-    label: str = ""  # normal or defect; empty without a threshold
+    label: str = ""  # normal, unsure or defect; empty without a threshold
     error: str = ""  # why the image could not be read
 
 
@@ -136,8 +144,8 @@ def predict(
         threshold: decides on labels (see `threshold_of`); without it, threshold and label stay empty.
 
     Returns:
-        one row per image: path (`printable`), score (empty if unreadable), threshold, label (normal or defect), heatmap
-        (relative to `out`), error.
+        one row per image: path (`printable`), score (empty if unreadable), threshold, label (normal, unsure or defect),
+        heatmap (relative to `out`), error.
     """
     paths = list(dict.fromkeys(paths))
     predictions = Predictor(model, device, batch_size).predict(paths, threshold)
@@ -165,7 +173,8 @@ def predict(
     if gone:
         table = _table(results, {path: name for path, name in names.items() if path not in gone}, threshold)
         write_csv(table, out / "predictions.csv")
-    _write_sheet(table.assign(source=pd.Series(paths, dtype=object)), maps, scale, out / "contact_sheet.png")
+    title = f"Highest scores of {len(table)} images" + ("" if threshold is None else f"; {threshold.caption()}")
+    _write_sheet(table.assign(source=pd.Series(paths, dtype=object)), maps, scale, title, out / "contact_sheet.png")
     return table
 
 
@@ -206,7 +215,10 @@ def _write_overlay(path: Path, patch_map: np.ndarray, scale: tuple[float, float]
         picture.save(temporary, format="png")
 
 
-def _write_sheet(table: pd.DataFrame, maps: Mapping[Path, np.ndarray], scale: tuple[float, float], out: Path) -> None:
+def _write_sheet(
+    table: pd.DataFrame, maps: Mapping[Path, np.ndarray], scale: tuple[float, float], title: str, out: Path
+) -> None:
+    colours = {DEFECT_LABEL: ANOMALOUS_COLOUR, UNSURE_LABEL: UNSURE_COLOUR, NORMAL_LABEL: NORMAL_COLOUR}
     tiles = []
     table = table[table["heatmap"] != ""]
     scored = table.dropna(subset="score").sort_values(["score", "path"], ascending=[False, True])
@@ -217,7 +229,6 @@ def _write_sheet(table: pd.DataFrame, maps: Mapping[Path, np.ndarray], scale: tu
         except (DataError, FileNotFoundError):  # the file has gone since it was scored
             continue
         verdict = f"{row['label']} · " if row["label"] else ""
-        colour = {DEFECT_LABEL: ANOMALOUS_COLOUR, NORMAL_LABEL: NORMAL_COLOUR}.get(row["label"], "black")
+        colour = colours.get(row["label"], "black")
         tiles.append(Tile(image, maps[path], f"{verdict}{row['score']:.3f} · {Path(row['path']).name}", colour))
-    above = "" if table["threshold"].isna().all() else f"; called a defect above {table['threshold'].iloc[0]:.3f}"
-    contact_sheet(tiles, out, f"Highest scores of {len(table)} images{above}", scale)
+    contact_sheet(tiles, out, title, scale)

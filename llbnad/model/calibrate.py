@@ -8,9 +8,9 @@ upwards. Defects among the sub-model's own images pull some scores down again.
 
 The kept images are neither all normal images nor only normal images. The policy rejected the oddest normal images, so
 the false-positive rate on all normal images is above the target, by up to the share of normal images rejected. A kept
-defect scores high and raises the threshold, which lowers both the false-positive rate and the recall. Where labelled
-images are set aside for testing, the metric `fpr_at_threshold` shows the true rate. On images that the detector learnt,
-it would be too low.
+defect scores high and raises a conformal threshold, which lowers both the false-positive rate and the recall. The bound
+of `llbnad.model.robust_bound` limits this. Where labelled images are set aside for testing, the metric
+`fpr_at_threshold` shows the true rate. On images that the detector learnt, it would be too low.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def calibrate(
         features: features of these images.
         encoder: settings of the final detector's encoder.
         detector: settings of the final detector.
-        calibration: target and number of folds.
+        calibration: target, number of folds, bound and unsure.
         seed: seed of the scenario.
 
     Raises:
@@ -49,7 +49,7 @@ def calibrate(
     if calibration.folds == 0:
         return None
     scores = out_of_fold_scores(kept, features, encoder, detector, calibration.folds, seed)
-    return threshold_at(scores.values, calibration.target_fpr)
+    return threshold_at(scores.values, calibration.target_fpr, calibration.bound, calibration.unsure)
 
 
 def out_of_fold_scores(

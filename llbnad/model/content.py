@@ -12,7 +12,8 @@ from llbnad.detectors import DETECTORS
 from llbnad.encoders import ENCODERS, registered
 from llbnad.errors import DataError, ModelMissingError, PluginRefusedError
 
-FORMAT = "llbnad model 1"
+FORMAT = "llbnad model 2"
+READABLE = ("llbnad model 1", FORMAT)  # 1: a threshold without bound and unsure scores, which it keeps
 
 
 @contextmanager
@@ -37,8 +38,9 @@ def opened(path: Path, framework: str = "np", device: str = "cpu") -> Iterator[t
     try:
         with safe_open(path, framework=framework, device=device) as stored:
             content = json.loads((stored.metadata() or {}).get("llbnad", "{}"))
-            if content.get("format") != FORMAT:
-                raise DataError(f"{path} is a safetensors file, but not {FORMAT!r}")
+            if content.get("format") not in READABLE:
+                given = f"its format is {content['format']!r}" if "format" in content else "it names no format"
+                raise DataError(f"{path} is not a model of this release: {given}; expected {' or '.join(READABLE)}")
             yield stored, content
     except (SafetensorError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is not a model file ({error}): expected the safetensors that training wrote") from None

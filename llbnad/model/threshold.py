@@ -8,35 +8,55 @@ between two order statistics whose ranks follow from the binomial distribution, 
 (Conover, Practical Nonparametric Statistics, section 3.2).
 
 Both statements assume independent images. Several views of one sample are not independent, so they make the intervals
-too narrow. If k > n, no score is high enough for α. Then the largest score is the threshold, `attained` is False, and
+too narrow. If k > n, no score is high enough for α. Then the largest score is taken for s_(k), `attained` is False, and
 `promised_fpr` is the rate that n images can promise, 1/(n+1).
+
+Defects that were kept are among the scores. In a small set they are s_(k) itself, and a detector with such a threshold
+finds nothing. The threshold is therefore the smaller of s_(k) and a bound that a minority of defects cannot move
+(`llbnad.model.robust_bound`). Where the bound decides, the promise is what the scores show: the share of them above the
+bound, with the interval of Clopper and Pearson (1934). Kept defects count as false positives there, so the true rate
+is lower if there are any.
+
+`unsure_low` and `unsure_high` say how far another draw of calibration images could move the threshold. Where the bound
+decides, they are the percentiles of 400 bootstrap samples of the whole rule. Where s_(k) decides, they are the order
+statistics around the quantile; if n is too small for the upper one, the bound takes its place, and without a bound
+the interval is as wide above the threshold as below. Scores inside are called `unsure`. Rates at the threshold always
+count scores above `value`, whatever the label.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from llbnad.config import Bound
 from llbnad.errors import ConfigError, DataError, percent_hint
+from llbnad.model.robust_bound import robust_bound
 
 CONFIDENCE = 0.95  # level of all intervals
-NORMAL_LABEL, DEFECT_LABEL = "normal", "defect"
+RESAMPLES = 400  # of the bootstrap
+NORMAL_LABEL, UNSURE_LABEL, DEFECT_LABEL = "normal", "unsure", "defect"
 
 
 @dataclass(frozen=True, eq=False)
 class Threshold:
-    """A decision threshold: scores above `value` are called defects."""
+    """A decision threshold: scores above `value` are called defects, and scores close to it `unsure`."""
 
     value: float
     low: float | None  # lower end of the interval of the true quantile; None if n is too small to bound it
     high: float | None  # upper end
     target_fpr: float  # α
-    promised_fpr: float  # expected share of normal images above `value`, at most: α, or 1/(n+1) if that is larger
+    promised_fpr: float  # share of normal images above `value` to expect, at most
     fpr_low: float  # lower end of the interval of the true false-positive rate at `value`
     fpr_high: float  # upper end
+    decided_by: Literal["conformal", "bound"]  # which of the two is `value`
+    bound: float | None  # the robust bound; None if it is turned off, or the scores show no body
+    unsure_low: float  # lower end of the scores called unsure, at most `value`
+    unsure_high: float  # upper end, at least `value`
+    unsure: bool  # whether scores from `unsure_low` to `unsure_high` are called unsure
     scores: np.ndarray  # (n,) float32, ascending: the calibration scores
 
     @property
@@ -46,39 +66,64 @@ class Threshold:
 
     @property
     def attained(self) -> bool:
-        """Whether n scores are enough for the target rate."""
+        """Whether the promised rate is at most the target."""
         return self.promised_fpr <= self.target_fpr
 
     def at(self, target_fpr: float) -> "Threshold":
-        """Return the threshold for another false-positive rate, from the same scores.
+        """Return the threshold for another false-positive rate, from the same scores. The bound moves with the rate.
 
         Raises:
             ConfigError: the rate is not in (0, 1).
         """
-        return threshold_at(self.scores, target_fpr)
+        return threshold_at(self.scores, target_fpr, "none" if self.bound is None else "robust", self.unsure)
 
     def labels(self, scores: np.ndarray) -> np.ndarray:
-        """Return `normal` or `defect` for each of `scores` (N,)."""
-        return np.where(np.asarray(scores) > self.value, DEFECT_LABEL, NORMAL_LABEL)
+        """Return `normal`, `unsure` or `defect` for each of `scores` (N,)."""
+        scores = np.asarray(scores)
+        found = np.where(scores > self.value, DEFECT_LABEL, NORMAL_LABEL)
+        return np.where(self.is_unsure(scores), UNSURE_LABEL, found) if self.unsure else found
+
+    def is_unsure(self, scores: np.ndarray) -> np.ndarray:
+        """Return whether each of `scores` (N,) lies in the interval of the threshold."""
+        scores = np.asarray(scores)
+        return np.asarray((scores >= self.unsure_low) & (scores <= self.unsure_high))
 
     def rates(self, scores: np.ndarray, anomalous: pd.Series) -> dict[str, float | None]:
-        """Return false-positive rate and recall on labelled images. A rate is None if there is no image of its kind.
+        """Return false-positive rate and recall on labelled images, and the share of all images that is unsure.
+
+        The rates count scores above `value`, unsure ones too. A rate is None if there is no image of its kind, and the
+        share of unsure images is None if scores are never called unsure.
 
         Args:
             scores: (N,) image scores.
             anomalous: (N,) nullable boolean, <NA> for images without a label.
         """
         above = np.asarray(scores) > self.value
-        shares: dict[str, float | None] = {}
+        unsure = self.is_unsure(scores).mean() if self.unsure and len(above) else None
+        shares: dict[str, float | None] = {"unsure_share": None if unsure is None else float(unsure)}
         for name, label in (("fpr_at_threshold", False), ("recall_at_threshold", True)):
             chosen = (anomalous == label).fillna(False).to_numpy(bool)
             shares[name] = float(above[chosen].mean()) if chosen.any() else None
         return shares
 
+    def caption(self) -> str:
+        """Return a short text for a picture: where scores are called defects, and where unsure."""
+        if not self.unsure:
+            return f"called a defect above {self.value:.3f}"
+        between = f"unsure from {self.unsure_low:.3f} to {self.unsure_high:.3f}"
+        return f"called a defect above {self.unsure_high:.3f}, {between} (threshold {self.value:.3f})"
+
     def describe(self) -> str:
-        """Describe the threshold in one line."""
+        """Describe the threshold in one line: which rule decided, and what it promises."""
         line = f"threshold {self.value:.4f} for {self.target_fpr:.2%} false positives, from {self.n} images: "
-        line += f"{self.fpr_low:.2%} to {self.fpr_high:.2%} at {CONFIDENCE:.0%} confidence"
+        interval = f"{self.fpr_low:.2%} to {self.fpr_high:.2%} at {CONFIDENCE:.0%} confidence"
+        if self.decided_by == "bound":
+            above = int((self.scores > self.value).sum())
+            return (
+                f"{line}the bound of their body, because the largest scores stand apart; "
+                f"above it {above} of {self.n}, {self.promised_fpr:.2%} ({interval}), fewer if these are defects"
+            )
+        line += interval
         if not self.attained:
             needed = math.ceil(1 / self.target_fpr) - 1
             line += (
@@ -87,23 +132,32 @@ class Threshold:
             )
         return line
 
-    def summary(self) -> dict[str, float | int | bool | None]:
+    def summary(self) -> dict[str, float | int | bool | str | None]:
         """Return everything but the scores, as JSON values."""
-        fields = ("value", "low", "high", "target_fpr", "promised_fpr", "fpr_low", "fpr_high", "n", "attained")
-        return {name: getattr(self, name) for name in fields}
+        return {**{name: getattr(self, name) for name in STORED}, "n": self.n, "attained": self.attained}
 
     @classmethod
     def restore(cls, summary: Mapping[str, Any], scores: np.ndarray) -> "Threshold":
-        """Rebuild a threshold from the result of `summary` and its scores, which decide everything with the target."""
-        return threshold_at(scores, float(summary["target_fpr"]))
+        """Rebuild a threshold from the result of `summary` and its scores.
+
+        A summary of release 0.1 knows neither bound nor unsure scores. Its threshold stays what it was, without them.
+        """
+        if "decided_by" not in summary:
+            return threshold_at(scores, float(summary["target_fpr"]), "none", unsure=False)
+        return cls(**{name: summary[name] for name in STORED}, scores=scores)
 
 
-def threshold_at(scores: np.ndarray, target_fpr: float) -> Threshold:
-    """Return the conformal threshold for out-of-fold scores of normal images.
+STORED = tuple(one.name for one in fields(Threshold) if one.name != "scores")
+
+
+def threshold_at(scores: np.ndarray, target_fpr: float, bound: Bound = "robust", unsure: bool = True) -> Threshold:
+    """Return the threshold for out-of-fold scores of images that are normal but for a minority.
 
     Args:
         scores: (n,) in any order, higher is more anomalous.
         target_fpr: α in (0, 1).
+        bound: `robust` limits the threshold by the body of the scores; `none` leaves it conformal.
+        unsure: call scores close to the threshold unsure.
 
     Raises:
         ConfigError: the target is not in (0, 1).
@@ -124,14 +178,46 @@ def threshold_at(scores: np.ndarray, target_fpr: float) -> Threshold:
     tail = (1 - CONFIDENCE) / 2
     first = int(stats.binom.ppf(tail, n, 1 - target_fpr))  # P(s_(first) ≤ quantile) ≥ 1 - tail
     last = int(stats.binom.ppf(1 - tail, n, 1 - target_fpr)) + 1
-    fpr_low, fpr_high = stats.beta.ppf([tail, 1 - tail], n + 1 - k, k)
+    low = float(ordered[first - 1]) if first >= 1 else None
+    high = float(ordered[last - 1]) if last <= n else None
+    conformal = float(ordered[k - 1])
+    limit = robust_bound(ordered, target_fpr) if bound == "robust" else None
+
+    if limit is not None and limit < conformal:
+        value, above = limit, int((ordered > limit).sum())
+        promised = above / n
+        fpr_low, fpr_high = stats.beta.ppf(tail, above, n + 1 - above), stats.beta.ppf(1 - tail, above + 1, n - above)
+        unsure_low, unsure_high = _bootstrap(ordered, k, target_fpr, tail)
+    else:
+        value, promised = conformal, target_fpr if wanted <= n else 1 / (n + 1)
+        fpr_low, fpr_high = stats.beta.ppf([tail, 1 - tail], n + 1 - k, k)
+        unsure_low = float(ordered[0]) if low is None else low
+        mirrored = value + (value - unsure_low)
+        unsure_high = high if high is not None else limit if limit is not None else mirrored
     return Threshold(
-        value=float(ordered[k - 1]),
-        low=float(ordered[first - 1]) if first >= 1 else None,
-        high=float(ordered[last - 1]) if last <= n else None,
+        value=value,
+        low=low,
+        high=high,
         target_fpr=target_fpr,
-        promised_fpr=target_fpr if wanted <= n else 1 / (n + 1),
+        promised_fpr=promised,
         fpr_low=float(fpr_low),
         fpr_high=float(fpr_high),
+        decided_by="conformal" if value == conformal else "bound",
+        bound=limit,
+        unsure_low=min(unsure_low, value),
+        unsure_high=max(unsure_high, value),
+        unsure=unsure,
         scores=ordered,
     )
+
+
+def _bootstrap(ordered: np.ndarray, k: int, target_fpr: float, tail: float) -> tuple[float, float]:
+    """Return the `tail` and 1 - `tail` percentiles of the rule min(s_(k), bound) over resampled scores."""
+    drawn = np.sort(np.random.default_rng(0).choice(ordered, (RESAMPLES, len(ordered))), axis=1)
+    found = [
+        min(float(sample[k - 1]), math.inf if limit is None else limit)
+        for sample in drawn
+        for limit in (robust_bound(sample, target_fpr),)
+    ]
+    low, high = np.quantile(found, [tail, 1 - tail]).astype(np.float32)
+    return float(low), float(high)

@@ -28,6 +28,6 @@ def predict(
         typer.Option("--plugins", help="Import module:Class that a model file names; a registered model may anyway."),
     ] = False,
 ) -> None:
-    """Score images and call them normal or defect: a CSV, and one heat-map overlay per image."""
+    """Score images and call them normal, unsure or defect: a CSV, and one heat-map overlay per image."""
     cli.predict(model_file(model), images, out, fpr, device, threads, plugins or is_address(model))
     pipes.report({"model": model, "folder": ", ".join(map(str, images))})

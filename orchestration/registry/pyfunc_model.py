@@ -9,7 +9,7 @@ Input: one row per image, with exactly one of these columns filled:
 Output: one row per image, in the same order:
 
 * `score`;
-* `label`: "normal" or "defect"; null if the model has no threshold;
+* `label`: "normal", "unsure" (within the interval of the threshold) or "defect"; null if the model has no threshold;
 * `heat_map`: the patch map as nested lists (h, w) in the unit of the score; a client resizes it to the image;
 * `error`: why the image could not be scored, or null. Such an image does not stop the others.
 

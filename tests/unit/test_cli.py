@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY, llbnad, save_image
 
 METRICS = {"image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"}
 COUNTS = {"n_train", "n_selected", "contamination_before", "contamination_after"}
-DECISION = {"n_labelled", "threshold", "fpr_at_threshold", "recall_at_threshold"}
+DECISION = {"n_labelled", "threshold", "fpr_at_threshold", "recall_at_threshold", "unsure_share"}
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,11 @@ def test_labels_follow_the_sensitivity_knob(trained, cells, tmp_path):
         assert done.returncode == 0, done.stderr
         tables[name] = pd.read_csv(tmp_path / name / "predictions.csv")
         table = tables[name]
-        assert (table["label"] == "defect").equals(table["score"] > table["threshold"])
+        sure = table[table["label"] != "unsure"]
+        assert (sure["label"] == "defect").equals(sure["score"] > sure["threshold"])
         assert "called defects" in done.stdout and "false positives, from" in done.stdout
     assert tables["sensitive"]["threshold"][0] < tables["default"]["threshold"][0]
-    found = {name: set(table["path"][table["label"] == "defect"]) for name, table in tables.items()}
+    found = {name: set(table["path"][table["score"] > table["threshold"]]) for name, table in tables.items()}
     assert found["default"] < found["sensitive"]
     percent = llbnad("predict", model, cells / "bad", "--out", tmp_path / "x", "--fpr", 5)
     assert percent.returncode == 2 and "did you mean 0.05?" in percent.stderr

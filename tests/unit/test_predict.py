@@ -66,11 +66,12 @@ def test_images_that_go_while_pictures_are_drawn_keep_their_scores(model, thresh
 
 
 def test_cases_are_called_what_the_decision_made_of_them():
-    kinds = [(label, name) for name in ("crack", "OK", None) for label in ("defect", "normal", "")]
+    kinds = [(label, name) for name in ("crack", "OK", None) for label in ("defect", "normal", "unsure", "")]
     assert [_outcome(label, name)[0].removesuffix(" · ") for label, name in kinds] == [
-        "found", "missed", "", "false alarm", "passed", "", "defect", "normal", ""
+        "found", "missed", "unsure", "", "false alarm", "passed", "unsure", "", "defect", "normal", "unsure", ""
     ]  # fmt: skip
     colours = [_outcome(label, name)[1] for label, name in kinds]
-    of_defects, of_normals = colours[0], colours[3]
-    assert len(set(colours[:3])) == len(set(colours[3:6])) == 1 and of_defects != of_normals
-    assert colours[6:8] == [of_defects, of_normals] and colours[8] not in (of_defects, of_normals)
+    of_defects, of_normals = colours[0], colours[4]
+    assert len(set(colours[:4])) == len(set(colours[4:8])) == 1 and of_defects != of_normals
+    assert colours[8:10] == [of_defects, of_normals]
+    assert len({of_defects, of_normals, *colours[10:]}) == 4

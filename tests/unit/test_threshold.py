@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors import safe_open
+from scipy.stats import norm
 
 from llbnad.config import CalibrationConfig, EncoderConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
@@ -14,7 +15,8 @@ from llbnad.errors import ConfigError, DataError
 from llbnad.inference.predict import threshold_of
 from llbnad.model.calibrate import assign_folds, calibrate, out_of_fold_scores
 from llbnad.model.model import Model, train
-from llbnad.model.threshold import threshold_at
+from llbnad.model.robust_bound import robust_bound
+from llbnad.model.threshold import Threshold, threshold_at
 from tests.conftest import made_manifest
 from tests.unit.test_detectors import MadeFeatures
 
@@ -25,7 +27,7 @@ def test_known_ranks():
     scores = np.arange(1, 100)  # 99 scores: k = 100 · (1 - α)
     assert threshold_at(scores, 0.1).value == 90
     assert threshold_at(scores, 0.01).value == 99
-    assert threshold_at(scores, 0.1).labels(np.array([90, 90.5])).tolist() == ["normal", "defect"]
+    assert threshold_at(scores, 0.1, unsure=False).labels(np.array([90, 90.5])).tolist() == ["normal", "defect"]
 
 
 @pytest.mark.parametrize("target", [0.01, 0.05, 0.2])
@@ -57,6 +59,82 @@ def test_the_knob_is_the_threshold_calibrated_for_that_rate():
     assert threshold_at(scores, 0.01).at(0.1).summary() == threshold_at(scores, 0.1).summary()
 
 
+def body(n=40, defects=6):
+    """The quantiles of a log-normal distribution with median 0.3 and σ 0.2, the highest of them replaced by defects."""
+    scores = np.exp(np.log(0.3) + 0.2 * norm.ppf((np.arange(n) + 0.5) / n))
+    scores[n - defects :] = np.linspace(0.82, 0.95, defects)
+    return scores.astype(np.float32)
+
+
+def test_the_bound_follows_from_the_lower_half_and_scales_with_the_unit():
+    sigma = (np.quantile(np.log(body()), 0.4) - np.quantile(np.log(body()), 0.1)) / 1.03
+    assert robust_bound(body()) == pytest.approx(np.exp(np.quantile(np.log(body()), 0.4) + 3.2 * sigma), rel=1e-5)
+    assert robust_bound(body() * 50) == pytest.approx(50 * robust_bound(body()), rel=1e-5)
+    assert robust_bound(np.append(body()[:-6], [99] * 6)) == robust_bound(body())  # defects count as high, not how high
+    shifted = body() - 1  # negative scores have no logarithm: differences count
+    low, middle = np.quantile(shifted, [0.1, 0.4])
+    assert robust_bound(shifted) == pytest.approx(middle + 3.2 * (middle - low) / 1.03, rel=1e-5)
+
+
+@pytest.mark.parametrize("scores", [[], np.arange(9), np.repeat([1.0, 2.0], 50), np.r_[np.ones(60), np.arange(2, 40)]])
+def test_scores_without_a_body_have_no_bound(scores):
+    assert robust_bound(np.asarray(scores, float)) is None
+
+
+def test_a_kept_defect_does_not_set_the_threshold_of_a_young_line():
+    blind, seeing = threshold_at(body(), 0.01, "none"), threshold_at(body(), 0.01)
+    assert blind.value == pytest.approx(0.95) and blind.decided_by == "conformal" and blind.bound is None
+    assert 0.3 * np.exp(2 * 0.2) < seeing.value < 0.7 and seeing.decided_by == "bound"
+    assert seeing.value == seeing.bound == robust_bound(body())
+    assert seeing.promised_fpr == pytest.approx(6 / 40) and not seeing.attained
+    assert seeing.fpr_low == pytest.approx(0.0571, abs=1e-4)  # Clopper and Pearson's interval of 6 of 40
+    assert seeing.fpr_high == pytest.approx(0.2984, abs=1e-4)
+    assert "the bound of their body" in seeing.describe() and "above it 6 of 40, 15.00%" in seeing.describe()
+
+
+@pytest.mark.parametrize("n", [20, 40, 400])
+def test_a_bound_above_the_conformal_threshold_changes_neither_value_nor_promise(n):
+    with_bound, without = (threshold_at(body(n, 0), 0.01, bound) for bound in ("robust", "none"))
+    assert with_bound.bound > with_bound.value and with_bound.decided_by == "conformal"
+    for name in ("value", "low", "high", "promised_fpr", "fpr_low", "fpr_high"):
+        assert getattr(with_bound, name) == getattr(without, name)
+
+
+@pytest.mark.parametrize("scores", [body(20, 2), body(40, 6), body(40, 0), body(400, 0), body(400, 60), np.ones(30)])
+@pytest.mark.parametrize("bound", ["robust", "none"])
+def test_the_unsure_interval_is_finite_and_holds_the_threshold(scores, bound):
+    found = threshold_at(scores, 0.01, bound)
+    assert scores.min() <= found.unsure_low <= found.value <= found.unsure_high < np.inf
+    inside = np.array([found.unsure_low, found.value, found.unsure_high], np.float32)
+    assert found.labels(inside).tolist() == ["unsure"] * 3
+    outside = np.nextafter(inside[[0, 2]], np.array([-np.inf, np.inf], np.float32))
+    assert found.labels(outside).tolist() == ["normal", "defect"]
+    assert threshold_at(scores, 0.01, bound, unsure=False).labels(outside).tolist() == ["normal", "defect"]
+
+
+def test_the_unsure_interval_narrows_with_the_images():
+    widths = [one.unsure_high / one.unsure_low for one in (threshold_at(body(n, n // 10), 0.01) for n in (20, 80, 320))]
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_the_unsure_interval_holds_the_bound_of_endless_images():
+    """Over many draws of 40 log-normal scores with 6 defects; 95 % is what the percentiles aim at."""
+    rng, truth = np.random.default_rng(3), np.quantile(np.log(body(20_000, 3000)), [0.1, 0.4])
+    limit = np.exp(truth[1] + 3.2 * (truth[1] - truth[0]) / 1.03)
+    found = [
+        threshold_at(np.exp(np.log(0.3) + 0.2 * np.append(rng.normal(size=34), [5] * 6)), 0.01) for _ in range(100)
+    ]
+    assert np.mean([one.unsure_low <= limit <= one.unsure_high for one in found]) >= 0.85
+
+
+def test_the_knob_moves_a_bound_too():
+    threshold = threshold_at(body(), 0.01)
+    values = [threshold.at(rate).value for rate in (0.001, 0.01, 0.05, 0.1, 0.2, 0.4, 0.7, 0.99)]
+    assert values == sorted(values, reverse=True) and len(set(values)) == len(values)
+    assert threshold.at(0.01).summary() == threshold.summary()
+    assert threshold_at(body(), 0.01, "none").at(0.1).summary() == threshold_at(body(), 0.1, "none").summary()
+
+
 def test_too_few_images_get_the_largest_score_and_the_truth():
     threshold = threshold_at(np.arange(20), 0.01)
     assert threshold.value == 19 and threshold.high is None
@@ -82,8 +160,9 @@ def test_rates_count_labelled_images_alone():
     threshold = threshold_at(np.arange(1, 100), 0.5)  # 50
     anomalous = pd.Series([False, False, True, True, None], dtype="boolean")
     rates = threshold.rates(np.array([1, 60, 70, 3, 99]), anomalous)
-    assert rates == {"fpr_at_threshold": 0.5, "recall_at_threshold": 0.5}
-    assert threshold.rates(np.ones(1), anomalous[4:]) == {"fpr_at_threshold": None, "recall_at_threshold": None}
+    assert rates == {"fpr_at_threshold": 0.5, "recall_at_threshold": 0.5, "unsure_share": 0.2}  # 60 is unsure
+    none = {"fpr_at_threshold": None, "recall_at_threshold": None, "unsure_share": None}
+    assert threshold_at(np.arange(1, 100), 0.5, unsure=False).rates(np.ones(1), anomalous[4:]) == none
 
 
 def kept_images(count=90):
@@ -136,12 +215,13 @@ def test_calibrated_detector_lets_few_normals_and_no_defect_through():
 
 def test_the_model_file_carries_the_threshold_and_its_scores(tmp_path):
     model = train(EncoderConfig(), DETECTOR, MadeFeatures(), kept_images(20)["image_id"].tolist(), 0)
-    threshold = threshold_at(np.random.default_rng(0).random(150), 0.02)
+    threshold = threshold_at(body(), 0.02)
     replace(model, threshold=threshold).save(tmp_path / "with.safetensors")
     model.save(tmp_path / "without.safetensors")
     loaded = Model.load(tmp_path / "with.safetensors")
     assert loaded.threshold.summary() == threshold.summary()
-    assert np.array_equal(loaded.threshold.scores, threshold.scores)
+    assert np.array_equal(loaded.threshold.scores, threshold.scores) and loaded.threshold.decided_by == "bound"
+    assert loaded.threshold.at(0.1).summary() == threshold.at(0.1).summary()
     assert set(loaded.detector.tensors()) == set(model.detector.tensors())
     with safe_open(tmp_path / "with.safetensors", framework="np") as stored:
         assert json.loads(stored.metadata()["llbnad"])["threshold"]["value"] == threshold.value
@@ -151,3 +231,25 @@ def test_the_model_file_carries_the_threshold_and_its_scores(tmp_path):
     assert bare.threshold is None
     with pytest.raises(DataError, match="has no threshold, so its false-positive rate cannot be set"):
         threshold_of(bare, 0.1)
+
+
+def test_a_threshold_of_release_0_1_stays_what_it_was():
+    old = {"value": 0.95, "low": None, "high": None, "target_fpr": 0.01, "promised_fpr": 1 / 41, "fpr_low": 0.0006,
+           "fpr_high": 0.088, "n": 40, "attained": False}  # fmt: skip
+    restored = Threshold.restore(old, body())
+    assert restored.value == pytest.approx(0.95) and restored.promised_fpr == pytest.approx(1 / 41)
+    assert restored.labels(np.array([0.94, 0.96])).tolist() == ["normal", "defect"]
+    assert restored.at(0.1).bound is None
+
+
+def test_a_model_of_a_later_release_is_refused_by_its_format(tmp_path):
+    model = train(EncoderConfig(), DETECTOR, MadeFeatures(), kept_images(20)["image_id"].tolist(), 0)
+    model.save(tmp_path / "model.safetensors")
+    payload = (tmp_path / "model.safetensors").read_bytes()
+    for old, accepted in ((b"llbnad model 1", True), (b"llbnad model 9", False)):
+        (tmp_path / "other.safetensors").write_bytes(payload.replace(b"llbnad model 2", old))
+        if accepted:
+            assert Model.load(tmp_path / "other.safetensors").digest() == model.digest()
+        else:
+            with pytest.raises(DataError, match="its format is 'llbnad model 9'; expected llbnad model 1 or"):
+                Model.load(tmp_path / "other.safetensors")
