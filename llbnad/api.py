@@ -13,13 +13,14 @@ import pandas as pd
 
 from llbnad.config import METHOD, DetectorConfig, EncoderConfig, NoNoise, Runtime, SelectionPolicy
 from llbnad.data.contaminate import contaminate
-from llbnad.data.manifest import training_images
+from llbnad.data.manifest import paths_of, training_images
 from llbnad.data.sources.base import Scan
 from llbnad.data.sources.given import Images, read_given
 from llbnad.features.store import FeatureStore
 from llbnad.inference.predict import Predictor, Source, find_images, threshold_of
 from llbnad.model.model import Model
 from llbnad.model.threshold import Threshold
+from llbnad.purification.notes import selection_notes, suspects, threshold_notes
 from llbnad.purification.rounds import Selection
 from llbnad.purification.verdicts import with_verdicts
 from llbnad.scenario import ScenarioSettings, make_settings
@@ -38,6 +39,8 @@ class Purification:
     scores: pd.Series  # consensus scores by path, most suspicious first; the unit is the detector's
     heat_maps: Mapping[Path, np.ndarray]  # (h, w) patch maps by path, in the same unit
     left_out: pd.DataFrame  # files that took no part: path, reason, detail
+    suspects: list[Path]  # images, kept or not, whose scores stand apart from the body; most suspicious first
+    notes: list[str]  # one plain line for each thing to know before one trusts the selection
     selection: Selection  # the same decision by image id, with rounds, sub-models and trusted patches
 
 
@@ -56,6 +59,12 @@ class TrainedModel:
     def __repr__(self) -> str:
         """Return a text with the names of detector and encoder."""
         return f"{type(self).__name__}({self.model.config.name} on {self.model.encoder.name})"
+
+    @property
+    def notes(self) -> list[str]:
+        """One plain line for each thing to know before one trusts the detector."""
+        about_images = [] if self.purification is None else self.purification.notes
+        return [*about_images, *threshold_notes(self.threshold)]
 
     @property
     def threshold(self) -> Threshold | None:
@@ -226,7 +235,8 @@ def _purification(work: _Work, selection: Selection) -> Purification:
         image_id: work.image_root / path
         for image_id, path in zip(work.noisy["image_id"], work.noisy["path"], strict=True)
     }
-    scores = selection.consensus.table["score"].sort_values(ascending=False, kind="stable")
+    table, names = selection.consensus.table, paths_of(work.noisy)
+    scores = table["score"].sort_values(ascending=False, kind="stable")
     rejected = set(selection.purified.rejected)
     return Purification(
         kept=sorted(paths[image_id] for image_id in selection.purified.kept),
@@ -234,6 +244,8 @@ def _purification(work: _Work, selection: Selection) -> Purification:
         scores=scores.set_axis(pd.Index([paths[image_id] for image_id in scores.index], name="path")),
         heat_maps={paths[image_id]: selection.consensus.maps[image_id] for image_id in scores.index},
         left_out=work.scan.rejected,
+        suspects=[paths[image_id] for image_id in suspects(table, selection.purified, names)["image_id"]],
+        notes=selection_notes(table, selection.purified, names),
         selection=selection,
     )
 

@@ -137,7 +137,7 @@ def run(
     write_run(result, store, image_root, settings.suspects, out)
     for line in _summary(result, scan):
         typer.echo(line)
-    typer.echo(f"written to {out}: metrics.json, comparison.csv, scores.parquet, kept.parquet, plots/")
+    typer.echo(f"written to {out}: metrics.json, comparison.csv, suspects.csv, scores.parquet, kept.parquet, plots/")
 
 
 def _dataset(source: Source, root: Path | None, category: str, variant: str, image_dir: str) -> Dataset:
@@ -171,6 +171,7 @@ def _summary(result: "TwoStageRun", scan: "Scan") -> Iterator[str]:
     if len(scan.rejected):
         reasons = ", ".join(f"{count} {reason}" for reason, count in scan.rejected["reason"].value_counts().items())
         yield f"{len(scan.rejected)} files were left out ({reasons}): left_out.csv says why"
+    yield from (f"note: {note}" for note in result.notes)
     kept, trained = len(result.purified.kept), len(result.scores)
     if kept < trained / 2:
         yield f"WARNING: only {kept} of {trained} training images were kept: look at plots/purification"

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import METHOD
-from llbnad.data.manifest import training_images, write_manifest
+from llbnad.data.manifest import paths_of, training_images, write_manifest
 from llbnad.errors import ConfigError
 from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots, purification_plots
@@ -23,6 +23,7 @@ from llbnad.model.calibrate import calibrate
 from llbnad.model.model import Model
 from llbnad.purification.comparators import train_methods, training_sets
 from llbnad.purification.consensus import Consensus
+from llbnad.purification.notes import selection_notes, suspects, threshold_notes
 from llbnad.purification.partition import assign_subsets
 from llbnad.purification.patches import Maps, TrustedFeatures
 from llbnad.purification.purify import Purified
@@ -43,6 +44,14 @@ class TwoStageRun:
     rounds: pd.DataFrame  # see `llbnad.purification.rounds.Selection.history`
     models: dict[str, Model]  # by method: `llbnad` and its comparators
     evaluation: Evaluation
+
+    @property
+    def notes(self) -> list[str]:
+        """One plain line for each thing to know before one trusts the detector."""
+        tested = (self.noisy["split"] == "test").any()
+        measured = self.evaluation.decision.get("fpr_at_threshold") if tested else None
+        about_images = selection_notes(self.scores, self.purified, paths_of(self.noisy))
+        return [*about_images, *threshold_notes(self.evaluation.threshold, measured)]
 
 
 def run_two_stage(
@@ -135,8 +144,8 @@ def verdicts_of(settings: ScenarioSettings) -> dict[str, str]:
     return {} if settings.review == default else read_verdicts(Path(settings.review))
 
 
-def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, suspects: int, out: Path) -> None:
-    """Write a run's tables, models and pictures into `out`."""
+def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, shown: int, out: Path) -> None:
+    """Write a run's tables, models and pictures into `out`. A contact sheet shows at most `shown` images."""
     images = training_images(run.noisy)
     scored = images.merge(run.scores["score"].reset_index(), on="image_id", validate="1:1")
     write_parquet(run.scores.reset_index(), out / "scores.parquet")
@@ -145,9 +154,10 @@ def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, suspec
     tested = images_to_evaluate(run.noisy)
     write_parquet(run.evaluation.predictions(tested), out / "predictions.parquet")
     run.models[METHOD].save(out / "model.safetensors")
-    heat = {image_id: run.heat[image_id] for image_id in run.scores["score"].nlargest(suspects).index}
+    heat = {image_id: run.heat[image_id] for image_id in run.scores["score"].nlargest(shown).index}
     purification_plots(scored, run.purified, heat, image_root, out / "plots" / "purification")
-    evaluation_plots(run.evaluation, tested, run.models, features, image_root, suspects, out / "plots" / "evaluation")
+    evaluation_plots(run.evaluation, tested, run.models, features, image_root, shown, out / "plots" / "evaluation")
     write_csv(run.rounds, out / "rounds.csv")
     write_csv(run.evaluation.comparison, out / "comparison.csv")
-    write_json(run.evaluation.metrics(), out / "metrics.json")
+    write_csv(suspects(run.scores, run.purified, paths_of(run.noisy)), out / "suspects.csv")
+    write_json({**run.evaluation.metrics(), "notes": run.notes}, out / "metrics.json")

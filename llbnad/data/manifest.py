@@ -85,6 +85,11 @@ def read_manifest(path: Path) -> pd.DataFrame:
     return normalise(pd.read_parquet(path))
 
 
+def paths_of(manifest: pd.DataFrame) -> dict[str, str]:
+    """Return the path of each image of a manifest by its id."""
+    return dict(zip(manifest["image_id"], manifest["path"], strict=True))
+
+
 def training_images(manifest: pd.DataFrame) -> pd.DataFrame:
     """Return the rows whose `split` is train."""
     return manifest[manifest["split"] == "train"]

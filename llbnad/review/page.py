@@ -8,7 +8,7 @@ close in feature distance, stand together, so that a row of similar images is ju
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -152,7 +152,14 @@ def build_suspects(
     )
 
 
-def review_page(name: str, suspects: list[Suspect], verdicts: Mapping[str, str], cut: float, total: int) -> str:
+def review_page(
+    name: str,
+    suspects: list[Suspect],
+    verdicts: Mapping[str, str],
+    cut: float,
+    total: int,
+    notes: Sequence[str] = (),
+) -> str:
     """Return the page as HTML.
 
     Args:
@@ -162,11 +169,13 @@ def review_page(name: str, suspects: list[Suspect], verdicts: Mapping[str, str],
             page.
         cut: cut of the policy.
         total: number of training images.
+        notes: lines to show above the images (`llbnad.purification.notes`).
     """
     data = {
         "name": name,
         "cut": cut,
         "total": total,
+        "notes": list(notes),
         "verdicts": dict(sorted(verdicts.items())),
         "suspects": [asdict(one) for one in suspects],
     }

@@ -88,7 +88,10 @@ def _of_file(file: Path) -> dict[str, Any]:
         numbers = json.loads(file.read_text())
         if file.name == "settings.json":
             return {"settings": dg.MetadataValue.json(numbers)}
-        return {key: value for key, value in numbers.items() if isinstance(value, int | float)}
+        shown = {key: value for key, value in numbers.items() if isinstance(value, int | float)}
+        if notes := numbers.get("notes"):
+            shown["notes"] = dg.MetadataValue.text("\n".join(notes))
+        return shown
     if file.suffix == ".png":
         return {file.stem: picture(file)}
     return {}

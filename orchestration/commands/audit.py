@@ -94,7 +94,8 @@ def metrics(params: Params, root: Path) -> dict[str, dict[str, float | None]]:
         path = root / stage_dir("evaluation", scenario) / "metrics.json"
         if not path.exists():
             raise DataError(f"{path} is missing: run `dvc repro` first")
-        found[scenario] = json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        found[scenario] = {name: value for name, value in content.items() if not isinstance(value, list)}
     return found
 
 

@@ -44,7 +44,8 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     if not (folder / "summary.json").exists():
         raise DataError(f"no outputs of scenario {scenario} ({folder}/summary.json is missing): run `dvc repro` first")
     kept, rejected = (read_purified(scenario, name)["image_id"] for name in ("kept", "rejected"))
-    purified = Purified(tuple(kept), tuple(rejected), json.loads((folder / "summary.json").read_text())["cut"])
+    summary = json.loads((folder / "summary.json").read_text())
+    purified = Purified(tuple(kept), tuple(rejected), summary["cut"])
     scores = pd.read_parquet(folder / "scores.parquet").set_index("image_id")
     train = read_noisy(scenario).query("split == 'train'")
 
@@ -54,7 +55,7 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     heat = StoredHeat(folder / "maps.safetensors")
     groups = near_duplicates(ids, image_vectors(store, ids, GRID, "near-duplicates"))
     suspects = build_suspects(train, scores, reasons, purified, groups, heat, IMAGE_ROOT)
-    page = review_page(scenario, suspects, verdicts, purified.cut, len(train))
+    page = review_page(scenario, suspects, verdicts, purified.cut, len(train), summary["notes"])
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

@@ -1,5 +1,6 @@
 """Stage `evaluation`: metrics, curves and heat maps on the test images, for the final detector and its comparators."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +8,7 @@ import pandas as pd
 from llbnad.evaluation.evaluate import evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots
 from llbnad.model.model import Model
+from llbnad.purification.notes import threshold_notes
 from llbnad.purification.verdicts import read_verdicts, with_verdicts
 from llbnad.utils.files import write_csv, write_json, write_parquet
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
@@ -37,12 +39,17 @@ def main(scenario: str) -> Record:
     write_parquet(result.predictions(images), out / "predictions.parquet")
     write_csv(result.comparison, out / "comparison.csv")
     metrics = result.metrics()
-    write_json(metrics, out / "metrics.json")
+    tested = bool((noisy["split"] == "test").any())
+    about_images = json.loads((stage_dir("purified", scenario) / "summary.json").read_text())["notes"]
+    notes = about_images + threshold_notes(result.threshold, metrics["fpr_at_threshold"] if tested else None)
+    write_json({**metrics, "notes": notes}, out / "metrics.json")
     auroc = metrics["image_auroc"]
     known = f"{result.n_labelled} of {len(images)} images have a label"
     say(f"evaluation {scenario}: " + (f"I-AUROC {auroc:.3f}, " if auroc is not None else "scores only, ") + known)
-    if not (noisy["split"] == "test").any():
+    if not tested:
         say(f"evaluation {scenario}: no image is set aside for testing; these are the training images themselves")
+    for note in notes:
+        say(f"evaluation {scenario}: {note}")
     artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
     refuse_changed([Path(config.review)])
     return lambda: record_stage("evaluation", scenario, settings, artifacts=artifacts)

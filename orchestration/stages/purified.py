@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from llbnad.data.manifest import training_images, write_manifest
+from llbnad.data.manifest import paths_of, training_images, write_manifest
 from llbnad.evaluation.report import purification_plots
 from llbnad.purification.consensus import Consensus
 from llbnad.purification.heat import StoredHeat, write_heat
+from llbnad.purification.notes import selection_notes, suspects
 from llbnad.purification.patches import Maps
 from llbnad.purification.rounds import run_sub_models, select
 from llbnad.purification.verdicts import excluded, read_verdicts
@@ -18,6 +19,7 @@ from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, refuse_changed, run_stage
+from orchestration.pipeline.summary import say
 from orchestration.pipeline.validation import check_purified
 from orchestration.tracking.best_effort import record_stage
 
@@ -47,6 +49,8 @@ def main(scenario: str) -> Record:
     scored = train.merge(scores.reset_index(), on="image_id", validate="1:1")
     kept = scored[scored["image_id"].isin(result.kept)]
     rejected = scored[scored["image_id"].isin(result.rejected)]
+    paths = paths_of(everything)
+    notes = selection_notes(table, result, paths)
     summary = selection.summary(train, verdicts, everything)
     heat = {image_id: maps[image_id] for image_id in scores.nlargest(config.suspects).index}
     plots = purification_plots(scored, result, heat, IMAGE_ROOT, out / "plots")
@@ -54,18 +58,21 @@ def main(scenario: str) -> Record:
     write_heat(maps, out / "maps.safetensors")
     write_heat(selection.trusted, out / "trusted.safetensors")
     write_csv(selection.history, out / "rounds.csv")
-    write_json(summary, out / "summary.json")
+    write_json({**summary, "notes": notes}, out / "summary.json")
+    write_csv(suspects(table, result, paths), out / "suspects.csv")
     write_manifest(everything[left_out], out / "excluded.parquet")
     write_manifest(rejected, out / "rejected.parquet")
     write_manifest(kept, out / "kept.parquet")
-    print(f"purified {scenario}: {len(kept)} of {len(train)} images kept, {len(selection.history)} round(s)")
+    print(f"purified {scenario}: {len(selection.history)} round(s)")
     if len(kept) < len(train) / 2:
         print(f"WARNING: purified {scenario} kept under half of the images: look at {out / 'plots'}")
     if verdicts:
         counts = ", ".join(f"{summary[f'n_verdict_{name}']} {name}" for name in ("normal", "defect", "exclude"))
         print(f"purified {scenario}: {config.review} says {counts}; {summary['n_overruled']} overrule the policy")
         print(f"purified {scenario}: {summary['n_verdict_elsewhere']} verdicts are of images not in this scenario")
-    artifacts = [out / "kept.parquet", out / "rejected.parquet", *plots]
+    for note in notes:
+        say(f"purified {scenario}: {note}")
+    artifacts = [out / "kept.parquet", out / "rejected.parquet", out / "suspects.csv", *plots]
     refuse_changed([Path(config.review)])
     return lambda: record_stage("purified", scenario, settings, artifacts=artifacts)
 

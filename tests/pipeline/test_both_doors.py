@@ -65,6 +65,8 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
     assert "data:image/png;base64," in found["evaluation"].metadata["curves"].value
     metrics = json.loads((by_dagster / "data/evaluation/noisy20/metrics.json").read_text())
     assert found["evaluation"].metadata["image_auroc"].value == metrics["image_auroc"]
+    assert found["evaluation"].metadata["notes"].value == "\n".join(metrics["notes"])
+    assert metrics["notes"][0] in found["purified"].metadata["notes"].value
     kept = len(pd.read_parquet(by_dagster / "data/purified/noisy20/kept.parquet"))
     assert found["purified"].metadata["rows of kept.parquet"].value == kept
     assert found["evaluation"].metadata["mlflow"].value.startswith("http")

@@ -35,7 +35,10 @@ def trained(tmp_path_factory, cells):
 def test_run_writes_what_it_promises(trained):
     out, done = trained
     metrics = json.loads((out / "a" / "metrics.json").read_text())
-    assert set(metrics) == METRICS | COUNTS | DECISION
+    assert set(metrics) == METRICS | COUNTS | DECISION | {"notes"}
+    assert metrics["notes"] == [line.removeprefix("note: ") for line in done.stdout.splitlines() if "note: " in line]
+    assert metrics["notes"][0].startswith(f"kept {metrics['n_selected']} of {metrics['n_train']}")
+    assert set(pd.read_csv(out / "a" / "suspects.csv")["status"]) <= {"kept", "rejected"}
     assert 0 <= metrics["fpr_at_threshold"] < metrics["recall_at_threshold"] <= 1
     assert metrics["pixel_auroc"] is None  # no masks: skipped, not zero
     assert 0.5 < metrics["image_auroc"] <= 1

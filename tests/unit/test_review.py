@@ -87,13 +87,14 @@ def test_a_hostile_file_name_stays_text(scores, tmp_path):
     heat = {image_id: np.ones((4, 4), np.float16) for image_id in IDS[98:]}
     groups = dict.fromkeys(IDS[98:], 1)
     suspects = build_suspects(manifest, scores, reasons, PURIFIED, groups, heat, tmp_path)
-    page = review_page(name, suspects, {IDS[98]: "defect"}, PURIFIED.cut, 100)
+    page = review_page(name, suspects, {IDS[98]: "defect"}, PURIFIED.cut, 100, [f"2 images stand apart: {name}"])
     assert name not in page
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     content = json.loads(text)
     assert content["name"] == content["suspects"][0]["reason"] == name
     assert [one["image_id"] for one in content["suspects"]] == [IDS[99], IDS[98]]  # the higher score first
     assert content["verdicts"] == {IDS[98]: "defect"}
-    assert page == review_page(name, suspects, {IDS[98]: "defect"}, PURIFIED.cut, 100)
+    assert content["notes"] == [f"2 images stand apart: {name}"]
+    assert page == review_page(name, suspects, {IDS[98]: "defect"}, PURIFIED.cut, 100, content["notes"])
     with Image.open(io.BytesIO(base64.b64decode(content["suspects"][0]["image"].partition(",")[2]))) as picture:
         assert picture.size == (360, 90)  # not stretched

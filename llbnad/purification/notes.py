@@ -1,0 +1,93 @@
+"""Notes on a run: one plain line for each thing to know before one trusts its detector.
+
+The notes say how many images were kept and which of them stand apart, and whether there are few images, sub-models that
+disagree, or a threshold whose rate nobody has measured.
+"""
+
+from collections.abc import Mapping
+from pathlib import PurePath
+
+import numpy as np
+import pandas as pd
+
+from llbnad.model.robust_bound import robust_bound
+from llbnad.model.threshold import CONFIDENCE, Threshold
+from llbnad.purification.aggregate import rank_correlation
+from llbnad.purification.purify import Purified
+
+FEW = 100  # images; below, the policy often finds no second mode, and 1 % of false positives cannot be promised
+AGREEMENT = 0.5  # rank correlation below which two sub-models disagree
+NAMED = 8  # names in a line
+
+
+def suspects(table: pd.DataFrame, purified: Purified, paths: Mapping[str, str]) -> pd.DataFrame:
+    """Return the images whose consensus scores stand apart from the body of the scores, kept or not.
+
+    Args:
+        table: consensus scores of the training images, indexed by image id: sub_model_0 …, subset, score.
+        purified: which images are kept and rejected. Images that people excluded are in neither.
+        paths: path of each image by id.
+
+    Returns:
+        image_id, path, score and status (kept or rejected), highest score first; empty if the scores show no body.
+    """
+    status = dict.fromkeys(purified.kept, "kept") | dict.fromkeys(purified.rejected, "rejected")
+    scores = table["score"][table.index.isin(list(status))].sort_index().sort_values(ascending=False, kind="stable")
+    bound = robust_bound(scores.to_numpy())
+    apart = scores[scores > (np.inf if bound is None else bound)]
+    ids = [str(image_id) for image_id in apart.index]
+    return pd.DataFrame(
+        {
+            "image_id": pd.Series(ids, dtype=object),
+            "path": pd.Series([paths[image_id] for image_id in ids], dtype=object),
+            "score": apart.to_numpy(),
+            "status": pd.Series([status[image_id] for image_id in ids], dtype=object),
+        }
+    )
+
+
+def selection_notes(table: pd.DataFrame, purified: Purified, paths: Mapping[str, str]) -> list[str]:
+    """Return the notes on stage 1: images kept, suspects among them, few images, sub-models that disagree.
+
+    Arguments are those of `suspects`.
+    """
+    count = len(purified.kept) + len(purified.rejected)
+    found = suspects(table, purified, paths)
+    names = [PurePath(path).name for path in found["path"][found["status"] == "kept"]]
+    nothing = "" if purified.rejected else ": the policy sees no second group of scores"
+    apart = "no kept image stands apart"
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        images = "1 image stands" if len(names) == 1 else f"{len(names)} images stand"
+        apart = f"{images} apart: {', '.join(names[:NAMED])}{more}"
+    notes = [f"kept {len(purified.kept)} of {count}{nothing}; {apart}"]
+    if count < FEW:
+        notes.append(f"few images: {count} where {FEW} are wanted, so look at those with the highest scores yourself")
+    lowest = float(np.nan_to_num(rank_correlation(table).to_numpy()).min())  # constant scores correlate with nothing
+    if lowest < AGREEMENT:
+        notes.append(
+            f"sub-models disagree: their lowest rank correlation is {lowest:.2f}, so what was rejected is uncertain"
+        )
+    return notes
+
+
+def threshold_notes(threshold: Threshold | None, measured_fpr: float | None = None) -> list[str]:
+    """Return the note on a threshold whose false-positive rate is only promised; empty if it is measured and attained.
+
+    Args:
+        threshold: threshold of the final detector; None if it has none.
+        measured_fpr: false-positive rate on labelled images that the detector did not learn; None without such images.
+    """
+    if threshold is None:
+        return ["no threshold: the detector gives scores and calls nothing a defect (calibration.folds is 0)"]
+    if threshold.attained and measured_fpr is not None:
+        return []
+    rule = "largest calibration scores" if threshold.decided_by == "conformal" else "body of the calibration scores"
+    tested = (
+        "no labelled normal image tests it" if measured_fpr is None else f"labelled test images say {measured_fpr:.2%}"
+    )
+    return [
+        f"threshold only promised: {threshold.promised_fpr:.2%} false positives ({threshold.fpr_low:.2%} to "
+        f"{threshold.fpr_high:.2%} at {CONFIDENCE:.0%} confidence) for a target of {threshold.target_fpr:.2%}, "
+        f"from the {rule} of {threshold.n} images; {tested}"
+    ]
