@@ -59,7 +59,13 @@ def run(
     variant: Annotated[str, typer.Option(help="real_iad: the JSON set.")] = "realiad_jsons",
     image_dir: Annotated[str, typer.Option(help="real_iad: the image folder.")] = "realiad_1024",
     noise_ratio: Annotated[float, typer.Option(help="α, share of anomalous training samples, in [0, 1).")] = 0.0,
-    max_noise_ratio: Annotated[float, typer.Option(help="Largest α of the comparison; fixes the test set.")] = 0.4,
+    max_noise_ratio: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest α of a comparison of runs: the samples that it needs are never tested by any of them.",
+            show_default="the noise ratio",
+        ),
+    ] = None,
     protocol: Annotated[
         Protocol, typer.Option(help="replace and add inject labelled anomalies; as_is takes the data as it is.")
     ] = Protocol.replace,
@@ -152,10 +158,10 @@ def _dataset(source: Source, root: Path | None, category: str, variant: str, ima
     return dataset
 
 
-def _noise(protocol: Protocol, ratio: float, max_ratio: float) -> Noise:
+def _noise(protocol: Protocol, ratio: float, max_ratio: float | None) -> Noise:
     if protocol is Protocol.as_is:
         return NoNoise()
-    content = {"protocol": protocol.value, "ratio": ratio, "max_ratio": max_ratio}
+    content = {"protocol": protocol.value, "ratio": ratio, "max_ratio": ratio if max_ratio is None else max_ratio}
     noise: Noise = parse(InjectedNoise, content, "llbnad run")
     return noise
 

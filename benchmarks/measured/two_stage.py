@@ -22,8 +22,9 @@ from llbnad.scenario import ScenarioSettings
 def command(detector: str, settings: Mapping[str, Any], threads: int, out: Path) -> list[str]:
     """Return the command: T = 3, no comparators, no calibration folds."""
     options = [part for key, value in settings.items() for part in ("--set", f"detector.{key}={value}")]
-    return ["run", "--noise-ratio", str(ALPHA), "--detector", detector, *options, "--no-comparators",
-            "--set", "calibration.folds=0", "--threads", str(threads), "--out", str(out)]  # fmt: skip
+    return ["run", "--noise-ratio", str(ALPHA), "--max-noise-ratio", "0.4", "--detector", detector, *options,
+            "--no-comparators", "--set", "calibration.folds=0",
+            "--threads", str(threads), "--out", str(out)]  # fmt: skip
 
 
 def ours(detector: str, settings: dict[str, Any], threads: int) -> dict[str, Any]:

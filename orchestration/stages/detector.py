@@ -47,7 +47,7 @@ def main(scenario: str) -> Record:
     if threshold is not None:
         print(f"detector {scenario}: {threshold.describe()}")
         numbers = ("value", "low", "high", "fpr_low", "fpr_high")
-        metrics |= {f"threshold_{name}": threshold.summary()[name] for name in numbers}
+        metrics |= {f"threshold_{name}": getattr(threshold, name) for name in numbers}
     artifacts = [out / f"{METHOD}.safetensors", out / "training_sets.parquet"]
     return lambda: record_stage("detector", scenario, settings, metrics=metrics, artifacts=artifacts)
 

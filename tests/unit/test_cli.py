@@ -110,6 +110,21 @@ def test_prediction_equals_the_score_in_the_pipeline(trained, cells, tmp_path):
     assert [scores[str(path)] for path in paths] == pytest.approx(known["score"].tolist(), abs=5.1e-7)
 
 
+def test_a_run_reserves_the_anomalies_that_its_own_ratio_needs_and_takes_twenty_images(tmp_path):
+    for number in range(34):
+        save_image(tmp_path / "few" / ("good" if number < 28 else "bad") / f"{number}.png", seed=number)
+    arguments = ["run", "--source", "image_folder", "--root", tmp_path / "few", "--category", "few",
+                 "--noise-ratio", 0.1, "--detector", "padim", "--set", "encoder.input_size=64", "--suspects", 2,
+                 "--no-comparators"]  # fmt: skip
+    done = llbnad(*arguments, "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["n_train"] == 20 and metrics["n_labelled"] == 8 + 4  # 2 of the 6 anomalies are learnt from
+    assert metrics["threshold"] > 0 and any("few images: 20" in note for note in metrics["notes"])
+    refused = llbnad(*arguments, "--max-noise-ratio", 0.4, "--out", tmp_path / "reserved")
+    assert refused.returncode == 2 and "max_ratio 0.4 of 20 training samples needs 8" in refused.stderr
+
+
 def test_unsorted_folder_gives_scores_only(cells, tmp_path):
     for number, path in enumerate(sorted(cells.rglob("*.png"))[:30]):
         target = tmp_path / "line" / f"{number}.png"
@@ -134,7 +149,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
     [
         (["run", "--source", "image_folder", "--out", "x"], "--root is missing"),
         (["run", "--source", "real_iad", "--root", "/nowhere", "--out", "x"], "is not a folder"),
-        (["run", "--noise-ratio", "0.5", "--out", "x"], "ratio 0.5 is above max_ratio 0.4"),
+        (["run", "--noise-ratio", "0.5", "--max-noise-ratio", "0.4", "--out", "x"], "ratio 0.5 is above max_ratio 0.4"),
         (["run", "--keep", "20", "--out", "x"], "did you mean 0.2?"),
         (["run", "--aggregation", "median", "--out", "x"], "aggregation"),
         (["run", "--detector", "magic", "--out", "x"], "unknown detector 'magic'; there are"),

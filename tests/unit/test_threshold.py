@@ -170,7 +170,7 @@ def kept_images(count=90):
 
 
 def test_folds_follow_the_sample_not_the_table():
-    views = made_manifest(50, 0, views=3)
+    views = made_manifest(150, 0, views=3)
     folds = assign_folds(views, 3, 0)
     assert folds.groupby(views.set_index("image_id")["sample_id"]).nunique().eq(1).all()
     pd.testing.assert_series_equal(folds, assign_folds(views.sample(frac=1, random_state=1), 3, 0))
@@ -179,6 +179,17 @@ def test_folds_follow_the_sample_not_the_table():
     assert assign_folds(fewer, 3, 0).eq(folds[folds.index.isin(fewer["image_id"])]).all()
     with pytest.raises(DataError, match=r"too few for 3 calibration folds"):
         assign_folds(views[:1], 3, 0)
+
+
+@pytest.mark.parametrize(("samples", "folds"), [(20, 3), (20, 10), (12, 10), (3, 3), (2, 3)])
+def test_few_samples_are_dealt_out_evenly(samples, folds):
+    views = made_manifest(samples, 0, views=2)
+    for seed in range(5):
+        found = assign_folds(views, folds, seed)
+        assert found.groupby(views.set_index("image_id")["sample_id"]).nunique().eq(1).all()
+        assert found.nunique() == min(samples, folds)
+        assert found.value_counts().max() - found.value_counts().min() <= 2  # one sample of two views
+        pd.testing.assert_series_equal(found, assign_folds(views.sample(frac=1, random_state=1), folds, seed))
 
 
 def test_no_fold_s_detector_sees_what_it_scores_and_every_image_is_scored_once():
