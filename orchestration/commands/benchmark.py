@@ -1,6 +1,7 @@
-"""The purification table: every detector with every policy, beside none, oracle and random, on a declared grid.
+"""A benchmark table on a declared grid, of purification (`llbnad.study.table`) or a young line (`…young_line`).
 
     python -m orchestration benchmark benchmarks/purification.yaml
+    python -m orchestration benchmark benchmarks/young_line.yaml
 
 Cells are independent and run in parallel processes. A finished cell is kept in data/benchmark/, so a stopped run goes
 on where it stopped. Changed code or a changed grid starts from the beginning, so that no table mixes two versions. The
@@ -12,7 +13,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +30,8 @@ from llbnad.features.store import FeatureStore
 from llbnad.scenario import plugin_modules
 from llbnad.study.table import Cell, Grid, run_cell
 from llbnad.study.table_summary import contamination_figure, gap_closed, summary, table_figure
+from llbnad.study.young_line import YoungCell, YoungLine, run_young_cell
+from llbnad.study.young_line_summary import over_sets, per_set, young_line_figure
 from llbnad.utils.files import write_csv, write_parquet
 from llbnad.utils.plugins import code_version
 from llbnad.utils.progress import track
@@ -39,20 +42,24 @@ from orchestration.pipeline.paths import DATA, FEATURE_CACHE
 BENCHMARK_FOLDER = DATA / "benchmark"
 RESULTS = Path("benchmarks") / "results"
 
+AnyGrid = Grid | YoungLine
+AnyCell = Cell | YoungCell
 
-def load_grid(path: Path) -> Grid:
-    """Read a grid.
+
+def load_grid(path: Path) -> AnyGrid:
+    """Read a grid. One that names `sizes` is of a young line.
 
     Raises:
         ConfigError: a key or a value is wrong.
     """
     if not path.is_file():
         raise ConfigError(f"no grid at {path}: benchmarks/*.yaml are grids")
-    grid: Grid = parse(Grid, yaml.safe_load(path.read_text()), path.name)
+    content = yaml.safe_load(path.read_text())
+    grid: AnyGrid = parse(YoungLine if "sizes" in content else Grid, content, path.name)
     return grid
 
 
-def scan(grid: Grid, home: Path, cache: Path) -> dict[str, Path]:
+def scan(grid: AnyGrid, home: Path, cache: Path) -> dict[str, Path]:
     """Write the manifests of the data sets that exist to `home`, encode their images, and return their image roots."""
     found = {}
     for name in grid.datasets:
@@ -75,7 +82,7 @@ def scan(grid: Grid, home: Path, cache: Path) -> dict[str, Path]:
     return found
 
 
-def run_grid(grid: Grid, home: Path, cache: Path, processes: int) -> pd.DataFrame:
+def run_grid(grid: AnyGrid, home: Path, cache: Path, processes: int) -> pd.DataFrame:
     """Run the cells that are missing, and return the rows of all cells."""
     home.mkdir(parents=True, exist_ok=True)
     roots = scan(grid, home, cache)
@@ -92,21 +99,22 @@ def run_grid(grid: Grid, home: Path, cache: Path, processes: int) -> pd.DataFram
         except BaseException:  # also Ctrl-C: cells that have not begun do not begin
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    keys = ["dataset", "detector", "alpha", "policy", "seed"]
+    keys = ["dataset", "detector", "n", "alpha", "policy", "seed"]
     rows = pd.concat([pd.read_parquet(_result(home, cell)) for cell in cells])
-    return rows.sort_values(keys, ignore_index=True)
+    return rows.sort_values([key for key in keys if key in rows], ignore_index=True)
 
 
 def _prepare() -> None:
     prepare(Runtime(device="auto", threads=1))
 
 
-def _run(cell: Cell, grid: Grid, home: Path, root: Path, cache: Path) -> None:
+def _run(cell: AnyCell, grid: AnyGrid, home: Path, root: Path, cache: Path) -> None:
     manifest = read_manifest(_manifest(home, cell.dataset, cell.ratio))
-    write_parquet(run_cell(cell, grid, manifest, root, cache), _result(home, cell))
+    run: Callable[..., pd.DataFrame] = run_young_cell if isinstance(grid, YoungLine) else run_cell
+    write_parquet(run(cell, grid, manifest, root, cache), _result(home, cell))
 
 
-def _result(home: Path, cell: Cell) -> Path:
+def _result(home: Path, cell: AnyCell) -> Path:
     return home / "cells" / f"{cell.name}.parquet"
 
 
@@ -114,7 +122,7 @@ def _manifest(home: Path, dataset: str, ratio: float) -> Path:
     return home / "manifests" / f"{dataset}_{ratio:g}.parquet"
 
 
-def _address(grid: Grid, name: str) -> str:
+def _address(grid: AnyGrid, name: str) -> str:
     """Return the name of the folder of cells. It depends on code and grid, but not on seeds, ratios and data sets."""
     root = Path(__file__).resolve().parents[2]
     content = grid.model_dump(mode="json", exclude={"seeds", "ratios", "datasets"})
@@ -150,23 +158,41 @@ def benchmark(
     rows = run_grid(grid, home, FEATURE_CACHE, processes)
     if load_grid(config) != declared or BENCHMARK_FOLDER / _address(grid, config.stem) != home:
         raise DataError(f"{config} or code of the table has changed while it was made: run again")
+    report = _report_young_line if isinstance(grid, YoungLine) else _report_purification
+    shown, files = report(rows, out, config.stem)
+    print(shown.to_string(index=False, float_format="%.3f", na_rep="–"))
+    print("written: " + ", ".join(str(path) for path in files))
+    _record(config, grid, shown, files)
+
+
+def _report_purification(rows: pd.DataFrame, out: Path, stem: str) -> tuple[pd.DataFrame, list[Path]]:
+    """Write the tables and pictures. Return the table to show, and the files."""
     closed = gap_closed(rows)
-    files = [out / f"{config.stem}{suffix}" for suffix in (".csv", "_summary.csv", "_gap.csv", ".png", "_sets.png")]
+    files = [out / f"{stem}{suffix}" for suffix in (".csv", "_summary.csv", "_gap.csv", ".png", "_sets.png")]
     write_csv(rows, files[0])
     write_csv(summary(rows), files[1])
     write_csv(closed, files[2])
     table_figure(rows, files[3])
     contamination_figure(rows, files[4])
-    print(closed.to_string(index=False, float_format="%.3f", na_rep="–"))
-    print("written: " + ", ".join(str(path) for path in files))
-    _record(config, grid, closed, files)
+    return closed, files
 
 
-def _record(config: Path, grid: Grid, closed: pd.DataFrame, files: list[Path]) -> None:
+def _report_young_line(rows: pd.DataFrame, out: Path, stem: str) -> tuple[pd.DataFrame, list[Path]]:
+    """Write the tables and the picture. Return the table to show, and the files."""
+    table = over_sets(rows)
+    files = [out / f"{stem}{suffix}" for suffix in (".csv", "_summary.csv", "_over_sets.csv", ".png")]
+    write_csv(rows, files[0])
+    write_csv(per_set(rows), files[1])
+    write_csv(table, files[2])
+    young_line_figure(table, files[3])
+    return table, files
+
+
+def _record(config: Path, grid: AnyGrid, shown: pd.DataFrame, files: list[Path]) -> None:
     """Record the table as one MLflow run. An error of the server is printed; the table stays."""
     from orchestration.tracking.mlflow_runs import record_table
 
     try:
-        record_table(config.stem, grid.model_dump(mode="json"), closed, files)
+        record_table(config.stem, grid.model_dump(mode="json"), shown, files)
     except Exception as error:  # whatever it is, the table is written and must stand
         print(f"WARNING: MLflow did not record the table: {type(error).__name__}: {error}", file=sys.stderr)

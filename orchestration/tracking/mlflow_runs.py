@@ -176,8 +176,11 @@ def scenario_run(scenario: str, params: Params) -> Iterator[ScenarioRun]:
         run.link()
 
 
-def record_table(name: str, settings: Mapping[str, Any], closed: pd.DataFrame, files: Sequence[Path]) -> None:
-    """Log a benchmark table as a run of its own: settings, gain and share of the gap closed, files."""
+def record_table(name: str, settings: Mapping[str, Any], table: pd.DataFrame, files: Sequence[Path]) -> None:
+    """Log a benchmark table as a run of its own: settings, what it measured, files.
+
+    The rows are told apart by detector, and by those of n, policy and alpha that the table has.
+    """
     prepare_environment()
     from mlflow import MlflowClient
     from mlflow.entities import Metric, RunTag
@@ -188,10 +191,10 @@ def record_table(name: str, settings: Mapping[str, Any], closed: pd.DataFrame, f
     run = client.create_run(_experiment(client, uri), run_name=f"table {name}")
     now = int(time.time() * 1000)
     metrics = [
-        Metric(f"{column}/{row['detector']}/{row['policy']}/alpha_{row['alpha']:g}", float(row[column]), now, 0)
-        for row in closed.to_dict("records")
-        for column in ("image_auroc", "gain", "closed")
-        if not pd.isna(row[column])
+        Metric("/".join([column, row["detector"], *_place(row)]), float(row[column]), now, 0)
+        for row in table.to_dict("records")
+        for column in ("image_auroc", "gain", "closed", "recall", "recall_ratio", "fpr", "blind")
+        if not pd.isna(row.get(column))
     ]
     tags = [RunTag("grid", json.dumps(settings, sort_keys=True)[:5000]), *(RunTag(*tag) for tag in git_tags().items())]
     client.log_batch(run.info.run_id, metrics=metrics, tags=tags)
@@ -220,6 +223,12 @@ def _digests(folder: Path, stage: str) -> dict[str, str]:
     paths = folder.glob("*" if stage == "raw" else "**/*")
     files = [path for path in paths if path.is_file() and path.suffix in SUFFIXES]
     return {path.relative_to(folder).as_posix(): file_digest(path, "md5") for path in sorted(files)}
+
+
+def _place(row: Mapping[Any, Any]) -> list[str]:
+    """Return the parts of a metric's name that tell the rows of a benchmark table apart."""
+    size = [f"n_{row['n']}"] if "n" in row else []
+    return [*size, *([row["policy"]] if "policy" in row else []), f"alpha_{row['alpha']:g}"]
 
 
 def _metrics(stage: str, folder: Path) -> dict[str, float | None]:
