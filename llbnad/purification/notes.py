@@ -5,6 +5,7 @@ disagree, or a threshold whose rate nobody has measured.
 """
 
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import PurePath
 
 import numpy as np
@@ -12,11 +13,12 @@ import pandas as pd
 
 from llbnad.model.robust_bound import robust_bound
 from llbnad.model.threshold import CONFIDENCE, Threshold
-from llbnad.purification.aggregate import rank_correlation
+from llbnad.purification.aggregate import sub_model_columns
 from llbnad.purification.purify import Purified
 
 FEW = 100  # images; below, the policy often finds no second mode, and 1 % of false positives cannot be promised
 AGREEMENT = 0.5  # rank correlation below which two sub-models disagree
+COMPARABLE = 8  # fewest images that a rank correlation means something for
 NAMED = 8  # names in a line
 
 
@@ -63,12 +65,32 @@ def selection_notes(table: pd.DataFrame, purified: Purified, paths: Mapping[str,
     notes = [f"kept {len(purified.kept)} of {count}{nothing}; {apart}"]
     if count < FEW:
         notes.append(f"few images: {count} where {FEW} are wanted, so look at those with the highest scores yourself")
-    lowest = float(np.nan_to_num(rank_correlation(table).to_numpy()).min())  # constant scores correlate with nothing
-    if lowest < AGREEMENT:
+    lowest = agreement(table)
+    if lowest is not None and lowest < AGREEMENT:
         notes.append(
             f"sub-models disagree: their lowest rank correlation is {lowest:.2f}, so what was rejected is uncertain"
         )
     return notes
+
+
+def agreement(table: pd.DataFrame) -> float | None:
+    """Return the lowest rank correlation of two sub-models i and j over the images outside the subsets i and j.
+
+    Both have learnt these images, or neither has. On the other images a sub-model that knows an image by heart is
+    compared with one that does not, which says nothing about agreement.
+
+    Args:
+        table: see `suspects`.
+
+    Returns:
+        a number in [-1, 1]; 0 for constant scores; None if every pair has fewer than `COMPARABLE` such images.
+    """
+    columns, found = sub_model_columns(table), []
+    for first, second in combinations(range(len(columns)), 2):
+        others = table[~table["subset"].isin([first, second])]
+        if len(others) >= COMPARABLE:
+            found.append(others[columns[first]].rank().corr(others[columns[second]].rank()))
+    return float(np.nan_to_num(found).min()) if found else None
 
 
 def threshold_notes(threshold: Threshold | None, measured_fpr: float | None = None) -> list[str]:

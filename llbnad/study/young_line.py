@@ -24,7 +24,7 @@ from llbnad.features.store import FeatureStore, PooledFeatures
 from llbnad.model.calibrate import calibrate
 from llbnad.model.model import Model, derived_seed, train
 from llbnad.model.threshold import Threshold
-from llbnad.purification.aggregate import rank_correlation
+from llbnad.purification.notes import agreement
 from llbnad.scenario import AnyDetector, AnyEncoder, ScenarioSettings, make_settings
 from llbnad.two_stage import select_images, train_final
 from llbnad.utils.hashing import stable_shuffle
@@ -168,7 +168,7 @@ def _row(
         "seed": cell.seed,
         "kept": len(kept) / size,
         "contamination_after": contamination(images.train[images.train["image_id"].isin(kept)]),
-        "rank_correlation": float(rank_correlation(selection.consensus.table).min().min()),
+        "agreement": agreement(selection.consensus.table),
         **own,
         **{f"oracle_{name}": best[name] for name in ("image_auroc", "decided_by", "recall", "fpr", "unsure")},
         "n_new": len(images.new),
@@ -203,6 +203,7 @@ def _decided(
         "recall": float(above[anomalous].mean()),
         "fpr": float(above[~anomalous].mean()),
         "unsure": float(unsure.mean()),
+        "surely_found": float((scores > threshold.unsure_high)[anomalous].mean()),
         "unsure_anomalous": float(unsure[anomalous].mean()),
         "unsure_normal": float(unsure[~anomalous].mean()),
     }

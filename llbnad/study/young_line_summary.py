@@ -10,8 +10,8 @@ from llbnad.evaluation.figures import figure
 SEES = 0.3  # recall of the oracle above which a data set counts: where it is blind, nobody can see
 BLIND, SIGHTED = 0.1, 0.4  # recall of a blind run, and of the oracle beside which it counts as one
 MEASURED = (
-    "kept", "contamination_after", "rank_correlation", "image_auroc", "recall", "fpr", "unsure", "unsure_anomalous",
-    "unsure_normal", "oracle_image_auroc", "oracle_recall", "oracle_fpr", "oracle_unsure",
+    "kept", "contamination_after", "agreement", "image_auroc", "recall", "fpr", "unsure", "unsure_anomalous",
+    "unsure_normal", "surely_found", "oracle_image_auroc", "oracle_recall", "oracle_fpr", "oracle_unsure",
 )  # fmt: skip
 COLOURS = ("#0072B2", "#E69F00", "#D55E00", "#CC79A7")  # one per α
 

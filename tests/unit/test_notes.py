@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 
 from llbnad.model.threshold import threshold_at
-from llbnad.purification.notes import selection_notes, suspects, threshold_notes
+from llbnad.purification.notes import agreement, selection_notes, suspects, threshold_notes
 from llbnad.purification.purify import Purified
 
 IDS = [f"{number:03d}" for number in range(200)]
@@ -19,7 +19,7 @@ def table(n=40, defects=4, shuffled=False):
     scores[n - defects :] = np.arange(defects) + 5
     other = np.random.default_rng(0).permutation(scores) if shuffled else scores * 2
     index = pd.Index(IDS[:n], name="image_id")
-    return pd.DataFrame({"sub_model_0": scores, "sub_model_1": other, "subset": 0, "score": scores}, index=index)
+    return pd.DataFrame({"sub_model_0": scores, "sub_model_1": other, "subset": 2, "score": scores}, index=index)
 
 
 def decision(n=40, rejected=0):
@@ -63,6 +63,17 @@ def test_images_that_people_excluded_are_not_counted():
 @pytest.mark.parametrize("scores", [table(200, 20, shuffled=True), table(200, 20).assign(sub_model_1=1.0)])
 def test_sub_models_that_disagree_are_said_to(scores):
     assert any("sub-models disagree" in note for note in selection_notes(scores, decision(200), PATHS))
+
+
+def test_agreement_is_asked_of_images_that_both_sub_models_treat_alike():
+    """A sub-model that knows its own images by heart disagrees with the others there, and only there."""
+    scores = table(90, 0)
+    subset = np.arange(90) % 3
+    by_heart = {f"sub_model_{k}": np.where(subset == k, -scores["score"], scores["score"]) for k in range(3)}
+    scores = scores.assign(subset=subset, **by_heart)
+    assert agreement(scores) == pytest.approx(1)
+    assert agreement(scores[scores["subset"] < 2]) == pytest.approx(1)  # 0 and 2, on the images of 1
+    assert agreement(scores[:20]) is None  # 7 images of each subset
 
 
 def test_a_threshold_is_only_promised_until_it_is_measured_and_attained():
