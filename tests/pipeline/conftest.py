@@ -47,7 +47,7 @@ DEFAULTS = {
     "rounds": 1,
     "patch_rejection": 0.5,
     "review": "data/review/none.csv",
-    "calibration": {"target_fpr": 0.1, "folds": 3},
+    "calibration": {"target_fpr": 0.1, "folds": 3, "bound": "robust", "unsure": True},
     "comparators": ["none", "oracle", "random"],
     "suspects": 6,
 }

@@ -1,5 +1,6 @@
 """The public functions: the example runs, and they give what `llbnad run` gives."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -58,6 +59,11 @@ def test_fit_gives_the_bytes_of_llbnad_run(by_command, fitted, cells, tmp_path):
     scored = pd.concat([kept, rejected]).set_index("path")["score"]
     assert found.scores.to_dict() == {cells / path: one for path, one in scored.items()}
     assert found.scores.is_monotonic_decreasing
+    suspects = pd.read_csv(by_command / "suspects.csv")
+    assert found.suspects == [cells / path for path in suspects["path"]]
+    assert fitted.notes == json.loads((by_command / "metrics.json").read_text())["notes"]
+    assert fitted.notes[:-1] == found.notes and fitted.notes[-1].startswith("threshold only promised: ")
+    assert llbnad.load(tmp_path / "model.safetensors").notes == fitted.notes[-1:]
     assert found.scores[found.rejected].tolist() == found.scores.iloc[: len(found.rejected)].tolist()
     assert set(found.heat_maps) == set(found.scores.index)
     assert {heat.shape for heat in found.heat_maps.values()} == {(8, 8)}

@@ -1,6 +1,7 @@
 """Exported graphs compute what torch computes, on real images and for any batch size."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from llbnad.data.images import load_square
 from llbnad.inference.export import Format, export, load_exported, parity, torch_session
 from llbnad.inference.predict import Predictor
 from llbnad.model.model import Model
+from llbnad.model.threshold import threshold_at
 from tests.conftest import python
 
 pytest.importorskip("onnxscript")
@@ -27,7 +29,8 @@ def unseen(few_cells):
 def test_onnx_and_openvino_agree_with_torch_and_with_predict(detector, model_files, unseen, tmp_path):
     model = Model.load(model_files[detector])
     paths, images = unseen
-    targets = export(model, list(Format), tmp_path)
+    threshold = threshold_at(np.linspace(1, 2, 40), 0.1)
+    targets = export(replace(model, threshold=threshold), list(Format), tmp_path)
     reference = torch_session(model)
     predictions = list(Predictor(model).predict(paths))
     assert reference(images)[0].tolist() == pytest.approx([one.score for one in predictions], rel=1e-5)
@@ -42,6 +45,8 @@ def test_onnx_and_openvino_agree_with_torch_and_with_predict(detector, model_fil
         assert session(images[:1])[0][0] == pytest.approx(session(images)[0][0], rel=1e-5)
     facts = json.loads((tmp_path / f"{detector}.json").read_text())
     assert facts["input"]["images"] == ["batch", 64, 64, 3] and facts["detector"]["name"] == detector
+    assert facts["threshold"] == pytest.approx(threshold.value)
+    assert facts["unsure"] == pytest.approx([threshold.unsure_low, threshold.unsure_high])
 
 
 def test_parity_sees_a_difference(model_files, unseen):
