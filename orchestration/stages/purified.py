@@ -18,6 +18,7 @@ from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, refuse_changed, run_stage
+from orchestration.pipeline.summary import say
 from orchestration.pipeline.validation import check_purified
 from orchestration.tracking.best_effort import record_stage
 
@@ -58,13 +59,13 @@ def main(scenario: str) -> Record:
     write_manifest(everything[left_out], out / "excluded.parquet")
     write_manifest(rejected, out / "rejected.parquet")
     write_manifest(kept, out / "kept.parquet")
-    print(f"purified {scenario}: {len(kept)} of {len(train)} images kept, {len(selection.history)} round(s)")
+    say(f"purified {scenario}: {len(kept)} of {len(train)} images kept, {len(selection.history)} round(s)")
     if len(kept) < len(train) / 2:
-        print(f"WARNING: purified {scenario} kept under half of the images: look at {out / 'plots'}")
+        say(f"WARNING: purified {scenario} kept under half of the images: look at {out / 'plots'}")
     if verdicts:
         counts = ", ".join(f"{summary[f'n_verdict_{name}']} {name}" for name in ("normal", "defect", "exclude"))
-        print(f"purified {scenario}: {config.review} says {counts}; {summary['n_overruled']} overrule the policy")
-        print(f"purified {scenario}: {summary['n_verdict_elsewhere']} verdicts are of images not in this scenario")
+        say(f"purified {scenario}: {config.review} says {counts}; {summary['n_overruled']} overrule the policy")
+        say(f"purified {scenario}: {summary['n_verdict_elsewhere']} verdicts are of images not in this scenario")
     artifacts = [out / "kept.parquet", out / "rejected.parquet", *plots]
     refuse_changed([Path(config.review)])
     return lambda: record_stage("purified", scenario, settings, artifacts=artifacts)
