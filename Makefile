@@ -46,7 +46,7 @@ audit: setup ## compute everything again from raw data and compare with dvc.lock
 	@$(BIN)/python -m orchestration audit
 
 clean: ## remove outputs, caches and environments; never images of yours or of a line
-	rm -rf .venv .venv-dvc .venv-extras .dvc/cache .dvc/tmp data/cache data/code data/settings data/noisy data/features \
+	rm -rf .venv .venv-dvc .venv-extras .dvc/cache .dvc/tmp data/cache data/code data/params data/settings data/noisy data/features \
 	  data/sub_model data/scores data/purified data/detector data/evaluation
 
 # DVC brings antlr4-python3-runtime 4.9, with which Dagster's asset selections fail (it needs 4.13): DVC is a

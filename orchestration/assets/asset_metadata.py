@@ -16,6 +16,7 @@ from orchestration.pipeline.tables import plain_table
 PICTURE_WIDTH = 900  # pixels; Dagster keeps metadata in its database
 PREVIEW_ROWS, DECIMALS = 30, 4  # of a CSV file
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
+HIDDEN_FOLDERS = {"images", "params", "read_by"}  # counted by the manifest; shown as settings
 
 
 def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
-    if path.name == "images" or not path.is_dir():  # raw images are counted by their manifest
+    if path.name in HIDDEN_FOLDERS or not path.is_dir():
         return []
     return sorted(file for file in path.rglob("*") if file.is_file())
 

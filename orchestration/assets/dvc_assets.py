@@ -24,7 +24,7 @@ from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.summary import listening
 
 VERSION_TAG = "dagster/data_version"
-PREREQUISITES = (code.STAGE, settings.STAGE)  # cheap stages that an edit makes stale
+PREREQUISITES = (code.STAGE, settings.SPLIT, settings.STAGE)  # cheap stages that an edit makes stale, causes first
 
 
 def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[dg.AssetsDefinition]:
@@ -116,11 +116,12 @@ def _asset(name: str, root: Path, where: Pattern, upstream: list[str], version: 
 
 
 def _left_out(context: dg.AssetExecutionContext, upstream: Sequence[str]) -> list[str]:
-    """Return the prerequisites of an asset that its run does not materialise."""
-    chosen = context.run.asset_selection  # None means all assets of a job, and each job has `code` and `settings`
+    """Return the prerequisites of an asset that its run does not materialise, causes first."""
+    chosen = context.run.asset_selection  # None means all assets of a job, and each job has all prerequisites
     if chosen is None:
         return []
-    return [before for before in PREREQUISITES if before in upstream and dg.AssetKey(before) not in chosen]
+    needed = {*upstream, *([settings.SPLIT] if settings.STAGE in upstream else [])}
+    return [before for before in PREREQUISITES if before in needed and dg.AssetKey(before) not in chosen]
 
 
 def _reproduce(root: Path, stage: str, log: Callable[[str], None]) -> dict[str, Any]:
@@ -153,12 +154,15 @@ def _failed_checks(report: Path, asset: str, checks: Sequence[str]) -> Iterator[
 
 
 def _is_current(before: str, root: Path, scenario: str, params: Params) -> bool:
-    return code.are_current(root) if before == code.STAGE else settings.are_current(root, scenario, params)
+    if before == code.STAGE:
+        return code.are_current(root)
+    check = settings.entry_is_current if before == settings.SPLIT else settings.are_current
+    return check(root, scenario, params)
 
 
 def _catch_up(before: str, root: Path, scenario: str, log: Callable[[str], None]) -> dg.AssetMaterialization:
-    """Run stage `code` or `settings` after an edit. An asset materialised alone must use current code and settings."""
-    stage = before if before == code.STAGE else f"{before}@{scenario}"
+    """Run a prerequisite after an edit. An asset materialised alone must use current code and settings."""
+    stage = f"{before}@{scenario}" if before == settings.STAGE else before
     shown = _reproduce(root, stage, log)
     lock = dvc.read_lock(root)
     return dg.AssetMaterialization(

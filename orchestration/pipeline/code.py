@@ -24,12 +24,13 @@ from orchestration.pipeline.paths import DATA, STAGES
 STAGE = "code"
 PACKAGES = ("llbnad", "orchestration")
 ENTRIES = {  # the module each listing begins at
+    "params": "orchestration.stages.params",
     **{stage: f"orchestration.stages.{stage}" for stage in STAGES},
     "benchmark": "orchestration.commands.benchmark",
 }
 LEFT_OUT = {  # modules and packages that decide no byte of an output
     "orchestration.tracking": "records what a stage made",
-    "llbnad.config": "settings: each stage follows its own as `params`",
+    "llbnad.config": "settings: each stage depends on a file with its own",
     "llbnad.scenario": "settings",
     "orchestration.pipeline.params": "settings",
 }

@@ -1,8 +1,10 @@
-"""A scenario's settings as its stages read them: data/settings/<scenario>/settings.json, which stage `settings` writes.
+"""A scenario's settings as its stages read them, and their way there from params.yaml.
 
-DVC reads parameters when a stage has ended. If a stage read params.yaml itself, an edit made while it ran would be
-recorded as its settings. The file settings.json stays the same until `settings` runs again. It is also faster to read:
-DVC would parse the whole params.yaml once per stage.
+Stage `params` splits params.yaml into data/params/<scenario>.json. Stage `settings` copies a scenario's file to
+data/settings/<scenario>/settings.json, and writes the settings that each stage reads into a file that the stage
+depends on. DVC looks at dependencies and parameters when a stage has ended. If a stage read params.yaml itself, an edit
+made while it ran would be recorded as its settings. The copy stays the same: DVC does not run `settings` beside a stage
+that depends on it. For the same reason one stage could not copy for all scenarios: it would wait for every stage.
 
 The code of a detector, an encoder or a policy that is not built in is outside the listings
 (`orchestration.pipeline.code`). The setting that names such a class holds the version of its code, under the key
@@ -17,25 +19,43 @@ from typing import Any
 from llbnad.config import parse
 from llbnad.errors import DataError
 from llbnad.scenario import Scenario, plugin_modules
-from llbnad.utils.files import write_json
 from llbnad.utils.plugins import code_version
 from orchestration.pipeline.code import ChangedError
 from orchestration.pipeline.params import Params, load_params
-from orchestration.pipeline.paths import PARAMS, stage_dir
+from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
 
-STAGE = "settings"
+SPLIT, STAGE = "params", "settings"
 PLUGIN_VERSION = "plugin_version"  # key beside a setting's own keys, only for classes that are not built in
 
 
-def write_settings(scenario: str) -> Path:
-    """Write the settings of `scenario` in params.yaml to its own file, and return the file.
+def entry(params: Params, scenario: str) -> dict[str, Any]:
+    """Return what stage `params` writes for a scenario: its settings, and the subsets.
+
+    Raises:
+        ConfigError: there is no such scenario.
+    """
+    return {"subsets": list(params.subsets), **params.scenario(scenario).model_dump(mode="json")}
+
+
+def read_entry(scenario: str) -> dict[str, Any]:
+    """Return what stage `params` wrote for a scenario.
 
     Raises:
         ConfigError: params.yaml is wrong or has no such scenario.
+        DataError: stage `params` has not run since the scenario was added.
     """
-    path = settings_path(scenario)
-    write_json(_content(load_params(PARAMS), scenario), path)
-    return path
+    path = entry_path(scenario)
+    if not path.exists():
+        load_params(PARAMS).scenario(scenario)  # raises a better error if the name is wrong
+        raise DataError(f"{path} is missing: run `dvc repro params` first")
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def with_versions(content: dict[str, Any]) -> dict[str, Any]:
+    """Add the version of its code to each setting of an entry that names a class that is not built in."""
+    versions = plugin_versions(_scenario(content, str(PARAMS)))
+    return content | {key: {**content[key], PLUGIN_VERSION: version} for key, version in versions.items()}
 
 
 def read_settings(scenario: str) -> Params:
@@ -51,9 +71,9 @@ def read_settings(scenario: str) -> Params:
         params.scenario(scenario)  # raises a better error if the name is wrong
         raise DataError(f"no outputs of scenario {scenario} ({path} is missing): run `dvc repro` first")
     content = json.loads(path.read_text())
-    subsets = tuple(content.pop("subsets"))
+    subsets = tuple(content["subsets"])
     recorded = {key: value.pop(PLUGIN_VERSION, "") for key, value in content.items() if isinstance(value, dict)}
-    own: Scenario = parse(Scenario, content, str(path))
+    own = _scenario(content, str(path))
     for key, version in plugin_versions(own).items():
         if recorded.get(key) != version:
             raise ChangedError(
@@ -65,8 +85,12 @@ def read_settings(scenario: str) -> Params:
 
 def are_current(root: Path, scenario: str, params: Params) -> bool:
     """Return whether the scenario's file of settings equals its settings in params.yaml."""
-    path = root / settings_path(scenario)
-    return path.exists() and bool(json.loads(path.read_text()) == _content(params, scenario))
+    return _holds(root / settings_path(scenario), with_versions(entry(params, scenario)))
+
+
+def entry_is_current(root: Path, scenario: str, params: Params) -> bool:
+    """Return whether the scenario's file from stage `params` equals its entry in params.yaml."""
+    return _holds(root / entry_path(scenario), entry(params, scenario))
 
 
 def plugin_versions(scenario: Scenario) -> dict[str, str]:
@@ -75,14 +99,20 @@ def plugin_versions(scenario: Scenario) -> dict[str, str]:
     return {key: ", ".join(map(code_version, sorted(found))) for key, found in modules.items() if found}
 
 
+def entry_path(scenario: str) -> Path:
+    """Return the scenario's file from stage `params`, relative to the repository's root."""
+    return DATA / SPLIT / f"{scenario}.json"
+
+
 def settings_path(scenario: str) -> Path:
     """Return the scenario's file of settings, relative to the repository's root."""
     return stage_dir(STAGE, scenario) / "settings.json"
 
 
-def _content(params: Params, scenario: str) -> dict[str, Any]:
-    own = params.scenario(scenario)
-    content: dict[str, Any] = {"subsets": list(params.subsets), **own.model_dump(mode="json")}
-    for key, version in plugin_versions(own).items():
-        content[key][PLUGIN_VERSION] = version
-    return content
+def _scenario(content: dict[str, Any], source: str) -> Scenario:
+    own: Scenario = parse(Scenario, {key: value for key, value in content.items() if key != "subsets"}, source)
+    return own
+
+
+def _holds(path: Path, content: dict[str, Any]) -> bool:
+    return path.exists() and bool(json.loads(path.read_text()) == content)

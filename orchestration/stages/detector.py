@@ -16,6 +16,7 @@ from orchestration.pipeline.outputs import read_noisy, read_purified
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import plugin_versions, read_settings
 from orchestration.pipeline.stage import Record, run_stage
+from orchestration.pipeline.summary import say
 from orchestration.tracking.best_effort import record_stage
 
 
@@ -42,10 +43,10 @@ def main(scenario: str) -> Record:
     write_parquet(pd.DataFrame(rows, columns=["method", "image_id"]), out / "training_sets.parquet")
     if plugins := plugin_versions(config):  # stage `evaluation` runs this code too, and follows this folder
         write_json(plugins, out / "plugins.json")
-    print(f"detector {scenario}: " + ", ".join(f"{method} on {len(ids)}" for method, ids in sets.items()) + " images")
+    say(f"detector {scenario}: " + ", ".join(f"{method} on {len(ids)}" for method, ids in sets.items()) + " images")
     metrics: dict[str, float | None] = {f"n_selected_{method}": len(ids) for method, ids in sets.items()}
     if threshold is not None:
-        print(f"detector {scenario}: {threshold.describe()}")
+        say(f"detector {scenario}: {threshold.describe()}")
         numbers = ("value", "low", "high", "fpr_low", "fpr_high")
         metrics |= {f"threshold_{name}": getattr(threshold, name) for name in numbers}
     artifacts = [out / f"{METHOD}.safetensors", out / "training_sets.parquet"]

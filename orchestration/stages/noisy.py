@@ -5,6 +5,7 @@ from llbnad.data.manifest import contamination, read_manifest, training_images, 
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, run_stage
+from orchestration.pipeline.summary import say
 from orchestration.pipeline.validation import check_noisy
 from orchestration.tracking.best_effort import record_stage
 
@@ -24,7 +25,7 @@ def main(scenario: str) -> Record:
     # a protocol counts samples; with several views, fewer images than samples show the defect
     samples = None if share is None else len(anomalous_samples(train)) / train["sample_id"].nunique()
     known = "unlabelled" if share is None else f"{share:.1%} of images, {samples:.1%} of samples anomalous"
-    print(f"noisy {scenario}: {len(train)} training images ({known}), {len(noisy) - len(train)} test images")
+    say(f"noisy {scenario}: {len(train)} training images ({known}), {len(noisy) - len(train)} test images")
     metrics = {"n_train": len(train), "n_test": len(noisy) - len(train), "contamination_before": share,
                "contamination_before_samples": samples}  # fmt: skip
     return lambda: record_stage("noisy", scenario, settings, metrics=metrics, artifacts=[out / "manifest.parquet"])

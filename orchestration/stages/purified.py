@@ -63,13 +63,13 @@ def main(scenario: str) -> Record:
     write_manifest(everything[left_out], out / "excluded.parquet")
     write_manifest(rejected, out / "rejected.parquet")
     write_manifest(kept, out / "kept.parquet")
-    print(f"purified {scenario}: {len(selection.history)} round(s)")
+    say(f"purified {scenario}: {len(selection.history)} round(s)")
     if len(kept) < len(train) / 2:
-        print(f"WARNING: purified {scenario} kept under half of the images: look at {out / 'plots'}")
+        say(f"WARNING: purified {scenario} kept under half of the images: look at {out / 'plots'}")
     if verdicts:
         counts = ", ".join(f"{summary[f'n_verdict_{name}']} {name}" for name in ("normal", "defect", "exclude"))
-        print(f"purified {scenario}: {config.review} says {counts}; {summary['n_overruled']} overrule the policy")
-        print(f"purified {scenario}: {summary['n_verdict_elsewhere']} verdicts are of images not in this scenario")
+        say(f"purified {scenario}: {config.review} says {counts}; {summary['n_overruled']} overrule the policy")
+        say(f"purified {scenario}: {summary['n_verdict_elsewhere']} verdicts are of images not in this scenario")
     for note in notes:
         say(f"purified {scenario}: {note}")
     artifacts = [out / "kept.parquet", out / "rejected.parquet", out / "suspects.csv", *plots]

@@ -1,13 +1,34 @@
-"""Stage `settings`: the settings of a scenario from params.yaml, in a file that its other stages read."""
+"""Stage `settings`: the settings of a scenario, in a file that its other stages read, and in one file per reader.
 
-from orchestration.pipeline.settings import write_settings
+A stage depends on the file with the settings that it reads, so that an edit of another setting does not rerun it.
+"""
+
+from llbnad.utils.files import write_json
+from orchestration.pipeline.paths import stage_dir
+from orchestration.pipeline.settings import STAGE, read_entry, settings_path, with_versions
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.summary import say
+
+READ_BY = {  # `review` is missing, since stages depend on the file that it names
+    "noisy": ("dataset", "noise", "seed"),
+    "features": ("encoder",),
+    "sub_model": ("subsets", "seed", "encoder", "detector", "sub_model_detector", "partition"),
+    "scores": ("subsets", "seed", "partition", "aggregation"),
+    # further rounds train sub-models again
+    "purified": ("subsets", "seed", "encoder", "detector", "sub_model_detector", "partition", "aggregation",
+                 "selection", "rounds", "patch_rejection", "suspects"),
+    "detector": ("seed", "encoder", "detector", "calibration", "comparators"),
+    "evaluation": ("seed", "encoder", "suspects"),
+}  # fmt: skip
 
 
 def main(scenario: str) -> None:
     """Write SCENARIO's settings."""
-    path = write_settings(scenario)
+    content = with_versions(read_entry(scenario))
+    path = settings_path(scenario)
+    write_json(content, path)
+    for reader, keys in READ_BY.items():
+        write_json({key: content[key] for key in keys}, stage_dir(STAGE, scenario) / "read_by" / f"{reader}.json")
     say(f"settings {scenario}: {path}")
 
 

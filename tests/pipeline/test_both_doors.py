@@ -52,8 +52,8 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
     for asset in ("ingest", "drift"):
         assert found[asset].metadata["outcome"].value == "no production line"
     found = stages(found)
-    assert set(found) == {"code", "raw", "settings", "noisy", "features", "sub_model_0", "sub_model_1", "scores",
-                          "purified", "detector", "evaluation"}  # fmt: skip
+    assert set(found) == {"code", "params", "raw", "settings", "noisy", "features", "sub_model_0", "sub_model_1",
+                          "scores", "purified", "detector", "evaluation"}  # fmt: skip
     lock = dvc.read_lock(by_dagster)
     for asset, event in found.items():
         stage = event.metadata["dvc stage"].value
@@ -77,14 +77,14 @@ def test_after_dvc_dagster_runs_nothing(copy_of):
     done = materialise(copy_of, "+key:evaluation", "noisy20")
     assert done.returncode == 0, done.stderr[-3000:]
     found = stages(events(copy_of, "noisy20"))
-    assert len(found) == 11
+    assert len(found) == 12
     assert {event.metadata["outcome"].value for event in found.values()} == {"unchanged"}
     assert hashes(copy_of) == before
 
 
 def test_plain_dvc_runs_are_told_to_dagster_once(copy_of, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(copy_of / ".dagster"))
-    assert record_materialisations(copy_of, ["line"]) == 11
+    assert record_materialisations(copy_of, ["line"]) == 12
     assert record_materialisations(copy_of, ["line"]) == 0
     event = events(copy_of, "line")["raw"]
     assert event.metadata["rows of rejected.csv"].value == 3
@@ -103,7 +103,7 @@ def test_an_edit_reruns_what_it_must_and_nothing_else(copy_of):
     params["scenarios"]["noisy20"]["selection"] = {"policy": "fraction", "keep": 0.5}
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     ran = {line.split("'")[1] for line in repro(copy_of).splitlines() if line.startswith("Running stage")}
-    assert ran == {"settings@noisy20", "purified@noisy20", "detector@noisy20", "evaluation@noisy20"}
+    assert ran == {"params", "settings@noisy20", "purified@noisy20", "detector@noisy20", "evaluation@noisy20"}
     summary = json.loads((copy_of / "data/purified/noisy20/summary.json").read_text())
     assert summary["kept_share"] == 0.5
     # and back: DVC remembers

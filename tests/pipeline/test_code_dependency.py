@@ -33,8 +33,8 @@ def stages_that_reach(listings, path):
         ("llbnad/purification/rounds.py", {"purified", "benchmark"}),
         ("llbnad/purification/sub_models.py", {"sub_model", "purified", "benchmark"}),
         ("orchestration/stages/scores.py", {"scores"}),
-        ("llbnad/utils/files.py", {*STAGES, "benchmark"}),
-        # decide no byte: records, settings (each stage follows its own as params), other rooms
+        ("llbnad/utils/files.py", {"params", *STAGES, "benchmark"}),
+        # decide no byte: records, settings (each stage depends on a file with its own), other rooms
         ("orchestration/tracking/mlflow_runs.py", set()),
         ("llbnad/config.py", set()),
         ("orchestration/pipeline/params.py", set()),
@@ -49,7 +49,7 @@ def test_a_module_belongs_to_the_stages_that_reach_it(listings, path, expected):
 
 def test_every_stage_lists_its_own_module_and_depends_on_its_list_alone(listings):
     templates = dvc.templates(REPOSITORY)
-    assert set(templates) == {"code", *STAGES}
+    assert set(templates) == {"code", "params", *STAGES}
     assert templates["code"].over == ""
     for stage in STAGES:
         assert f"orchestration/stages/{stage}.py" in set(listings[stage]["path"])

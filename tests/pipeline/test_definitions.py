@@ -13,6 +13,7 @@ from orchestration.definitions import definitions
 from orchestration.pipeline import dvc
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import STAGES
+from orchestration.stages.settings import READ_BY
 from tests.conftest import REPOSITORY
 
 # Dagster's alone: they look into inboxes, the registry and folders, and write none of DVC's outputs.
@@ -45,7 +46,7 @@ def test_graph_of_assets_is_the_graph_of_dvc(assets):
 def test_assets_have_the_names_partitions_and_descriptions_of_dvc_yaml(assets):
     names = {key.to_user_string() for key in assets.get_all_asset_keys()}
     subsets = load_params(REPOSITORY / "params.yaml").subsets
-    generated = {"code", *STAGES, *(f"sub_model_{k}" for k in subsets)} - {"sub_model"}
+    generated = {"code", "params", *STAGES, *(f"sub_model_{k}" for k in subsets)} - {"sub_model"}
     assert names == generated | SIDE_EFFECTS | {"benchmark_purification"}
     for name in generated | {"ingest"}:
         node = assets.get(dg.AssetKey(name))
@@ -103,14 +104,15 @@ def test_mlflow_from_the_root_is_the_library(cold_programs):
     assert "site-packages" in done.stdout
 
 
-def test_every_parameter_of_a_scenario_is_followed_by_some_stage():
+def test_every_setting_of_a_scenario_is_followed_by_some_stage():
     text = (REPOSITORY / "dvc.yaml").read_text()
-    stages = yaml.safe_load(text)["stages"].values()
-    files = [entry for stage in stages for entry in stage.get("do", stage).get("params", ()) if isinstance(entry, dict)]
-    followed = {key for file in files for keys in file.values() for key in keys}
-    assert {path for file in files for path in file} == {
-        "data/settings/${key}/settings.json", "data/settings/${item.scenario}/settings.json"
-    }  # fmt: skip
+    stages = {name: stage.get("do", stage) for name, stage in yaml.safe_load(text)["stages"].items()}
+    followed = {name: dep for name, stage in stages.items() for dep in stage["deps"] if "/read_by/" in dep}
+    assert followed == {
+        name: f"data/settings/{'${item.scenario}' if name == 'sub_model' else '${key}'}/read_by/{name}.json"
+        for name in READ_BY
+    }
+    assert {name for name, stage in stages.items() if "params" in stage} == {"raw", "params"}
     scenario = next(iter(yaml.safe_load((REPOSITORY / "params.yaml").read_text())["scenarios"].values()))
     assert "${item.review}" in text  # a file: its content is followed
-    assert followed == scenario.keys() - {"review"} | {"subsets"}
+    assert {key for keys in READ_BY.values() for key in keys} == scenario.keys() - {"review"} | {"subsets"}

@@ -30,7 +30,7 @@ def test_stages_follow_the_code_of_a_policy_outside_the_package(copy_of):
     params = yaml.safe_load((copy_of / "params.yaml").read_text())
     params["scenarios"]["noisy20"]["selection"] = {"policy": "own_policy:Lowest", "share": 0.5}
     (copy_of / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    assert ran(repro(copy_of, "purified@noisy20")) == {SETTINGS, "purified@noisy20"}
+    assert ran(repro(copy_of, "purified@noisy20")) == {"params", SETTINGS, "purified@noisy20"}
     images = len(pd.read_parquet(copy_of / "data" / "scores" / "noisy20" / "scores.parquet"))
     assert len(pd.read_parquet(kept)) == images // 2
 

@@ -33,7 +33,7 @@ def test_verdicts_override_the_policy_and_rerun_what_they_must(copy_of):
     params["scenarios"]["line"]["review"] = "data/review/line.csv"
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     ran = {text.split("'")[1] for text in repro(copy_of).splitlines() if text.startswith("Running stage")}
-    assert ran == {"settings@line", "purified@line", "detector@line", "evaluation@line"}
+    assert ran == {"params", "settings@line", "purified@line", "detector@line", "evaluation@line"}
 
     now = set(pd.read_parquet(folder / "kept.parquet")["image_id"])
     assert now == (set(kept) - {kept[0], kept[1]}) | set(rejected[:1])

@@ -1,10 +1,16 @@
 """Settings reach the stages through a file of their own, so that the recorded settings are those a stage ran with."""
 
+import json
+
 import pytest
 import yaml
 
 from llbnad.model.model import Model
+from llbnad.utils.files import write_json
 from orchestration.pipeline import dvc, settings
+from orchestration.pipeline.code import ChangedError
+from orchestration.stages import params as split
+from orchestration.stages import settings as own
 from tests.pipeline.conftest import command, materialise, repro, stage
 from tests.pipeline.test_both_doors import events
 
@@ -31,11 +37,17 @@ def trained_with(folder):
     return Model.load(folder / "data/sub_model/noisy20/0/model.safetensors").config.memory_size
 
 
+def followed(folder, name):
+    """What dvc.lock holds of a stage: its settings, as they are in DVC's cache."""
+    own = dvc.read_lock(folder)["stages"][name]
+    assert "params" not in own
+    path = f"data/settings/noisy20/read_by/{name.partition('@')[0]}.json"
+    (md5,) = (dep["md5"] for dep in own["deps"] if dep["path"] == path)
+    return json.loads((folder / ".dvc/cache/files/md5" / md5[:2] / md5[2:]).read_text())
+
+
 def recorded(folder):
-    stages = dvc.read_lock(folder)["stages"]
-    params = [stages[name]["params"] for name in (SUB_MODEL, "sub_model@noisy20-1")]
-    assert all(set(one) == {FILE} for one in params)
-    (found,) = {one[FILE]["detector"]["memory_size"] for one in params}
+    (found,) = {followed(folder, f"sub_model@noisy20-{k}")["detector"]["memory_size"] for k in (0, 1)}
     return found
 
 
@@ -63,11 +75,12 @@ def test_an_asset_materialised_alone_goes_by_params_yaml(copy_of):
     done = materialise(copy_of, "evaluation", "noisy20")
     assert done.returncode == 0, done.stderr[-3000:]
     lock, found = dvc.read_lock(copy_of), events(copy_of, "noisy20")
-    assert lock["stages"]["evaluation@noisy20"]["params"][FILE]["suspects"] == 3
+    assert followed(copy_of, "evaluation@noisy20")["suspects"] == 3
     ran = {asset for asset, event in found.items() if event.metadata["outcome"].value == "ran"}
-    assert ran == {"settings", "evaluation"}
+    assert ran == {"params", "settings", "evaluation"}
     for asset in ran:
-        assert found[asset].tags["dagster/data_version"] == dvc.data_version(lock, f"{asset}@noisy20")
+        name = asset if asset == "params" else f"{asset}@noisy20"
+        assert found[asset].tags["dagster/data_version"] == dvc.data_version(lock, name)
     assert found["settings"].metadata["settings"].value["suspects"] == 3
 
 
@@ -75,14 +88,37 @@ def test_settings_come_back_as_they_are_in_params_yaml(copy_of, monkeypatch):
     monkeypatch.chdir(copy_of)
     before = settings.read_settings("noisy20")
     assert before == settings.load_params(settings.PARAMS)
-    assert settings.are_current(copy_of, "noisy20", before)
+    assert settings.are_current(copy_of, "noisy20", before) and settings.entry_is_current(copy_of, "noisy20", before)
     edit(copy_of, "noisy20", seed=7)
     now = settings.load_params(settings.PARAMS)
     assert not settings.are_current(copy_of, "noisy20", now)
-    assert settings.are_current(copy_of, "line", now)
+    assert not settings.entry_is_current(copy_of, "noisy20", now)
+    assert settings.are_current(copy_of, "line", now) and settings.entry_is_current(copy_of, "line", now)
+    split.main()
+    assert settings.entry_is_current(copy_of, "noisy20", now)
     assert settings.read_settings("noisy20").scenario("noisy20").seed == 0
-    settings.write_settings("noisy20")
+    own.main("noisy20")
     assert settings.read_settings("noisy20") == now
+
+
+def test_an_edit_during_the_split_is_no_setting(copy_of, monkeypatch):
+    monkeypatch.chdir(copy_of)
+
+    def edited_meanwhile(content, path):
+        write_json(content, path)
+        edit(copy_of, "noisy20", seed=7)
+
+    monkeypatch.setattr(split, "write_json", edited_meanwhile)
+    with pytest.raises(ChangedError, match=r"params\.yaml has changed while the stage ran: run again"):
+        split.main()
+
+
+def test_a_scenario_that_is_gone_leaves_no_file(copy_of, monkeypatch):
+    monkeypatch.chdir(copy_of)
+    gone = settings.entry_path("gone")
+    gone.write_text("{}")
+    split.main()
+    assert sorted(path.stem for path in gone.parent.iterdir()) == ["line", "noisy20"]
 
 
 def test_a_stage_without_its_settings_says_what_to_do(copy_of):

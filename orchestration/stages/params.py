@@ -1,0 +1,31 @@
+"""Stage `params`: the entry of each scenario in params.yaml, as a file of its own."""
+
+import shutil
+
+from llbnad.utils.files import write_json
+from orchestration.pipeline.code import ChangedError
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.paths import DATA, PARAMS
+from orchestration.pipeline.settings import SPLIT, entry, entry_path
+from orchestration.pipeline.stage import run_stage
+from orchestration.pipeline.summary import say
+
+
+def main() -> None:
+    """Write data/params/<scenario>.json for every scenario."""
+    found = _entries()
+    shutil.rmtree(DATA / SPLIT, ignore_errors=True)  # the files of scenarios that are gone
+    for scenario, content in found.items():
+        write_json(content, entry_path(scenario))
+    if _entries() != found:  # DVC looks at params.yaml after the stage
+        raise ChangedError(f"{PARAMS} has changed while the stage ran: run again")
+    say(f"params: {len(found)} scenarios")
+
+
+def _entries() -> dict[str, dict[str, object]]:
+    params = load_params(PARAMS)
+    return {scenario: entry(params, scenario) for scenario in params.scenarios}
+
+
+if __name__ == "__main__":
+    run_stage(main)
