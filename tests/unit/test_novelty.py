@@ -59,7 +59,7 @@ def line(tmp_path_factory):
 
 
 def refused(found):
-    return {one.name for one in (alarms(found, BOUNDS.max_alarms), shift(found, BOUNDS)) if not one.passed}
+    return {one.name for one in (alarms(found, BOUNDS.max_alarms), shift(found, BOUNDS)) if one.failed}
 
 
 def test_more_of_the_same_passes(line):
