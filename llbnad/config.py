@@ -172,7 +172,7 @@ class Promotion(Config):
     max_separation_loss: float = Field(0.05, ge=0, le=1)  # loss of that AUROC, compared with the champion's
     # reach of the threshold above the body of its calibration scores, in spreads of the lower half of their logarithms
     min_threshold_reach: float = 0.3  # below: the threshold is inside the scores of normal images
-    max_threshold_reach: float = Field(8.0, gt=0)  # above: a kept defect set the threshold, and it is blind
+    max_threshold_reach: float = Field(5.0, gt=0)  # above: a kept defect set the threshold, and it is blind
     # reach of the threshold above the highest score of an unseen image, in distances from there to the normal median
     threshold_slack: float = Field(1.0, ge=0)
     max_missed: float = Field(0.0, ge=0, le=1)  # share of the defects named by people that may be called normal

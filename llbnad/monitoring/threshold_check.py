@@ -58,14 +58,16 @@ def reach(calibration: Threshold) -> float | None:
     """Return how far the threshold lies above the body of its calibration scores, in spreads of the body.
 
     The body's level is the 40 % quantile of the logarithms of the scores, its spread the distance to the 10 % quantile,
-    in standard deviations of a normal distribution. Both are of the lower half, which kept defects do not reach.
+    in standard deviations of a normal distribution. Both are of the lower half, which kept defects do not reach. Scores
+    that are not all positive have no logarithms and are taken as they are.
 
     Returns:
-        the distance, or None if there are fewer than `ENOUGH` scores, a score is not positive, or they do not differ.
+        the distance, or None if there are fewer than `ENOUGH` scores, or those of the body do not differ.
     """
-    scores = np.asarray(calibration.scores, np.float64)
-    if len(scores) < ENOUGH or not calibration.value > 0 or not (scores > 0).all() or not np.isfinite(scores).all():
+    scores, value = np.asarray(calibration.scores, np.float64), calibration.value
+    if len(scores) < ENOUGH:
         return None
-    low, level = np.quantile(np.log(scores), LOWER_HALF)
-    spread = (level - low) / DISTANCE
-    return float((np.log(calibration.value) - level) / spread) if spread > 1e-9 else None
+    if scores.min() > 0 and value > 0:
+        scores, value = np.log(scores), float(np.log(value))
+    low, level = np.quantile(scores, LOWER_HALF)
+    return float((value - level) / (level - low) * DISTANCE) if level > low else None
