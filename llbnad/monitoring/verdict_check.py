@@ -3,9 +3,12 @@
 An image that a person called a defect is not learnt, so the detector's decision on it is a test. If it was learnt all
 the same, because the verdict is younger than the detector, calling it normal is no less wrong. An image that a person
 called normal is learnt, so its score proves nothing; it counts only where the detector did not learn it.
+
+A detector that misses defects is still the better one if the champion misses all of these and more. Refusing it would
+leave the line with the worse of the two.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from llbnad.config import Promotion
@@ -31,6 +34,7 @@ class Judged:
     defects: Mapping[str, float]
     normals: Mapping[str, float]  # images that the detector did not learn
     n_learnt: int = 0  # images called normal that the detector learnt; they are no test
+    missed_before: frozenset[str] = frozenset()  # defects that the champion calls normal; empty if there is no champion
 
 
 def judged_images(
@@ -39,6 +43,7 @@ def judged_images(
     verdicts: Mapping[str, str],
     learnt: Collection[str],
     names: Mapping[str, str],
+    champion: Model | None = None,
 ) -> Judged:
     """Score the images that people judged.
 
@@ -48,6 +53,7 @@ def judged_images(
         verdicts: people's verdicts by image id; those on images without a name are left out.
         learnt: ids of the images that the detector learnt.
         names: name of each image of the line, by id.
+        champion: the detector in use; None if there is none, or it works on other features.
     """
     said = {
         kind: [image_id for image_id, verdict in verdicts.items() if verdict == kind and image_id in names]
@@ -55,18 +61,23 @@ def judged_images(
     }
     unseen = [image_id for image_id in said["normal"] if image_id not in set(learnt)]
     scores = score_images(model, features, [*said["defect"], *unseen])
+    missed_before: set[str] = set()
+    if champion is not None and champion.threshold is not None:
+        before = score_images(champion, features, said["defect"])
+        missed_before = _missed({names[image_id]: score for image_id, score in before.items()}, champion.threshold)
     return Judged(
         {names[image_id]: scores[image_id] for image_id in said["defect"]},
         {names[image_id]: scores[image_id] for image_id in unseen},
         len(said["normal"]) - len(unseen),
+        frozenset(missed_before),
     )
 
 
 def verdicts(judged: Judged | None, calibration: Threshold | None, bounds: Promotion) -> Finding:
     """Check that the detector finds what people called defects, and calls normal what they called normal.
 
-    One missed defect refuses, unless `bounds.max_missed` allows it. False alarms refuse if they are more than the
-    calibration's rate explains.
+    One missed defect refuses, unless `bounds.max_missed` allows it, or the champion misses the same defects and more.
+    False alarms refuse if they are more than the calibration's rate explains.
 
     Args:
         judged: the images that people judged; None if there are none.
@@ -80,22 +91,30 @@ def verdicts(judged: Judged | None, calibration: Threshold | None, bounds: Promo
         return skipped(NAME, "the model has no threshold, so it decides nothing", expected)
     if not (judged.defects or judged.normals):
         return skipped(NAME, f"the detector learnt all {judged.n_learnt} images that people called normal", expected)
-    # not above, so that a score that is no number counts as missed
-    missed = sorted(name for name, score in judged.defects.items() if not score > calibration.value)
-    raised = sorted(name for name, score in judged.normals.items() if score > calibration.value)
+    missed = _missed(judged.defects, calibration)
+    raised = {name for name, score in judged.normals.items() if score > calibration.value}
     rank = int((calibration.scores <= calibration.value).sum())
     chance = chance_of_alarms(len(raised), len(judged.normals), calibration.n, rank) if raised else 1.0
-    observed = []
+    observed, better = [], False
     if judged.defects:
         observed.append(f"calls {len(missed)} of {len(judged.defects)} images normal that people called defects")
         observed[-1] += f" ({_listed(missed)})" if missed else ""
+        better = missed < judged.missed_before
+        if missed and better:
+            observed[-1] += f", the champion {len(judged.missed_before)}, these among them"
     if judged.normals:
         observed.append(f"calls {len(raised)} of {len(judged.normals)} images defects that people called normal")
         observed[-1] += f" ({_listed(raised)})" if raised else ""
-    passed = len(missed) <= bounds.max_missed * len(judged.defects) and chance > CHANCE
+    passed = (better or len(missed) <= bounds.max_missed * len(judged.defects)) and chance > CHANCE
     return decided(NAME, passed, "; ".join(observed), expected if passed else f"{expected}; {REMEDY}")
 
 
-def _listed(names: Sequence[str]) -> str:
-    rest = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {rest} more" if rest > 0 else "")
+def _missed(defects: Mapping[str, float], calibration: Threshold) -> set[str]:
+    # not above, so that a score that is no number counts as missed
+    return {name for name, score in defects.items() if not score > calibration.value}
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = sorted(names)
+    rest = len(shown) - NAMED
+    return ", ".join(shown[:NAMED]) + (f" and {rest} more" if rest > 0 else "")

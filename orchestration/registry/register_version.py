@@ -122,16 +122,18 @@ def _judge(scenario: str, settings: Params, path: Path, version: "ModelVersion |
     size = settings.promotion.probe_size
     own = take_probe(model, store, kept, rejected, labels, size, n_overruled=int(n_overruled))
     verdicts = read_verdicts(Path(settings.scenario(scenario).review))
-    judged = judged_images(model, store, verdicts, set(kept), dict(zip(noisy["image_id"], noisy["path"], strict=True)))
+    names = dict(zip(noisy["image_id"], noisy["path"], strict=True))
     if version is None:
+        judged = judged_images(model, store, verdicts, set(kept), names)
         return own, champion_checks.judge(own, None, None, settings.promotion, model.threshold, judged=judged)
     held = _artifacts(version)
+    champion = _comparable(held / path.name, store)
+    judged = judged_images(model, store, verdicts, set(kept), names, champion)
     held_probe = Probe.of(json.loads((held / PROBE).read_text()))
     before, again = retake(held_probe, model, store, set(store.image_ids), set(tested["image_id"]), own)
     learnt = None
     if (held / LEARNT).exists():  # versions of earlier releases lack this file
         unseen = [image_id for image_id in kept if verdicts.get(image_id) != "normal"]
-        champion = _comparable(held / path.name, store)
         learnt_before = read_manifest(held / LEARNT)["image_id"]
         seed = settings.scenario(scenario).seed
         learnt = novelty(champion, learnt_before, unseen, store, noisy, IMAGE_ROOT, seed)

@@ -216,6 +216,22 @@ def test_one_defect_that_a_person_named_binds():
     assert verdict_finding(Judged({"a/4.png": math.nan}, {})).failed
 
 
+@pytest.mark.parametrize(
+    ("before", "passes"),
+    [
+        ({"a", "b", "c"}, True),  # the new one misses one of three that the champion misses
+        ({"a"}, False),  # no better
+        ({"b", "c"}, False),  # it misses another
+        (set(), False),
+    ],
+)
+def test_a_detector_that_misses_less_than_the_champion_follows_it(before, passes):
+    found = verdict_finding(Judged({"a": 2.1, "b": 2.3, "c": 2.3, "d": 2.3}, {}, missed_before=frozenset(before)))
+    assert (found.outcome == "passed") is passes
+    assert "calls 1 of 4 images normal that people called defects (a)" in found.observed
+    assert ("the champion 3, these among them" in found.observed) is passes
+
+
 def test_missed_defects_may_be_allowed_and_many_are_not_all_named():
     scores = {f"{number:02d}.png": 2.3 - 0.2 * (number < 12) for number in range(40)}
     assert verdict_finding(Judged(scores, {})).observed.endswith("(00.png, 01.png, " + ", ".join(
@@ -243,6 +259,10 @@ def test_images_that_were_learnt_as_people_said_are_no_test():
     # a verdict may be younger than the detector, which then learnt the defect
     assert set(judged.defects) == {names[fresh], names[learnt_defect]}
     assert (set(judged.normals), judged.n_learnt) == ({names[unknown]}, 1)
+    assert judged.missed_before == frozenset()
+    champion = replace(model, threshold=threshold_at(np.array([judged.defects[names[learnt_defect]]] * 9), 0.1))
+    again = judged_images(model, MadeFeatures(), verdicts, NORMAL[:30], names, champion)
+    assert again == replace(judged, missed_before=frozenset({names[learnt_defect]}))
     assert judged.defects[names[fresh]] == model.score(MadeFeatures(), [fresh], "").values[0]
     only = verdict_finding(Judged({}, {}, 3))
     assert only.skipped and only.observed == "the detector learnt all 3 images that people called normal"
