@@ -174,6 +174,10 @@ def day_1(factory: Factory) -> None:
     assert Model.load(factory.root / "data" / "detector" / LINE / "llbnad.safetensors")
     assert factory.check("drift", "drift").description == "no earlier batch to compare with"
     assert (factory.champion(), factory.versions()) == ("1", ["1"])
+    first = factory.check("challenger", "agreement")
+    assert (first.passed, first.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert "skipped: there is no champion" in first.description
+    assert "look at the suspects before you trust it" in factory.shown("challenger")["advice"]
     factory.assert_nothing_is_lost()
 
 
@@ -182,8 +186,10 @@ def day_2(factory: Factory) -> None:
     two images, and that overrides the policy."""
     before = factory.manifest()
     training = factory.root / "data" / "purified" / LINE
-    kept = pd.read_parquet(training / "kept.parquet")["image_id"].tolist()
-    defect, excluded = kept[0], kept[1]
+    scores = pd.read_parquet(training / "scores.parquet").set_index("image_id")["score"]
+    defect = scores[[file_digest(path) for path in factory.cells["bad"][:3]]].idxmax()
+    kept = pd.read_parquet(training / "kept.parquet")["image_id"]
+    excluded = scores[kept].idxmin()  # a normal one, as the policy sees it
     review = factory.root / "data" / "review" / f"{LINE}.csv"
     review.write_text(f"image_id,verdict\n{defect},defect\n{excluded},exclude\n")
     for number, path in enumerate(factory.cells["good"][20:34]):
@@ -229,8 +235,12 @@ def day_3(factory: Factory) -> None:
     assert (refusal.passed, refusal.severity, refusal.blocking) == (False, dg.AssetCheckSeverity.ERROR, True)
     assert "newly learnt as normal differ" in refusal.description and "brightness by" in refusal.description
     assert "call them normal in the review file, or promote by hand" in refusal.description
-    others = [one for one in CHECKS if one != "shift"]
-    assert all(factory.check("challenger", one).passed for one in others)
+    others = {one: factory.check("challenger", one) for one in CHECKS if one != "shift"}
+    skipped = {name for name, one in others.items() if one.description.startswith("skipped: ")}
+    assert {name for name, one in others.items() if not one.passed} == skipped <= {"separation", "labelled"}
+    assert all(others[name].severity == dg.AssetCheckSeverity.WARN for name in skipped)
+    found = "calls 0 of 1 images normal that people called defects"
+    assert (others["verdicts"].passed, others["verdicts"].metadata["observed"].value) == (True, found)
     assert (factory.champion(), factory.versions()) == ("2", ["3", "2", "1"])
     assert factory.refused("3").startswith("shift: ") and factory.refused("2") is None
     factory.assert_nothing_is_lost()
