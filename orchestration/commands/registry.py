@@ -97,10 +97,10 @@ def promote(
             )
         before = champion_of(client, line)
         said = crown(client, line, chosen, before)
-        print(said)
-        pipes.report(
-            {"version": chosen, "outcome": said, "before": str(before.version) if before else "none"}, tags.get(MD5)
-        )
+        advice = tags.get(UNPROVEN, "compared with the champion before")
+        print(said, *([advice] if UNPROVEN in tags else []), sep="\n")
+        shown = {"version": chosen, "outcome": said, "before": str(before.version) if before else "none"}
+        pipes.report({**shown, "advice": advice}, tags.get(MD5))
 
 
 @app.command()

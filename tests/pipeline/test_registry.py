@@ -63,13 +63,14 @@ def failed(report):
     return {name for name, outcome in outcomes(report).items() if outcome == "failed"}
 
 
-def test_the_life_of_a_champion(workspace):
+def test_the_life_of_a_champion(workspace, capsys):
     first = challenge(LINE)
     assert first["registered"] and first["champion"] is None
     assert outcomes(first) == {**dict.fromkeys(CHECKS, "passed"), **dict.fromkeys(COMPARISONS, "skipped")}
     assert first["advice"].startswith("nothing to compare with: look at the suspects before you trust it (data/")
     assert champion(workspace) is None  # a challenge moves nothing
     promote(LINE, first["version"])
+    assert capsys.readouterr().out.splitlines()[-1] == first["advice"]
     again = challenge(LINE)
     assert (again["registered"], again["version"], again["champion"]) == (False, "1", "1")
 

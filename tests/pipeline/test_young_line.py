@@ -2,7 +2,7 @@
 repository's own, so that its default is held to what it promises of a young line.
 
 The draw of the images is one at which the policy of 0.1 rejected nothing: its threshold was that of a kept defect, and
-it found none of the new defects. A detector that learns only the normal ones of these images finds 6 of 8.
+it found 1 of 8 new defects. A detector that learns only the normal ones of these images finds 6.
 """
 
 import random

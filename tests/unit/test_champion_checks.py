@@ -12,7 +12,7 @@ from llbnad.model.threshold import threshold_at
 from llbnad.monitoring.champion_checks import CHECKS, judge, kept_share
 from llbnad.monitoring.drift import DriftReport, DriftStatistic
 from llbnad.monitoring.novelty import Novelty, chance_of_alarms
-from llbnad.monitoring.probe import Probe
+from llbnad.monitoring.probe import Probe, retake, take_probe
 from llbnad.monitoring.threshold_check import reach
 from llbnad.monitoring.verdict_check import Judged, judged_images
 from tests.unit.test_detectors import DEFECT, NORMAL, MadeFeatures, fitted
@@ -288,3 +288,16 @@ def test_a_probe_survives_json_even_with_scores_that_are_no_numbers():
     again = Probe.of(json.loads(json.dumps(one.content(), allow_nan=False)))
     assert again.rejected == one.rejected and again.anomalous == one.anomalous
     assert [math.isfinite(score) for score in again.kept.values()] == [True, False, False]
+
+
+def test_a_probe_of_an_earlier_release_is_read_and_its_labels_of_learnt_images_are_left_out():
+    model = fitted(PatchcoreConfig(memory_size=400), NORMAL[:30])
+    labelled = {NORMAL[1]: 0.1, NORMAL[35]: 1.0, DEFECT[0]: 2.0}
+    content = Probe({NORMAL[0]: 0.1}, {}, labelled, {name: name in DEFECT for name in labelled}, 1.0).content()
+    del content["n_overruled"]
+    own = take_probe(model, MadeFeatures(), NORMAL[:30], DEFECT[:2], {}, 8, n_overruled=2)
+    tested = {NORMAL[35], DEFECT[0]}
+    before, again = retake(Probe.of(content), model, MadeFeatures(), {*NORMAL, *DEFECT}, tested, own)
+    assert before.labelled == {NORMAL[35]: 1.0, DEFECT[0]: 2.0} and before.kept == {NORMAL[0]: 0.1}
+    assert set(again.labelled) == tested and again.anomalous == {NORMAL[35]: False, DEFECT[0]: True}
+    assert (before.n_overruled, again.n_overruled, again.kept_share) == (0, 2, 30 / 32)
