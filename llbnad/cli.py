@@ -170,8 +170,7 @@ def _summary(result: "TwoStageRun", scan: "Scan") -> Iterator[str]:
     """Yield the lines that a run prints: the comparison, and facts to know before one trusts it."""
     columns = ["method", "image_auroc", "pixel_auroc", "aupro", "n_selected", "contamination_after"]
     yield result.evaluation.comparison[columns].to_string(index=False, float_format="%.3f", na_rep="–")
-    if not (result.noisy["split"] == "test").any():
-        yield "no image is set aside for testing: these are the training images themselves, so numbers flatter"
+    yield from result.evaluation.caveats()
     if result.evaluation.threshold is not None:
         yield result.evaluation.threshold.describe()
     if len(scan.rejected):

@@ -174,8 +174,12 @@ class Promotion(Config):
     min_spread: float = Field(0.01, ge=0)  # relative spread of normal scores; a collapsed detector has none
     min_separation: float = Field(0.6, ge=0, le=1)  # AUROC of rejected against kept images; 0.5 is blind
     max_separation_loss: float = Field(0.05, ge=0, le=1)  # loss of that AUROC, compared with the champion's
+    # reach of the threshold above the body of its calibration scores, in spreads of the lower half of their logarithms
+    min_threshold_reach: float = 0.3  # below: the threshold is inside the scores of normal images
+    max_threshold_reach: float = Field(5.0, gt=0)  # above: a kept defect set the threshold, and it is blind
     # reach of the threshold above the highest score of an unseen image, in distances from there to the normal median
     threshold_slack: float = Field(1.0, ge=0)
+    max_missed: float = Field(0.0, ge=0, le=1)  # share of the defects named by people that may be called normal
     min_auroc: float = Field(0.5, ge=0, le=1)  # AUROC on labelled test images, if there are any; 0.5 is chance
     max_auroc_loss: float = Field(0.02, ge=0, le=1)  # loss of AUROC against the champion; another seed changes as much
     min_kept_share: float = Field(0.15, ge=0, le=1)  # share of images kept; just below the paper's fixed 0.2

@@ -2,8 +2,13 @@
 
 Image metrics use the data set's own labels. Pixel metrics compare the patch map with the mask. The map is resized
 bilinearly to the encoder's input size and smoothed with a Gaussian of σ = 4 px at 392 px; the mask has the same size.
-If no test image has a mask, pixel metrics are None, not zero. If some images have no label, as on a production line,
-image metrics use the labelled images alone, and `n_labelled` is their number.
+If no test image has a mask, pixel metrics are None, not zero. If some images have no label, image metrics use the
+labelled images alone, and `n_tested` is their number.
+
+An image that a detector learnt is no test of it: its score is near 0 whatever it shows. Where no image is set aside for
+testing, as on a production line, all images are scored, but no metric is given. What can be said without a test set is
+`recall_of_rejected`: the share of the rejected images with a defect label that lie above the threshold. The final
+detector has not learnt them. It is no recall: defects that purification kept do not count, and `none` learnt all.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +35,10 @@ if TYPE_CHECKING:
 SMOOTHING = 4 / 392  # σ of the Gaussian, as a share of the pixel map's side
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
-DECISION = ("threshold", "fpr_at_threshold", "recall_at_threshold", "unsure_share")
+DECISION = ("threshold", "fpr_at_threshold", "recall_at_threshold", "recall_of_rejected", "unsure_share")
+UNTESTED = (
+    "no image is set aside for testing, and an image that a detector learnt is no test of it: scores only, no metrics"
+)
 COUNTS = ("n_train", "n_selected", "contamination_before", "contamination_after")
 
 
@@ -41,6 +49,8 @@ class Evaluation:
     comparison: pd.DataFrame  # one row per method: method, seed, metrics, counts
     scores: Mapping[str, Scores]  # scores of the evaluated images, by method
     n_labelled: int  # evaluated images with a label
+    n_tested: int  # those of them that are set aside for testing: the images that all metrics are of
+    has_test: bool  # whether images are set aside for testing
     threshold: Threshold | None = None  # threshold of the final detector
     decision: Mapping[str, float | None] = field(default_factory=dict)  # threshold and its rates, see `DECISION`
 
@@ -49,8 +59,19 @@ class Evaluation:
         row = self.comparison[self.comparison["method"] == METHOD].iloc[0]
         values = {name: None if pd.isna(row[name]) else row[name].item() for name in IMAGE_METRICS + PIXEL_METRICS}
         counts = {name: None if pd.isna(row[name]) else float(row[name]) for name in COUNTS}
-        counts |= {"n_train": int(row["n_train"]), "n_selected": int(row["n_selected"]), "n_labelled": self.n_labelled}
-        return {**values, **counts, **{name: self.decision.get(name) for name in DECISION}}
+        counts |= {"n_train": int(row["n_train"]), "n_selected": int(row["n_selected"])}
+        known = {"n_labelled": self.n_labelled, "n_tested": self.n_tested}
+        return {**values, **counts, **known, **{name: self.decision.get(name) for name in DECISION}}
+
+    def caveats(self) -> list[str]:
+        """Return what to know where no image was set aside for testing, one line each; empty if there was a test."""
+        if self.has_test:
+            return []
+        lines = [UNTESTED]
+        found = self.decision.get("recall_of_rejected")
+        if found is not None:
+            lines.append(f"of the rejected images with a defect label {found:.0%} are called defects")
+        return lines
 
     def predictions(self, images: pd.DataFrame) -> pd.DataFrame:
         """Return one row per method and image: method, image_id, path, anomaly_class, score and label.
@@ -87,6 +108,8 @@ def evaluate(
 ) -> Evaluation:
     """Score the test images with the model of every method and compare the methods. Equal models are scored once.
 
+    If no image is set aside for testing, all images are scored, and metrics are None.
+
     Args:
         models: trained models by method.
         training_sets: image ids that each model was trained on, by method.
@@ -97,6 +120,7 @@ def evaluate(
     """
     images = images_to_evaluate(noisy)
     train = training_images(noisy)
+    tested = images[images["split"] == "test"]
     results: dict[str, tuple[Scores, PixelMetrics | None]] = {}
     scores, rows = {}, []
     for method, model in models.items():
@@ -109,7 +133,7 @@ def evaluate(
             {
                 "method": method,
                 "seed": seed,
-                **_image_metrics(scores[method], images),
+                **_image_metrics(scores[method], tested),
                 **_pixel_row(pixel),
                 "n_train": len(train),
                 "n_selected": len(chosen),
@@ -122,17 +146,23 @@ def evaluate(
     threshold = models[METHOD].threshold if METHOD in models else None
     decision: dict[str, float | None] = {}
     if threshold is not None:
-        own = scores[METHOD].of(images["image_id"].tolist())
-        decision = {"threshold": threshold.value, **threshold.rates(own, is_anomalous(images))}
-    labelled = int(images["anomaly_class"].notna().sum())
-    return Evaluation(comparison.astype(dict.fromkeys(measured, "float64")), scores, labelled, threshold, decision)
+        rates = threshold.rates(scores[METHOD].of(tested["image_id"].tolist()), is_anomalous(tested))
+        decision = {"threshold": threshold.value, **rates}
+        if tested.empty:
+            rejected = train[~train["image_id"].isin(training_sets[METHOD])]
+            found = threshold.rates(scores[METHOD].of(rejected["image_id"].tolist()), is_anomalous(rejected))
+            decision["recall_of_rejected"] = found["recall_at_threshold"]
+    labelled, of_tested = (int(some["anomaly_class"].notna().sum()) for some in (images, tested))
+    comparison = comparison.astype(dict.fromkeys(measured, "float64"))
+    return Evaluation(comparison, scores, labelled, of_tested, not tested.empty, threshold, decision)
 
 
 def _score(
     model: Model, images: pd.DataFrame, features: FeatureSource, image_root: Path, description: str
 ) -> tuple[Scores, PixelMetrics | None]:
     ids = images["image_id"].tolist()
-    if not has_labels(images) or images["mask_path"].isna().all():
+    untested = not (images["split"] == "test").all()
+    if untested or not has_labels(images) or images["mask_path"].isna().all():
         return model.score(features, ids, description), None
     scores, maps = model.score_with_maps(features, ids, description, np.float32)
     size = model.encoder.input_size

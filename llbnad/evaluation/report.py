@@ -76,8 +76,8 @@ def evaluation_plots(
 ) -> list[Path]:
     """Draw ROC and precision-recall curves, and a contact sheet of the best and worst cases.
 
-    If labels are missing, or all images are of one kind, draw the histogram of the scores and the highest-scored
-    images.
+    If no image is set aside for testing, labels are missing, or all images are of one kind, draw the histogram of the
+    scores and the highest-scored images.
 
     Args:
         result: result of `llbnad.evaluation.evaluate.evaluate`.
@@ -95,7 +95,8 @@ def evaluation_plots(
     scored = images.assign(score=result.scores[METHOD].of(images["image_id"].tolist()))
     scored = scored.sort_values(["score", "image_id"], ascending=[False, True])
     anomalous = is_anomalous(scored)
-    if has_labels(images) and anomalous.any() and not anomalous.all():
+    tested = bool((images["split"] == "test").all())
+    if tested and has_labels(images) and anomalous.any() and not anomalous.all():
         plots, other = [curves_file, sheet], scores_file
         curves(
             {name: _by_label(scores.of(images["image_id"].tolist()), images) for name, scores in result.scores.items()},

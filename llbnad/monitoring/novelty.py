@@ -18,6 +18,7 @@ from llbnad.model.model import Model
 from llbnad.monitoring.drift import DriftReport, drift_report
 
 ENOUGH = 8  # fewest images that can be judged
+CHANCE = 0.01  # alarms with a lower probability than this are no accident
 
 
 @dataclass(frozen=True)

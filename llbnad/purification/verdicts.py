@@ -1,4 +1,4 @@
-"""People's verdicts on images: they override the policy and become labels for the evaluation.
+"""People's verdicts on images: they override the policy, and a new detector has to agree with them.
 
 A CSV file with the header `image_id,verdict`, written by the review page (`llbnad.review.page`) or by hand:
 
@@ -11,6 +11,10 @@ A CSV file with the header `image_id,verdict`, written by the review page (`llbn
 Stage 1 is not repeated for a verdict. The sub-models may have trained on any of these images, and the policy's cut is
 computed with all of them, so that a verdict on one image moves no other image. A verdict changes the images that the
 final detector and its comparators train on.
+
+A label is a test only of a detector that did not learn the image: metrics are of images that are set aside for testing
+(`llbnad.evaluation.evaluate`), and verdicts on other images are held against a new detector one by one
+(`llbnad.monitoring.verdict_check`).
 """
 
 import csv

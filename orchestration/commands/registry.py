@@ -13,6 +13,7 @@ from orchestration.registry.store import (
     MD5,
     PREVIOUS,
     REFUSED,
+    UNPROVEN,
     WITHDRAWN,
     RegistryError,
     champion_of,
@@ -24,6 +25,7 @@ from orchestration.registry.store import (
 )
 
 app = typer.Typer(no_args_is_help=True, help="The model registry: which detector of a line is in use.")
+WORDS = {"passed": "ok     ", "failed": "REFUSED", "skipped": "skipped"}  # outcomes of a check
 Line = Annotated[str, typer.Argument(help="Scenario of params.yaml.")]
 
 
@@ -35,31 +37,41 @@ def challenge(line: Line) -> None:
     report = run(line)
     findings = report["findings"]
     for finding in findings:
-        word = "ok     " if finding["passed"] else "REFUSED"
-        print(f"{word}  {finding['name']:14} {finding['observed']}  (expected {finding['expected']})")
+        print(f"{WORDS[finding['outcome']]}  {finding['name']:14} {finding['observed']}", end="")
+        print(f"  (expected {finding['expected']})")
     print(f"version {report['version']} of {report['name']}" + (" is new" if report["registered"] else " was there"))
-    rows = [(one["name"], one["passed"], one["observed"], one["expected"]) for one in findings]
+    if report["advice"]:
+        print(f"version {report['version']}: {report['advice']}")
+    rows = [(one["name"], one["outcome"], one["observed"], one["expected"]) for one in findings]
+    left_out = [one["name"] for one in findings if one["outcome"] == "skipped"]
     pipes.report(
         {
             "version": report["version"],
             "registered": report["registered"],
             "champion": report["champion"] or "none yet",
-            "findings": pipes.table(("check", "passed", "observed", "expected"), rows),
+            "advice": report["advice"] or "compared with the champion",
+            "skipped": ", ".join(left_out) or "none",
+            "findings": pipes.table(("check", "outcome", "observed", "expected"), rows),
         },
         report["md5"],
         [_check(finding) for finding in findings],
     )
-    if not all(finding["passed"] for finding in findings):
+    if any(finding["outcome"] == "failed" for finding in findings):
         raise typer.Exit(EXIT_REFUSED)
 
 
 def _check(finding: Mapping[str, Any]) -> pipes.Check:
-    """Return one finding of `llbnad.monitoring.champion_checks` as the result of an asset check."""
-    word = "" if finding["passed"] else "refused: "
-    observed, expected = finding["observed"], finding["expected"]
+    """Return one finding of `llbnad.monitoring.champion_checks` as the result of an asset check.
+
+    Dagster knows no check that was skipped, once it has a result. A warning has no green tick and blocks nothing.
+    """
+    observed, expected, outcome = finding["observed"], finding["expected"], finding["outcome"]
+    word = {"passed": "", "failed": "refused: ", "skipped": "skipped: "}[outcome]
     description = f"{word}{observed}, expected {expected}"
-    details = {"observed": observed, "expected": expected}
-    return pipes.Check(finding["name"], bool(finding["passed"]), description, metadata=details)
+    details = {"outcome": outcome, "observed": observed, "expected": expected}
+    return pipes.Check(
+        finding["name"], outcome == "passed", description, "WARN" if outcome == "skipped" else "ERROR", details
+    )
 
 
 @app.command()
@@ -85,10 +97,10 @@ def promote(
             )
         before = champion_of(client, line)
         said = crown(client, line, chosen, before)
-        print(said)
-        pipes.report(
-            {"version": chosen, "outcome": said, "before": str(before.version) if before else "none"}, tags.get(MD5)
-        )
+        advice = tags.get(UNPROVEN, "compared with the champion before")
+        print(said, *([advice] if UNPROVEN in tags else []), sep="\n")
+        shown = {"version": chosen, "outcome": said, "before": str(before.version) if before else "none"}
+        pipes.report({**shown, "advice": advice}, tags.get(MD5))
 
 
 @app.command()
@@ -113,7 +125,7 @@ def list_versions(line: Line) -> None:
     with registry_client(line) as client:
         for one in versions(client, line):
             tags, aliases = one.tags, client.get_model_version(one.name, one.version).aliases
-            note = tags.get(WITHDRAWN) or (f"refused: {tags[REFUSED]}" if REFUSED in tags else "")
+            note = tags.get(WITHDRAWN) or (f"refused: {tags[REFUSED]}" if REFUSED in tags else tags.get(UNPROVEN, ""))
             commit, dirty, _ = tags.get("git.commit", "").partition("-dirty")
             table.add_row(str(one.version), ", ".join(aliases), tags.get(MD5, "")[:8], commit[:8] + dirty, note)
     Console(highlight=False).print(table)

@@ -1,7 +1,8 @@
 """Read the tables that stages wrote, by name."""
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -22,3 +23,9 @@ def read_noisy(scenario: str, root: Path = Path()) -> pd.DataFrame:
 def read_purified(scenario: str, part: Literal["kept", "rejected", "excluded"], root: Path = Path()) -> pd.DataFrame:
     """Read the training images that purification kept or rejected, or that people excluded."""
     return read_manifest(root / stage_dir("purified", scenario) / f"{part}.parquet")
+
+
+def read_summary(scenario: str, root: Path = Path()) -> dict[str, Any]:
+    """Read the counts of a scenario's purification: see `llbnad.purification.rounds.Selection.summary`."""
+    content: dict[str, Any] = json.loads((root / stage_dir("purified", scenario) / "summary.json").read_text())
+    return content

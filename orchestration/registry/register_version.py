@@ -12,18 +12,29 @@ from typing import TYPE_CHECKING, Any
 from llbnad.config import METHOD
 from llbnad.data.manifest import is_anomalous, read_manifest
 from llbnad.errors import DataError
-from llbnad.evaluation.evaluate import images_to_evaluate
 from llbnad.monitoring import champion_checks
+from llbnad.monitoring.finding import Finding, decided
 from llbnad.monitoring.novelty import novelty
 from llbnad.monitoring.probe import Probe, retake, take_probe
+from llbnad.monitoring.verdict_check import judged_images
 from llbnad.purification.verdicts import read_verdicts
 from llbnad.utils.files import file_digest, write_json
-from orchestration.pipeline.outputs import read_noisy, read_purified
+from orchestration.pipeline.outputs import read_noisy, read_purified, read_summary
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.registry.packaging import contents
-from orchestration.registry.store import MD5, REFUSED, WITHDRAWN, champion_of, model_name, registry_client, versions
+from orchestration.registry.store import (
+    CHAMPION,
+    MD5,
+    REFUSED,
+    UNPROVEN,
+    WITHDRAWN,
+    champion_of,
+    model_name,
+    registry_client,
+    versions,
+)
 from orchestration.tracking.mlflow_runs import git_tags, lock_tags, scenario_run
 from orchestration.tracking.server import MLFLOW_FOLDER
 
@@ -51,7 +62,7 @@ def challenge(scenario: str) -> dict[str, Any]:
 
     Returns:
         the report: name, version, registered (whether the version is new), md5, champion (its version or None),
-        findings.
+        findings, advice (what to know before one trusts the version; None if it was compared with a champion).
 
     Raises:
         DataError: there is no detector yet.
@@ -75,13 +86,13 @@ def challenge(scenario: str) -> dict[str, Any]:
         champion = champion_of(client, scenario)
         own, findings = _judge(scenario, settings, path, champion)
         withdrawn = known.tags.get(WITHDRAWN) if known else None
-        findings.append(
-            champion_checks.Finding(
-                STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand"
-            )
-        )
+        findings.append(decided(STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand"))
         version = known.version if known else _add_version(client, scenario, settings, path, own, md5)
-        _tag(client, scenario, str(version), findings)
+        advice = None
+        if champion is None:
+            suspects = stage_dir("purified", scenario) / "plots" / "suspects.png"
+            advice = f"{champion_checks.UNPROVEN} ({suspects})"
+        _tag(client, scenario, str(version), findings, advice)
     report = {
         "name": model_name(scenario),
         "version": str(version),
@@ -89,38 +100,44 @@ def challenge(scenario: str) -> dict[str, Any]:
         "md5": md5,
         "champion": str(champion.version) if champion else None,
         "findings": [vars(finding) for finding in findings],
+        "advice": advice,
     }
     write_json(report, report_path(scenario))
     return report
 
 
-def _judge(
-    scenario: str, settings: Params, path: Path, version: "ModelVersion | None"
-) -> tuple[Probe, list[champion_checks.Finding]]:
+def _judge(scenario: str, settings: Params, path: Path, version: "ModelVersion | None") -> tuple[Probe, list[Finding]]:
     from llbnad.model.model import Model
     from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 
     store = feature_store(settings, scenario)
     noisy = read_noisy(scenario)
     kept, rejected = (read_purified(scenario, name)["image_id"] for name in ("kept", "rejected"))
-    images = images_to_evaluate(noisy)
-    known = images[images["anomaly_class"].notna()]
+    # an image that a detector learnt is no test of it, so only images that are set aside for testing count
+    tested = noisy[noisy["split"] == "test"]
+    known = tested[tested["anomaly_class"].notna()]
     labels = dict(zip(known["image_id"], is_anomalous(known).astype(bool).tolist(), strict=True))
     model = Model.load(path, store.device)
-    own = take_probe(model, store, kept, rejected, labels, settings.promotion.probe_size)
+    n_overruled = read_summary(scenario).get("n_overruled") or 0
+    size = settings.promotion.probe_size
+    own = take_probe(model, store, kept, rejected, labels, size, n_overruled=int(n_overruled))
+    verdicts = read_verdicts(Path(settings.scenario(scenario).review))
+    names = dict(zip(noisy["image_id"], noisy["path"], strict=True))
     if version is None:
-        return own, champion_checks.judge(own, None, None, settings.promotion, model.threshold)
+        judged = judged_images(model, store, verdicts, set(kept), names)
+        return own, champion_checks.judge(own, None, None, settings.promotion, model.threshold, judged=judged)
     held = _artifacts(version)
-    before, again = retake(Probe.of(json.loads((held / PROBE).read_text())), model, store, set(store.image_ids), own)
+    champion = _comparable(held / path.name, store)
+    judged = judged_images(model, store, verdicts, set(kept), names, champion)
+    held_probe = Probe.of(json.loads((held / PROBE).read_text()))
+    before, again = retake(held_probe, model, store, set(store.image_ids), set(tested["image_id"]), own)
     learnt = None
     if (held / LEARNT).exists():  # versions of earlier releases lack this file
-        verdicts = read_verdicts(Path(settings.scenario(scenario).review))
         unseen = [image_id for image_id in kept if verdicts.get(image_id) != "normal"]
-        champion = _comparable(held / path.name, store)
         learnt_before = read_manifest(held / LEARNT)["image_id"]
         seed = settings.scenario(scenario).seed
         learnt = novelty(champion, learnt_before, unseen, store, noisy, IMAGE_ROOT, seed)
-    return own, champion_checks.judge(own, before, again, settings.promotion, model.threshold, learnt)
+    return own, champion_checks.judge(own, before, again, settings.promotion, model.threshold, learnt, judged)
 
 
 def _artifacts(version: "ModelVersion") -> Path:
@@ -161,12 +178,16 @@ def _add_version(client: "MlflowClient", scenario: str, settings: Params, path: 
     return version
 
 
-def _tag(client: "MlflowClient", scenario: str, version: str, findings: list[champion_checks.Finding]) -> None:
-    """Write the findings as tags of the version."""
+def _tag(client: "MlflowClient", scenario: str, version: str, findings: list[Finding], advice: str | None) -> None:
+    """Write the findings and the advice as tags of the version. A tag that no longer holds is removed."""
     name = model_name(scenario)
     client.set_model_version_tag(name, version, "checks", json.dumps([vars(finding) for finding in findings]))
-    reasons = [f"{one.name}: {one.observed}, expected {one.expected}" for one in findings if not one.passed]
-    if reasons:
-        client.set_model_version_tag(name, version, REFUSED, "; ".join(reasons))
-    elif REFUSED in client.get_model_version(name, version).tags:
-        client.delete_model_version_tag(name, version, REFUSED)
+    reasons = [f"{one.name}: {one.observed}, expected {one.expected}" for one in findings if one.failed]
+    known = client.get_model_version(name, version)
+    # a champion that is compared with itself has still proved nothing
+    unproven = known.tags.get(UNPROVEN) if CHAMPION in known.aliases else None
+    for tag, text in ((REFUSED, "; ".join(reasons)), (UNPROVEN, advice or unproven)):
+        if text:
+            client.set_model_version_tag(name, version, tag, text)
+        elif tag in known.tags:
+            client.delete_model_version_tag(name, version, tag)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 MD5, REFUSED, WITHDRAWN, PREVIOUS = "model.md5", "refused", "withdrawn", "champion.before"  # version tags
+UNPROVEN = "unproven"  # tag of a version that was judged without a champion to compare it with
 EXIT_REFUSED = 3  # exit code of a refused challenge; a crash of Python gives 1
 UPLOAD_SECONDS = "120"  # longer than usual, because a model file is larger than a metric
 

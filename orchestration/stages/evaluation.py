@@ -46,10 +46,8 @@ def main(scenario: str) -> Record:
     auroc = metrics["image_auroc"]
     known = f"{result.n_labelled} of {len(images)} images have a label"
     say(f"evaluation {scenario}: " + (f"I-AUROC {auroc:.3f}, " if auroc is not None else "scores only, ") + known)
-    if not tested:
-        say(f"evaluation {scenario}: no image is set aside for testing; these are the training images themselves")
-    for note in notes:
-        say(f"evaluation {scenario}: {note}")
+    for line in [*result.caveats(), *notes]:
+        say(f"evaluation {scenario}: {line}")
     artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
     refuse_changed([Path(config.review)])
     return lambda: record_stage("evaluation", scenario, settings, artifacts=artifacts)

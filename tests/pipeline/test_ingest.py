@@ -279,7 +279,10 @@ promotion:
   min_spread: 0.01
   min_separation: 0.6
   max_separation_loss: 0.05
+  min_threshold_reach: 0.3
+  max_threshold_reach: 5.0
   threshold_slack: 1.0
+  max_missed: 0.0
   min_auroc: 0.5
   max_auroc_loss: 0.02
   min_kept_share: 0.15

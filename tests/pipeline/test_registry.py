@@ -7,18 +7,22 @@ import signal
 import socket
 import subprocess
 
+import dagster as dg
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file, safe_open, save_file
 
 from orchestration.commands.registry import app, promote, rollback
-from orchestration.registry.register_version import challenge
-from orchestration.registry.store import RegistryError, champion_of, model_file, model_name
+from orchestration.registry.register_version import CHECKS, challenge
+from orchestration.registry.store import EXIT_REFUSED, RegistryError, champion_of, model_file, model_name
 from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import command, environment, materialise
 from tests.pipeline.test_serving import wait_for
 
 LINE = "noisy20"
+# what a first detector cannot be held against; of `separation`, too few images were rejected
+COMPARISONS = ("verdicts", "separation", "agreement", "alarms", "shift")
 
 
 @pytest.fixture
@@ -51,24 +55,40 @@ def collapse(path):
     scale_memory(path, 0)
 
 
-def test_the_life_of_a_champion(workspace):
+def outcomes(report):
+    return {one["name"]: one["outcome"] for one in report["findings"]}
+
+
+def failed(report):
+    return {name for name, outcome in outcomes(report).items() if outcome == "failed"}
+
+
+def test_the_life_of_a_champion(workspace, capsys):
     first = challenge(LINE)
-    assert first["registered"] and first["champion"] is None and all(one["passed"] for one in first["findings"])
+    assert first["registered"] and first["champion"] is None
+    assert outcomes(first) == {**dict.fromkeys(CHECKS, "passed"), **dict.fromkeys(COMPARISONS, "skipped")}
+    assert first["advice"].startswith("nothing to compare with: look at the suspects before you trust it (data/")
     assert champion(workspace) is None  # a challenge moves nothing
     promote(LINE, first["version"])
+    assert capsys.readouterr().out.splitlines()[-1] == first["advice"]
     again = challenge(LINE)
     assert (again["registered"], again["version"], again["champion"]) == (False, "1", "1")
 
     client = MlflowClient(f"sqlite:///{workspace}/mlflow/mlflow.db")
     tags = client.get_model_version(model_name(LINE), "1").tags
     assert tags["model.md5"] == first["md5"] and tags["git.commit"]
+    assert tags["unproven"] == first["advice"]  # compared with itself since, it still is
+    shown = command(workspace, ["python", "-m", "orchestration", "registry", "list", LINE], COLUMNS="300").stdout
+    assert "look at the suspects before you trust it" in shown
     assert json.loads(tags["dvc.detector"]).keys() == {f"data/detector/{LINE}"}
     assert model_file(f"models:/{model_name(LINE)}@champion").read_bytes() == detector(workspace).read_bytes()
 
     good = detector(workspace).read_bytes()
     scale_memory(detector(workspace), 1 + 1e-5)  # other bytes, as good a detector
     second = challenge(LINE)
-    assert second["registered"] and second["version"] == "2"
+    assert second["registered"] and second["version"] == "2" and second["advice"] is None
+    assert "unproven" not in client.get_model_version(model_name(LINE), "2").tags
+    assert outcomes(second)["agreement"] == "passed" and outcomes(second)["alarms"] == "skipped"  # nothing newly learnt
     promote(LINE, "2")
     promote(LINE, "2")  # once more, as a schedule does: what it remembers of the champion before stays
     rollback(LINE)
@@ -76,17 +96,35 @@ def test_the_life_of_a_champion(workspace):
     with pytest.raises(RegistryError, match=f"rolled back by hand: .* promote {LINE} 2"):
         promote(LINE, "2", unless_withdrawn=True)
     # a schedule that comes by does not promote it again
-    assert [one["name"] for one in challenge(LINE)["findings"] if not one["passed"]] == ["standing"]
+    assert failed(challenge(LINE)) == {"standing"}
     with pytest.raises(RegistryError, match="no champion before"):
         rollback(LINE)
 
     detector(workspace).write_bytes(good)
     collapse(detector(workspace))
     third = challenge(LINE)
-    lost = {one["name"] for one in third["findings"] if not one["passed"]}
-    assert {"spread", "agreement"} <= lost
+    assert {"spread", "agreement"} <= failed(third)
     assert champion(workspace) == "1"
     assert "spread: " in client.get_model_version(model_name(LINE), third["version"]).tags["refused"]
+
+
+def test_one_label_of_a_person_refuses_the_detector_that_contradicts_it(workspace):
+    """The image is named in the finding, in the tags and at the command line."""
+    kept = pd.read_parquet(workspace / "data" / "purified" / LINE / "kept.parquet")
+    image = kept.sort_values("score").iloc[0]
+    review = workspace / "data" / "review" / "none.csv"
+    review.write_text(f"image_id,verdict\n{image['image_id']},defect\n")
+    done = command(workspace, ["python", "-m", "orchestration", "registry", "challenge", LINE])
+    assert done.returncode == EXIT_REFUSED, done.stderr
+    said = f"calls 1 of 1 images normal that people called defects ({image['path']})"
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("REFUSED")]
+    assert line.split()[1] == "verdicts" and said in line and "promote by hand" in line
+    assert "skipped  agreement" in done.stdout
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow/mlflow.db")
+    assert said in client.get_model_version(model_name(LINE), "1").tags["refused"]
+    review.write_text(f"image_id,verdict\n{image['image_id']},normal\n")  # as it was learnt
+    again = challenge(LINE)
+    assert failed(again) == set() and outcomes(again)["verdicts"] == "skipped"
 
 
 def test_wrong_names_and_a_server_that_is_down_are_one_clear_line(workspace, monkeypatch):
@@ -130,6 +168,18 @@ def test_a_real_server_holds_the_registry(workspace, monkeypatch):
 def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
     folder = dagster_copy
     assert champion(folder) == "1"
+    with dg.DagsterInstance.from_config(str(folder / ".dagster")) as instance:
+        shown = instance.get_latest_materialization_event(dg.AssetKey("challenger")).asset_materialization.metadata
+        wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+        events = [record.event_log_entry.dagster_event for record in instance.get_event_records(wanted)]
+    found = [event.asset_check_evaluation_data for event in events]
+    checks = {one.check_name: one for one in found if one.asset_key == dg.AssetKey("challenger")}
+    assert checks.keys() == set(CHECKS)
+    assert {name for name, one in checks.items() if not one.passed} == set(COMPARISONS)  # no green tick
+    assert {checks[name].severity for name in COMPARISONS} == {dg.AssetCheckSeverity.WARN}  # and it blocks nothing
+    assert checks["agreement"].description.startswith("skipped: there is no champion")
+    assert shown["advice"].value.startswith("nothing to compare with: look at the suspects before you trust it")
+    assert shown["skipped"].value == ", ".join(COMPARISONS)
     config = {"ops": {"predictions": {"config": {"folder": str(cells / "bad"), "fpr": 0.2}}}}
     done = command(folder, ["dagster", "asset", "materialize", "--select", "predictions", "--partition", LINE,
                             "-m", "orchestration.definitions", "--config-json", json.dumps(config)])  # fmt: skip

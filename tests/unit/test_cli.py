@@ -15,7 +15,10 @@ from tests.conftest import REPOSITORY, llbnad, save_image
 
 METRICS = {"image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"}
 COUNTS = {"n_train", "n_selected", "contamination_before", "contamination_after"}
-DECISION = {"n_labelled", "threshold", "fpr_at_threshold", "recall_at_threshold", "unsure_share"}
+DECISION = {
+    "n_labelled", "n_tested", "threshold", "fpr_at_threshold", "recall_at_threshold", "recall_of_rejected",
+    "unsure_share",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +140,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
     assert done.returncode == 0, done.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["image_auroc"] is None and metrics["n_train"] == 30
-    assert "these are the training images themselves" in done.stdout
+    assert "an image that a detector learnt is no test of it: scores only, no metrics" in done.stdout
     assert "1 files were left out (1 unreadable): left_out.csv says why" in done.stdout
     assert pd.read_csv(out / "left_out.csv")["path"].tolist() == ["broken.png"]
     assert (out / "plots" / "evaluation" / "scores.png").is_file()

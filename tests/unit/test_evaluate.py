@@ -1,4 +1,6 @@
-"""Pixels that count as a defect in the pixel metrics, and pixels that do not."""
+"""Which images and pixels count in the metrics, and which do not."""
+
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -7,8 +9,9 @@ from PIL import Image
 
 from llbnad.config import EncoderConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
-from llbnad.evaluation.evaluate import evaluate
+from llbnad.evaluation.evaluate import DECISION, IMAGE_METRICS, PIXEL_METRICS, evaluate
 from llbnad.model.model import train
+from llbnad.model.threshold import threshold_at
 from tests.unit.test_detectors import DEFECT, NORMAL, SIDE, MadeFeatures
 
 TESTED = NORMAL[30:] + DEFECT[:3]
@@ -37,3 +40,57 @@ def test_a_defective_image_without_a_mask_or_with_an_empty_one_says_nothing_of_p
     assert missing == pixel_metrics(model, tmp_path, ["defect.png", "defect.png", "empty.png"])
     assert min(missing) > 0.9
     assert pixel_metrics(model, tmp_path, ["empty.png"] * 3) == (None, None)
+
+
+def evaluated(model, split, labels, masks=None):
+    """Evaluate a detector that learnt NORMAL[:30] on these and the images of `TESTED`, beside one that learnt all."""
+    ids = NORMAL[:30] + TESTED
+    images = pd.DataFrame({"image_id": ids, "sample_id": ids, "split": ["train"] * 30 + [split] * len(TESTED)})
+    images["path"], images["mask_path"] = images["image_id"] + ".png", None
+    images["anomaly_class"] = labels
+    sets = {"llbnad": NORMAL[:30], "none": ids}
+    return images, evaluate({"llbnad": model, "none": model}, sets, images, MadeFeatures(), None, 0)
+
+
+LABELS = ["OK"] * 40 + ["scratch"] * 3
+
+
+@pytest.fixture(scope="module")
+def calibrated(model):
+    scores = model.score(MadeFeatures(), NORMAL[30:], "").values
+    return replace(model, threshold=threshold_at(scores, 0.1))
+
+
+def test_images_that_a_detector_learnt_are_no_test_of_it(calibrated):
+    """Without a test set all images are scored, but there is no metric, of any method."""
+    _, found = evaluated(calibrated, "train", LABELS)
+    metrics = found.metrics()
+    given = {name for name in (*IMAGE_METRICS, *PIXEL_METRICS, *DECISION) if metrics[name] is not None}
+    assert given == {"threshold", "recall_of_rejected"}
+    assert found.comparison[[*IMAGE_METRICS, *PIXEL_METRICS]].isna().all(axis=None)
+    assert set(found.comparison["method"]) == {"llbnad", "none"}
+    assert len(found.scores["llbnad"].image_ids) == 43
+    assert (metrics["n_labelled"], metrics["n_tested"]) == (43, 0)
+    assert metrics["recall_of_rejected"] == 1
+    assert "an image that a detector learnt is no test of it" in found.caveats()[0]
+    assert found.caveats()[1] == "of the rejected images with a defect label 100% are called defects"
+
+
+def test_labels_of_learnt_images_do_not_change_what_a_test_set_says(calibrated):
+    _, found = evaluated(calibrated, "test", LABELS)
+    metrics = found.metrics()
+    assert (metrics["n_labelled"], metrics["n_tested"]) == (13, 13)
+    assert metrics["image_auroc"] == 1 and metrics["recall_at_threshold"] == 1
+    assert metrics["fpr_at_threshold"] <= 0.1 and metrics["recall_of_rejected"] is None
+    assert found.caveats() == []
+    unknown = evaluated(calibrated, "test", [None] * 30 + LABELS[30:])[1].metrics()
+    assert {name: unknown[name] for name in IMAGE_METRICS} == {name: metrics[name] for name in IMAGE_METRICS}
+
+
+def test_defects_that_were_learnt_are_not_called_found(calibrated):
+    """Five images that people call defects were kept: they count nowhere."""
+    _, found = evaluated(calibrated, "train", ["scratch"] * 5 + [None] * 35 + ["scratch"] * 3)
+    metrics = found.metrics()
+    assert metrics["recall_of_rejected"] == 1 and metrics["n_labelled"] == 8 and metrics["image_auroc"] is None
+    none_rejected = evaluated(calibrated, "train", ["scratch"] * 5 + [None] * 38)[1]
+    assert none_rejected.metrics()["recall_of_rejected"] is None and len(none_rejected.caveats()) == 1

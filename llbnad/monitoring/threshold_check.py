@@ -1,0 +1,73 @@
+"""The check that a new detector's threshold is sane: neither blind nor within the scores of normal images.
+
+The threshold is compared with three things. With the body of its own calibration scores: the lower half of the scores
+is out of reach of kept defects, so its spread says how far apart normal images lie. A threshold far above the body was
+set by a defect that was kept, and finds nothing; a threshold inside the body calls normal images defects. With the
+images that the final detector learnt: too many above it mean that calibration and detector do not fit each other. With
+the highest score of an unseen image: a threshold far above it can never be reached. Scores of learnt images cannot show
+that a threshold is too high, because a detector that knows its few images by heart gives them scores near 0.
+"""
+
+import numpy as np
+
+from llbnad.config import Promotion
+from llbnad.model.threshold import Threshold
+from llbnad.monitoring.finding import Finding, decided, skipped
+from llbnad.monitoring.novelty import ENOUGH
+from llbnad.monitoring.probe import Probe, values
+
+NAME = "threshold"
+LOWER_HALF = (0.1, 0.4)  # quantiles between which the spread of the body is measured
+# distance of these quantiles of a normal distribution, in standard deviations: 1.2816 - 0.2533
+DISTANCE = 1.03
+
+
+def threshold(calibration: Threshold | None, own: Probe, bounds: Promotion) -> Finding:
+    """Check the threshold against the body of its calibration scores, against learnt images and against unseen ones.
+
+    Args:
+        calibration: threshold of the new detector; None if it has no threshold.
+        own: scores of the new detector on images of its own choice.
+        bounds: the limits.
+    """
+    if calibration is None:
+        return skipped(NAME, "the model has no threshold", "none, or a sane one")
+    value, learnt = calibration.value, values(own.kept)
+    unseen = np.concatenate([values(own.rejected), values(own.labelled)])
+    share = float((learnt > value).mean()) if np.isfinite(learnt).all() and len(learnt) else 1.0
+    passed = bool(np.isfinite(value)) and share <= calibration.fpr_high
+    observed, expected = f"{value:.4f}, above it {share:.1%} of what was learnt", f"at most {calibration.fpr_high:.1%}"
+    above = reach(calibration)
+    low, high = bounds.min_threshold_reach, bounds.max_threshold_reach
+    if above is None:
+        observed += "; not compared with the body of the calibration scores, which are too few or have no spread"
+    else:
+        passed = passed and low <= above <= high
+        observed += f"; {above:.1f} spreads above the body of the calibration scores"
+        observed += " (blind: a kept defect may have set it)" if above > high else ""
+        observed += " (it is inside the body)" if above < low else ""
+        expected += f", {low:g} to {high:g} spreads"
+    if len(unseen) >= ENOUGH and np.isfinite(unseen).all():
+        highest, middle = float(unseen.max()), float(np.median(learnt))
+        limit = highest + bounds.threshold_slack * max(0.0, highest - middle)
+        passed, expected = passed and value <= limit, f"{expected}, and a threshold of at most {limit:.4f}"
+    return decided(NAME, passed, observed, expected)
+
+
+def reach(calibration: Threshold) -> float | None:
+    """Return how far the threshold lies above the body of its calibration scores, in spreads of the body.
+
+    The body's level is the 40 % quantile of the logarithms of the scores, its spread the distance to the 10 % quantile,
+    in standard deviations of a normal distribution. Both are of the lower half, which kept defects do not reach. Scores
+    that are not all positive have no logarithms and are taken as they are.
+
+    Returns:
+        the distance, or None if there are fewer than `ENOUGH` scores, or those of the body do not differ.
+    """
+    scores, value = np.asarray(calibration.scores, np.float64), calibration.value
+    if len(scores) < ENOUGH:
+        return None
+    if scores.min() > 0 and value > 0:
+        scores, value = np.log(scores), float(np.log(value))
+    low, level = np.quantile(scores, LOWER_HALF)
+    return float((value - level) / (level - low) * DISTANCE) if level > low else None
