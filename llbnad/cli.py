@@ -76,7 +76,7 @@ def run(
         str | None,
         _option(DEFAULTS.detector.name, f"For both stages: {', '.join(DETECTORS.names)}, or your own module:Class."),
     ] = None,
-    subsets: Annotated[int, typer.Option(min=1, help="T, number of sub-models.")] = 3,
+    subsets: Annotated[int, typer.Option(min=1, help="T, number of sub-models.")] = 5,
     aggregation: Annotated[
         str | None, _option(DEFAULTS.aggregation, "oof_mean, mean, robust_mean, max, rank_mean or max_var.")
     ] = None,

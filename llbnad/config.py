@@ -115,6 +115,15 @@ class SelectionPolicy(Config):
         """Return how many of the ascending scores (N,) are kept, 1 … N."""
         raise NotImplementedError
 
+    def apart(self, ordered: "np.ndarray") -> bool:
+        """Return whether the rejected images form a group of their own, so that patches may be rejected as well."""
+        return True
+
+    @property
+    def before_last(self) -> "SelectionPolicy":
+        """The policy of all rounds of stage 1 but the last."""
+        return self
+
 
 # Stage 2.
 
@@ -125,7 +134,7 @@ class CalibrationConfig(Config):
     """The decision threshold of the final detector (`llbnad.model.calibrate`)."""
 
     target_fpr: float = 0.01  # share of normal images that may be called defects, in (0, 1)
-    folds: int = Field(3, ge=0)  # K; each fold costs one training on (K-1)/K of the kept images; 0 = no threshold
+    folds: int = Field(5, ge=0)  # K; each fold costs one training on (K-1)/K of the kept images; 0 = no threshold
     bound: Bound = "robust"  # robust: limited by the body of the scores, which kept defects cannot raise; or none
     unsure: bool = True  # call scores unsure that lie within the interval of the threshold
 
@@ -176,7 +185,7 @@ class Promotion(Config):
     max_separation_loss: float = Field(0.05, ge=0, le=1)  # loss of that AUROC, compared with the champion's
     # reach of the threshold above the body of its calibration scores, in spreads of the lower half of their logarithms
     min_threshold_reach: float = 0.3  # below: the threshold is inside the scores of normal images
-    max_threshold_reach: float = Field(5.0, gt=0)  # above: a kept defect set the threshold, and it is blind
+    max_threshold_reach: float = Field(6.0, gt=0)  # above: a kept defect set the threshold, and it is blind
     # reach of the threshold above the highest score of an unseen image, in distances from there to the normal median
     threshold_slack: float = Field(1.0, ge=0)
     max_missed: float = Field(0.0, ge=0, le=1)  # share of the defects named by people that may be called normal

@@ -22,9 +22,7 @@ from llbnad.features.source import FeatureSource
 from llbnad.model.model import derived_seed, train
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import Threshold, threshold_at
-from llbnad.utils.hashing import stable_number, stable_shuffle
-
-FEW = 100  # samples; the folds of fewer samples are made equal
+from llbnad.utils.hashing import deal
 
 
 def calibrate(
@@ -81,18 +79,13 @@ def out_of_fold_scores(
 def assign_folds(kept: pd.DataFrame, folds: int, seed: int) -> pd.Series:
     """Return the fold 0 … K-1 of each image, indexed by image id and sorted by it.
 
-    A hash of the sample decides, so an image keeps its fold when other images arrive. The hash alone would leave folds
-    of a few samples unequal or empty. Fewer than `FEW` samples are therefore dealt out in the order of their hashes.
+    A hash of the sample decides (`llbnad.utils.hashing.deal`), so an image keeps its fold when other images arrive.
 
     Raises:
         DataError: there is one sample only.
     """
     kept = kept.sort_values("image_id")
-    if kept["sample_id"].nunique() < FEW:
-        order = stable_shuffle(kept["sample_id"], seed, "calibration")
-        numbers = kept["sample_id"].map({sample: place % folds for place, sample in enumerate(order)})
-    else:
-        numbers = kept["sample_id"].map(lambda sample: stable_number(sample, seed, "calibration") % folds)
+    numbers = kept["sample_id"].map(deal(kept["sample_id"], folds, seed, "calibration"))
     if numbers.nunique() < 2:
         raise DataError(
             f"{kept['sample_id'].nunique()} samples are too few for {folds} calibration folds: "

@@ -15,11 +15,9 @@ from llbnad.model.threshold import Threshold
 from llbnad.monitoring.finding import Finding, decided, skipped
 from llbnad.monitoring.novelty import ENOUGH
 from llbnad.monitoring.probe import Probe, values
+from llbnad.utils.lower_half import lower_half
 
 NAME = "threshold"
-LOWER_HALF = (0.1, 0.4)  # quantiles between which the spread of the body is measured
-# distance of these quantiles of a normal distribution, in standard deviations: 1.2816 - 0.2533
-DISTANCE = 1.03
 
 
 def threshold(calibration: Threshold | None, own: Probe, bounds: Promotion) -> Finding:
@@ -57,17 +55,12 @@ def threshold(calibration: Threshold | None, own: Probe, bounds: Promotion) -> F
 def reach(calibration: Threshold) -> float | None:
     """Return how far the threshold lies above the body of its calibration scores, in spreads of the body.
 
-    The body's level is the 40 % quantile of the logarithms of the scores, its spread the distance to the 10 % quantile,
-    in standard deviations of a normal distribution. Both are of the lower half, which kept defects do not reach. Scores
-    that are not all positive have no logarithms and are taken as they are.
+    The body is the lower half of the scores (`llbnad.utils.lower_half`), which kept defects do not reach.
 
     Returns:
         the distance, or None if there are fewer than `ENOUGH` scores, or those of the body do not differ.
     """
-    scores, value = np.asarray(calibration.scores, np.float64), calibration.value
-    if len(scores) < ENOUGH:
+    if len(calibration.scores) < ENOUGH:
         return None
-    if scores.min() > 0 and value > 0:
-        scores, value = np.log(scores), float(np.log(value))
-    low, level = np.quantile(scores, LOWER_HALF)
-    return float((value - level) / (level - low) * DISTANCE) if level > low else None
+    body = lower_half(calibration.scores)
+    return body.steps(calibration.value) if body.spread > 0 else None

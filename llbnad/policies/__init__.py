@@ -22,9 +22,11 @@ def _problem(found: Any) -> str:
 POLICIES = Registry(
     "selection policy",
     {
+        "adaptive": "llbnad.policies.adaptive:Adaptive",
         "fraction": "llbnad.policies.fraction:Fraction",
         "mad": "llbnad.policies.mad:Mad",
         "mixture": "llbnad.policies.mixture:Mixture",
+        "tail": "llbnad.policies.tail:Tail",
         "otsu": "llbnad.policies.otsu:Otsu",
     },
     "llbnad.policies",

@@ -2,7 +2,8 @@
 
 Difference: the paper deals images out at random positions. Here a hash of the sample's id and the seed decides the
 subset. All views of a sample stay together, the order of the table does not matter, and a sample keeps its subset when
-other samples arrive. Subset sizes are therefore equal only on average.
+other samples arrive. Subset sizes are therefore equal only on average. Subsets of a few samples are made
+equal (`llbnad.utils.hashing.deal`).
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 
 from llbnad.config import Partition
 from llbnad.errors import DataError
-from llbnad.utils.hashing import stable_number
+from llbnad.utils.hashing import deal
 
 
 def assign_subsets(train: pd.DataFrame, num_subsets: int, seed: int) -> pd.Series:
@@ -27,7 +28,7 @@ def assign_subsets(train: pd.DataFrame, num_subsets: int, seed: int) -> pd.Serie
     Raises:
         DataError: a subset would be empty.
     """
-    subsets = train["sample_id"].map(lambda sample: stable_number(sample, seed, "partition") % num_subsets)
+    subsets = train["sample_id"].map(deal(train["sample_id"], num_subsets, seed, "partition"))
     empty = sorted(set(range(num_subsets)) - set(subsets))
     if empty:
         samples = train["sample_id"].nunique()

@@ -19,6 +19,7 @@ class Purified:
     kept: tuple[str, ...]  # image ids, sorted
     rejected: tuple[str, ...]  # image ids, sorted
     cut: float  # the largest score the policy kept
+    apart: bool = True  # whether the policy sees the rejected images as a group of their own
 
 
 def purify(scores: pd.Series, selection: SelectionPolicy) -> Purified:
@@ -32,6 +33,7 @@ def purify(scores: pd.Series, selection: SelectionPolicy) -> Purified:
         ConfigError: the policy keeps no image or more images than there are.
     """
     ordered = scores.sort_index().sort_values(kind="stable")  # by score, ties by image id
-    count = count_kept(selection, ordered.to_numpy(np.float64))
+    values = ordered.to_numpy(np.float64)
+    count = count_kept(selection, values)
     kept, rejected = ordered.index[:count], ordered.index[count:]
-    return Purified(tuple(sorted(kept)), tuple(sorted(rejected)), float(ordered.iloc[count - 1]))
+    return Purified(tuple(sorted(kept)), tuple(sorted(rejected)), float(values[count - 1]), selection.apart(values))

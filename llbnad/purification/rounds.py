@@ -2,7 +2,8 @@
 
 The paper (arXiv 2508.07441) has one round. In every further round, sub-models that learnt only from the kept images
 score all images again, so that rejected images may come back. Stage 1 ends after `settings.rounds` rounds. It ends
-earlier if a round keeps a set that was kept before, or leaves a sub-model with too few images.
+earlier if a round keeps a set that was kept before, or leaves a sub-model with too few images. A policy may be more
+cautious in all rounds but the last (`SelectionPolicy.before_last`).
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from llbnad.config import SelectionPolicy
 from llbnad.data.manifest import contamination
 from llbnad.features.source import FeatureSource
 from llbnad.purification.consensus import Consensus, score_together
@@ -100,21 +102,31 @@ def select(
         DataError: the verdicts leave no image to train on.
     """
     current, history, seen = first, [], [frozenset(first.table.index)]
-    for number in range(1, settings.rounds + 1):
-        by_policy = purify(current.table["score"], settings.selection)
-        purified = override(by_policy, verdicts)
+    for number in range(1, settings.rounds):
+        _, purified, trusted = _decide(current, settings.selection.before_last, settings, verdicts)
         kept = frozenset(purified.kept)
-        masks = trusted_patches(current.maps, by_policy.kept, settings.patch_rejection)
-        # Masks follow from the policy's choice, so that a verdict on one image changes no other image's patches. An
-        # image that the policy rejected and people called normal has no mask: it is learnt from as a whole.
-        trusted = {one: mask for one, mask in masks.items() if one in kept}
-        history.append({"round": number, "kept": len(kept), "changed": len(kept ^ seen[-1])})
-        starved = not _every_sub_model_learns(current.table["subset"], kept, settings)
-        if number == settings.rounds or kept in seen or starved:
+        if kept in seen or not _every_sub_model_learns(current.table["subset"], kept, settings):
             break
+        history.append({"round": number, "kept": len(kept), "changed": len(kept ^ seen[-1])})
         seen.append(kept)
         current = again(purified.kept, trusted)
+    by_policy, purified, trusted = _decide(current, settings.selection, settings, verdicts)
+    changed = len(frozenset(purified.kept) ^ seen[-1])
+    history.append({"round": len(history) + 1, "kept": len(purified.kept), "changed": changed})
     return Selection(current, by_policy, purified, trusted, pd.DataFrame(history))
+
+
+def _decide(
+    current: Consensus, policy: SelectionPolicy, settings: ScenarioSettings, verdicts: Mapping[str, str]
+) -> tuple[Purified, Purified, dict[str, np.ndarray]]:
+    """Return the policy's decision, the decision after people's verdicts, and the patches to learn from."""
+    by_policy = purify(current.table["score"], policy)
+    purified = override(by_policy, verdicts)
+    masks = trusted_patches(current.maps, by_policy.kept, settings.patch_rejection if by_policy.apart else 0)
+    # Masks follow from the policy's choice, so that a verdict on one image changes no other image's patches. An image
+    # that the policy rejected and people called normal has no mask: it is learnt from as a whole.
+    kept = set(purified.kept)
+    return by_policy, purified, {one: mask for one, mask in masks.items() if one in kept}
 
 
 def _every_sub_model_learns(subsets: pd.Series, kept: Collection[str], settings: ScenarioSettings) -> bool:

@@ -110,7 +110,7 @@ def override(purified: Purified, verdicts: Mapping[str, str]) -> Purified:
             (kept if verdicts[image_id] == "normal" else rejected).add(image_id)
     if not kept:
         raise DataError("the verdicts leave no image to train on: call at least some images normal")
-    return Purified(tuple(sorted(kept)), tuple(sorted(rejected)), purified.cut)
+    return Purified(tuple(sorted(kept)), tuple(sorted(rejected)), purified.cut, purified.apart)
 
 
 def verdict_summary(

@@ -37,6 +37,7 @@ from llbnad.purification.partition import assign_subsets
 from llbnad.purification.patches import Maps
 from llbnad.purification.rounds import run_sub_models, select
 from llbnad.scenario import AnyDetector, AnyEncoder, AnyPolicy, ScenarioSettings
+from llbnad.study.embedded import EmbeddedFeatures
 from llbnad.utils.hashing import stable_shuffle
 
 DEFAULT = "default"  # the policy that `random` matches in size
@@ -50,6 +51,7 @@ class TablePolicy(Config):
     patch_rejection: float = Field(0, ge=0)
     aggregation: Aggregation | None = None  # None: the aggregation of the grid
     partition: Partition = "disjoint"
+    subsets: int | None = Field(None, ge=2)  # T; None: that of the grid
     rounds: int = Field(1, ge=1)
     sub_model_detector: AnyDetector | None = None  # None: the detector of the cell
     misindexed: bool = False  # train stage 2 on images at the chosen positions of a shuffled list, as the release does
@@ -81,6 +83,7 @@ class Grid(Config):
     official: dict[float, str] = Field(default_factory=dict)  # Real-IAD's JSON set that is contaminated at this ratio
     ratios: tuple[float, ...]
     seeds: tuple[int, ...]
+    pixel_seeds: tuple[int, ...] | None = None  # seeds with pixel metrics, which take most of the time; None: all
     subsets: int = Field(ge=2)  # T
     aggregation: Aggregation
     policies: dict[str, TablePolicy]
@@ -153,8 +156,10 @@ def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, c
     """
     noise = grid.noise_at(cell.ratio)
     noisy = contaminate(manifest, noise, cell.seed)
+    if grid.pixel_seeds is not None and cell.seed not in grid.pixel_seeds:
+        noisy = noisy.assign(mask_path=None)
     store = FeatureStore(cache, grid.encoder, noisy, image_root)
-    features: FeatureSource = PooledFeatures(store, grid.pool) if grid.pool > 1 else store
+    features: FeatureSource = EmbeddedFeatures(PooledFeatures(store, grid.pool) if grid.pool > 1 else store)
     images = training_images(noisy)
     if cell.rival:
         config = grid.rivals[cell.detector]
@@ -194,15 +199,15 @@ def _policies(
     cell: Cell, grid: Grid, images: pd.DataFrame, features: FeatureSource
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Model]]:
     config, seed = grid.detectors[cell.detector], cell.seed
-    subsets = assign_subsets(images, grid.subsets, seed)
     first: dict[str, Consensus] = {}  # policies with equal sub-models share their consensus
 
     sets: dict[str, tuple[str, ...]] = {}
     trusted: dict[str, Maps] = {}
     for name, policy in grid.policies.items():
         settings = policy.settings(grid, config, seed)
-        again = partial(run_sub_models, features, subsets, grid.subsets, settings)
-        key = f"{settings.partition} {settings.stage_1_detector.model_dump_json()}"
+        num_subsets = policy.subsets or grid.subsets
+        again = partial(run_sub_models, features, assign_subsets(images, num_subsets, seed), num_subsets, settings)
+        key = f"{num_subsets} {settings.partition} {settings.stage_1_detector.model_dump_json()}"
         if key not in first:
             first[key] = again()
         found = select(first[key].aggregated(settings), settings, {}, again)

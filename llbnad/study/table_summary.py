@@ -7,8 +7,6 @@ import pandas as pd
 
 from llbnad.utils.files import replacing
 
-RESAMPLES = 2000
-SMALLEST_GAP = 0.005  # I-AUROC; a share of a smaller gap means nothing
 COLOURS = {"none": "#D55E00", "oracle": "#0072B2", "default": "#009E73", "paper": "#CC79A7", "keep_80": "#E69F00"}
 
 
@@ -21,46 +19,84 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index()
 
 
-def gap_closed(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Return the gain of each policy over `none`, and its share of the gap from `none` to `oracle`, per detector and α.
+def gap_closed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the gain of each policy over `none`, and its share of the gap from `none` to `oracle`.
 
-    Differences are paired by data set and seed. The 95 % interval of the gain is a bootstrap over these pairs.
+    Differences are paired by seed. Intervals are Student's, at 95 %, over seeds.
 
     Args:
         rows: rows of `run_cell`.
-        seed: seed of the bootstrap.
 
     Returns:
-        detector, alpha, policy, image_auroc (mean), gain, gain_low, gain_high, gap, closed (None if the gap is below
-        SMALLEST_GAP).
+        dataset, detector, alpha, policy, image_auroc (mean), gain, gain_low, gain_high, gap, gap_low, gap_high, closed.
+        `closed` is missing, because it is not measurable, where the gap's interval reaches 0.
     """
-    rng = np.random.default_rng(seed)
-    wide = rows.pivot_table(index=["detector", "alpha", "dataset", "seed"], columns="policy", values="image_auroc")
+    wide = rows.pivot_table(
+        index=["dataset", "detector", "alpha", "seed"], columns="policy", values="image_auroc", sort=True
+    )
     found = []
-    for (detector, alpha), group in wide.groupby(level=["detector", "alpha"]):
+    for (dataset, detector, alpha), group in wide.groupby(level=["dataset", "detector", "alpha"]):
         if "oracle" not in group or group["oracle"].isna().all():
             continue
-        gap = float((group["oracle"] - group["none"]).mean())
+        gap, gap_low, gap_high = _mean_with_interval(group["oracle"] - group["none"])
         for policy in group.columns.drop("none"):
-            gains = (group[policy] - group["none"]).to_numpy()
-            if np.isnan(gains).any():
+            gains = group[policy] - group["none"]
+            if gains.isna().any():
                 continue
-            means = gains[rng.integers(0, len(gains), (RESAMPLES, len(gains)))].mean(axis=1)
-            low, high = np.quantile(means, [0.025, 0.975])
+            gain, gain_low, gain_high = _mean_with_interval(gains)
             found.append(
                 {
+                    "dataset": dataset,
                     "detector": detector,
                     "alpha": alpha,
                     "policy": policy,
                     "image_auroc": float(group[policy].mean()),
-                    "gain": float(gains.mean()),
-                    "gain_low": float(low),
-                    "gain_high": float(high),
+                    "gain": gain,
+                    "gain_low": gain_low,
+                    "gain_high": gain_high,
                     "gap": gap,
-                    "closed": float(gains.mean()) / gap if gap >= SMALLEST_GAP else None,
+                    "gap_low": gap_low,
+                    "gap_high": gap_high,
+                    "closed": gain / gap if gap_low > 0 else None,
                 }
             )
+    return pd.DataFrame(found).astype({"closed": "float64"})
+
+
+def gap_over_sets(closed: pd.DataFrame) -> pd.DataFrame:
+    """Return one row per detector and policy from the result of `gap_closed`.
+
+    Returns:
+        detector, policy, sets (data sets with a measurable gap), closed (mean over them of the share of the gap closed,
+        the gains of all α > 0 with a measurable gap over their gaps), least_clean and least_noisy (the smallest gain
+        over `none` on any set, at α = 0 and at any α > 0).
+    """
+    found = []
+    for (detector, policy), group in closed.groupby(["detector", "policy"]):
+        noisy = group[group["alpha"] > 0]
+        sums = noisy[noisy["closed"].notna()].groupby("dataset")[["gain", "gap"]].sum()
+        found.append(
+            {
+                "detector": detector,
+                "policy": policy,
+                "sets": len(sums),
+                "closed": float((sums["gain"] / sums["gap"]).mean()) if len(sums) else np.nan,
+                "least_clean": group.loc[group["alpha"] == 0, "gain"].min(),
+                "least_noisy": noisy["gain"].min(),
+            }
+        )
     return pd.DataFrame(found)
+
+
+def _mean_with_interval(values: pd.Series) -> tuple[float, float, float]:
+    """Return the mean of values over seeds, and its 95 % interval; one value has no finite interval."""
+    from scipy import stats
+
+    mean, n = float(values.mean()), len(values)
+    if n < 2:
+        return mean, -np.inf, np.inf
+    half = float(stats.t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return mean, mean - half, mean + half
 
 
 def table_figure(rows: pd.DataFrame, path: Path) -> None:
@@ -93,7 +129,7 @@ def contamination_figure(rows: pd.DataFrame, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
-    for policy in ("default", "mad", "keep_80", "paper", "misindexed"):
+    for policy in ("default", "mixture_patches", "mad", "keep_80", "paper"):
         chosen = rows[(rows["policy"] == policy) & (rows["alpha"] > 0)]
         left.scatter(chosen["contamination_before"], chosen["contamination_after"], s=12, label=policy)
         recall = 1 - chosen["contamination_after"] * chosen["kept"] / chosen["contamination_before"]

@@ -29,7 +29,7 @@ from llbnad.errors import ConfigError, DataError
 from llbnad.features.store import FeatureStore
 from llbnad.scenario import plugin_modules
 from llbnad.study.table import Cell, Grid, run_cell
-from llbnad.study.table_summary import contamination_figure, gap_closed, summary, table_figure
+from llbnad.study.table_summary import contamination_figure, gap_closed, gap_over_sets, summary, table_figure
 from llbnad.study.young_line import YoungCell, YoungLine, run_young_cell
 from llbnad.study.young_line_summary import over_sets, per_set, young_line_figure
 from llbnad.utils.files import write_csv, write_parquet
@@ -168,13 +168,18 @@ def benchmark(
 def _report_purification(rows: pd.DataFrame, out: Path, stem: str) -> tuple[pd.DataFrame, list[Path]]:
     """Write the tables and pictures. Return the table to show, and the files."""
     closed = gap_closed(rows)
-    files = [out / f"{stem}{suffix}" for suffix in (".csv", "_summary.csv", "_gap.csv", ".png", "_sets.png")]
+    files = [
+        out / f"{stem}{suffix}"
+        for suffix in (".csv", "_summary.csv", "_gap.csv", "_over_sets.csv", ".png", "_sets.png")
+    ]
     write_csv(rows, files[0])
     write_csv(summary(rows), files[1])
     write_csv(closed, files[2])
-    table_figure(rows, files[3])
-    contamination_figure(rows, files[4])
-    return closed, files
+    over = gap_over_sets(closed)
+    write_csv(over, files[3])
+    table_figure(rows, files[4])
+    contamination_figure(rows, files[5])
+    return over, files
 
 
 def _report_young_line(rows: pd.DataFrame, out: Path, stem: str) -> tuple[pd.DataFrame, list[Path]]:
