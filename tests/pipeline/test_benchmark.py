@@ -41,7 +41,8 @@ def workspace(tmp_path, cells):
 def test_the_table_is_a_stage_beside_the_pipeline_and_an_asset(workspace):
     repro(workspace, BENCHMARK_STAGES)
     rows = pd.read_csv(workspace / "benchmarks" / "results" / "purification.csv")
-    policies = {"none", "oracle", "random", "paper", "misindexed", "default", "keep_80", "mad", "mixture"}
+    policies = {"default", "tail_3.25", "mixture_2", "mixture_patches", "mad", "keep_80", "paper"}
+    policies |= {"none", "oracle", "random"}
     assert policies <= set(rows["policy"])
     assert rows["image_auroc"].notna().all()
     done = command(
@@ -121,6 +122,7 @@ def test_real_iad_s_protocol_on_a_miniature_in_its_layout(tmp_path):
     assert done.stderr.count("is left out") == 28
     rows = pd.read_csv(tmp_path / "benchmarks" / "results" / "real_iad.csv")
     assert set(rows["dataset"]) == {"toy", "zipper"} and set(rows["rule"]) == {"official"}
+    assert {"none", "oracle", "random", "default", "paper", "misindexed"} <= set(rows["policy"])
     none = rows[rows["policy"] == "none"]
     assert np.allclose(none["sample_contamination"], none["alpha"])
     assert np.allclose(none["contamination_before"], none["alpha"] * 2 / 5)  # a defect shows in two views of five

@@ -27,8 +27,9 @@ def stages_that_reach(listings, path):
     [
         ("llbnad/data/contaminate.py", {"raw", "noisy", "purified", "benchmark"}),  # validation counts with it
         ("llbnad/policies/mixture.py", {"purified", "evaluation", "benchmark"}),
+        ("llbnad/policies/adaptive.py", {"purified", "evaluation", "benchmark"}),
         ("llbnad/detectors/dfr.py", {"sub_model", "scores", "purified", "detector", "evaluation", "benchmark"}),
-        ("llbnad/model/calibrate.py", {"detector"}),
+        ("llbnad/model/calibrate.py", {"detector", "benchmark"}),  # a young line is measured by its threshold
         ("llbnad/study/table.py", {"benchmark"}),
         ("llbnad/purification/rounds.py", {"purified", "benchmark"}),
         ("llbnad/purification/sub_models.py", {"sub_model", "purified", "benchmark"}),
