@@ -50,9 +50,9 @@ A20 = "scenarios|elpv_mono_a20|"
         (A20 + "selection", {"policy": "magic"}, "selection"),
         (A20 + "detector|memory_size", 0, "detector.memory_size"),
         (A20 + "aggregation", "median", "aggregation"),
-        (A20 + "aggregation", "rank_mean", "policy mixture looks for two groups in the logarithm of scores"),
         (A20 + "encoder|name", "resnet", "encoder.name: unknown encoder 'resnet'; there are ['efficientnet_lite2'"),
         (A20 + "encoder|layers", [3, 2], "layers must be ascending"),
+        (A20 + "partition", "halves", "scenarios.elpv_mono_a20.partition"),
         (A20 + "seed", ..., "scenarios.elpv_mono_a20.seed is missing (usual value: 0)"),
         (A20 + "detector|neighbours", ..., "detector.neighbours is missing (usual value: 1)"),
         ("subsets", [0, 2], "subsets must count 0, 1, … T-1, got [0, 2]"),
@@ -89,3 +89,8 @@ def test_no_file_and_no_yaml(tmp_path):
     (tmp_path / "params.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match="not valid YAML"):
         load_params(tmp_path / "params.yaml")
+
+
+def test_a_policy_of_logarithms_refuses_scores_without_them(tmp_path):
+    with pytest.raises(ConfigError, match="policy mixture looks for two groups in the logarithm of scores"):
+        load(tmp_path, (A20 + "selection", {"policy": "mixture", "evidence": 0}), (A20 + "aggregation", "rank_mean"))

@@ -291,7 +291,7 @@ def test_what_is_no_model_is_refused(tmp_path):
     with pytest.raises(DataError, match="is not a model file"):
         Model.load(tmp_path / "text.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(DataError, match="but not"):
+    with pytest.raises(DataError, match="it names no format; expected"):
         Model.load(tmp_path / "other.safetensors")
     model = fitted(CONFIGS[0])
     content = {"format": "llbnad model 1", "encoder": model.encoder.model_dump(mode="json"),

@@ -126,14 +126,19 @@ def test_subsets_are_disjoint_by_sample_and_cover_all():
 
 
 def test_a_sample_keeps_its_subset_when_others_arrive():
-    manifest = made_manifest(80, 20)
-    before = assign_subsets(manifest.head(50), 3, 0)
+    manifest = made_manifest(180, 20)
+    before = assign_subsets(manifest.head(150), 3, 0)
     after = assign_subsets(manifest.sample(frac=1, random_state=0), 3, 0)
     assert after[before.index].equals(before)
 
 
 def test_empty_subset_is_an_error():
     with pytest.raises(
-        DataError, match=r"2 different training samples leave 4 of 5 subsets empty: use fewer subsets, more images$"
+        DataError, match=r"2 different training samples leave 3 of 5 subsets empty: use fewer subsets, more images$"
     ):
         assign_subsets(made_manifest(2, 0), 5, 0)
+
+
+def test_few_samples_are_dealt_out_evenly():
+    sizes = assign_subsets(made_manifest(18, 2), 5, 0).value_counts()
+    assert sizes.tolist() == [4] * 5

@@ -24,6 +24,8 @@ from llbnad.utils import plugins, registry
 from orchestration.pipeline import settings
 from orchestration.pipeline.code import ChangedError
 from orchestration.registry.packaging import contents, plugin_packages
+from orchestration.stages import params as params_stage
+from orchestration.stages import settings as settings_stage
 from tests.conftest import REPOSITORY
 
 PARTS = '''
@@ -184,7 +186,9 @@ def test_installed_packages_offer_names(parts, tmp_path):
     assert found.detector.name == "bright" and found.selection.policy == "half" and found.encoder.name == "pixels"
     assert type(create_detector(found.detector)).__name__ == "Bright"
     assert recipe(found.encoder).weights == "none"
-    with pytest.raises(ValueError, match=r"unknown selection policy 'magic'; there are \['fraction', 'half', 'mad'"):
+    with pytest.raises(
+        ValueError, match=r"selection policy 'magic'; there are \['adaptive', 'fraction', 'half', 'mad'"
+    ):
         POLICIES.get("magic")
     assert "half" not in POLICIES.names and "pixels" not in ENCODERS.names  # these are the built-in ones
     assert plugin_modules(found) == {f"{parts}.parts"}
@@ -313,8 +317,9 @@ def test_settings_of_the_pipeline_follow_the_code_of_a_plug_in(parts, tmp_path, 
     params["scenarios"]["own"] = {**own, "selection": {"policy": f"{parts}.parts:Half", "plus": 0}}
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(params))
+    params_stage.main()
     for scenario in ("elpv_mono_a20", "own"):
-        settings.write_settings(scenario)
+        settings_stage.main(scenario)
     known, content = (json.loads(settings.settings_path(name).read_text()) for name in ("elpv_mono_a20", "own"))
     assert content["selection"].pop(settings.PLUGIN_VERSION) == plugins.code_version(f"{parts}.parts")
     assert content == {**known, "selection": params["scenarios"]["own"]["selection"]}  # nothing else is another
@@ -327,5 +332,5 @@ def test_settings_of_the_pipeline_follow_the_code_of_a_plug_in(parts, tmp_path, 
     with pytest.raises(ChangedError, match=r"code of own's selection is .* --force --single-item settings@own`, then"):
         settings.read_settings("own")
     assert settings.read_settings("elpv_mono_a20")
-    settings.write_settings("own")
+    settings_stage.main("own")
     assert settings.read_settings("own") == before

@@ -7,8 +7,10 @@ import pytest
 from llbnad.config import SelectionPolicy, parse
 from llbnad.errors import ConfigError, DataError
 from llbnad.policies import POLICIES, count_kept
+from llbnad.policies.adaptive import Adaptive
 from llbnad.policies.mixture import Mixture
 from llbnad.policies.otsu import Otsu
+from llbnad.policies.tail import Tail
 from llbnad.purification.aggregate import aggregate
 from llbnad.scenario import ScenarioSettings
 
@@ -65,7 +67,7 @@ def test_ratios_of_negative_scores_are_refused_and_zeros_are_far_below_all(polic
 
 def test_unknown_policy_lists_what_exists():
     with pytest.raises(
-        ConfigError, match=r"unknown selection policy 'magic'; there are \['fraction', 'mad', 'mixture'"
+        ConfigError, match=r"unknown selection policy 'magic'; there are \['adaptive', 'fraction', 'mad', 'mixture'"
     ):
         parse(ScenarioSettings, {"selection": {"policy": "magic"}}, "params.yaml")
 
@@ -88,3 +90,28 @@ def test_a_policy_of_ones_own_that_answers_nonsense_is_named(count):
 
     with pytest.raises(ConfigError, match=f"policy own keeps {count} of 30 images; expected 1 to 30"):
         count_kept(Own(), np.linspace(0, 1, 30))
+
+
+def test_the_tail_s_cut_is_where_the_lower_half_says():
+    """σ of the normal scores is 0.15 and their median 1: the cut lies 3.25 - 0.25 standard deviations above it."""
+    clean, _ = scores(0, normal=4000)
+    assert Tail().count(clean) == pytest.approx((clean <= np.exp(0.15 * (3.25 - 0.2533))).sum(), abs=6)
+    high = np.sort(np.r_[clean[:3600], clean[3600:] * 100])  # how high the upper tenth lies moves nothing
+    assert Tail().count(high) == 3600
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_adaptive_cuts_between_two_modes_only_on_strong_evidence(seed):
+    apart = scores(150, seed)[0]
+    assert Adaptive().apart(apart) and Adaptive().count(apart) == Mixture().count(apart)
+    # two kinds of normal images that overlap: the mixture finds a second mode and rejects one kind
+    rng = np.random.default_rng(seed)
+    kinds = np.sort(np.r_[rng.lognormal(0, 0.15, 400), rng.lognormal(0.25, 0.25, 200)])
+    assert Mixture().count(kinds) < 560 and not Adaptive().apart(kinds)
+    assert Adaptive().count(kinds) == Tail().count(kinds) > Mixture().count(kinds)
+    few = scores(6, seed, normal=34)[0]
+    assert not Adaptive().apart(few), "few images cannot give strong evidence"
+
+
+def test_adaptive_is_cautious_in_all_rounds_but_the_last():
+    assert Adaptive(steps=2).before_last == Tail(steps=2) and not Tail().apart(scores(150)[0])

@@ -36,7 +36,8 @@ def subsets_of(count):
 
 
 def settings(**changes):
-    return ScenarioSettings(selection=Fraction(keep=0.75), patch_rejection=0, **changes)
+    own = {"partition": "disjoint", "rounds": 1, "sub_model_detector": None}
+    return ScenarioSettings(selection=Fraction(keep=0.75), patch_rejection=0, **{**own, **changes})
 
 
 def test_a_further_round_learns_from_what_was_kept_and_may_take_an_image_back():
@@ -92,7 +93,7 @@ def test_a_set_that_comes_back_ends_the_rounds():
 
 def test_no_round_leaves_a_sub_model_without_images():
     values = [0 if number % 3 else 50 + number for number in range(12)]  # all that is kept is of subsets 1 and 2
-    keep = ScenarioSettings(selection=Fraction(keep=0.5), patch_rejection=0, rounds=5)
+    keep = settings(rounds=5).model_copy(update={"selection": Fraction(keep=0.5)})
     found = select(made_consensus(values), keep, {}, lambda kept, trusted: pytest.fail("trained without images"))
     assert len(found.history) == 1
 
@@ -220,3 +221,20 @@ def test_sets_that_share_images_share_patches():
     )
     assert len(drawn(IDS) & drawn(IDS[:-1])) >= 100 - 2 * 9  # an image's share goes, the others give one more each
     assert drawn(IDS) != {tuple(row) for row in draw_patches(MadeFeatures(), IDS, 100, 1, "x").tolist()}
+
+
+def test_a_policy_may_be_cautious_before_the_last_round_and_then_has_the_last_word():
+    values = [0.9, 0.95, 1, 1.02, 1.05, 1.1, 1.11, 1.12, 1.15, 1.2, 9, 10]
+    own = settings(rounds=3).model_copy(update={"selection": Cautious(keep=0.5)})
+    found = select(made_consensus(values), own, {}, lambda kept, trusted: made_consensus(values))
+    assert found.history["kept"].tolist() == [11, 6]  # nine tenths before, and no third round: nothing changed
+    assert len(found.purified.kept) == 6
+
+
+class Cautious(Fraction):
+    """Keeps nine tenths in all rounds but the last."""
+
+    @property
+    def before_last(self):
+        """Return the cautious policy."""
+        return Fraction(keep=0.9)

@@ -13,7 +13,14 @@ from llbnad.two_stage import run_two_stage
 from tests.conftest import made_manifest
 from tests.unit.test_detectors import MadeFeatures
 
-SETTINGS = ScenarioSettings(detector=PatchcoreConfig(memory_size=600), selection=Fraction(keep=0.8))
+# the method of the paper: disjoint subsets, one round, one kind of detector
+SETTINGS = ScenarioSettings(
+    detector=PatchcoreConfig(memory_size=600),
+    sub_model_detector=None,
+    partition="disjoint",
+    rounds=1,
+    selection=Fraction(keep=0.8),
+)
 
 
 def manifest():
