@@ -172,7 +172,7 @@ def test_both_go_through_the_same_job_that_takes_in_first():
 
 
 def test_an_image_keeps_its_subset_when_others_arrive():
-    day_1, day_2 = made_manifest(60, 0), made_manifest(200, 0)
+    day_1, day_2 = made_manifest(150, 0), made_manifest(300, 0)  # from 100 on: fewer are dealt out evenly
     before, after = assign_subsets(day_1, 3, 0), assign_subsets(day_2, 3, 0)
     assert after[before.index].equals(before)
-    assert len(after) == 200
+    assert len(after) == 300
