@@ -4,10 +4,10 @@ A false second mode is dear: on turned parts, the two modes that a mixture finds
 cut between them takes rare views away. A true second mode is worth using: there the mixture's cut finds more defects
 than `tail`, and suspicious patches of the kept images can be left out as well. The evidence decides, the gain in BIC of
 two components over one. It has to be strong as a whole, which few images cannot give, and strong per image, because
-with many images any departure from the normal distribution gives evidence of a second component.
+with many images any departure from the normal distribution gives evidence of a second component. Patches are rejected
+on stronger evidence than images, because a false second mode costs most there.
 
-docs/results.md says on which sets both limits were chosen, and what the policy does on each set when it is chosen
-without it.
+docs/results.md says on which sets the limits were chosen, and what they rest on.
 """
 
 from typing import Literal
@@ -25,16 +25,21 @@ class Adaptive(SelectionPolicy):
 
     policy: Literal["adaptive"] = "adaptive"
     steps: float = Field(3.25, gt=0)  # see `tail`
-    evidence: float = Field(105, ge=0)  # gain in BIC of two modes over one from which there are two
-    evidence_per_image: float = Field(0.15, ge=0)  # the same, divided by the number of images; both must be reached
+    evidence: float = Field(50, ge=0)  # gain in BIC of two modes over one from which the mixture cuts
+    evidence_per_image: float = Field(0.13, ge=0)  # the same, divided by the number of images; both must be reached
+    patch_evidence: float = Field(105, ge=0)  # gain in BIC from which patches of kept images may be rejected as well
 
     def count(self, ordered: np.ndarray) -> int:
         """Return the number of scores that the policy which the evidence chooses keeps."""
-        return Mixture().count(ordered) if self.apart(ordered) else Tail(steps=self.steps).count(ordered)
+        two = self._shown(ordered, self.evidence)
+        return Mixture().count(ordered) if two else Tail(steps=self.steps).count(ordered)
 
     def apart(self, ordered: np.ndarray) -> bool:
-        """Return whether there is strong evidence of two modes."""
-        return evidence_of_two(ordered) >= max(self.evidence, self.evidence_per_image * len(ordered))
+        """Return whether the evidence of two modes is strong enough to reject patches too, where an error is dearer."""
+        return self._shown(ordered, max(self.evidence, self.patch_evidence))
+
+    def _shown(self, ordered: np.ndarray, evidence: float) -> bool:
+        return evidence_of_two(ordered) >= max(evidence, self.evidence_per_image * len(ordered))
 
     @property
     def before_last(self) -> SelectionPolicy:
