@@ -83,7 +83,6 @@ COMMANDS = {
         "tests/unit/test_magnetic_tile.py::test_llbnad_helps_on_contaminated_magnetic_tiles"
     ),
     "llbnad run --config FILE": "tests/unit/test_api.py::test_fit_gives_the_bytes_of_llbnad_run",
-    "llbnad run --noise-ratio *": "tests/unit/test_cli.py::test_run_writes_what_it_promises",
     "llbnad run --out runs/padim --detector anomalib *": (
         "tests/unit/test_anomalib.py::test_both_stages_without_features_or_files"
     ),
