@@ -44,7 +44,13 @@ def test_both_stages_without_features_or_files(config, few_cells, features, tmp_
     monkeypatch.chdir(tmp_path)
     manifest, root = few_cells
     noisy = contaminate(manifest, InjectedNoise(ratio=0.2, max_ratio=0.2, test_share=0.3), 0)
-    settings = ScenarioSettings(encoder=ENCODER, detector=config, selection=Fraction(keep=0.6), comparators=("none",))
+    settings = ScenarioSettings(
+        encoder=ENCODER,
+        detector=config,
+        sub_model_detector=None,
+        selection=Fraction(keep=0.6),
+        comparators=("none",),
+    )
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
