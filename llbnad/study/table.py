@@ -4,7 +4,7 @@
 of the authors' released code. That code permutes positions once too often, so that stage 2 trains on a random subset.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,7 @@ class Grid(Config):
     subsets: int = Field(ge=2)  # T
     aggregation: Aggregation
     policies: dict[str, TablePolicy]
+    candidates: tuple[str, ...] = ()  # policies among which leave-one-set-out chooses (`llbnad.study.left_out`)
 
     def source(self, name: str, ratio: float) -> Dataset:
         """Return the data set `name`, in its official variant with α = `ratio` if there is one."""
@@ -112,6 +113,8 @@ class Grid(Config):
             raise ValueError(
                 f"policies: one must be called {DEFAULT}, as `random` keeps as many images; got {list(self.policies)}"
             )
+        if unknown := sorted(set(self.candidates) - set(self.policies)):
+            raise ValueError(f"candidates: {unknown[0]} is none of the policies {list(self.policies)}")
         if both := sorted(set(self.detectors) & set(self.rivals)):
             raise ValueError(f"rivals: {both[0]} is the name of a detector as well")
         return self
@@ -199,24 +202,43 @@ def _policies(
     cell: Cell, grid: Grid, images: pd.DataFrame, features: FeatureSource
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Model]]:
     config, seed = grid.detectors[cell.detector], cell.seed
-    first: dict[str, Consensus] = {}  # policies with equal sub-models share their consensus
+    known: dict[tuple[str, frozenset[str]], Consensus] = {}  # policies with equal sub-models share their consensus
+    everything = images["image_id"].tolist()
 
     sets: dict[str, tuple[str, ...]] = {}
     trusted: dict[str, Maps] = {}
     for name, policy in grid.policies.items():
         settings = policy.settings(grid, config, seed)
         num_subsets = policy.subsets or grid.subsets
-        again = partial(run_sub_models, features, assign_subsets(images, num_subsets, seed), num_subsets, settings)
+        subsets = assign_subsets(images, num_subsets, seed)
         key = f"{num_subsets} {settings.partition} {settings.stage_1_detector.model_dump_json()}"
-        if key not in first:
-            first[key] = again()
-        found = select(first[key].aggregated(settings), settings, {}, again)
+        run = partial(_run, known, key, features, subsets, num_subsets, settings)
+        found = select(run(everything, {}), settings, {}, run)
         trusted[name], kept = found.trusted, found.purified.kept
         sets[name] = _misindexed(found.consensus.table.index.tolist(), kept, seed) if policy.misindexed else kept
     sets |= {
         name: chosen for name, chosen in training_sets(images, sets[DEFAULT], BASELINES, seed).items() if name != METHOD
     }
     return sets, train_methods(sets, trusted, features, grid.encoder, config, seed)
+
+
+def _run(
+    known: dict[tuple[str, frozenset[str]], Consensus],
+    key: str,
+    features: FeatureSource,
+    subsets: pd.Series,
+    num_subsets: int,
+    settings: ScenarioSettings,
+    kept: Collection[str],
+    trusted: Maps,
+) -> Consensus:
+    """Return the consensus of sub-models that learn from `kept`; from whole images, it is taken from `known`."""
+    if trusted:
+        return run_sub_models(features, subsets, num_subsets, settings, kept, trusted)
+    at = (key, frozenset(kept))
+    if at not in known:
+        known[at] = run_sub_models(features, subsets, num_subsets, settings, kept if len(kept) < len(subsets) else None)
+    return known[at].aggregated(settings)
 
 
 def _misindexed(image_ids: Sequence[str], kept: Sequence[str], seed: int) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from llbnad.data.sources import read_source
 from llbnad.errors import ConfigError, DataError
 from llbnad.features.store import FeatureStore
 from llbnad.scenario import plugin_modules
+from llbnad.study.left_out import left_out
 from llbnad.study.table import Cell, Grid, run_cell
 from llbnad.study.table_summary import contamination_figure, gap_closed, gap_over_sets, summary, table_figure
 from llbnad.study.young_line import YoungCell, YoungLine, run_young_cell
@@ -125,7 +126,7 @@ def _manifest(home: Path, dataset: str, ratio: float) -> Path:
 def _address(grid: AnyGrid, name: str) -> str:
     """Return the name of the folder of cells. It depends on code and grid, but not on seeds, ratios and data sets."""
     root = Path(__file__).resolve().parents[2]
-    content = grid.model_dump(mode="json", exclude={"seeds", "ratios", "datasets"})
+    content = grid.model_dump(mode="json", exclude={"seeds", "ratios", "datasets", "candidates"})
     plugins = ", ".join(map(code_version, sorted(plugin_modules(grid))))
     version = code.code_version(plugins, code.listings(root)["benchmark"])
     return f"{name}-{hashlib.sha256((version + json.dumps(content, sort_keys=True)).encode()).hexdigest()[:12]}"
@@ -158,14 +159,18 @@ def benchmark(
     rows = run_grid(grid, home, FEATURE_CACHE, processes)
     if load_grid(config) != declared or BENCHMARK_FOLDER / _address(grid, config.stem) != home:
         raise DataError(f"{config} or code of the table has changed while it was made: run again")
-    report = _report_young_line if isinstance(grid, YoungLine) else _report_purification
-    shown, files = report(rows, out, config.stem)
+    if isinstance(grid, YoungLine):
+        shown, files = _report_young_line(rows, out, config.stem)
+    else:
+        shown, files = _report_purification(rows, grid.candidates, out, config.stem)
     print(shown.to_string(index=False, float_format="%.3f", na_rep="–"))
     print("written: " + ", ".join(str(path) for path in files))
     _record(config, grid, shown, files)
 
 
-def _report_purification(rows: pd.DataFrame, out: Path, stem: str) -> tuple[pd.DataFrame, list[Path]]:
+def _report_purification(
+    rows: pd.DataFrame, candidates: Sequence[str], out: Path, stem: str
+) -> tuple[pd.DataFrame, list[Path]]:
     """Write the tables and pictures. Return the table to show, and the files."""
     closed = gap_closed(rows)
     files = [
@@ -179,6 +184,9 @@ def _report_purification(rows: pd.DataFrame, out: Path, stem: str) -> tuple[pd.D
     write_csv(over, files[3])
     table_figure(rows, files[4])
     contamination_figure(rows, files[5])
+    if candidates:
+        files.append(out / f"{stem}_left_out.csv")
+        write_csv(left_out(closed, candidates), files[-1])
     return over, files
 
 

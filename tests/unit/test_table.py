@@ -8,6 +8,7 @@ from llbnad.config import parse
 from llbnad.errors import ConfigError
 from llbnad.policies.fraction import Fraction
 from llbnad.purification.purify import purify
+from llbnad.study.left_out import left_out
 from llbnad.study.table import Grid, _misindexed, run_cell
 from llbnad.study.table_summary import contamination_figure, gap_closed, gap_over_sets, summary, table_figure
 
@@ -46,6 +47,8 @@ def test_cells_have_a_row_for_every_policy_and_the_comparators(few_cells, tmp_pa
 def test_a_grid_that_would_fail_after_hours_is_refused_at_once():
     with pytest.raises(ConfigError, match="policies: one must be called default"):
         parse(Grid, {**GRID, "policies": {"mine": GRID["policies"]["default"]}}, "grid")
+    with pytest.raises(ConfigError, match="candidates: best is none of the policies"):
+        parse(Grid, {**GRID, "candidates": ["best"]}, "grid")
     with pytest.raises(ConfigError, match="rivals: patchcore is the name of a detector as well"):
         parse(Grid, {**GRID, "rivals": GRID["detectors"]}, "grid")
 
@@ -96,6 +99,28 @@ def test_a_gap_within_its_interval_is_not_measurable_and_counts_in_no_mean():
     assert over.loc["default", "sets"] == 1 and over.loc["default", "closed"] == pytest.approx(0.8)
     assert over.loc["paper", "least_noisy"] == pytest.approx(-0.05)
     assert over.loc["default", "least_clean"] == pytest.approx(0)
+
+
+def test_a_set_gets_the_policy_that_the_other_sets_choose():
+    def gap(dataset, policy, clean, noisy):
+        common = {"dataset": dataset, "detector": "padim", "policy": policy, "gap": 0.1}
+        return [
+            {**common, "alpha": 0.0, "gain": clean, "closed": np.nan},
+            {**common, "alpha": 0.2, "gain": noisy, "closed": noisy / 0.1},
+        ]
+
+    rows = [
+        row
+        for dataset, bold in {"a": (-0.1, 0.09), "b": (0.0, 0.08), "c": (0.0, 0.08)}.items()
+        for row in gap(dataset, "bold", *bold) + gap(dataset, "shy", 0.0, 0.02)
+    ]
+    found = left_out(pd.DataFrame(rows), ["shy", "bold"])
+    chosen = found.groupby("dataset")["policy"].unique().map(list).to_dict()
+    # without a, nothing speaks against the bold one, which then harms a; a keeps it from all others
+    assert chosen == {"a": ["bold"], "b": ["shy"], "c": ["shy"]}
+    assert found.loc[found["dataset"] == "a", "gain"].tolist() == [-0.1, 0.09]
+    all_harm = pd.DataFrame([row for d in "xy" for row in gap(d, "bold", -0.1, 0.09) + gap(d, "shy", -0.02, 0.02)])
+    assert set(left_out(all_harm, ["bold", "shy"])["policy"]) == {"shy"}, "the least harm, if all harm"
 
 
 def test_summary_and_figures(tmp_path):
