@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llbnad.config import METHOD, DetectorConfig, EncoderConfig, NoNoise, Runtime, SelectionPolicy
+from llbnad.config import METHOD, DetectorConfig, EncoderConfig, NoNoise, Runtime, SelectionPolicy, Subsets
 from llbnad.data.contaminate import contaminate
 from llbnad.data.manifest import paths_of, training_images
 from llbnad.data.sources.base import Scan
@@ -115,7 +115,7 @@ def purify(
     detector: Chosen | DetectorConfig = "patchcore",
     *,
     policy: Chosen | SelectionPolicy | None = None,
-    subsets: int = 5,
+    subsets: Subsets = "auto",
     seed: int = 0,
     encoder: Chosen | EncoderConfig | None = None,
     root: str | Path = "",
@@ -130,9 +130,9 @@ def purify(
     Args:
         images: a folder, searched with its subfolders except `test/`; image files; or a manifest
             (`llbnad.data.manifest`).
-        detector: detector of the sub-models.
-        policy: decides how many images are kept; None: mixture.
-        subsets: T, number of sub-models.
+        detector: the final detector. Sub-models are of this kind only with sub_model_detector=None.
+        policy: decides how many images are kept; None: adaptive.
+        subsets: T, number of sub-models; auto: 10 for few images, else 5.
         seed: seed of subsets and detectors.
         encoder: network whose features the detector reads; None: efficientnet_lite2 at 224 pixels.
         root: folder that a manifest's paths are relative to.
@@ -148,7 +148,7 @@ def purify(
     wanted = _wanted("llbnad.purify", detector, policy, seed, encoder, subsets, settings)
     verdicts = verdicts_of(wanted)
     with _opened(images, wanted, Path(root), cache, device) as work:
-        selection = select_images(training_images(work.noisy), work.store, subsets, wanted, verdicts)
+        selection = select_images(training_images(work.noisy), work.store, wanted, verdicts)
         return _purification(work, selection)
 
 
@@ -157,7 +157,7 @@ def fit(
     detector: Chosen | DetectorConfig = "patchcore",
     *,
     policy: Chosen | SelectionPolicy | None = None,
-    subsets: int = 5,
+    subsets: Subsets = "auto",
     seed: int = 0,
     encoder: Chosen | EncoderConfig | None = None,
     root: str | Path = "",
@@ -172,7 +172,7 @@ def fit(
     wanted = _wanted("llbnad.fit", detector, policy, seed, encoder, subsets, {**settings, "comparators": ()})
     verdicts = verdicts_of(wanted)
     with _opened(images, wanted, Path(root), cache, device) as work:
-        selection = select_images(training_images(work.noisy), work.store, subsets, wanted, verdicts)
+        selection = select_images(training_images(work.noisy), work.store, wanted, verdicts)
         rows = training_images(with_verdicts(work.noisy, verdicts))
         _, models = train_final(rows, selection, work.store, wanted)
         return TrainedModel(models[METHOD], work.store.device, _purification(work, selection))
@@ -207,12 +207,12 @@ def _wanted(
     policy: Chosen | SelectionPolicy | None,
     seed: int,
     encoder: Chosen | EncoderConfig | None,
-    subsets: int,
+    subsets: Subsets,
     settings: Mapping[str, Any],
 ) -> ScenarioSettings:
-    named = {"detector": detector, "seed": seed, "selection": policy, "encoder": encoder}
+    named = {"detector": detector, "subsets": subsets, "seed": seed, "selection": policy, "encoder": encoder}
     given = {key: value for key, value in named.items() if value is not None}
-    return make_settings({**given, **settings}, subsets, where)
+    return make_settings({**given, **settings}, where)
 
 
 @contextmanager

@@ -74,9 +74,11 @@ def run(
     ] = None,
     detector: Annotated[
         str | None,
-        _option(DEFAULTS.detector.name, f"For both stages: {', '.join(DETECTORS.names)}, or your own module:Class."),
+        _option(DEFAULTS.detector.name, f"The final detector: {', '.join(DETECTORS.names)}, or your own module:Class."),
     ] = None,
-    subsets: Annotated[int, typer.Option(min=1, help="T, number of sub-models.")] = 5,
+    subsets: Annotated[
+        str | None, _option(DEFAULTS.subsets, "T, number of sub-models; auto: 10 for few images, else 5.")
+    ] = None,
     aggregation: Annotated[
         str | None, _option(DEFAULTS.aggregation, "oof_mean, mean, robust_mean, max, rank_mean or max_var.")
     ] = None,
@@ -121,6 +123,7 @@ def run(
         "detector.name": detector,
         "selection.policy": policy if keep is None else "fraction",
         "selection.keep": keep,
+        "subsets": subsets,
         "aggregation": aggregation,
         "review": None if review is None else str(review),
         "calibration.target_fpr": target_fpr,
@@ -128,7 +131,7 @@ def run(
         "seed": seed,
         "suspects": suspects,
     }
-    settings = make_settings(merged(config, options, assignments or []), subsets, "llbnad run")
+    settings = make_settings(merged(config, options, assignments or []), "llbnad run")
     if root is not None and out.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"--out {out} lies in --root {root}: the next run would take its pictures for images")
     noise = _noise(protocol, noise_ratio, max_noise_ratio)
@@ -139,7 +142,7 @@ def run(
     write_csv(scan.rejected, out / "left_out.csv")
     noisy = contaminate(scan.manifest, noise, settings.seed)
     store = FeatureStore(cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size)
-    result = run_two_stage(noisy, store, image_root, subsets, settings, verdicts_of(settings))
+    result = run_two_stage(noisy, store, image_root, settings, verdicts_of(settings))
     write_run(result, store, image_root, settings.suspects, out)
     for line in _summary(result, scan):
         typer.echo(line)

@@ -6,7 +6,16 @@ policies are in `llbnad.scenario`.
 
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from llbnad.errors import ConfigError, percent_hint
 
@@ -156,6 +165,22 @@ class CalibrationConfig(Config):
 Aggregation = Literal["mean", "oof_mean", "robust_mean", "max", "rank_mean", "max_var"]
 Comparator = Literal["none", "oracle", "random"]
 Partition = Literal["disjoint", "leave_out"]
+
+
+def _whole_or_auto(subsets: Any) -> Any:
+    if subsets == "auto":
+        return subsets
+    try:
+        number = int(subsets)
+    except (TypeError, ValueError):
+        number = 0
+    if number < 1 or isinstance(subsets, float):
+        raise ValueError("expected auto or a whole number from 1 on")
+    return number
+
+
+# T; auto: by the number of samples (`llbnad.purification.partition.count_subsets`)
+Subsets = Annotated[int | Literal["auto"], BeforeValidator(_whole_or_auto)]
 
 
 class Runtime(Config):

@@ -17,11 +17,11 @@ from llbnad.config import (
     Noise,
     Partition,
     SelectionPolicy,
+    Subsets,
     parse,
 )
 from llbnad.detectors import DETECTORS
 from llbnad.encoders import ENCODERS, recipe, registered
-from llbnad.errors import ConfigError
 from llbnad.policies import POLICIES
 from llbnad.utils.registry import Registry
 
@@ -82,6 +82,7 @@ class ScenarioSettings(Config):
     sub_model_detector: AnyDetector | None = Field(
         default_factory=lambda: _detector({"name": "padim", "dimensions": 60})
     )
+    subsets: Subsets = "auto"  # T, number of sub-models; auto: 10 where a sample counts much, else 5
     partition: Partition = "leave_out"  # which subsets a sub-model learns from
     aggregation: Aggregation = "oof_mean"
     selection: AnyPolicy = Field(default_factory=lambda: _policy("adaptive"))
@@ -102,6 +103,19 @@ class ScenarioSettings(Config):
             )
         return self
 
+    @model_validator(mode="after")
+    def _several_sub_models(self) -> "ScenarioSettings":
+        if self.subsets == 1 and self.aggregation == "oof_mean":
+            raise ValueError(
+                "aggregation oof_mean needs at least 2 subsets, got 1: with one, every image was trained on; use mean"
+            )
+        if self.subsets == 1 and self.partition == "leave_out":
+            raise ValueError(
+                "partition leave_out needs at least 2 subsets, got 1: with one, nothing is left to learn from; "
+                "use disjoint"
+            )
+        return self
+
     @property
     def stage_1_detector(self) -> DetectorConfig:
         """Settings of the sub-models' detector."""
@@ -115,35 +129,12 @@ class Scenario(ScenarioSettings):
     noise: Noise = InjectedNoise()
 
 
-def check_subsets(num_subsets: int, settings: ScenarioSettings, where: str = "") -> None:
-    """Raise ValueError if `settings` need several sub-models and there is only one.
-
-    Args:
-        num_subsets: T.
-        settings: settings of the scenario.
-        where: begins the error message.
-    """
-    if num_subsets > 1:
-        return
-    if settings.aggregation == "oof_mean":
-        raise ValueError(
-            f"{where}aggregation oof_mean needs at least 2 subsets, got {num_subsets}: "
-            "with one, every image was trained on; use mean"
-        )
-    if settings.partition == "leave_out":
-        raise ValueError(
-            f"{where}partition leave_out needs at least 2 subsets, got {num_subsets}: "
-            "with one, nothing is left to learn from; use disjoint"
-        )
-
-
-def make_settings(content: Mapping[str, Any], num_subsets: int, where: str) -> ScenarioSettings:
+def make_settings(content: Mapping[str, Any], where: str) -> ScenarioSettings:
     """Check settings as people write them and return them. No image is read.
 
     Args:
         content: values by key of `ScenarioSettings`; a detector, encoder or selection is a name, a mapping or an
             object.
-        num_subsets: T.
         where: begins each error message.
 
     Raises:
@@ -151,10 +142,6 @@ def make_settings(content: Mapping[str, Any], num_subsets: int, where: str) -> S
         OfflineError: the encoder's weights are not on this machine and cannot be downloaded.
     """
     settings: ScenarioSettings = parse(ScenarioSettings, dict(content), where)
-    try:
-        check_subsets(num_subsets, settings)
-    except ValueError as error:
-        raise ConfigError(f"{where}: {error}") from None
     recipe(settings.encoder)
     return settings
 

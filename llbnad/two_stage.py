@@ -14,7 +14,6 @@ import pandas as pd
 
 from llbnad.config import METHOD
 from llbnad.data.manifest import paths_of, training_images, write_manifest
-from llbnad.errors import ConfigError
 from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots, purification_plots
 from llbnad.features.source import FeatureSource
@@ -29,7 +28,7 @@ from llbnad.purification.patches import Maps, TrustedFeatures
 from llbnad.purification.purify import Purified
 from llbnad.purification.rounds import Selection, run_sub_models, select
 from llbnad.purification.verdicts import read_verdicts, with_verdicts
-from llbnad.scenario import ScenarioSettings, check_subsets
+from llbnad.scenario import ScenarioSettings
 from llbnad.utils.files import write_csv, write_json, write_parquet
 
 
@@ -58,7 +57,6 @@ def run_two_stage(
     noisy: pd.DataFrame,
     features: FeatureStore,
     image_root: Path,
-    num_subsets: int,
     settings: ScenarioSettings,
     verdicts: Mapping[str, str] = MappingProxyType({}),
 ) -> TwoStageRun:
@@ -68,14 +66,10 @@ def run_two_stage(
         noisy: manifest with `split` train or test.
         features: features of its images.
         image_root: folder that its mask paths are relative to.
-        num_subsets: T.
         settings: settings of the scenario.
         verdicts: people's verdicts by image id (`llbnad.purification.verdicts`).
-
-    Raises:
-        ConfigError: `settings` need several sub-models, and `num_subsets` is 1.
     """
-    selection = select_images(training_images(noisy), features, num_subsets, settings, verdicts)
+    selection = select_images(training_images(noisy), features, settings, verdicts)
     noisy = with_verdicts(noisy, verdicts)
     sets, models = train_final(training_images(noisy), selection, features, settings)
     evaluation = evaluate(models, sets, noisy, features, image_root, settings.seed)
@@ -88,7 +82,6 @@ def run_two_stage(
 def select_images(
     images: pd.DataFrame,
     features: FeatureSource,
-    num_subsets: int,
     settings: ScenarioSettings,
     verdicts: Mapping[str, str] = MappingProxyType({}),
 ) -> Selection:
@@ -97,23 +90,15 @@ def select_images(
     Args:
         images: manifest rows of the training images.
         features: features of these images.
-        num_subsets: T.
         settings: settings of the scenario.
         verdicts: people's verdicts by image id.
-
-    Raises:
-        ConfigError: `settings` need several sub-models, and `num_subsets` is 1.
     """
-    try:
-        check_subsets(num_subsets, settings)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-    subsets = assign_subsets(images, num_subsets, settings.seed)
+    subsets = assign_subsets(images, settings.subsets, settings.seed)
 
     def again(kept: Collection[str], trusted: Maps) -> Consensus:
-        return run_sub_models(features, subsets, num_subsets, settings, kept, trusted)
+        return run_sub_models(features, subsets, settings, kept, trusted)
 
-    return select(run_sub_models(features, subsets, num_subsets, settings), settings, verdicts, again)
+    return select(run_sub_models(features, subsets, settings), settings, verdicts, again)
 
 
 def train_final(

@@ -44,11 +44,14 @@ def two_stage(folder: str, images: int, subsets: int, threads: int) -> dict[str,
     manifest.loc[manifest.index % 10 == 0, "split"] = "test"
     root = Path(folder) / "images"
     settings = ScenarioSettings(
-        detector=PatchcoreConfig(memory_size=MEMORY), calibration=CalibrationConfig(folds=0), comparators=()
+        detector=PatchcoreConfig(memory_size=MEMORY),
+        subsets=subsets,
+        calibration=CalibrationConfig(folds=0),
+        comparators=(),
     )
     store = FeatureStore(Path(folder) / "cache", EncoderConfig(), manifest, root)
     started = time.perf_counter()
-    run_two_stage(manifest, store, root, subsets, settings)
+    run_two_stage(manifest, store, root, settings)
     return {"seconds": time.perf_counter() - started}
 
 
@@ -97,7 +100,7 @@ def stage_1(images: int, threads: int) -> dict[str, Any]:
     subsets = pd.Series([number % 3 for number in range(images)], index=ids, name="subset")
     before = _peak_mb()
     started = time.perf_counter()
-    found = run_sub_models(_Rows(), subsets, 3, settings)
+    found = run_sub_models(_Rows(), subsets, settings)
     selection = select(found, settings, {}, lambda kept, trusted: found)
     seconds = time.perf_counter() - started
     kept = found.table.memory_usage(deep=True).sum()

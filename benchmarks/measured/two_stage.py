@@ -62,7 +62,7 @@ def naive(detector: str, settings: dict[str, Any], threads: int) -> dict[str, An
     started = time.perf_counter()
     manifest, root = solar_cells()
     config = DETECTORS.get(detector).config_class(**settings)
-    scenario = ScenarioSettings(detector=config, calibration=CalibrationConfig(folds=0), comparators=())
+    scenario = ScenarioSettings(detector=config, subsets=3, calibration=CalibrationConfig(folds=0), comparators=())
     store = _Reencoding(Path(), EncoderConfig(), manifest, root, "cpu", Runtime().batch_size)
-    result = run_two_stage(manifest, store, root, 3, scenario)
+    result = run_two_stage(manifest, store, root, scenario)
     return {"seconds": time.perf_counter() - started, "image_auroc": result.evaluation.metrics()["image_auroc"]}

@@ -3,23 +3,41 @@
 Difference: the paper deals images out at random positions. Here a hash of the sample's id and the seed decides the
 subset. All views of a sample stay together, the order of the table does not matter, and a sample keeps its subset when
 other samples arrive. Subset sizes are therefore equal only on average. Subsets of a few samples are made
-equal (`llbnad.utils.hashing.deal`).
+equal (`llbnad.utils.hashing.deal`), and there a sample may change its subset when others arrive.
 """
 
 import numpy as np
 import pandas as pd
 
-from llbnad.config import Partition
+from llbnad.config import Partition, Subsets
 from llbnad.errors import DataError
 from llbnad.utils.hashing import deal
 
+FEW = 200  # samples
+MANY, USUAL = 10, 5  # T below `FEW` samples, and from there on
 
-def assign_subsets(train: pd.DataFrame, num_subsets: int, seed: int) -> pd.Series:
-    """Return the subset 0 … T-1 of each training image.
+
+def count_subsets(subsets: Subsets, samples: int) -> int:
+    """Return T.
+
+    `auto` is `MANY` for fewer than `FEW` samples, and `USUAL` from there on. Sub-models that leave a tenth out instead
+    of a fifth rank better where samples are few, and no better where they are not (docs/results.md).
+
+    Args:
+        subsets: the setting, T or `auto`.
+        samples: number of training samples.
+    """
+    if subsets != "auto":
+        return subsets
+    return min(MANY, max(samples, 2)) if samples < FEW else USUAL
+
+
+def assign_subsets(train: pd.DataFrame, subsets: Subsets, seed: int) -> pd.Series:
+    """Return the subset 0 … T-1 of each training image. None is empty, so T is the largest number and one.
 
     Args:
         train: manifest rows of the training images.
-        num_subsets: T.
+        subsets: T, or `auto`.
         seed: seed of the split.
 
     Returns:
@@ -28,17 +46,18 @@ def assign_subsets(train: pd.DataFrame, num_subsets: int, seed: int) -> pd.Serie
     Raises:
         DataError: a subset would be empty.
     """
-    subsets = train["sample_id"].map(deal(train["sample_id"], num_subsets, seed, "partition"))
-    empty = sorted(set(range(num_subsets)) - set(subsets))
+    samples = train["sample_id"].nunique()
+    num_subsets = count_subsets(subsets, samples)
+    numbers = train["sample_id"].map(deal(train["sample_id"], num_subsets, seed, "partition"))
+    empty = sorted(set(range(num_subsets)) - set(numbers))
     if empty:
-        samples = train["sample_id"].nunique()
         seed_too = " or another seed" if samples >= num_subsets else ""
         raise DataError(
             f"{samples} different training samples leave {len(empty)} of {num_subsets} subsets empty: "
             f"use fewer subsets, more images{seed_too}"
         )
     return pd.Series(
-        subsets.to_numpy(), index=pd.Index(train["image_id"], name="image_id"), name="subset", dtype="int64"
+        numbers.to_numpy(), index=pd.Index(train["image_id"], name="image_id"), name="subset", dtype="int64"
     )
 
 
@@ -46,7 +65,7 @@ def training_masks(subsets: pd.Series, num_subsets: int, partition: Partition) -
     """Return which sub-model learns from which image.
 
     Args:
-        subsets: (N,) subset of each image.
+        subsets: (N,) subset of each image. Some may be missing here.
         num_subsets: T.
         partition: with `disjoint`, sub-model k learns from subset k (arXiv 2508.07441). With `leave_out`, it learns
             from all subsets but k, as in cross-validation. This takes T-1 times as many training images, and each

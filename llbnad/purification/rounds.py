@@ -64,7 +64,6 @@ class Selection:
 def run_sub_models(
     features: FeatureSource,
     subsets: pd.Series,
-    num_subsets: int,
     settings: ScenarioSettings,
     kept: Collection[str] | None = None,
     trusted: Maps | None = None,
@@ -73,14 +72,14 @@ def run_sub_models(
 
     Args:
         features: features of the training images.
-        subsets: subset of each training image, indexed by image id.
-        num_subsets: T.
+        subsets: subset 0 … T-1 of each training image, indexed by image id.
         settings: settings of the scenario.
         kept: ids of the images to learn from; None means all.
         trusted: masks of the patches to learn from, by image id; None means all patches.
     """
     source = TrustedFeatures(features, trusted) if trusted else features
-    models = [train_sub_model(number, source, subsets, num_subsets, settings, kept)[0] for number in range(num_subsets)]
+    numbers = range(int(subsets.max()) + 1)
+    models = [train_sub_model(number, source, subsets, settings, kept)[0] for number in numbers]
     return score_together(models, features, subsets, settings)
 
 

@@ -14,7 +14,6 @@ def train_sub_model(
     number: int,
     features: FeatureSource,
     subsets: pd.Series,
-    num_subsets: int,
     settings: ScenarioSettings,
     kept: Collection[str] | None = None,
 ) -> tuple[Model, list[str]]:
@@ -23,15 +22,14 @@ def train_sub_model(
     Args:
         number: 0 … T-1.
         features: features of the training images.
-        subsets: subset of each training image, indexed by image id.
-        num_subsets: T.
+        subsets: subset 0 … T-1 of each training image, indexed by image id.
         settings: encoder, detector, partition and seed.
         kept: ids of the only images to learn from; None means all.
 
     Returns:
         the model, and the ids of the images that it learnt from.
     """
-    own = subsets.index[training_masks(subsets, num_subsets, settings.partition)[:, number]].tolist()
+    own = subsets.index[training_masks(subsets, int(subsets.max()) + 1, settings.partition)[:, number]].tolist()
     if kept is not None:
         own = sorted(set(own).intersection(kept))
     seed = derived_seed(settings.seed, f"sub_model {number}")

@@ -24,6 +24,7 @@ from llbnad.config import (
     NoNoise,
     Partition,
     RealIadDataset,
+    Subsets,
 )
 from llbnad.data.contaminate import anomalous_samples, contaminate
 from llbnad.data.manifest import contamination, training_images
@@ -51,7 +52,7 @@ class TablePolicy(Config):
     patch_rejection: float = Field(0, ge=0)
     aggregation: Aggregation | None = None  # None: the aggregation of the grid
     partition: Partition = "disjoint"
-    subsets: int | None = Field(None, ge=2)  # T; None: that of the grid
+    subsets: Subsets | None = None  # T; None: that of the grid
     rounds: int = Field(1, ge=1)
     sub_model_detector: AnyDetector | None = None  # None: the detector of the cell
     misindexed: bool = False  # train stage 2 on images at the chosen positions of a shuffled list, as the release does
@@ -63,6 +64,7 @@ class TablePolicy(Config):
             encoder=grid.encoder,
             detector=detector,
             sub_model_detector=self.sub_model_detector,
+            subsets=self.subsets or grid.subsets,
             partition=self.partition,
             aggregation=self.aggregation or grid.aggregation,
             selection=self.selection,
@@ -84,7 +86,7 @@ class Grid(Config):
     ratios: tuple[float, ...]
     seeds: tuple[int, ...]
     pixel_seeds: tuple[int, ...] | None = None  # seeds with pixel metrics, which take most of the time; None: all
-    subsets: int = Field(ge=2)  # T
+    subsets: Subsets  # T
     aggregation: Aggregation
     policies: dict[str, TablePolicy]
     candidates: tuple[str, ...] = ()  # policies among which leave-one-set-out chooses (`llbnad.study.left_out`)
@@ -209,10 +211,9 @@ def _policies(
     trusted: dict[str, Maps] = {}
     for name, policy in grid.policies.items():
         settings = policy.settings(grid, config, seed)
-        num_subsets = policy.subsets or grid.subsets
-        subsets = assign_subsets(images, num_subsets, seed)
-        key = f"{num_subsets} {settings.partition} {settings.stage_1_detector.model_dump_json()}"
-        run = partial(_run, known, key, features, subsets, num_subsets, settings)
+        subsets = assign_subsets(images, settings.subsets, seed)
+        key = f"{settings.subsets} {settings.partition} {settings.stage_1_detector.model_dump_json()}"
+        run = partial(_run, known, key, features, subsets, settings)
         found = select(run(everything, {}), settings, {}, run)
         trusted[name], kept = found.trusted, found.purified.kept
         sets[name] = _misindexed(found.consensus.table.index.tolist(), kept, seed) if policy.misindexed else kept
@@ -227,17 +228,16 @@ def _run(
     key: str,
     features: FeatureSource,
     subsets: pd.Series,
-    num_subsets: int,
     settings: ScenarioSettings,
     kept: Collection[str],
     trusted: Maps,
 ) -> Consensus:
     """Return the consensus of sub-models that learn from `kept`; from whole images, it is taken from `known`."""
     if trusted:
-        return run_sub_models(features, subsets, num_subsets, settings, kept, trusted)
+        return run_sub_models(features, subsets, settings, kept, trusted)
     at = (key, frozenset(kept))
     if at not in known:
-        known[at] = run_sub_models(features, subsets, num_subsets, settings, kept if len(kept) < len(subsets) else None)
+        known[at] = run_sub_models(features, subsets, settings, kept if len(kept) < len(subsets) else None)
     return known[at].aggregated(settings)
 
 

@@ -41,7 +41,6 @@ class YoungLine(Config):
     sizes: tuple[int, ...]  # N
     ratios: tuple[float, ...]  # α
     seeds: tuple[int, ...]  # one draw each
-    subsets: int = Field(ge=2)  # T
     new_images: int = Field(200, ge=1)  # largest number of new images of each kind
     settings: dict[str, Any] = Field(default_factory=dict)  # further keys of `ScenarioSettings`
 
@@ -56,7 +55,7 @@ class YoungLine(Config):
             ConfigError: a key of `settings` is unknown or impossible.
         """
         own = {"seed": seed, "encoder": self.encoder, "detector": self.detectors[detector], "comparators": ()}
-        return make_settings({**own, **self.settings}, self.subsets, "settings")
+        return make_settings({**own, **self.settings}, "settings")
 
     def cells(self) -> list["YoungCell"]:
         """Return all cells, data set by data set, so that a process reads the features of each once."""
@@ -155,7 +154,7 @@ def _row(
 ) -> dict[str, object]:
     settings = grid.scenario(cell.detector, cell.seed)
     images = draw_images(manifest, grid, size, cell.ratio, cell.seed)
-    selection = select_images(images.train, features, grid.subsets, settings)
+    selection = select_images(images.train, features, settings)
     _, models = train_final(images.train, selection, features, settings)
     kept = selection.purified.kept
     own = _decided(models[METHOD], models[METHOD].threshold, images.new, features)

@@ -176,6 +176,6 @@ def _catch_up(before: str, root: Path, scenario: str, log: Callable[[str], None]
 def _description(template: str, name: str) -> str:
     """Return the stage's description without DVC's placeholders."""
     number = name.rpartition("_")[2]
-    text = template.replace("${item.subset}", number)
+    text = template.replace("${item.stage}", number)
     text = re.sub(r"dataset \$\{[^}]+\}", "the dataset", text)
     return re.sub(r"\$\{[^}]+\}", "the scenario", text)

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator, model_validator
 
 from llbnad.config import Config, Dataset, Promotion, Runtime, parse
 from llbnad.errors import ConfigError
-from llbnad.scenario import Scenario, ScenarioSettings, check_subsets
+from llbnad.scenario import Scenario, ScenarioSettings
 
 SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
 NAME_REASON = "DVC joins names with '-' and splits them at '.'"
@@ -41,19 +41,20 @@ class Params(Config):
     """The whole of params.yaml."""
 
     datasets: dict[str, Dataset]
-    subsets: tuple[int, ...]  # 0 … T-1; T is the number of sub-models
+    # 0 … S-1, the stages that the T sub-models of a scenario are dealt out to; a stage may hold several, or none
+    sub_models: tuple[int, ...]
     defaults: ScenarioSettings
     scenarios: dict[str, Scenario]
     arrival: ArrivalSettings
     runtime: Runtime
     promotion: Promotion
 
-    @field_validator("subsets")
+    @field_validator("sub_models")
     @classmethod
-    def _numbered(cls, subsets: tuple[int, ...]) -> tuple[int, ...]:
-        if not subsets or list(subsets) != list(range(len(subsets))):
-            raise ValueError(f"subsets must count 0, 1, … T-1, got {list(subsets)}")
-        return subsets
+    def _numbered(cls, sub_models: tuple[int, ...]) -> tuple[int, ...]:
+        if not sub_models or list(sub_models) != list(range(len(sub_models))):
+            raise ValueError(f"sub_models must count 0, 1, 2 … up to the last stage, got {list(sub_models)}")
+        return sub_models
 
     @model_validator(mode="after")
     def _names(self) -> "Params":
@@ -63,7 +64,6 @@ class Params(Config):
         for name, scenario in self.scenarios.items():
             if scenario.dataset not in self.datasets:
                 raise ValueError(f"scenarios.{name}.dataset is {scenario.dataset!r}; known: {sorted(self.datasets)}")
-            check_subsets(len(self.subsets), scenario, f"scenarios.{name}.")
         return self
 
     def scenario(self, name: str) -> Scenario:

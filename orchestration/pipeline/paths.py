@@ -27,6 +27,11 @@ def stage_dir(stage: str, name: str) -> Path:
     return DATA / stage / name
 
 
-def sub_model_dir(scenario: str, subset: int) -> Path:
-    """Return the output folder of one sub-model."""
-    return stage_dir("sub_model", scenario) / str(subset)
+def sub_model_dir(scenario: str, stage: int) -> Path:
+    """Return the output folder of one of a scenario's `sub_model` stages, which may hold several sub-models."""
+    return stage_dir("sub_model", scenario) / str(stage)
+
+
+def sub_models_of(stage: int, num_stages: int, num_sub_models: int) -> range:
+    """Return the numbers of the sub-models that a stage holds: every S-th of T."""
+    return range(stage, num_sub_models, num_stages)

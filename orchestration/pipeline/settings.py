@@ -25,16 +25,17 @@ from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
 
 SPLIT, STAGE = "params", "settings"
+SUB_MODELS = "sub_models"  # key of params.yaml that the stages of all scenarios follow
 PLUGIN_VERSION = "plugin_version"  # key beside a setting's own keys, only for classes that are not built in
 
 
 def entry(params: Params, scenario: str) -> dict[str, Any]:
-    """Return what stage `params` writes for a scenario: its settings, and the subsets.
+    """Return what stage `params` writes for a scenario: its settings, and the stages of its sub-models.
 
     Raises:
         ConfigError: there is no such scenario.
     """
-    return {"subsets": list(params.subsets), **params.scenario(scenario).model_dump(mode="json")}
+    return {SUB_MODELS: list(params.sub_models), **params.scenario(scenario).model_dump(mode="json")}
 
 
 def read_entry(scenario: str) -> dict[str, Any]:
@@ -59,7 +60,7 @@ def with_versions(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_settings(scenario: str) -> Params:
-    """Return params.yaml with `scenario` and the subsets as they were when stage `settings` ran.
+    """Return params.yaml with `scenario` and the stages of its sub-models as they were when stage `settings` ran.
 
     Raises:
         ConfigError: params.yaml is wrong.
@@ -71,7 +72,7 @@ def read_settings(scenario: str) -> Params:
         params.scenario(scenario)  # raises a better error if the name is wrong
         raise DataError(f"no outputs of scenario {scenario} ({path} is missing): run `dvc repro` first")
     content = json.loads(path.read_text())
-    subsets = tuple(content["subsets"])
+    stages = tuple(content[SUB_MODELS])
     recorded = {key: value.pop(PLUGIN_VERSION, "") for key, value in content.items() if isinstance(value, dict)}
     own = _scenario(content, str(path))
     for key, version in plugin_versions(own).items():
@@ -80,7 +81,7 @@ def read_settings(scenario: str) -> Params:
                 f"the code of {scenario}'s {key} is {version}, but {path} names {recorded.get(key) or 'no version'}: "
                 f"run `dvc repro --force --single-item {STAGE}@{scenario}`, then `dvc repro`"
             )
-    return params.model_copy(update={"subsets": subsets, "scenarios": {**params.scenarios, scenario: own}})
+    return params.model_copy(update={SUB_MODELS: stages, "scenarios": {**params.scenarios, scenario: own}})
 
 
 def are_current(root: Path, scenario: str, params: Params) -> bool:
@@ -110,7 +111,7 @@ def settings_path(scenario: str) -> Path:
 
 
 def _scenario(content: dict[str, Any], source: str) -> Scenario:
-    own: Scenario = parse(Scenario, {key: value for key, value in content.items() if key != "subsets"}, source)
+    own: Scenario = parse(Scenario, {key: value for key, value in content.items() if key != SUB_MODELS}, source)
     return own
 
 

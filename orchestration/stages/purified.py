@@ -38,7 +38,7 @@ def main(scenario: str) -> Record:
 
     def again(kept: Collection[str], trusted: Maps) -> Consensus:
         store = feature_store(settings, scenario)
-        return run_sub_models(store, table["subset"], len(settings.subsets), config, kept, trusted)
+        return run_sub_models(store, table["subset"], config, kept, trusted)
 
     selection = select(Consensus(table, StoredHeat(source / "maps.safetensors")), config, verdicts, again)
     result, table, maps = selection.purified, selection.consensus.table, selection.consensus.maps

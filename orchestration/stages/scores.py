@@ -20,8 +20,9 @@ def main(scenario: str) -> Record:
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
     train = training_images(read_noisy(scenario))
-    folders = [sub_model_dir(scenario, subset) for subset in settings.subsets]
-    subsets = assign_subsets(train, len(folders), config.seed)
+    subsets = assign_subsets(train, config.subsets, config.seed)
+    stages = len(settings.sub_models)
+    folders = [sub_model_dir(scenario, k % stages) / str(k) for k in range(int(subsets.max()) + 1)]
     scores = [Scores.read(folder / "scores.parquet") for folder in folders]
     found = consensus(scores, [StoredHeat(folder / "maps.safetensors") for folder in folders], subsets, config)
     agreement = rank_correlation(found.table)

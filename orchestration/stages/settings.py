@@ -12,10 +12,10 @@ from orchestration.pipeline.summary import say
 READ_BY = {  # `review` is missing, since stages depend on the file that it names
     "noisy": ("dataset", "noise", "seed"),
     "features": ("encoder",),
-    "sub_model": ("subsets", "seed", "encoder", "detector", "sub_model_detector", "partition"),
-    "scores": ("subsets", "seed", "partition", "aggregation"),
+    "sub_model": ("sub_models", "subsets", "seed", "encoder", "detector", "sub_model_detector", "partition"),
+    "scores": ("sub_models", "subsets", "seed", "partition", "aggregation"),
     # further rounds train sub-models again
-    "purified": ("subsets", "seed", "encoder", "detector", "sub_model_detector", "partition", "aggregation",
+    "purified": ("seed", "encoder", "detector", "sub_model_detector", "partition", "aggregation",
                  "selection", "rounds", "patch_rejection", "suspects"),
     "detector": ("seed", "encoder", "detector", "calibration", "comparators"),
     "evaluation": ("seed", "encoder", "suspects"),

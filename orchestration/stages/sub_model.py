@@ -1,35 +1,49 @@
-"""Stage `sub_model`: one detector, trained on its part of the training images, scores all training images."""
+"""Stage `sub_model`: detectors, each trained on its part of the training images, score all training images.
+
+A scenario has T sub-models and S such stages. Stage k holds the sub-models k, k + S, k + 2 S … below T.
+"""
 
 from llbnad.data.manifest import training_images
 from llbnad.purification.heat import write_heat
 from llbnad.purification.partition import assign_subsets
 from llbnad.purification.sub_models import train_sub_model
+from llbnad.utils.files import write_json
 from orchestration.pipeline.features import feature_store
 from orchestration.pipeline.outputs import read_noisy
-from orchestration.pipeline.paths import sub_model_dir
+from orchestration.pipeline.paths import sub_model_dir, sub_models_of
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, run_stage
 from orchestration.pipeline.summary import say
 from orchestration.tracking.best_effort import record_stage
 
 
-def main(scenario: str, subset: int) -> Record:
-    """Train sub-model SUBSET of SCENARIO."""
+def main(scenario: str, stage: int) -> Record:
+    """Train the sub-models of SCENARIO that stage STAGE holds."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
     images = training_images(read_noisy(scenario))
-    subsets = assign_subsets(images, len(settings.subsets), config.seed)
-    store = feature_store(settings, scenario)
-    model, own = train_sub_model(subset, store, subsets, len(settings.subsets), config)
-    scores, maps = model.score_with_maps(store, images["image_id"].tolist())
-    out = sub_model_dir(scenario, subset)
-    scores.write(out / "scores.parquet")
-    write_heat(maps, out / "maps.safetensors")
-    model.save(out / "model.safetensors")
-    say(f"sub_model {scenario} {subset}: trained on {len(own)} of {len(images)} images, scored all")
-    metrics = {"n_train": len(own), "n_scored": len(images), "score_median": float(scores.series().median())}
-    artifacts = [out / "scores.parquet", out / "model.safetensors"]
-    return lambda: record_stage("sub_model", scenario, settings, subset=subset, metrics=metrics, artifacts=artifacts)
+    subsets = assign_subsets(images, config.subsets, config.seed)
+    numbers = sub_models_of(stage, len(settings.sub_models), int(subsets.max()) + 1)
+    store, home = feature_store(settings, scenario), sub_model_dir(scenario, stage)
+    artifacts, learnt, medians = [home / "sub_models.json"], [], []
+    write_json({"sub_models": list(numbers)}, artifacts[0])
+    for number in numbers:
+        model, own = train_sub_model(number, store, subsets, config)
+        scores, maps = model.score_with_maps(store, images["image_id"].tolist())
+        out = home / str(number)
+        scores.write(out / "scores.parquet")
+        write_heat(maps, out / "maps.safetensors")
+        model.save(out / "model.safetensors")
+        say(f"sub_model {scenario} {number}: trained on {len(own)} of {len(images)} images, scored all")
+        artifacts += [out / "scores.parquet", out / "model.safetensors"]
+        learnt.append(len(own))
+        medians.append(float(scores.series().median()))
+    if not numbers:
+        say(f"sub_model {scenario} {stage}: no sub-model, as the scenario has {int(subsets.max()) + 1}")
+    metrics: dict[str, float] = {"n_sub_models": len(numbers), "n_scored": len(images)}
+    if numbers:
+        metrics |= {"n_train": sum(learnt) / len(numbers), "score_median": sum(medians) / len(numbers)}
+    return lambda: record_stage("sub_model", scenario, settings, number=stage, metrics=metrics, artifacts=artifacts)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def record_stage(
     stage: str,
     scenario: str,
     params: Params,
-    subset: int | None = None,
+    number: int | None = None,
     metrics: Mapping[str, float | None] | None = None,
     artifacts: Sequence[Path] = (),
 ) -> bool:
@@ -31,7 +31,7 @@ def record_stage(
         stage: noisy … evaluation.
         scenario: name in params.yaml.
         params: the settings.
-        subset: number of the sub-model, for stage `sub_model`.
+        number: which of the `sub_model` stages.
         metrics: metrics that its files do not hold, by name; None values are left out.
         artifacts: files to upload.
 
@@ -40,7 +40,7 @@ def record_stage(
     """
     try:
         with scenario_run(scenario, params) as run:
-            run.add(stage, subset, metrics or {}, artifacts)
+            run.add(stage, number, metrics or {}, artifacts)
             run.add_lock_hashes(STAGES[: STAGES.index(stage)])  # DVC writes a stage's own hashes after it
             if stage == "evaluation":
                 run.add_from_disk()

@@ -1,7 +1,7 @@
 """The MLflow runs of a scenario: one parent run, and one nested run per sub-model.
 
 Every stage is a process of its own and finds the run by a key, which is a tag of the run. The key is the hash of name,
-settings, subsets, noisy manifest and review file of the scenario. Recording again changes nothing. Tags hold the hashes
+settings, noisy manifest and review file of the scenario. Recording again changes nothing. Tags hold the hashes
 of outputs: `md5.<stage>` the digests of a stage's files, `dvc.<stage>` the hashes in dvc.lock.
 """
 
@@ -46,7 +46,7 @@ def lock_tags(scenario: str, params: Params, stages: Sequence[str]) -> dict[str,
     if "raw" in stages:
         names["raw"] = f"raw@{params.scenario(scenario).dataset}"
     if "sub_model" in stages:
-        names |= {f"sub_model_{k}": f"sub_model@{scenario}-{k}" for k in params.subsets}
+        names |= {f"sub_model_{k}": f"sub_model@{scenario}-{k}" for k in params.sub_models}
     lock = dvc.read_lock(Path.cwd())
     found = {label: dvc.outputs(lock, name) for label, name in names.items()}
     return {f"dvc.{label}": json.dumps(hashes) for label, hashes in found.items() if hashes}
@@ -58,11 +58,11 @@ def link_path(scenario: str) -> Path:
 
 
 def scenario_key(scenario: str, params: Params) -> str:
-    """Return the hash that identifies a run: of scenario name, settings, subsets, noisy manifest and verdicts."""
+    """Return the hash that identifies a run: of scenario name, settings, stages, noisy manifest and verdicts."""
     identity = [
         scenario,
         params.scenario(scenario).model_dump(mode="json"),
-        list(params.subsets),
+        list(params.sub_models),
         file_digest(noisy_manifest(scenario), "md5"),
         file_digest(Path(params.scenario(scenario).review), "md5"),
     ]
@@ -77,11 +77,11 @@ class ScenarioRun:
         self.parent = self._run(scenario_key(scenario, params), scenario, {})
 
     def add(
-        self, stage: str, subset: int | None, metrics: Mapping[str, float | None], artifacts: Sequence[Path]
+        self, stage: str, number: int | None, metrics: Mapping[str, float | None], artifacts: Sequence[Path]
     ) -> None:
         """Log a stage's metrics (the given metrics, and the metrics in its JSON and CSV files), files and hashes."""
-        run = self.parent if subset is None else self._nested(subset)
-        folder = _folder(stage, self.scenario, self.params, subset)
+        run = self.parent if number is None else self._nested(number)
+        folder = _folder(stage, self.scenario, self.params, number)
         metrics = {**metrics, **_metrics(stage, folder)}
         for path in artifacts:
             if path.stat().st_size <= MAX_UPLOAD:
@@ -92,14 +92,14 @@ class ScenarioRun:
 
     def add_from_disk(self, anew: bool = False) -> None:
         """Log the stages whose outputs on disk are not recorded yet; with `anew`, log all stages."""
-        numbered = [(stage, k) for stage in STAGES for k in (self.params.subsets if stage == "sub_model" else [None])]
-        for stage, subset in numbered:
-            folder = _folder(stage, self.scenario, self.params, subset)
+        several = {"sub_model": self.params.sub_models}
+        for stage, number in ((name, k) for name in STAGES for k in several.get(name, (None,))):
+            folder = _folder(stage, self.scenario, self.params, number)
             digests = _digests(folder, stage)
-            run = self._find(self._nested_key(subset)) if subset is not None else self.parent
+            run = self._find(self._nested_key(number)) if number is not None else self.parent
             known = run.data.tags.get(f"md5.{stage}") if run else None
             if digests and (anew or known != json.dumps(digests, sort_keys=True)):
-                self.add(stage, subset, {}, [folder / name for name in digests])
+                self.add(stage, number, {}, [folder / name for name in digests])
 
     def add_lock_hashes(self, stages: Sequence[str]) -> None:
         """Tag the parent with dvc.lock's hashes of `stages`."""
@@ -131,12 +131,12 @@ class ScenarioRun:
                 self.parent = self.client.get_run(run.info.run_id)
         self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))
 
-    def _nested(self, subset: int) -> "Run":
+    def _nested(self, number: int) -> "Run":
         parent = {"mlflow.parentRunId": self.parent.info.run_id}
-        return self._run(self._nested_key(subset), f"sub_model_{subset}", parent, {"subset": subset})
+        return self._run(self._nested_key(number), f"sub_model_{number}", parent, {"stage": number})
 
-    def _nested_key(self, subset: int) -> str:
-        return hashlib.sha256(f"{self.parent.info.run_id} {subset}".encode()).hexdigest()
+    def _nested_key(self, number: int) -> str:
+        return hashlib.sha256(f"{self.parent.info.run_id} {number}".encode()).hexdigest()
 
     def _run(self, key: str, name: str, tags: dict[str, str], extra: Mapping[str, Any] | None = None) -> "Run":
         """Return the run with this key. Create it, with the scenario's settings as parameters, if there is none."""
@@ -147,7 +147,8 @@ class ScenarioRun:
             return found
         run = self.client.create_run(self.experiment_id, tags={**tags, "llbnad.key": key}, run_name=name)
         settings = self.params.scenario(self.scenario).model_dump(mode="json")
-        flat = {"scenario": self.scenario, "subsets": len(self.params.subsets), **_flatten(settings), **(extra or {})}
+        stages = len(self.params.sub_models)
+        flat = {"scenario": self.scenario, "sub_model_stages": stages, **_flatten(settings), **(extra or {})}
         self.client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in flat.items()])
         return run
 
@@ -212,10 +213,10 @@ def _experiment(client: "MlflowClient", uri: str) -> str:
     return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
-def _folder(stage: str, scenario: str, params: Params, subset: int | None) -> Path:
+def _folder(stage: str, scenario: str, params: Params, number: int | None) -> Path:
     if stage == "raw":
         return stage_dir("raw", params.scenario(scenario).dataset)
-    return stage_dir(stage, scenario) if subset is None else sub_model_dir(scenario, subset)
+    return stage_dir(stage, scenario) if number is None else sub_model_dir(scenario, number)
 
 
 def _digests(folder: Path, stage: str) -> dict[str, str]:

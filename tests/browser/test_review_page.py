@@ -20,6 +20,7 @@ from llbnad.two_stage import run_two_stage
 SETTINGS = ScenarioSettings(
     encoder=EncoderConfig(input_size=64),
     detector=PatchcoreConfig(memory_size=512),
+    subsets=2,
     selection=Fraction(keep=0.8),
     comparators=(),
     suspects=4,
@@ -33,7 +34,7 @@ def line(few_cells, tmp_path_factory):
     manifest, root = few_cells
     noisy = contaminate(manifest.assign(anomaly_class=None), NoNoise(), 0)
     store = FeatureStore(tmp_path_factory.mktemp("cache"), SETTINGS.encoder, noisy, root)
-    return noisy, store, root, run_two_stage(noisy, store, root, 2, SETTINGS)
+    return noisy, store, root, run_two_stage(noisy, store, root, SETTINGS)
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +177,7 @@ def test_people_judge_by_keyboard_and_the_next_run_obeys(write_page, line, brows
 
     verdicts = read_verdicts(page.export(tmp_path / "downloads"))
     assert verdicts == {rejected: "normal", kept[0]: "defect", kept[1]: "exclude"}
-    again = run_two_stage(noisy, store, root, 2, SETTINGS, verdicts)
+    again = run_two_stage(noisy, store, root, SETTINGS, verdicts)
     assert rejected in again.purified.kept and kept[0] in again.purified.rejected
     assert kept[1] not in again.purified.kept + again.purified.rejected
     assert kept[1] not in again.evaluation.scores["llbnad"].image_ids

@@ -41,6 +41,7 @@ DEFAULTS = {
         "vectors": "unit",
     },
     "sub_model_detector": None,
+    "subsets": 2,
     "partition": "disjoint",
     "aggregation": "oof_mean",
     "selection": {"policy": "mad", "k": 2.5},
@@ -87,7 +88,7 @@ def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[
         shutil.copytree(source, folder / "data" / "own" / name)
     params = {
         "datasets": {name: {"source": "image_folder", "root": f"data/own/{name}", "category": name} for name in images},
-        "subsets": [0, 1],
+        "sub_models": [0, 1],
         "defaults": DEFAULTS,
         "scenarios": dict(scenarios),
         "arrival": {"stable_seconds": 0, "min_new_images": 20, "cron": "0 2 * * *"},

@@ -45,8 +45,8 @@ def test_graph_of_assets_is_the_graph_of_dvc(assets):
 
 def test_assets_have_the_names_partitions_and_descriptions_of_dvc_yaml(assets):
     names = {key.to_user_string() for key in assets.get_all_asset_keys()}
-    subsets = load_params(REPOSITORY / "params.yaml").subsets
-    generated = {"code", "params", *STAGES, *(f"sub_model_{k}" for k in subsets)} - {"sub_model"}
+    stages = load_params(REPOSITORY / "params.yaml").sub_models
+    generated = {"code", "params", *STAGES, *(f"sub_model_{k}" for k in stages)} - {"sub_model"}
     assert names == generated | SIDE_EFFECTS | {"benchmark_purification"}
     for name in generated | {"ingest"}:
         node = assets.get(dg.AssetKey(name))
@@ -115,4 +115,4 @@ def test_every_setting_of_a_scenario_is_followed_by_some_stage():
     assert {name for name, stage in stages.items() if "params" in stage} == {"raw", "params"}
     scenario = next(iter(yaml.safe_load((REPOSITORY / "params.yaml").read_text())["scenarios"].values()))
     assert "${item.review}" in text  # a file: its content is followed
-    assert {key for keys in READ_BY.values() for key in keys} == scenario.keys() - {"review"} | {"subsets"}
+    assert {key for keys in READ_BY.values() for key in keys} == scenario.keys() - {"review"} | {"sub_models"}

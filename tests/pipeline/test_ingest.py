@@ -264,11 +264,11 @@ def state(root):
 
 SMALL = """\
 datasets: {cells: {source: image_folder, root: data/own/cells, category: cells}}
-subsets: [0]
+sub_models: [0]
 defaults: &defaults {seed: 0, encoder: {name: efficientnet_lite2, input_size: 64, layers: [2, 3]}, suspects: 0,
   detector: {name: padim, dimensions: 100, regularisation: 0.1}, aggregation: mean, comparators: [],
-  sub_model_detector: null, partition: disjoint, selection: {policy: mad, k: 2.5}, rounds: 1, patch_rejection: 0,
-  review: data/review/none.csv,
+  sub_model_detector: null, subsets: 1, partition: disjoint, selection: {policy: mad, k: 2.5}, rounds: 1,
+  patch_rejection: 0, review: data/review/none.csv,
   calibration: {target_fpr: 0.01, folds: 0, bound: robust, unsure: true}}
 scenarios: {}
 arrival: {stable_seconds: 0, min_new_images: 1, cron: "0 2 * * *"}

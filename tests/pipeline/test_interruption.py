@@ -19,7 +19,7 @@ from orchestration.pipeline import dvc
 from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import command, environment, repro, stage
 
-SUB_MODEL = "data/sub_model/noisy20/0"
+SUB_MODEL = "data/sub_model/noisy20/0/0"
 
 
 def processes_in(folder):

@@ -34,7 +34,7 @@ def detector(folder, memory_size):
 
 
 def trained_with(folder):
-    return Model.load(folder / "data/sub_model/noisy20/0/model.safetensors").config.memory_size
+    return Model.load(folder / "data/sub_model/noisy20/0/0/model.safetensors").config.memory_size
 
 
 def followed(folder, name):

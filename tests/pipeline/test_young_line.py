@@ -83,7 +83,7 @@ def young(tmp_path, monkeypatch):
     settings = {"dataset": LINE, "noise": {"protocol": "as_is"}, "review": review, "comparators": []}
     root = make_workspace(tmp_path / "line", {LINE: tmp_path / "images"}, {LINE: {**ours["defaults"], **settings}})
     params = yaml.safe_load((root / "params.yaml").read_text())
-    params.update({"defaults": ours["defaults"], "subsets": ours["subsets"]})
+    params.update({"defaults": ours["defaults"], "sub_models": ours["sub_models"]})
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (root / review).write_text("image_id,verdict\n")
     monkeypatch.chdir(root)

@@ -48,13 +48,14 @@ def test_both_stages_without_features_or_files(config, few_cells, features, tmp_
         encoder=ENCODER,
         detector=config,
         sub_model_detector=None,
+        subsets=2,
         selection=Fraction(keep=0.6),
         comparators=("none",),
     )
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    result = run_two_stage(noisy, features, root, 2, settings)
+    result = run_two_stage(noisy, features, root, settings)
     assert torch.equal(torch.rand(3), expected)
     assert 0 <= result.evaluation.metrics()["image_auroc"] <= 1
     assert len(result.purified.kept) == 6 and result.scores["score"].std() > 0

@@ -33,7 +33,7 @@ def test_the_repository_s_own_file_is_right_and_frozen(tmp_path):
     params = load(tmp_path)
     assert {"elpv_mono_a00", "elpv_mono_a20"} <= set(params.scenarios)
     with pytest.raises(ValueError, match="frozen"):
-        params.subsets = (0,)
+        params.sub_models = (0,)
 
 
 A20 = "scenarios|elpv_mono_a20|"
@@ -55,8 +55,9 @@ A20 = "scenarios|elpv_mono_a20|"
         (A20 + "partition", "halves", "scenarios.elpv_mono_a20.partition"),
         (A20 + "seed", ..., "scenarios.elpv_mono_a20.seed is missing (usual value: 0)"),
         (A20 + "detector|neighbours", ..., "detector.neighbours is missing (usual value: 1)"),
-        ("subsets", [0, 2], "subsets must count 0, 1, … T-1, got [0, 2]"),
-        ("subsets", [0], "aggregation oof_mean needs at least 2 subsets, got 1"),
+        ("sub_models", [0, 2], "sub_models must count 0, 1, 2 … up to the last stage, got [0, 2]"),
+        (A20 + "subsets", 1, "aggregation oof_mean needs at least 2 subsets, got 1"),
+        (A20 + "subsets", "many", "subsets: expected auto or a whole number from 1 on (got 'many')"),
         ("datasets|elpv_mono|source", "ftp", "datasets.elpv_mono"),
         ("runtime|threads", -1, "runtime.threads"),
         ("scenarios|bad-name", {}, "scenarios.bad-name"),

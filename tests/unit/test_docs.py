@@ -93,7 +93,7 @@ def test_settings_in_the_pages_are_valid(page, tmp_path):
 def test_every_grid_is_valid():
     grids = sorted((REPOSITORY / "benchmarks").glob("*.yaml"))
     named = {path.name for path in grids if path.name != "dvc.yaml"}
-    assert {load_grid(path).subsets for path in grids if path.name in named} == {3, 5}
+    assert all(load_grid(path).cells() for path in grids if path.name in named)
     documented = text(REPOSITORY / "benchmarks" / "README.md")
     assert all(name in documented for name in named)
 

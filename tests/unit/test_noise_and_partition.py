@@ -6,7 +6,7 @@ from llbnad.config import InjectedNoise, NoNoise
 from llbnad.data.contaminate import anomalous_samples, contaminate, promised_ratio
 from llbnad.data.manifest import contamination
 from llbnad.errors import DataError
-from llbnad.purification.partition import assign_subsets
+from llbnad.purification.partition import assign_subsets, count_subsets
 from tests.conftest import made_manifest
 
 
@@ -137,6 +137,13 @@ def test_empty_subset_is_an_error():
         DataError, match=r"2 different training samples leave 3 of 5 subsets empty: use fewer subsets, more images$"
     ):
         assign_subsets(made_manifest(2, 0), 5, 0)
+
+
+def test_few_samples_get_more_subsets_and_never_more_than_there_are():
+    assert [count_subsets("auto", samples) for samples in (1, 2, 7, 10, 199, 200, 5000)] == [2, 2, 7, 10, 10, 5, 5]
+    assert count_subsets(3, 40) == count_subsets(3, 4000) == 3
+    assert set(assign_subsets(made_manifest(7, 0, views=2), "auto", 0)) == set(range(7))  # samples count, not images
+    assert set(assign_subsets(made_manifest(180, 30), "auto", 0)) == set(range(5))
 
 
 def test_few_samples_are_dealt_out_evenly():

@@ -26,7 +26,7 @@ def file(tmp_path):
 
 def settings(config=None, assignments=(), **options):
     named = {key.replace("__", "."): value for key, value in options.items()}
-    return make_settings(merged(config, named, assignments), 3, "test")
+    return make_settings(merged(config, named, assignments), "test")
 
 
 def test_nothing_said_is_the_defaults():

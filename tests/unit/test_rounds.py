@@ -125,7 +125,7 @@ def test_leave_out_learns_from_the_other_subsets():
     assert disjoint.sum(axis=1).tolist() == [1] * 4 and leave_out.sum(axis=1).tolist() == [2] * 4
     assert not (disjoint & leave_out).any()
     model, own = train_sub_model(
-        1, MadeFeatures(), pd.Series([0, 1, 2, 1], index=IDS[:4]), 3,
+        1, MadeFeatures(), pd.Series([0, 1, 2, 1], index=IDS[:4]),
         settings(partition="leave_out", detector=PatchcoreConfig(memory_size=16)),
     )  # fmt: skip
     assert own == [IDS[0], IDS[2]]
@@ -145,9 +145,9 @@ def test_sub_models_may_be_of_another_kind():
     one_kind = settings(detector=PatchcoreConfig(memory_size=64))
     other = one_kind.model_copy(update={"sub_model_detector": PadimConfig(dimensions=4)})
     subsets = subsets_of(3)
-    assert train_sub_model(0, MadeFeatures(), subsets, 3, one_kind)[0].config.name == "patchcore"
-    assert train_sub_model(0, MadeFeatures(), subsets, 3, other)[0].config.name == "padim"
-    assert run_sub_models(MadeFeatures(), subsets, 3, other).table["score"].notna().all()
+    assert train_sub_model(0, MadeFeatures(), subsets, one_kind)[0].config.name == "patchcore"
+    assert train_sub_model(0, MadeFeatures(), subsets, other)[0].config.name == "padim"
+    assert run_sub_models(MadeFeatures(), subsets, other).table["score"].notna().all()
 
 
 @pytest.mark.parametrize("partition", ["disjoint", "leave_out"])
@@ -155,7 +155,7 @@ def test_sub_models_may_be_of_another_kind():
 def test_scoring_together_gives_the_bits_that_sub_models_give_one_by_one(partition, detector):
     config = settings(detector=detector, partition=partition)
     subsets = subsets_of(3).sample(frac=1, random_state=0)
-    models = [train_sub_model(number, MadeFeatures(), subsets, 3, config)[0] for number in range(3)]
+    models = [train_sub_model(number, MadeFeatures(), subsets, config)[0] for number in range(3)]
     scores, maps = zip(
         *(model.score_with_maps(MadeFeatures(), subsets.index.tolist()) for model in models), strict=True
     )
@@ -178,7 +178,7 @@ def test_scores_go_by_the_ids_that_batches_name():
             return super().batches(image_ids[:-1], description)
 
     config = settings(detector=PatchcoreConfig(memory_size=64))
-    models = [train_sub_model(number, MadeFeatures(), subsets_of(3), 3, config)[0] for number in range(3)]
+    models = [train_sub_model(number, MadeFeatures(), subsets_of(3), config)[0] for number in range(3)]
     expected, found = (score_together(models, source, subsets_of(3), config) for source in (MadeFeatures(), Shuffled()))
     pd.testing.assert_frame_equal(found.table, expected.table)
     assert all(np.array_equal(found.maps[image_id], expected.maps[image_id]) for image_id in IDS)
@@ -194,9 +194,9 @@ def test_rounds_end_before_a_sub_model_has_too_little_to_learn_from(seed):
     subsets = subsets_of(3).sample(frac=1, random_state=seed)
 
     def again(kept, trusted):
-        return run_sub_models(MadeFeatures(), subsets, 3, config, kept, trusted)
+        return run_sub_models(MadeFeatures(), subsets, config, kept, trusted)
 
-    found = select(run_sub_models(MadeFeatures(), subsets, 3, config), config, {}, again)
+    found = select(run_sub_models(MadeFeatures(), subsets, config), config, {}, again)
     assert len(found.purified.kept) == 2
 
 
@@ -205,7 +205,7 @@ def test_sub_models_read_and_embed_a_batch_once(monkeypatch):
     monkeypatch.setattr(base, "embed", lambda maps, vectors: embedded.append(1) or embed(maps, vectors))
     config = settings(detector=PatchcoreConfig(memory_size=64))
     subsets = subsets_of(3)
-    models = [train_sub_model(number, MadeFeatures(), subsets, 3, config)[0] for number in range(3)]
+    models = [train_sub_model(number, MadeFeatures(), subsets, config)[0] for number in range(3)]
     embedded.clear()
     score_together(models, MadeFeatures(), subsets, config)
     assert len(embedded) == len(list(MadeFeatures().batches(IDS, "")))

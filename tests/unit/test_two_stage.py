@@ -17,6 +17,7 @@ from tests.unit.test_detectors import MadeFeatures
 SETTINGS = ScenarioSettings(
     detector=PatchcoreConfig(memory_size=600),
     sub_model_detector=None,
+    subsets=3,
     partition="disjoint",
     rounds=1,
     selection=Fraction(keep=0.8),
@@ -46,7 +47,7 @@ class Watched(MadeFeatures):
 def run(frame, settings=SETTINGS, ratio=0.2):
     noisy = contaminate(frame, InjectedNoise(ratio=ratio, max_ratio=0.4, test_share=0.25), 0)
     features = Watched()
-    return noisy, features, run_two_stage(noisy, features, None, 3, settings)
+    return noisy, features, run_two_stage(noisy, features, None, settings)
 
 
 def test_stage_2_is_handed_no_defect_and_oracle_is_reached(tmp_path):
@@ -87,7 +88,7 @@ def test_clean_data_stays_nearly_whole_under_mad():
 
 def test_unlabelled_images_run_through_without_metrics():
     frame = manifest().assign(anomaly_class=None, split="train")
-    result = run_two_stage(frame, MadeFeatures(), None, 3, SETTINGS)
+    result = run_two_stage(frame, MadeFeatures(), None, SETTINGS)
     metrics = result.evaluation.metrics()
     assert metrics["image_auroc"] is None and metrics["contamination_after"] is None
     assert metrics["n_selected"] == 96

@@ -18,7 +18,6 @@ GRID = {
     "sizes": [10, 20],
     "ratios": [0.0, 0.2],
     "seeds": [0],
-    "subsets": 2,
     "new_images": 30,
 }
 
@@ -68,7 +67,7 @@ def test_an_unknown_setting_is_refused():
 
 def test_a_real_cell_has_a_row_per_size_and_an_oracle_of_the_normal_images(few_cells, tmp_path):
     manifest, root = few_cells
-    chosen = grid(sizes=[8], ratios=[0.0], subsets=2, settings={"selection": {"policy": "fraction", "keep": 1}})
+    chosen = grid(sizes=[8], ratios=[0.0], settings={"subsets": 2, "selection": {"policy": "fraction", "keep": 1}})
     (cell,) = chosen.cells()
     (row,) = run_young_cell(cell, chosen, manifest, root, tmp_path).to_dict("records")
     assert row["n"] == 8 and row["kept"] == 1 and row["contamination_after"] == 0
