@@ -10,7 +10,7 @@ distribution's quantile does.
 
 import numpy as np
 
-from llbnad.utils.lower_half import MIDDLE, lower_half
+from llbnad.utils.lower_half import MIDDLE, lower_half, reach
 
 MARGIN = 1.5  # spreads from the largest score that is expected to the bound for REFERENCE_FPR
 REFERENCE_FPR = 0.01
@@ -36,8 +36,8 @@ def robust_bound(scores: np.ndarray, target_fpr: float = REFERENCE_FPR) -> float
     body = lower_half(scores)
     if body.spread <= 0:
         return None
-    reach, reference = ndtri([1 - target_fpr, 1 - REFERENCE_FPR]) - ndtri(MIDDLE)
-    largest = ndtri(len(scores) / (len(scores) + 1)) - ndtri(MIDDLE)  # spreads above the middle
+    wanted, reference = ndtri([1 - target_fpr, 1 - REFERENCE_FPR]) - ndtri(MIDDLE)
+    steps = (reach(len(scores), 1) + MARGIN) * max(0.0, wanted / reference)
     with np.errstate(over="ignore"):
-        found = np.float32(body.at((largest + MARGIN) * max(0.0, reach / reference)))
+        found = np.float32(body.at(steps))
     return float(found) if np.isfinite(found) else None

@@ -24,7 +24,7 @@ class Adaptive(SelectionPolicy):
     """`mixture` where there is strong evidence of two modes, `tail` elsewhere."""
 
     policy: Literal["adaptive"] = "adaptive"
-    steps: float = Field(3.25, gt=0)  # see `tail`
+    lost: float = Field(0.5, gt=0)  # see `tail`
     evidence: float = Field(50, ge=0)  # gain in BIC of two modes over one from which the mixture cuts
     evidence_per_image: float = Field(0.13, ge=0)  # the same, divided by the number of images; both must be reached
     patch_evidence: float = Field(105, ge=0)  # gain in BIC from which patches of kept images may be rejected as well
@@ -32,7 +32,7 @@ class Adaptive(SelectionPolicy):
     def count(self, ordered: np.ndarray) -> int:
         """Return the number of scores that the policy which the evidence chooses keeps."""
         two = self._shown(ordered, self.evidence)
-        return Mixture().count(ordered) if two else Tail(steps=self.steps).count(ordered)
+        return Mixture().count(ordered) if two else Tail(lost=self.lost).count(ordered)
 
     def apart(self, ordered: np.ndarray) -> bool:
         """Return whether the evidence of two modes is strong enough to reject patches too, where an error is dearer."""
@@ -44,4 +44,4 @@ class Adaptive(SelectionPolicy):
     @property
     def before_last(self) -> SelectionPolicy:
         """`tail`: evidence counts once sub-models have learnt from a cleaner set, where two modes stand out better."""
-        return Tail(steps=self.steps)
+        return Tail(lost=self.lost)

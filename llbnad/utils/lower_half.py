@@ -35,6 +35,16 @@ class LowerHalf:
         return float(distance / self.spread) if self.spread > 0 else float(np.copysign(np.inf, distance))
 
 
+def reach(count: int, beyond: float) -> float:
+    """Return the place, in spreads above the middle, above which `beyond` of `count` normal scores are expected.
+
+    The place is that of a normal distribution, and the median at the lowest.
+    """
+    from scipy.special import ndtri
+
+    return float(ndtri(max(0.5, 1 - beyond / count)) - ndtri(MIDDLE))
+
+
 def lower_half(scores: np.ndarray) -> LowerHalf:
     """Return the lower half of `scores` (N,), in any order. Scores that are not all positive have no logarithms."""
     values = np.asarray(scores, np.float64)

@@ -114,4 +114,4 @@ def test_adaptive_cuts_between_two_modes_only_on_strong_evidence(seed):
 
 
 def test_adaptive_is_cautious_in_all_rounds_but_the_last():
-    assert Adaptive(steps=2).before_last == Tail(steps=2) and not Tail().apart(scores(150)[0])
+    assert Adaptive(lost=2).before_last == Tail(lost=2) and not Tail().apart(scores(150)[0])

@@ -68,7 +68,7 @@ def body(n=40, defects=6):
 
 def test_the_bound_follows_from_the_lower_half_and_scales_with_the_unit():
     sigma = (np.quantile(np.log(body()), 0.4) - np.quantile(np.log(body()), 0.1)) / 1.03
-    steps = norm.ppf(40 / 41) - norm.ppf(0.4) + 1.5  # where the largest of 40 is expected, and the margin
+    steps = norm.ppf(39 / 40) - norm.ppf(0.4) + 1.5  # where the largest of 40 is expected, and the margin
     assert robust_bound(body()) == pytest.approx(np.exp(np.quantile(np.log(body()), 0.4) + steps * sigma), rel=1e-5)
     assert robust_bound(body() * 50) == pytest.approx(50 * robust_bound(body()), rel=1e-5)
     assert robust_bound(np.append(body()[:-6], [99] * 6)) == robust_bound(body())  # defects count as high, not how high
