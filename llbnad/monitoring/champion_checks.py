@@ -100,7 +100,10 @@ def separation(own: Probe, champion: Probe | None, challenger: Probe | None, bou
 
 
 def agreement(challenger: Probe | None, champion: Probe | None, least: float) -> Finding:
-    """Check Spearman's rank correlation with the champion over the champion's kept probe images."""
+    """Check Spearman's rank correlation with the champion over the champion's kept probe images.
+
+    It is too low if its whole 95 % interval is. A few images say little about it.
+    """
     from scipy.stats import spearmanr
 
     if challenger is None or champion is None:
@@ -111,7 +114,19 @@ def agreement(challenger: Probe | None, champion: Probe | None, least: float) ->
     both = values(challenger.kept, ids), values(champion.kept, ids)
     constant = any(np.ptp(scores) == 0 for scores in both)  # constant scores have no ranks and count as no agreement
     found = 0.0 if constant else float(spearmanr(*both).statistic)
-    return decided("agreement", found >= least, f"{found:.3f} over {len(ids)} images", f"at least {least:g}")
+    high = _highest_correlation(found, len(ids))
+    observed = f"{found:.3f} over {len(ids)} images, at most {high:.3f} at 95 % confidence"
+    return decided("agreement", high >= least, observed, f"at least {least:g}")
+
+
+def _highest_correlation(found: float, count: int) -> float:
+    """Return the upper end of the 95 % interval of Spearman's correlation (Fisher's transformation).
+
+    The variance is that of Bonett and Wright (Psychometrika 65, 2000).
+    """
+    if abs(found) >= 1:
+        return found
+    return float(np.tanh(np.arctanh(found) + 1.96 * np.sqrt((1 + found**2 / 2) / (count - 3))))
 
 
 def labelled(own: Probe, champion: Probe | None, challenger: Probe | None, bounds: Promotion) -> Finding:

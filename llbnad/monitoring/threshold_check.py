@@ -15,7 +15,7 @@ from llbnad.model.threshold import Threshold
 from llbnad.monitoring.finding import Finding, decided, skipped
 from llbnad.monitoring.novelty import ENOUGH
 from llbnad.monitoring.probe import Probe, values
-from llbnad.utils.lower_half import lower_half
+from llbnad.utils.lower_half import lower_half, widening
 
 NAME = "threshold"
 
@@ -55,7 +55,7 @@ def threshold(calibration: Threshold | None, own: Probe, bounds: Promotion) -> F
 def reach(calibration: Threshold) -> float | None:
     """Return how far the threshold lies above the body of its calibration scores, in spreads of the body.
 
-    The body is the lower half of the scores (`llbnad.utils.lower_half`), which kept defects do not reach.
+    The body is the lower half of the scores, which kept defects do not reach. A spread is as `robust_bound` takes it.
 
     Returns:
         the distance, or None if there are fewer than `ENOUGH` scores, or those of the body do not differ.
@@ -63,4 +63,4 @@ def reach(calibration: Threshold) -> float | None:
     if len(calibration.scores) < ENOUGH:
         return None
     body = lower_half(calibration.scores)
-    return body.steps(calibration.value) if body.spread > 0 else None
+    return body.steps(calibration.value) / widening(calibration.scores, body) if body.spread > 0 else None

@@ -11,12 +11,14 @@ from pathlib import PurePath
 import numpy as np
 import pandas as pd
 
-from llbnad.model.robust_bound import robust_bound
+from llbnad.model.robust_bound import FEWEST
 from llbnad.model.threshold import CONFIDENCE, Threshold
 from llbnad.purification.aggregate import sub_model_columns
 from llbnad.purification.purify import Purified
+from llbnad.utils.lower_half import lower_half, reach
 
 FEW = 100  # images; below, the policy often finds no second mode, and 1 % of false positives cannot be promised
+APART = 1.5  # spreads above the largest score that is expected of as many normal images
 AGREEMENT = 0.5  # rank correlation below which two sub-models disagree
 COMPARABLE = 8  # fewest images that a rank correlation means something for
 NAMED = 8  # names in a line
@@ -35,8 +37,7 @@ def suspects(table: pd.DataFrame, purified: Purified, paths: Mapping[str, str]) 
     """
     status = dict.fromkeys(purified.kept, "kept") | dict.fromkeys(purified.rejected, "rejected")
     scores = table["score"][table.index.isin(list(status))].sort_index().sort_values(ascending=False, kind="stable")
-    bound = robust_bound(scores.to_numpy())
-    apart = scores[scores > (np.inf if bound is None else bound)]
+    apart = scores[scores > _bound(scores.to_numpy())]
     ids = [str(image_id) for image_id in apart.index]
     return pd.DataFrame(
         {
@@ -46,6 +47,15 @@ def suspects(table: pd.DataFrame, purified: Purified, paths: Mapping[str, str]) 
             "status": pd.Series([status[image_id] for image_id in ids], dtype=object),
         }
     )
+
+
+def _bound(scores: np.ndarray) -> float:
+    """Return the score from which images stand apart; infinite if the scores show no body.
+
+    It follows from the lower half alone, since up to half of the training images may be defects.
+    """
+    body = lower_half(scores) if len(np.unique(scores)) >= FEWEST else None
+    return np.inf if body is None or body.spread <= 0 else body.at(reach(len(scores), 1) + APART)
 
 
 def selection_notes(table: pd.DataFrame, purified: Purified, paths: Mapping[str, str]) -> list[str]:

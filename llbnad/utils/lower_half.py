@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LOW, MIDDLE = 0.1, 0.4  # quantiles
+LOW, MIDDLE, UPPER = 0.1, 0.4, 0.7  # quantiles
 SPAN = 1.03  # standard deviations between these two quantiles of a normal distribution
 
 
@@ -43,6 +43,16 @@ def reach(count: int, beyond: float) -> float:
     from scipy.special import ndtri
 
     return float(ndtri(max(0.5, 1 - beyond / count)) - ndtri(MIDDLE))
+
+
+def widening(scores: np.ndarray, body: LowerHalf) -> float:
+    """Return by what factor `scores` (N,) spread wider just above the middle than below it, at least 1.
+
+    It is measured up to the 70 % quantile. Defects among the highest scores count there, but not how high they score.
+    """
+    if body.spread <= 0:
+        return 1.0
+    return max(1.0, body.steps(float(np.quantile(np.asarray(scores, np.float64), UPPER))) / reach(10, 10 * (1 - UPPER)))
 
 
 def lower_half(scores: np.ndarray) -> LowerHalf:
