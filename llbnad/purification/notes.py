@@ -121,5 +121,5 @@ def threshold_notes(threshold: Threshold | None, measured_fpr: float | None = No
     return [
         f"threshold only promised: {threshold.promised_fpr:.2%} false positives ({threshold.fpr_low:.2%} to "
         f"{threshold.fpr_high:.2%} at {CONFIDENCE:.0%} confidence) for a target of {threshold.target_fpr:.2%}, "
-        f"from the {rule} of {threshold.n} images; {tested}"
+        f"from the {rule} of {threshold.n} images, for images like the kept ones; {tested}"
     ]

@@ -1,9 +1,9 @@
 """The split of the training images into T disjoint subsets by sample (stage 1 of arXiv 2508.07441).
 
 Difference: the paper deals images out at random positions. Here a hash of the sample's id and the seed decides the
-subset. All views of a sample stay together, the order of the table does not matter, and a sample keeps its subset when
-other samples arrive. Subset sizes are therefore equal only on average. Subsets of a few samples are made
-equal (`llbnad.utils.hashing.deal`), and there a sample may change its subset when others arrive.
+subset. All views of a sample stay together, and the order of the table does not matter. From 100 samples on, a sample
+keeps its subset when others arrive, as long as T stays, and sizes are equal only on average. Fewer samples are dealt
+out evenly (`llbnad.utils.hashing.deal`).
 """
 
 import numpy as np

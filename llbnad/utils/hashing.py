@@ -19,8 +19,8 @@ def stable_shuffle(keys: Iterable[str], seed: int, purpose: str) -> list[str]:
 def deal(keys: Iterable[str], parts: int, seed: int, purpose: str) -> dict[str, int]:
     """Return a part 0 … parts-1 for each of the distinct `keys`.
 
-    A hash decides, so a key keeps its part when other keys arrive. The hash alone would leave parts of a few keys
-    unequal or empty: fewer than `FEW` keys are dealt out in the order of their hashes.
+    From `FEW` keys on, a hash decides, so a key keeps its part when other keys arrive. The hash alone would leave parts
+    of a few keys unequal or empty, so fewer keys are dealt out in the order of their hashes, anew when others arrive.
     """
     shuffled = stable_shuffle(keys, seed, purpose)
     if len(shuffled) < FEW:
