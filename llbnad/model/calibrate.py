@@ -79,8 +79,8 @@ def out_of_fold_scores(
 def assign_folds(kept: pd.DataFrame, folds: int, seed: int) -> pd.Series:
     """Return the fold 0 … K-1 of each image, indexed by image id and sorted by it.
 
-    A hash of the sample decides (`llbnad.utils.hashing.deal`), so from 100 samples on an image keeps its fold when others
-    arrive.
+    A hash of the sample decides (`llbnad.utils.hashing.deal`), so from 100 samples on, an image keeps its fold when
+    others arrive.
 
     Raises:
         DataError: there is one sample only.
