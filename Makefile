@@ -26,10 +26,10 @@ run: setup ## the main job: purify, train, compare, on the embedded data
 
 # two processes with a thread each: most of the time goes into starting programs, one after another
 test: setup lint ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-fast: setup ## unit tests: no subprocess of dvc or Dagster
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
 test-extras: .venv-extras/.installed ## tests of the extras anomalib and offline-vit, in an environment of their own
 	OMP_NUM_THREADS=1 .venv-extras/bin/python -m pytest tests/unit/test_anomalib.py tests/unit/test_encoders.py

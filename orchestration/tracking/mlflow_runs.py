@@ -229,7 +229,8 @@ def _digests(folder: Path, stage: str) -> dict[str, str]:
 def _place(row: Mapping[Any, Any]) -> list[str]:
     """Return the parts of a metric's name that tell the rows of a benchmark table apart."""
     size = [f"n_{row['n']}"] if "n" in row else []
-    return [*size, *([row["policy"]] if "policy" in row else []), f"alpha_{row['alpha']:g}"]
+    policy = [row["policy"]] if "policy" in row else []
+    return [*size, *policy, *([f"alpha_{row['alpha']:g}"] if "alpha" in row else [])]
 
 
 def _metrics(stage: str, folder: Path) -> dict[str, float | None]:
