@@ -22,6 +22,10 @@ class IdentityError(DataError):
     """Tables that must hold the same images do not: an image id is missing, unknown or occurs twice."""
 
 
+class NotAnImageError(DataError):
+    """A file is of no format that images have."""
+
+
 class ImageGoneError(DataError):
     """The file of an image or a mask that a manifest names does not exist any more."""
 

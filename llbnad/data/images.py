@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from llbnad.errors import DataError, ImageGoneError
+from llbnad.errors import DataError, ImageGoneError, NotAnImageError
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB: above this, Pillow warns of a decompression bomb
@@ -114,7 +114,7 @@ def _open(source: Path | bytes) -> Image.Image:
     except FileNotFoundError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"{name} is not an image that Pillow can read") from None
+        raise NotAnImageError(f"{name} is not an image that Pillow can read") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name} is too large: {error}") from None
     except UNREADABLE as error:

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from PIL import Image
 
 from llbnad.data.images import load_rgb
-from llbnad.errors import DataError
+from llbnad.errors import DataError, NotAnImageError
 from llbnad.utils.files import file_digest
 from orchestration.line.inbox import warn_that_it_stays
 
@@ -37,7 +37,7 @@ def examine(inbox: Path, path: str) -> Content | None:
         with Image.open(file) as image:
             kind = image.format or ""
     except DataError as error:
-        reason = "not_an_image" if "not an image" in str(error) else "unreadable"
+        reason = "not_an_image" if isinstance(error, NotAnImageError) else "unreadable"
         return Content(digest, reason=reason, detail=str(error).replace(str(file), PurePosixPath(path).name))
     except FileNotFoundError:
         return None

@@ -93,9 +93,7 @@ def test_a_threshold_is_only_promised_until_it_is_measured_and_attained():
     )
     (note,) = threshold_notes(bound, 0.005)
     assert note.startswith("threshold only promised: 10.00% false positives (2.79% to 23.66% at 95% confidence)")
-    assert (
-        "body of the calibration scores of 40 images, for images like the kept ones; labelled test images" in note
-    )
+    assert "body of the calibration scores of 40 images, for images like the kept ones; labelled test images" in note
     assert threshold_notes(None) == [
         "no threshold: the detector gives scores and calls nothing a defect (calibration.folds is 0)"
     ]
