@@ -176,6 +176,7 @@ def _summary(result: "TwoStageRun", scan: "Scan") -> Iterator[str]:
     yield from result.evaluation.caveats()
     if result.evaluation.threshold is not None:
         yield result.evaluation.threshold.describe()
+    yield from scan.notes
     if len(scan.rejected):
         reasons = ", ".join(f"{count} {reason}" for reason, count in scan.rejected["reason"].value_counts().items())
         yield f"{len(scan.rejected)} files were left out ({reasons}): left_out.csv says why"

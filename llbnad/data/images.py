@@ -19,6 +19,7 @@ UNREADABLE = (  # errors of Pillow's decoders and of its EXIF reader
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
     TypeError, ValueError, struct.error,
 )  # fmt: skip
+DRAWN, NEARLY = 0.9, 9  # share of the pixels of a mask that are within so many grey values of black or white
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow opens 16-bit PNG and TIFF as one of these
 
 
@@ -26,7 +27,7 @@ def load_rgb(source: Path | bytes) -> Image.Image:
     """Decode an image file completely and return it as 8-bit RGB, turned as its EXIF orientation says.
 
     Only the first frame is read. Integers above 8 bits are read as 16-bit, floats as 0 … 1 (as 0 … 255 if a value
-    exceeds 1). Transparent pixels are laid over black.
+    exceeds 1). Transparent pixels are laid over black; an alpha channel that is 0 everywhere is none.
 
     Args:
         source: an image file, or the bytes of one.
@@ -43,8 +44,35 @@ def load_rgb(source: Path | bytes) -> Image.Image:
         return _grey(values * 255 if values.max(initial=0) <= 1 else values)
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         colour = image.convert("RGBA")
+        if colour.getchannel("A").getextrema() == (0, 0):  # a channel that the camera left unused, not transparency
+            return colour.convert("RGB")
         return Image.alpha_composite(Image.new("RGBA", colour.size, (0, 0, 0, 255)), colour).convert("RGB")
     return image.convert("RGB")
+
+
+def count_values(image: Image.Image) -> int:
+    """Return the number of distinct grey values of an RGB image: 1, 2, or 3 for more. One value is one colour."""
+    if all(band.getextrema()[0] == band.getextrema()[1] for band in image.split()):
+        return 1
+    return min(max(2, sum(count > 0 for count in image.convert("L").histogram())), 3)
+
+
+def looks_like_mask(path: Path) -> bool:
+    """Return whether a file is drawn rather than photographed: black and white, but for the ringing of JPEG.
+
+    A palette counts as drawn. A file that cannot be read does not.
+    """
+    try:
+        image = _open(path)
+    except (DataError, OSError):
+        return False
+    if image.mode in ("1", "P"):
+        return True
+    if image.mode in SIXTEEN_BIT_MODES or image.mode == "F":
+        return len(np.unique(np.asarray(image))) <= 2
+    counts = image.convert("L").histogram()
+    two = sum(count > 0 for count in counts) <= 2
+    return two or sum(counts[:NEARLY]) + sum(counts[-NEARLY:]) >= DRAWN * image.width * image.height
 
 
 def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:

@@ -69,8 +69,21 @@ def installed_files(package: str, pattern: str) -> list[Path]:
     return sorted(file for folder in folders for file in Path(folder).glob(pattern) if file.is_file())
 
 
-def relative_files(root: Path, suffixes: frozenset[str]) -> Iterator[str]:
-    """Yield the files below `root` that end in one of `suffixes`, sorted, as POSIX paths relative to `root`.
+def linked_folders(root: Path) -> list[str]:
+    """Return the links to folders below `root`, sorted, as POSIX paths relative to `root`. Hidden ones are left out."""
+    found = [
+        (Path(folder) / name).relative_to(root)
+        for folder, names, _ in os.walk(root)
+        for name in names
+        if (Path(folder) / name).is_symlink()
+    ]
+    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
+
+
+def relative_files(root: Path, suffixes: frozenset[str] | None = None) -> Iterator[str]:
+    """Yield the files below `root`, sorted, as POSIX paths relative to `root`.
+
+    With `suffixes`, only files that end in one of them.
 
     Hidden files and folders are left out. Links to folders are not followed. Paths that cannot be read (broken links,
     files and folders without permission) are included, because somebody wanted images there: the reader of the files
@@ -78,7 +91,8 @@ def relative_files(root: Path, suffixes: frozenset[str]) -> Iterator[str]:
     """
     locked: list[OSError] = []
     walk = os.walk(root, onerror=locked.append)
-    paths = [Path(folder, name) for folder, _, names in walk for name in names if Path(name).suffix.lower() in suffixes]
+    wanted = (Path(folder, name) for folder, _, names in walk for name in names)
+    paths = [path for path in wanted if suffixes is None or path.suffix.lower() in suffixes]
     for path in sorted([*filter(_is_file, paths), *(Path(error.filename) for error in locked)]):
         inside = path.relative_to(root)
         if not any(part.startswith(".") for part in inside.parts):

@@ -38,8 +38,10 @@ def test_every_mode_becomes_rgb_of_the_same_size(tmp_path, mode):
 
 
 def test_transparent_pixels_are_black(tmp_path):
-    Image.new("RGBA", (2, 2), (255, 0, 0, 0)).save(tmp_path / "clear.png")
-    assert np.asarray(load_rgb(tmp_path / "clear.png")).max() == 0
+    half = Image.new("RGBA", (2, 2), (255, 0, 0, 0))
+    half.putpixel((0, 0), (255, 0, 0, 255))
+    half.save(tmp_path / "clear.png")
+    assert np.asarray(load_rgb(tmp_path / "clear.png"))[..., 0].tolist() == [[255, 0], [0, 0]]
 
 
 def broken(folder, kind):

@@ -223,6 +223,7 @@ def test_bad_files_are_listed_with_the_reason_and_stay_on_disk(tmp_path):
         "good/a.png": "duplicate",
         "good/b.png": "duplicate",
         "good/cut.png": "unreadable",
+        "good/notes.txt": "other_file",
         "good/text.jpg": "unreadable",
         "good/zero.png": "unreadable",
     }
@@ -252,6 +253,7 @@ def test_odd_names_and_links_never_stop_a_scan(tmp_path):
         "good/circle.png": "unreadable",
         "good/link.png": "duplicate",
         "good/nowhere.png": "missing",
+        "good/up": "linked_folder",
     }
     # the tables can be written, and a file be written under a name of full length
     write_csv(scan.rejected, tmp_path / "rejected.csv")

@@ -1,14 +1,16 @@
 """The way from a source's records to a manifest: every file is hashed and decoded, every unusable file is listed."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from llbnad.data.images import load_mask, load_rgb
+from llbnad.data.images import count_values, load_mask, load_rgb
 from llbnad.data.manifest import SCHEMA, normalise
 from llbnad.errors import DataError
 from llbnad.utils.files import file_digest
@@ -33,7 +35,8 @@ class Rejection:
     """An image file or a mask file that does not take part, and why."""
 
     path: str
-    reason: str  # missing, unreadable, duplicate, mask_missing, mask_unreadable, uncertain
+    # missing, unreadable, duplicate, constant, two_valued, mask_missing, mask_unreadable, and those of the source
+    reason: str
     detail: str
 
 
@@ -44,6 +47,7 @@ class Listing:
     root: Path
     records: Sequence[Record]
     rejected: Sequence[Rejection] = ()
+    notes: Sequence[str] = ()  # what the source took folders for, one line each
 
 
 @dataclass(frozen=True)
@@ -52,22 +56,26 @@ class Scan:
 
     manifest: pd.DataFrame
     rejected: pd.DataFrame  # path, reason, detail; sorted by path
+    notes: Sequence[str] = ()  # of the source
 
 
 @dataclass(frozen=True)
 class _Finding:
     image_id: str = ""
     size: tuple[int, int] = (0, 0)
+    pixels: str = ""  # digest of the decoded pixels
+    values: int = 0  # distinct grey values, 3 for more
     rejection: Rejection | None = None
 
 
 def scan(listing: Listing) -> Scan:
     """Hash and decode the file of every record, and return the usable images.
 
-    An image that is missing, unreadable or a duplicate is left out and listed with the reason. Two files are duplicates
-    if their bytes are equal; the first path is kept. The report says so if duplicates differ in label or split, because
-    this is a mistake in the data set. An image whose mask is missing or unreadable stays without its mask; the mask is
-    listed.
+    An image that is missing, unreadable, a duplicate or constant is left out and listed with the reason. Two files are
+    duplicates if their bytes or their pixels are equal; the first path is kept. The report says so if duplicates differ
+    in label or split, because this is a mistake in the data set. Files of two grey values among images of more are
+    masks that nobody named so, and are left out as well. An image whose mask is missing or unreadable stays without its
+    mask; the mask is listed.
 
     Raises:
         DataError: no image is usable.
@@ -75,7 +83,9 @@ def scan(listing: Listing) -> Scan:
     records = sorted(listing.records, key=lambda record: record.path)
     rejected = list(listing.rejected)
     known: dict[str, Record] = {}
-    rows = []
+    pixels: dict[str, Record] = {}
+    rows: list[dict[str, Any]] = []
+    two_valued: set[str] = set()  # paths
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(lambda one: (_examine(listing.root, one), _checked_mask(listing.root, one)), records)
         progress = track(found, "read images", total=len(records))
@@ -85,11 +95,24 @@ def scan(listing: Listing) -> Scan:
                 continue
             first = known.setdefault(finding.image_id, record)
             if first is not record:
-                rejected.append(_duplicate(first, record))
+                rejected.append(_duplicate(first, record, "bytes"))
                 continue
+            first = pixels.setdefault(finding.pixels, record)
+            if first is not record:
+                rejected.append(_duplicate(first, record, "pixels"))
+                continue
+            if finding.values == 1:
+                rejected.append(Rejection(record.path, "constant", "all of its pixels have one value"))
+                continue
+            if finding.values == 2:
+                two_valued.add(record.path)
             rejected += trouble
             rows.append({**vars(record), "mask_path": mask, "image_id": finding.image_id,
                          "width": finding.size[0], "height": finding.size[1]})  # fmt: skip
+    if len(two_valued) < len(rows):
+        rows = [row for row in rows if row["path"] not in two_valued]
+        detail = "holds two grey values only, as a mask does; masks belong into ground_truth/ or are called *_mask"
+        rejected += [Rejection(path, "two_valued", detail) for path in two_valued]
     if not rows:
         reasons = "; ".join(rejection.detail for rejection in rejected[:3])
         raise DataError(
@@ -97,7 +120,7 @@ def scan(listing: Listing) -> Scan:
         )
     report = pd.DataFrame([vars(rejection) for rejection in rejected], columns=["path", "reason", "detail"])
     report = report.sort_values(["path", "reason"], ignore_index=True)
-    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report)
+    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, tuple(listing.notes))
 
 
 def _examine(root: Path, record: Record) -> _Finding:
@@ -109,7 +132,8 @@ def _examine(root: Path, record: Record) -> _Finding:
         return _Finding(rejection=Rejection(name, "unreadable", f"{name}: its name is not UTF-8; rename the file"))
     try:
         image = load_rgb(path)
-        return _Finding(file_digest(path), image.size)
+        pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
+        return _Finding(file_digest(path), image.size, pixels, count_values(image))
     except FileNotFoundError:
         detail = f"{path} is listed but not there"
         return _Finding(rejection=Rejection(record.path, "missing", detail))
@@ -117,8 +141,8 @@ def _examine(root: Path, record: Record) -> _Finding:
         return _Finding(rejection=Rejection(record.path, "unreadable", str(error)))
 
 
-def _duplicate(first: Record, double: Record) -> Rejection:
-    detail = f"same bytes as {first.path}"
+def _duplicate(first: Record, double: Record, what: str) -> Rejection:
+    detail = f"same {what} as {first.path}"
     if first.anomaly_class != double.anomaly_class:
         detail += f", which is labelled {first.anomaly_class}, not {double.anomaly_class}"
     if first.split != double.split:

@@ -3,54 +3,83 @@
 | folder                                   | meaning                                                                  |
 |------------------------------------------|--------------------------------------------------------------------------|
 | anything                                 | unlabelled                                                               |
-| `good/` (also `ok`, `normal`)            | normal                                                                   |
-| `bad/` (`ng`, `defect`, `anomaly` …)     | anomalous, class `defect`; a folder below it names the class             |
+| `good/` (also `ok`, `normal`, `pass` …)  | normal                                                                   |
+| `bad/` (`nok`, `defect`, `reject` …)     | anomalous, class `defect`; a folder below it names the class             |
 | `train/`, `test/` first                  | the split; below `test/` any other name is a defect's class, as in MVTec |
+| `validation/`, `test_private/` first     | held out: neither trained nor tested on                                  |
 
-Masks are optional. A mask is `<name>_mask.<suffix>` beside the image, or the same path below `ground_truth/` or
-`masks/` with or without `_mask`. Case does not matter in names. Each image is a sample of its own.
+Masks are optional. A mask is `<name>_mask.<suffix>` (also `_GT`, `_label`) or `<name>.<another suffix>` beside the
+image, or the same path below `ground_truth/`, `masks/`, `SegmentationClass/`, or below `mask/`, `label/`, `gt/` if the
+files there look like masks. Case does not matter in names (`llbnad.data.sources.folder_names`). Each image is a sample
+of its own. Every file that takes no part is listed with the reason.
 """
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from llbnad.config import ImageFolderDataset
 from llbnad.data.images import IMAGE_SUFFIXES
 from llbnad.data.manifest import NORMAL
-from llbnad.data.sources.base import Listing, Record
+from llbnad.data.sources.base import Listing, Record, Rejection
+from llbnad.data.sources.folder_names import (
+    BAD,
+    GOOD,
+    HELD_OUT,
+    SPLITS,
+    SYSTEM_FOLDERS,
+    UNNAMED_CLASS,
+    folders_of,
+    says_something,
+)
+from llbnad.data.sources.mask_files import find_masks
 from llbnad.errors import DataError
-from llbnad.utils.files import relative_files
+from llbnad.utils.files import linked_folders, relative_files
 
-SPLITS = ("train", "test")
-GOOD = frozenset({"good", "ok", "normal"})
-BAD = frozenset({"bad", "ng", "defect", "defects", "defective", "anomaly", "anomalous", "abnormal"})
-MASK_FOLDERS = ("ground_truth", "masks")
-MASK_SUFFIX = "_mask"
-UNNAMED_CLASS = "defect"
+SHOWN = 20  # folders in the notes
 
 
 def records(dataset: ImageFolderDataset, root: Path) -> Listing:
     """Return all images below `root`.
 
     Raises:
-        DataError: there is no image.
+        DataError: there is no image, or `root` holds several data sets.
     """
-    files = list(relative_files(root, IMAGE_SUFFIXES))
-    beside = _beside(files)
-    parallel = {
-        _parallel_key(path, MASK_FOLDERS).removesuffix(MASK_SUFFIX): path for path in files if _in_mask_folder(path)
-    }
-    masks = {*beside.values(), *parallel.values()}
-    images = [path for path in files if path not in masks and not _in_mask_folder(path)]
+    everything = list(relative_files(root))
+    rejected = [Rejection(path, "linked_folder", "a link to a folder is not followed") for path in linked_folders(root)]
+    files = []
+    for path in everything:
+        if SYSTEM_FOLDERS.intersection(folders_of(path)):
+            rejected.append(Rejection(path, "system_folder", "written by an operating system, not by a camera"))
+        elif PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES or not _is_readable(root / path):
+            files.append(path)
+        else:
+            rejected.append(
+                Rejection(path, "other_file", f"expected a name ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
+            )
+    _refuse_several_sets(root, files)
+    masks = find_masks(root, files)
+    images = [path for path in files if path not in masks.files]
+    held_out = [path for path in images if _first(path) in HELD_OUT]
+    rejected += [
+        Rejection(path, "held_out", f"images of {_first(path)}/ are neither trained nor tested on") for path in held_out
+    ]
+    images = [path for path in images if _first(path) not in HELD_OUT]
     if not images:
-        raise DataError(f"no image below {root}; expected files ending in {sorted(IMAGE_SUFFIXES)}")
-    found = {path: beside.get(_stem(path)) or _parallel_mask(path, parallel) for path in images}
-    return Listing(root, [_record(path, dataset.category, found[path]) for path in images])
+        links = f"; {len(linked_folders(root))} links to folders are not followed" if linked_folders(root) else ""
+        raise DataError(f"no image below {root}; expected files ending in {sorted(IMAGE_SUFFIXES)}{links}")
+    found = [_record(path, dataset.category, masks.of(path)) for path in images]
+    fitting = {masks.of(path) for path in [*images, *held_out]}
+    rejected += [
+        Rejection(path, "mask_unused", "a mask by its name or content, which fits no image")
+        for path in sorted(masks.files - fitting)
+    ]
+    return Listing(root, found, rejected, _notes(found, held_out))
 
 
 def _record(path: str, category: str, mask: str | None) -> Record:
-    folders = [part.lower() for part in PurePosixPath(path).parts[:-1]]
-    split = folders.pop(0) if folders and folders[0] in SPLITS else None
+    folders = folders_of(path)
+    split = SPLITS[folders.pop(0)] if folders and folders[0] in SPLITS else None
     label = _label(folders, split)
     # a normal image has no defect to draw, whatever lies beside it
     mask_path = None if label == NORMAL else mask
@@ -67,29 +96,47 @@ def _label(folders: list[str], split: str | None) -> str | None:
     return folders[0] if split == "test" else None
 
 
-def _beside(files: list[str]) -> dict[str, str]:
-    """Return the masks named `<image>_mask` that lie beside an image, by the stem of that image."""
-    stems = {_stem(path) for path in files}
-    masks = {_stem(path).removesuffix(MASK_SUFFIX): path for path in files if _stem(path).endswith(MASK_SUFFIX)}
-    return {image: path for image, path in masks.items() if image in stems}
+def _refuse_several_sets(root: Path, files: Sequence[str]) -> None:
+    """Raise DataError if folders of `root` have folders of splits or labels of their own, and `root` has none."""
+    ways = [PurePosixPath(path).parts[:-1] for path in files]
+    if any(way and says_something(way[0]) for way in ways):
+        return
+    inside = {way[0]: way[1] for way in ways if len(way) > 1 and says_something(way[1])}
+    if inside:
+        names = ", ".join(f"{folder}/ ({below}/ …)" for folder, below in sorted(inside.items())[:8])
+        raise DataError(
+            f"{root} holds {len(inside)} folder(s) with splits or labels of their own: {names}: "
+            "give one of them as the root, or move their images into good/, bad/ or one folder"
+        )
 
 
-def _in_mask_folder(path: str) -> bool:
-    folders = [part.lower() for part in PurePosixPath(path).parts[:-1]]
-    return any(folder in MASK_FOLDERS for folder in folders[:2])
+def _is_readable(path: Path) -> bool:
+    """Return whether a path is a file. A folder without permission is not: the reader of the images reports it."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
-def _parallel_mask(image: str, masks: Mapping[str, str]) -> str | None:
-    """Return the mask of `image` below a mask folder: the one for the image's split, else the one without a split."""
-    return masks.get(_parallel_key(image, MASK_FOLDERS)) or masks.get(_parallel_key(image, (*SPLITS, *MASK_FOLDERS)))
+def _first(path: str) -> str:
+    folders = folders_of(path)
+    return folders[0] if folders else ""
 
 
-def _parallel_key(path: str, without: Collection[str]) -> str:
-    """Return the key that an image shares with its mask in a parallel folder: the path without suffix and `without`."""
-    *folders, name = PurePosixPath(path.lower()).parts
-    inside = [folder for folder in folders if folder not in without]
-    return "/".join([*inside, PurePosixPath(name).stem])
+def _notes(found: Sequence[Record], held_out: Sequence[str]) -> list[str]:
+    """Return what each top folder was taken for, one line each."""
+    meanings: Counter[tuple[str, str]] = Counter()
+    for record in found:
+        meaning = {None: "unlabelled", NORMAL: "normal"}.get(record.anomaly_class, "defects")
+        meanings[_top(record.path), f"{record.split}, {meaning}" if record.split else meaning] += 1
+    meanings.update((_top(path), "held out") for path in held_out)
+    if {folder for folder, _ in meanings} == {"./"}:
+        return []
+    lines = [f"folder {folder}: {count} images, {meaning}" for (folder, meaning), count in sorted(meanings.items())]
+    more = [f"and {len(lines) - SHOWN} lines more"] if len(lines) > SHOWN else []
+    return [*lines[:SHOWN], *more]
 
 
-def _stem(path: str) -> str:
-    return str(PurePosixPath(path.lower()).with_suffix(""))
+def _top(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    return f"{parts[0]}/" if len(parts) > 1 else "./"

@@ -1,0 +1,185 @@
+"""Folders as cameras, public data sets and people leave them: what is trained on, and what is said of the rest."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from llbnad.config import ImageFolderDataset
+from llbnad.data.images import load_rgb, looks_like_mask
+from llbnad.data.sources import read_source
+from llbnad.errors import DataError
+
+NUMBERS = range(4)
+
+
+def photo(seed):
+    y, x = np.mgrid[:64, :64]
+    noise = np.random.default_rng(seed).normal(0, 3, x.shape)
+    return Image.fromarray((120 + 60 * np.cos(np.hypot(x - 32, y - 32) / 9) + noise).clip(0, 255).astype(np.uint8))
+
+
+def mask(seed=0):
+    drawn = np.zeros((64, 64), np.uint8)
+    drawn[8 + seed : 20 + seed, 10:30] = 255
+    return Image.fromarray(drawn)
+
+
+def save(path, image, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def scan(root):
+    return read_source(ImageFolderDataset(root=str(root), category="c"), root)[0]
+
+
+def reasons(found):
+    return dict(zip(found.rejected["path"], found.rejected["reason"], strict=True))
+
+
+CONVENTIONS = {  # places of image and mask, as public sets have them; number → path
+    "KSDD2": ("train/{}.png", "train/{}_GT.png"),
+    "KolektorSDD": ("kos{}/Part0.jpg", "kos{}/Part0_label.bmp"),
+    "another suffix": ("MT_Blowhole/Imgs/exp{}.jpg", "MT_Blowhole/Imgs/exp{}.png"),
+    "mask/": ("crack/{}.jpg", "mask/crack/{}.png"),
+    "mask/ of JPEG": ("crack/{}.jpg", "mask/crack/{}.jpg"),
+    "labels/": ("images/{}.jpg", "labels/{}.png"),
+    "gt/ in a split": ("test/crack/{}.png", "test/gt/crack/{}.png"),
+    "VOC": ("JPEGImages/{}.jpg", "SegmentationClass/{}.png"),
+    "MVTec": ("test/crack/{}.png", "ground_truth/crack/{}_mask.png"),
+}
+
+
+@pytest.mark.parametrize(("image", "drawn"), CONVENTIONS.values(), ids=CONVENTIONS)
+def test_a_mask_is_never_an_image_and_finds_its_own(tmp_path, image, drawn):
+    for number in NUMBERS:
+        save(tmp_path / image.format(number), photo(number))
+        save(tmp_path / drawn.format(number), mask(number))
+    found = scan(tmp_path)
+    expected = {image.format(number): drawn.format(number) for number in NUMBERS}
+    assert found.manifest.set_index("path")["mask_path"].to_dict() == expected
+    assert found.rejected.empty
+
+
+def test_masks_that_fit_no_image_are_listed(tmp_path):
+    for number in NUMBERS:
+        save(tmp_path / f"{number}.png", photo(number))
+    save(tmp_path / "masks" / "other.png", mask())
+    save(tmp_path / "drawn.png", mask(1))  # nobody named it a mask: its content does
+    found = scan(tmp_path)
+    assert sorted(found.manifest["path"]) == [f"{number}.png" for number in NUMBERS]
+    assert reasons(found) == {"masks/other.png": "mask_unused", "drawn.png": "two_valued"}
+
+
+def test_a_folder_called_label_may_hold_photos(tmp_path):
+    """Labels are products as well. Only drawn files make such a folder one of masks; two-valued cameras exist too."""
+    for number in NUMBERS:
+        save(tmp_path / "label" / f"{number}.png", photo(number))
+    assert len(scan(tmp_path).manifest) == len(NUMBERS)
+    for number in NUMBERS:
+        save(tmp_path / "binary" / f"{number}.png", mask(number))
+    assert len(scan(tmp_path / "binary").manifest) == len(NUMBERS)
+
+
+@pytest.mark.parametrize("below", [("train/good", "test/broken"), ("good", "bad"), ("OK", "NOK")])
+def test_a_root_one_level_too_high_is_an_error_that_names_the_candidates(tmp_path, below):
+    for product in ("bottle", "screw"):
+        for seed, folder in enumerate(below):
+            save(tmp_path / product / folder / "0.png", photo(seed))
+    with pytest.raises(
+        DataError, match=r"2 folder\(s\) with splits or labels of their own: bottle/ .*screw/ .*as the root"
+    ):
+        scan(tmp_path)
+    assert len(scan(tmp_path / "bottle").manifest) == 2
+
+
+def test_every_top_folder_s_meaning_is_said(tmp_path):
+    folders = {"OK": 3, "NOK": 2, "n.i.O": 1, "reject": 1, "validation": 2, "camera_2": 1, "@eaDir": 1}
+    for seed, (folder, count) in enumerate(folders.items()):
+        for number in range(count):
+            save(tmp_path / folder / f"{number}.png", photo(100 * seed + number))
+    (tmp_path / "OK" / "Thumbs.db").write_text("x")
+    found = scan(tmp_path)
+    assert list(found.notes) == [
+        "folder NOK/: 2 images, defects",
+        "folder OK/: 3 images, normal",
+        "folder camera_2/: 1 images, unlabelled",
+        "folder n.i.O/: 1 images, defects",
+        "folder reject/: 1 images, defects",
+        "folder validation/: 2 images, held out",
+    ]
+    assert reasons(found) == {
+        "@eaDir/0.png": "system_folder",
+        "OK/Thumbs.db": "other_file",
+        "validation/0.png": "held_out",
+        "validation/1.png": "held_out",
+    }
+
+
+def test_linked_folders_are_listed_and_a_root_of_links_says_so(tmp_path):
+    for number in NUMBERS:
+        save(tmp_path / "store" / f"{number}.png", photo(number))
+        save(tmp_path / "root" / "good" / f"{number}.png", photo(10 + number))
+    (tmp_path / "root" / "bad").symlink_to(tmp_path / "store")
+    (tmp_path / "root" / "good" / "loop").symlink_to(tmp_path / "root")
+    assert reasons(scan(tmp_path / "root")) == {"bad": "linked_folder", "good/loop": "linked_folder"}
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "good").symlink_to(tmp_path / "store")
+    with pytest.raises(DataError, match="1 links to folders are not followed"):
+        scan(tmp_path / "links")
+
+
+def test_constant_and_equal_pictures_are_no_further_images(tmp_path):
+    """A lens cap, and one frame written again and again with another time in it, or in another format."""
+    for number in NUMBERS:
+        text = PngInfo()
+        text.add_text("time", str(number))
+        save(tmp_path / "train" / f"frozen{number}.png", photo(0), pnginfo=text)
+        save(tmp_path / "train" / f"{number}.png", photo(10 + number))
+        save(tmp_path / "train" / f"black{number}.png", Image.new("L", (64, 64 + number)))
+    save(tmp_path / "test" / "0.bmp", photo(10))
+    found = scan(tmp_path)
+    assert sorted(found.manifest["path"]) == ["test/0.bmp", *(f"train/{n}.png" for n in (1, 2, 3)), "train/frozen0.png"]
+    told = reasons(found)
+    assert {told[f"train/black{number}.png"] for number in NUMBERS} == {"constant"}
+    assert {told[f"train/frozen{number}.png"] for number in (1, 2, 3)} == {"duplicate"}
+    leak = found.rejected.set_index("path")["detail"]["train/0.png"]
+    assert leak == "same pixels as test/0.bmp, which is in test, not in train"
+    for path in (tmp_path / "train").iterdir():
+        if not path.name.startswith("black"):
+            path.unlink()
+    shutil.rmtree(tmp_path / "test")
+    with pytest.raises(DataError, match="all of its pixels have one value"):
+        scan(tmp_path)
+
+
+def test_an_alpha_channel_that_is_0_everywhere_is_none(tmp_path):
+    grey = np.asarray(photo(0))
+    for alpha, shown in ((0, grey), (255, grey)):
+        pixels = np.dstack([grey, grey, grey, np.full_like(grey, alpha)])
+        Image.fromarray(pixels, "RGBA").save(tmp_path / "a.png")
+        assert np.array_equal(np.asarray(load_rgb(tmp_path / "a.png"))[..., 0], shown)
+
+
+def test_a_dark_photo_is_no_mask_and_a_16_bit_one_neither(tmp_path):
+    dark = np.asarray(photo(0)) // 6
+    for name, image in {
+        "photo.png": photo(0),
+        "dark.png": Image.fromarray(dark),
+        "deep.png": Image.fromarray(np.asarray(photo(0)).astype(np.uint16) * 257),
+    }.items():
+        image.save(tmp_path / name)
+        assert not looks_like_mask(tmp_path / name)
+    for name, image in {
+        "a.png": mask(),
+        "b.jpg": mask(),
+        "c.png": mask().convert("P"),
+        "d.png": mask().point(bool),
+    }.items():
+        image.save(tmp_path / name)
+        assert looks_like_mask(tmp_path / name)
+    (tmp_path / "text.png").write_text("no image")
+    assert not looks_like_mask(tmp_path / "text.png")
