@@ -104,8 +104,11 @@ def load_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
     A pixel belongs to the defect if at least half of its area does. A mask that is too thin everywhere for this rule
     keeps every pixel that it touches, so that no defect vanishes. A thin part beside a thick part vanishes.
 
+    What is drawn is what is not black: of a palette, its colours; of a JPEG, what is brighter than half, because its
+    edges ring. If the file has an alpha channel that says anything, what is opaque is drawn, in any colour.
+
     Args:
-        path: image file, non-zero where the defect is.
+        path: image file.
         size: (width, height) wanted.
 
     Raises:
@@ -116,11 +119,33 @@ def load_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
         drawn = _open(path)
     except FileNotFoundError:
         raise ImageGoneError(f"mask {path} is gone: restore the file, or read the data set again") from None
-    defect = np.asarray(drawn if drawn.mode in ("1", "L", "P", "F", *SIXTEEN_BIT_MODES) else drawn.convert("L")) > 0
+    defect = _is_drawn(drawn, path.suffix.lower() in (".jpg", ".jpeg"))
     area = Image.fromarray(defect.astype(np.float32)).resize(size, Image.Resampling.BOX)
     coverage = np.asarray(area)
     mask = coverage >= 0.5
     return mask if mask.any() else coverage > 0
+
+
+def _is_drawn(image: Image.Image, rings: bool) -> np.ndarray:
+    """Return where something is drawn, bool (H, W). `rings`: the file is a JPEG."""
+    if image.mode in ("1", "F", *SIXTEEN_BIT_MODES):
+        return np.nan_to_num(np.asarray(image)) > 0
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        if alpha.min() != alpha.max():
+            return alpha >= 128
+    brightest = np.asarray(image.convert("RGB")).max(axis=-1)
+    return brightest >= 128 if rings else brightest > 0
+
+
+def mask_size(path: Path) -> tuple[int, int]:
+    """Return width and height of a mask as it is seen, turned as its EXIF orientation says.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        DataError: the file is unreadable.
+    """
+    return _open(path).size
 
 
 def _grey(values: np.ndarray) -> Image.Image:

@@ -1,16 +1,20 @@
 """The description inside a model file, and the modules outside this package that the file needs. None is imported."""
 
+import hashlib
 import importlib.util
 import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llbnad.detectors import DETECTORS
 from llbnad.encoders import ENCODERS, registered
 from llbnad.errors import DataError, ModelMissingError, PluginRefusedError
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = "llbnad model 2"
 READABLE = ("llbnad model 1", FORMAT)  # 1: a threshold without bound and unsure scores, which it keeps
@@ -20,7 +24,7 @@ READABLE = ("llbnad model 1", FORMAT)  # 1: a threshold without bound and unsure
 def opened(path: Path, framework: str = "np", device: str = "cpu") -> Iterator[tuple[Any, dict[str, Any]]]:
     """Open a model file. Yield its tensors, read when asked for, and its description.
 
-    The description holds format, encoder, encoder_fingerprint, detector and, if there is one, threshold.
+    The description holds format, encoder, encoder_fingerprint, detector, digest and, if there is one, threshold.
 
     Args:
         path: the file.
@@ -44,6 +48,34 @@ def opened(path: Path, framework: str = "np", device: str = "cpu") -> Iterator[t
             yield stored, content
     except (SafetensorError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is not a model file ({error}): expected the safetensors that training wrote") from None
+
+
+def content_digest(content: Mapping[str, Any], tensors: Mapping[str, "torch.Tensor"]) -> str:
+    """Return the SHA-256 of a description, without its own `digest`, and of all tensors."""
+    import torch
+
+    told = {key: value for key, value in content.items() if key != "digest"}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def refuse_damaged(path: Path, content: Mapping[str, Any], tensors: Mapping[str, "torch.Tensor"]) -> None:
+    """Refuse a file whose content is not what was saved. Files of release 0.1 have no digest to compare with.
+
+    Raises:
+        DataError: the digest is another one, or a tensor is empty or holds a value that is not finite.
+    """
+    back = "restore the file (`dvc checkout`, a copy), or train again"
+    if "digest" in content and content["digest"] != content_digest(content, tensors):
+        raise DataError(f"{path} is damaged: its content does not have the digest {content['digest']!s:.12} …: {back}")
+    for name, tensor in sorted(tensors.items()):
+        if not tensor.numel():
+            raise DataError(f"{path} is damaged: its tensor {name} is empty: {back}")
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise DataError(f"{path} is damaged: its tensor {name} holds values that are not finite: {back}")
 
 
 def needed_modules(content: Mapping[str, Any]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from llbnad.detectors.base import Detector, image_scores
 from llbnad.encoders import ENCODERS, recipe, registered
 from llbnad.errors import DataError
 from llbnad.features.source import FeatureSource
-from llbnad.model.content import FORMAT, opened, refuse_modules
+from llbnad.model.content import FORMAT, content_digest, opened, refuse_damaged, refuse_modules
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import Threshold
 from llbnad.utils.files import replacing
@@ -28,6 +28,7 @@ from llbnad.utils.hashing import stable_number
 if TYPE_CHECKING:
     import torch
 
+INCOMPLETE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)  # what a missing part leads to
 CALIBRATION = "threshold.scores"  # name of the calibration scores among the detector's tensors
 
 
@@ -97,6 +98,7 @@ class Model:
         if self.threshold is not None:
             content["threshold"] = self.threshold.summary()
             tensors = {**tensors, CALIBRATION: torch.from_numpy(self.threshold.scores)}
+        content["digest"] = content_digest(content, tensors)
         # one metadata key, because safetensors promises no order for several
         payload = save(tensors, metadata={"llbnad": json.dumps(content, sort_keys=True)})
         with replacing(path) as temporary:
@@ -123,18 +125,24 @@ class Model:
         """
         with opened(path, "pt", device) as (stored, content):
             encoder, config = _settings(path, content, plugins)
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  not a dict
+        refuse_damaged(path, content, tensors)
+        try:
             if recipe(encoder).fingerprint != content["encoder_fingerprint"]:
                 raise DataError(
                     f"{path} was trained on other weights of {encoder.name}: train again with the installed ones"
                 )
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  not a dict
-        calibration = tensors.pop(CALIBRATION, None)
-        detector = create_detector(config)
-        detector.restore(tensors)
-        threshold = None
-        if calibration is not None:
-            threshold = Threshold.restore(content["threshold"], calibration.cpu().numpy())
-        return cls(encoder, config, detector, threshold)
+            calibration = tensors.pop(CALIBRATION, None)
+            detector = create_detector(config)
+            detector.restore(tensors)
+            if calibration is None:
+                return cls(encoder, config, detector, None)
+            scores = calibration.cpu().numpy()
+            return cls(encoder, config, detector, Threshold.restore(content["threshold"], scores))
+        except INCOMPLETE as error:
+            raise DataError(
+                f"{path} is no complete model file ({type(error).__name__}: {error}): restore the file, or train again"
+            ) from None
 
 
 def _settings(path: Path, content: Mapping[str, Any], plugins: bool) -> tuple[EncoderConfig, DetectorConfig]:

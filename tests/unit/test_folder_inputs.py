@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from llbnad.config import ImageFolderDataset
-from llbnad.data.images import load_rgb, looks_like_mask
+from llbnad.data.images import load_mask, load_rgb, looks_like_mask
 from llbnad.data.sources import read_source
 from llbnad.errors import DataError
 
@@ -183,3 +183,45 @@ def test_a_dark_photo_is_no_mask_and_a_16_bit_one_neither(tmp_path):
         assert looks_like_mask(tmp_path / name)
     (tmp_path / "text.png").write_text("no image")
     assert not looks_like_mask(tmp_path / "text.png")
+
+
+def test_masks_of_every_kind_show_the_same_defect(tmp_path):
+    drawn = np.zeros((64, 64), bool)
+    drawn[10:30, 20:50] = True
+    grey = (drawn * 255).astype(np.uint8)
+    none = grey * 0
+    white_first = Image.fromarray(np.where(drawn, 0, 1).astype(np.uint8), "P")
+    white_first.putpalette([255, 255, 255, 0, 0, 0])
+    kinds = {
+        "reference.png": Image.fromarray(grey),
+        "ones.png": Image.fromarray(drawn.astype(np.uint8)),
+        "bits.png": Image.fromarray(drawn),
+        "deep.tif": Image.fromarray(drawn.astype(np.uint16) * 65535),
+        "palette.png": white_first,
+        "quantised.png": Image.fromarray(np.dstack([grey] * 3)).quantize(2),
+        "red.png": Image.fromarray(np.dstack([grey, none, none])),
+        "black_paint.png": Image.fromarray(np.dstack([none, none, none, grey]), "RGBA"),
+        "red_everywhere.png": Image.fromarray(np.dstack([none + 255, none, none, grey]), "RGBA"),
+        "white_everywhere.png": Image.fromarray(np.dstack([none + 255, grey]), "LA"),
+        "opaque.png": Image.fromarray(np.dstack([grey, grey, grey, none + 255]), "RGBA"),
+        "ringing.jpg": Image.fromarray(grey),
+    }
+    for name, image in kinds.items():
+        image.save(tmp_path / name, quality=40)
+        found = load_mask(tmp_path / name, (64, 64))
+        assert (found & drawn).sum() / (found | drawn).sum() > 0.97, name
+
+
+def test_a_mask_of_another_shape_is_listed_and_not_squeezed(tmp_path):
+    wide = Image.fromarray(np.hstack([np.asarray(photo(1)), np.asarray(photo(2))]))
+    orientation = Image.Exif()
+    orientation[0x0112] = 6
+    save(tmp_path / "bad" / "turned.jpg", wide, exif=orientation, quality=95)  # seen upright, its mask is not
+    save(tmp_path / "ground_truth" / "bad" / "turned_mask.png", Image.new("L", wide.size, 255))
+    save(tmp_path / "bad" / "small.png", photo(3))
+    save(tmp_path / "ground_truth" / "bad" / "small_mask.png", mask().resize((32, 32)))  # another size is none
+    found = scan(tmp_path)
+    masks = found.manifest.set_index("path")["mask_path"]
+    assert masks.dropna().to_dict() == {"bad/small.png": "ground_truth/bad/small_mask.png"}
+    assert reasons(found) == {"ground_truth/bad/turned_mask.png": "mask_shape"}
+    assert "128 × 64, and its image bad/turned.jpg is seen as 64 × 128" in found.rejected["detail"].item()

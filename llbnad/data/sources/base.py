@@ -10,11 +10,13 @@ from typing import Any
 
 import pandas as pd
 
-from llbnad.data.images import count_values, load_mask, load_rgb
+from llbnad.data.images import count_values, load_rgb, mask_size
 from llbnad.data.manifest import SCHEMA, normalise
 from llbnad.errors import DataError
 from llbnad.utils.files import file_digest
 from llbnad.utils.progress import track
+
+ASPECT = 0.02  # largest relative difference of the aspect ratios of an image and its mask
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Rejection:
     """An image file or a mask file that does not take part, and why."""
 
     path: str
-    # missing, unreadable, duplicate, constant, two_valued, mask_missing, mask_unreadable, and those of the source
+    # missing, unreadable, duplicate, constant, two_valued, mask_missing, mask_unreadable, mask_shape, or the source's
     reason: str
     detail: str
 
@@ -66,6 +68,7 @@ class _Finding:
     pixels: str = ""  # digest of the decoded pixels
     values: int = 0  # distinct grey values, 3 for more
     rejection: Rejection | None = None
+    trouble: Sequence[Rejection] = ()  # with its mask
 
 
 def scan(listing: Listing) -> Scan:
@@ -74,8 +77,8 @@ def scan(listing: Listing) -> Scan:
     An image that is missing, unreadable, a duplicate or constant is left out and listed with the reason. Two files are
     duplicates if their bytes or their pixels are equal; the first path is kept. The report says so if duplicates differ
     in label or split, because this is a mistake in the data set. Files of two grey values among images of more are
-    masks that nobody named so, and are left out as well. An image whose mask is missing or unreadable stays without its
-    mask; the mask is listed.
+    masks that nobody named so, and are left out as well. An image whose mask is missing, unreadable or of another
+    aspect ratio stays without its mask; the mask is listed.
 
     Raises:
         DataError: no image is usable.
@@ -87,9 +90,9 @@ def scan(listing: Listing) -> Scan:
     rows: list[dict[str, Any]] = []
     two_valued: set[str] = set()  # paths
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda one: (_examine(listing.root, one), _checked_mask(listing.root, one)), records)
+        found = pool.map(lambda one: _examine(listing.root, one), records)
         progress = track(found, "read images", total=len(records))
-        for record, (finding, (mask, trouble)) in zip(records, progress, strict=True):
+        for record, finding in zip(records, progress, strict=True):
             if finding.rejection is not None:
                 rejected.append(finding.rejection)
                 continue
@@ -106,7 +109,8 @@ def scan(listing: Listing) -> Scan:
                 continue
             if finding.values == 2:
                 two_valued.add(record.path)
-            rejected += trouble
+            rejected += finding.trouble
+            mask = None if finding.trouble else record.mask_path
             rows.append({**vars(record), "mask_path": mask, "image_id": finding.image_id,
                          "width": finding.size[0], "height": finding.size[1]})  # fmt: skip
     if len(two_valued) < len(rows):
@@ -133,7 +137,8 @@ def _examine(root: Path, record: Record) -> _Finding:
     try:
         image = load_rgb(path)
         pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
-        return _Finding(file_digest(path), image.size, pixels, count_values(image))
+        trouble = _checked_mask(root, record, image.size)
+        return _Finding(file_digest(path), image.size, pixels, count_values(image), trouble=trouble)
     except FileNotFoundError:
         detail = f"{path} is listed but not there"
         return _Finding(rejection=Rejection(record.path, "missing", detail))
@@ -150,14 +155,18 @@ def _duplicate(first: Record, double: Record, what: str) -> Rejection:
     return Rejection(double.path, "duplicate", detail)
 
 
-def _checked_mask(root: Path, record: Record) -> tuple[str | None, list[Rejection]]:
+def _checked_mask(root: Path, record: Record, size: tuple[int, int]) -> list[Rejection]:
+    """Return why the mask of an image of this width and height is of no use; empty if it is, or if there is none."""
     if record.mask_path is None:
-        return None, []
+        return []
     path = root / record.mask_path
     if not path.is_file():
-        return None, [Rejection(record.mask_path, "mask_missing", f"the mask of {record.path} is not there")]
+        return [Rejection(record.mask_path, "mask_missing", f"the mask of {record.path} is not there")]
     try:
-        load_mask(path, (8, 8))
+        width, height = mask_size(path)
     except DataError as error:
-        return None, [Rejection(record.mask_path, "mask_unreadable", str(error))]
-    return record.mask_path, []
+        return [Rejection(record.mask_path, "mask_unreadable", str(error))]
+    if abs(width * size[1] - height * size[0]) > ASPECT * width * size[1]:
+        detail = f"the mask is {width} × {height}, and its image {record.path} is seen as {size[0]} × {size[1]}"
+        return [Rejection(record.mask_path, "mask_shape", detail)]
+    return []
