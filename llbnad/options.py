@@ -8,6 +8,7 @@ import yaml
 
 from llbnad.errors import ConfigError
 from llbnad.scenario import ScenarioSettings
+from llbnad.utils.yaml_files import read_yaml
 
 NAMED = {
     "detector": "name",
@@ -54,11 +55,9 @@ def merged(config: Path | None, options: Mapping[str, Any], assignments: Sequenc
 
 def _read(config: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))  # JSON is YAML as well
-    except FileNotFoundError:
-        raise ConfigError(f"--config {config} is not there: give a YAML or JSON file of settings") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {config} is not YAML: {error}") from None
+        content = read_yaml(config)
+    except ConfigError as error:
+        raise ConfigError(f"--config {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"--config {config} holds {type(content).__name__}; expected a mapping, such as seed: 1")
     return content

@@ -20,7 +20,6 @@ from typing import Annotated
 
 import pandas as pd
 import typer
-import yaml
 
 from llbnad.config import Dataset, Runtime, parse
 from llbnad.data.manifest import read_manifest, write_manifest
@@ -37,6 +36,7 @@ from llbnad.utils.files import write_csv, write_parquet
 from llbnad.utils.plugins import code_version
 from llbnad.utils.progress import track
 from llbnad.utils.runtime import prepare
+from llbnad.utils.yaml_files import read_yaml
 from orchestration.pipeline import code
 from orchestration.pipeline.paths import DATA, FEATURE_CACHE
 
@@ -55,7 +55,9 @@ def load_grid(path: Path) -> AnyGrid:
     """
     if not path.is_file():
         raise ConfigError(f"no grid at {path}: benchmarks/*.yaml are grids")
-    content = yaml.safe_load(path.read_text())
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no mapping: benchmarks/*.yaml are grids")
     grid: AnyGrid = parse(YoungLine if "sizes" in content else Grid, content, path.name)
     return grid
 

@@ -8,14 +8,21 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, field_validator, model_validator
 
 from llbnad.config import Config, Dataset, Promotion, Runtime, parse
 from llbnad.errors import ConfigError
 from llbnad.scenario import Scenario, ScenarioSettings
+from llbnad.utils.yaml_files import read_yaml
 
 SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
+CRON = (
+    ("minute", 0, 59),
+    ("hour", 0, 23),
+    ("day", 1, 31),
+    ("month", 1, 12),
+    ("weekday", 0, 7),
+)  # name, lowest, highest
 NAME_REASON = "DVC joins names with '-' and splits them at '.'"
 
 
@@ -25,15 +32,22 @@ class ArrivalSettings(Config):
     DVC does not follow these settings, because they change no bytes of an output.
     """
 
-    stable_seconds: float = Field(10.0, ge=0)  # seconds after which a file that nobody touched is complete
+    stable_seconds: float = Field(
+        10.0, ge=0, allow_inf_nan=False
+    )  # seconds after which a file that nobody touched is complete
     min_new_images: int = Field(20, ge=1)  # new images that start a training
     cron: str = "0 2 * * *"  # time (UTC) when lines with enough new images are retrained, whatever the sensor did
 
     @field_validator("cron")
     @classmethod
     def _five_fields(cls, cron: str) -> str:
-        if len(cron.split()) != 5:
+        fields = cron.split()
+        if len(fields) != 5:
             raise ValueError("expected minute hour day month weekday, such as '0 2 * * *'")
+        for field, (name, low, high) in zip(fields, CRON, strict=True):
+            numbers = [int(number) for number in re.findall(r"\d+", field.partition("/")[0])]
+            if not re.fullmatch(r"[\d*,/A-Za-z-]+", field) or any(not low <= number <= high for number in numbers):
+                raise ValueError(f"{name} is {field!r}; expected {low} to {high}, as in '0 2 * * *'")
         return cron
 
 
@@ -85,12 +99,9 @@ def load_params(path: Path) -> Params:
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is impossible.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        raise ConfigError(f"{path} not found: run from the repository's root") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    if not path.exists():
+        raise ConfigError(f"{path} not found: run from the repository's root")
+    content = read_yaml(path)
     params: Params = parse(Params, content, path.name)
     unset = list(_unset_fields(params, ""))
     if unset:

@@ -1,11 +1,13 @@
 """params.yaml is checked whole before anything runs; every message names the key."""
 
 import copy
+import os
 
 import pytest
 import yaml
 
 from llbnad.errors import ConfigError
+from llbnad.utils.yaml_files import read_yaml
 from orchestration.pipeline.params import load_params
 from tests.conftest import REPOSITORY
 
@@ -62,6 +64,9 @@ A20 = "scenarios|elpv_mono_a20|"
         ("runtime|threads", -1, "runtime.threads"),
         ("scenarios|bad-name", {}, "scenarios.bad-name"),
         ("arrival|cron", "at two", "arrival.cron: expected minute hour day month weekday"),
+        ("arrival|cron", "99 2 * * *", "arrival.cron: minute is '99'; expected 0 to 59"),
+        ("arrival|cron", "0 2 31 13 *", "arrival.cron: month is '13'; expected 1 to 12"),
+        ("arrival|stable_seconds", float("inf"), "arrival.stable_seconds"),
         ("arrival|min_new_images", 0, "arrival.min_new_images"),
         ("runtime", ..., "runtime is missing"),
     ],
@@ -95,3 +100,50 @@ def test_no_file_and_no_yaml(tmp_path):
 def test_a_policy_of_logarithms_refuses_scores_without_them(tmp_path):
     with pytest.raises(ConfigError, match="policy mixture looks for two groups in the logarithm of scores"):
         load(tmp_path, (A20 + "selection", {"policy": "mixture", "evidence": 0}), (A20 + "aggregation", "rank_mean"))
+
+
+def exploding(levels):
+    """Aliases that multiply each other: nine to the power of `levels` values in a few hundred bytes."""
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "the key a is there twice"),
+        ("a: {b: 1, b: 2}", "the key b is there twice"),
+        ("a: &a [*a]", "contains itself"),
+        (exploding(12), "its anchors multiply each other"),
+        ("[" * 3000, "not valid YAML|nested too deeply"),
+        ("a: 2026-13-45", "not valid YAML"),
+        ("a: !!python/object:os.system {}", "not valid YAML"),
+    ],
+)
+def test_a_file_that_would_hang_or_pass_unnoticed_is_one_error(tmp_path, text, message):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_yaml(path)
+
+
+def test_what_is_no_text_file_is_said(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes("größe: 1".encode("latin-1"))
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for name, message in {
+        "latin.yaml": "not UTF-8",
+        "pipe.yaml": "is no file",
+        ".": "is no file",
+        "x": "not found",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            read_yaml(tmp_path / name)
+
+
+def test_merged_keys_may_be_overridden_and_merged_again(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("a: &a {x: 1, y: 1}\nb: &b {<<: *a, x: 2}\nc: {<<: *b, y: 3}\nd: {<<: [*a, *b], z: 4}\n")
+    found = read_yaml(path)
+    assert found == yaml.safe_load(path.read_text())
+    assert found["c"] == {"x": 2, "y": 3}

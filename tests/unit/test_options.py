@@ -59,8 +59,8 @@ def test_a_file_may_be_json_and_hold_all_settings(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "--config .*gone.yaml is not there: give a YAML or JSON file of settings"),
-        ("seed: [", "gone.yaml is not YAML"),
+        (None, "--config .*gone.yaml not found: expected a YAML file of settings"),
+        ("seed: [", "gone.yaml is not valid YAML"),
         ("- 1", "gone.yaml holds list; expected a mapping"),
         ("colour: 1", "llbnad run: colour is an unknown key"),
         ("calibration: 3", "--calibration.target_fpr: calibration holds a value, not settings"),

@@ -1,0 +1,73 @@
+"""Settings files in YAML (JSON is YAML as well), read so that no file hangs, and no slip passes unnoticed."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llbnad.errors import ConfigError
+
+MERGE = "tag:yaml.org,2002:merge"  # of the key <<
+MOST_NODES = 1_000_000  # values of a file once its aliases are written out; more is no file of settings
+
+
+def read_yaml(path: Path) -> Any:
+    """Return the content of a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, a folder or a pipe, not UTF-8 or not YAML, names a key twice, or writes out to
+            more than `MOST_NODES` values.
+    """
+    if not path.is_file():
+        kind = "is no file" if path.exists() else "not found"
+        raise ConfigError(f"{path} {kind}: expected a YAML file of settings")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}, set()) > MOST_NODES:
+            raise ConfigError(f"{path} writes out to more than {MOST_NODES:,} values: its anchors multiply each other")
+        return loader.construct_document(node)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} is nested too deeply: expected a few levels of settings") from None
+    except (ValueError, OverflowError) as error:  # a date or a number that Python cannot hold
+        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def _size(node: yaml.Node, known: dict[int, int], open_nodes: set[int]) -> int:
+    """Return the number of nodes below `node`, aliases written out.
+
+    Raises:
+        YAMLError: a node contains itself, or a mapping names a key twice; PyYAML would take the last one in silence.
+    """
+    if id(node) in known:
+        return known[id(node)]
+    if id(node) in open_nodes:
+        raise yaml.YAMLError(f"a value contains itself\n{node.start_mark}")
+    open_nodes.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
+        seen: set[str] = set()
+        for key in keys:
+            if key.value in seen:
+                raise yaml.YAMLError(f"the key {key.value} is there twice\n{key.start_mark}")
+            seen.add(key.value)
+        size = 1 + sum(_size(one, known, open_nodes) for pair in node.value for one in pair)
+    elif isinstance(node, yaml.SequenceNode):
+        size = 1 + sum(_size(one, known, open_nodes) for one in node.value)
+    else:
+        size = 1
+    open_nodes.remove(id(node))
+    known[id(node)] = size
+    return size
