@@ -121,7 +121,7 @@ def test_record_with_an_impossible_path_is_named(real_iad, key, value):
     root, _, content = real_iad
     content["test"][0][key] = value
     (root / "realiad_jsons" / f"{NUT}.json").write_text(json.dumps(content))
-    with pytest.raises(DataError, match=f"{NUT}.json: {key} {value!r}"):
+    with pytest.raises(DataError, match=rf"{NUT}.json: {key} (of \S+ )?(is )?{value!r}"):
         read(root)
 
 
@@ -291,6 +291,41 @@ def test_what_may_not_be_read_is_listed(tmp_path):
         (root / name).chmod(0o700)
     unreadable = {"file.png": "unreadable", "nolist": "unreadable", "nosearch/c.png": "unreadable"}
     assert done.stdout.strip() == f"['a.png'] {unreadable}", done.stderr
+
+
+def rewritten(root, content, encoding="utf-8"):
+    (root / "realiad_jsons" / f"{NUT}.json").write_bytes(json.dumps(content, indent=1).encode(encoding))
+
+
+def test_a_json_that_a_windows_tool_wrote_is_read(real_iad):
+    root, _, content = real_iad
+    expected = read(root).manifest
+    for entry in [*content["train"], *content["test"]]:
+        for key in ("image_path", "mask_path"):
+            entry[key] = entry[key] and entry[key].replace("/", "\\")
+    rewritten(root, content, "utf-8-sig")
+    assert read(root).manifest.equals(expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("image_path", "../../elsewhere/S0001/a.jpg", "expected a path inside the image folder"),
+        ("image_path", "/etc/S0001/a.jpg", "expected a path inside the image folder"),
+        ("image_path", "C:\\OK\\S0001\\a.jpg", "expected a path inside the image folder"),
+        ("mask_path", "NG/../../../../secret.png", "expected a path inside the image folder"),
+        ("image_path", 3, "image_path is 3; expected a text"),
+        ("category", ["a"], "category is .* expected a text"),
+        ("anomaly_class", None, "anomaly_class of .* is None; expected a text"),
+        ("mask_path", 3, "mask_path of .* is 3; expected a text"),
+    ],
+)
+def test_a_record_of_another_kind_or_place_is_named(real_iad, key, value, message):
+    root, _, content = real_iad
+    content["train"][0][key] = value
+    rewritten(root, content)
+    with pytest.raises(DataError, match=message):
+        read(root)
 
 
 def test_listed_but_missing_image_and_mask(real_iad):

@@ -35,9 +35,9 @@ def records(dataset: RealIadDataset, root: Path) -> Listing:
     """
     source = _json_file(dataset, root)
     try:
-        content = json.loads(source.read_text(encoding="utf-8"))
+        content = json.loads(source.read_text(encoding="utf-8-sig"))  # Windows tools begin a file with a BOM
         meta = content["meta"]
-        prefix, normal = meta["prefix"], meta["normal_class"]
+        prefix, normal = _text(source, "meta.prefix", meta["prefix"]), meta["normal_class"]
         listed = [(split, entry) for split in ("train", "test") for entry in content[split]]
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{source} is not valid JSON: {error}") from None
@@ -60,20 +60,31 @@ def _record(source: Path, entry: Any, split: str, folder: str, normal: str) -> R
     if missing:
         raise DataError(f"{source}: a record of {split} lacks {missing}: {json.dumps(entry)[:200]}")
     path, category, mask = entry["image_path"], entry["category"], entry["mask_path"]
-    if not isinstance(path, str) or len(Path(path).parts) < 3:
+    path, category = _text(source, "image_path", path), _text(source, "category", category)
+    label = _text(source, f"anomaly_class of {path}", entry["anomaly_class"])
+    if len(Path(path).parts) < 3:
         raise DataError(f"{source}: image_path {path!r}; expected OK/S0001/<file> or NG/<code>/S0001/<file>")
-    if not isinstance(mask, str | None):
-        raise DataError(f"{source}: mask_path {mask!r} of {path}; expected a path, null or the string None")
+    mask = None if mask in (None, "", "None") else _text(source, f"mask_path of {path}", mask)
     view = VIEW.search(Path(path).stem)
     return Record(
         path=folder + path,
         category=category,
         sample_id=sample_of(path, category),
-        mask_path=None if mask in (None, "", "None") else folder + mask,
+        mask_path=None if mask is None else folder + mask,
         view=view[1] if view else None,
-        anomaly_class=NORMAL if entry["anomaly_class"] == normal else entry["anomaly_class"],
+        anomaly_class=NORMAL if label == normal else label,
         split=split,
     )
+
+
+def _text(source: Path, key: str, value: Any) -> str:
+    """Return a text of the JSON, with `/` for the `\\` of Windows; a path in it must not leave its folder."""
+    if not isinstance(value, str):
+        raise DataError(f"{source}: {key} is {value!r}; expected a text")
+    inside = value.replace("\\", "/")
+    if ".." in Path(inside).parts or (inside.startswith("/") and key != "meta.prefix") or ":" in inside[:2]:
+        raise DataError(f"{source}: {key} is {value!r}; expected a path inside the image folder")
+    return inside
 
 
 def _json_file(dataset: RealIadDataset, root: Path) -> Path:
