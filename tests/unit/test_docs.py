@@ -139,7 +139,8 @@ def table_rows(heading: str, number_of_keys: int) -> list[tuple[tuple[str, ...],
     rows = [
         [cell.strip() for cell in row.strip("|").split("|")] for row in re.findall(r"^\|.+\|$", section, re.MULTILINE)
     ]
-    return [(tuple(row[:number_of_keys]), row[number_of_keys:]) for row in rows if re.fullmatch(r"0\.\d{3}", row[-2])]
+    numbers = [row for row in rows if len(row) > number_of_keys and re.fullmatch(r"0\.\d{3}", row[number_of_keys])]
+    return [(tuple(row[:number_of_keys]), row[number_of_keys:]) for row in numbers]
 
 
 TABLE = ["none", "random", "paper", "mad", "keep_80", "mixture_patches", "default"]
