@@ -54,6 +54,7 @@ DEFAULTS = {
 }
 NOISY = {
     **DEFAULTS,
+    "subsets": 3,  # for two stages: the first holds two sub-models
     "dataset": "cells",
     "noise": {"protocol": "replace", "ratio": 0.2, "max_ratio": 0.3, "test_share": 0.3},
 }
