@@ -19,6 +19,7 @@ UNREADABLE = (  # errors of Pillow's decoders and of its EXIF reader
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
     TypeError, ValueError, struct.error,
 )  # fmt: skip
+JPEG = (".jpg", ".jpeg")
 DRAWN, NEARLY = 0.9, 9  # share of the pixels of a mask that are within so many grey values of black or white
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow opens 16-bit PNG and TIFF as one of these
 
@@ -57,22 +58,25 @@ def count_values(image: Image.Image) -> int:
     return min(max(2, sum(count > 0 for count in image.convert("L").histogram())), 3)
 
 
-def looks_like_mask(path: Path) -> bool:
-    """Return whether a file is drawn rather than photographed: black and white, but for the ringing of JPEG.
+def looks_like_mask(path: Path) -> bool | None:
+    """Return whether a file is drawn rather than photographed: black and white, but for soft edges or JPEG's ringing.
 
-    A palette counts as drawn. A file that cannot be read does not.
+    A palette counts as drawn. None means that the file cannot be read.
     """
     try:
         image = _open(path)
     except (DataError, OSError):
-        return False
+        return None
     if image.mode in ("1", "P"):
         return True
     if image.mode in SIXTEEN_BIT_MODES or image.mode == "F":
         return len(np.unique(np.asarray(image))) <= 2
     counts = image.convert("L").histogram()
-    two = sum(count > 0 for count in counts) <= 2
-    return two or sum(counts[:NEARLY]) + sum(counts[-NEARLY:]) >= DRAWN * image.width * image.height
+    if sum(count > 0 for count in counts) <= 2:
+        return True
+    black, white, all_pixels = sum(counts[:NEARLY]), sum(counts[-NEARLY:]), image.width * image.height
+    rings = path.suffix.lower() in JPEG and black >= DRAWN * all_pixels  # a defect of a few pixels is grey there
+    return (white > 0 and black + white >= DRAWN * all_pixels) or rings
 
 
 def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
@@ -119,7 +123,7 @@ def load_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
         drawn = _open(path)
     except FileNotFoundError:
         raise ImageGoneError(f"mask {path} is gone: restore the file, or read the data set again") from None
-    defect = _is_drawn(drawn, path.suffix.lower() in (".jpg", ".jpeg"))
+    defect = _is_drawn(drawn, path.suffix.lower() in JPEG)
     area = Image.fromarray(defect.astype(np.float32)).resize(size, Image.Resampling.BOX)
     coverage = np.asarray(area)
     mask = coverage >= 0.5

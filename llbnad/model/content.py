@@ -63,14 +63,18 @@ def content_digest(content: Mapping[str, Any], tensors: Mapping[str, "torch.Tens
 
 
 def refuse_damaged(path: Path, content: Mapping[str, Any], tensors: Mapping[str, "torch.Tensor"]) -> None:
-    """Refuse a file whose content is not what was saved. Files of release 0.1 have no digest to compare with.
+    """Refuse a file whose content is not what was saved. Files of release 0.1 have no digest: their values are looked at.
 
     Raises:
-        DataError: the digest is another one, or a tensor is empty or holds a value that is not finite.
+        DataError: the digest is another one; without a digest, a tensor is empty or holds a value that is not finite.
     """
     back = "restore the file (`dvc checkout`, a copy), or train again"
-    if "digest" in content and content["digest"] != content_digest(content, tensors):
-        raise DataError(f"{path} is damaged: its content does not have the digest {content['digest']!s:.12} …: {back}")
+    if "digest" in content:
+        if content["digest"] != content_digest(content, tensors):
+            raise DataError(
+                f"{path} is damaged: its content does not have the digest {content['digest']!s:.12}: {back}"
+            )
+        return
     for name, tensor in sorted(tensors.items()):
         if not tensor.numel():
             raise DataError(f"{path} is damaged: its tensor {name} is empty: {back}")

@@ -114,7 +114,7 @@ def agreement(challenger: Probe | None, champion: Probe | None, least: float) ->
     both = values(challenger.kept, ids), values(champion.kept, ids)
     constant = any(np.ptp(scores) == 0 for scores in both)  # constant scores have no ranks and count as no agreement
     found = 0.0 if constant else float(spearmanr(*both).statistic)
-    high = _highest_correlation(found, len(ids))
+    high = 0.0 if constant else _highest_correlation(found, len(ids))
     observed = f"{found:.3f} over {len(ids)} images, at most {high:.3f} at 95 % confidence"
     return decided("agreement", high >= least, observed, f"at least {least:g}")
 

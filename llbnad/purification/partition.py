@@ -51,6 +51,8 @@ def assign_subsets(train: pd.DataFrame, subsets: Subsets, seed: int) -> pd.Serie
     numbers = train["sample_id"].map(deal(train["sample_id"], num_subsets, seed, "partition"))
     empty = sorted(set(range(num_subsets)) - set(numbers))
     if empty:
+        if subsets == "auto":
+            raise DataError(f"{samples} training sample is too few: 2 are needed, better some hundred")
         seed_too = " or another seed" if samples >= num_subsets else ""
         raise DataError(
             f"{samples} different training samples leave {len(empty)} of {num_subsets} subsets empty: "

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from llbnad.config import (
     METHOD,
@@ -115,6 +115,12 @@ class Grid(Config):
             raise ValueError(
                 f"policies: one must be called {DEFAULT}, as `random` keeps as many images; got {list(self.policies)}"
             )
+        for name, policy in self.policies.items():
+            for detector in self.detectors.values():
+                try:
+                    policy.settings(self, detector, 0)
+                except ValidationError as error:
+                    raise ValueError(f"policies.{name}: {error.errors()[0]['msg']}") from None
         if unknown := sorted(set(self.candidates) - set(self.policies)):
             raise ValueError(f"candidates: {unknown[0]} is none of the policies {list(self.policies)}")
         if both := sorted(set(self.detectors) & set(self.rivals)):

@@ -27,8 +27,8 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
-    loader = yaml.SafeLoader(text)
     try:
+        loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -39,10 +39,8 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{path} is nested too deeply: expected a few levels of settings") from None
-    except (ValueError, OverflowError) as error:  # a date or a number that Python cannot hold
+    except (ArithmeticError, AttributeError, LookupError, ValueError) as error:  # a value that Python cannot hold
         raise ConfigError(f"{path} is not valid YAML: {error}") from None
-    finally:
-        loader.dispose()
 
 
 def _size(node: yaml.Node, known: dict[int, int], open_nodes: set[int]) -> int:
@@ -58,11 +56,11 @@ def _size(node: yaml.Node, known: dict[int, int], open_nodes: set[int]) -> int:
     open_nodes.add(id(node))
     if isinstance(node, yaml.MappingNode):
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != MERGE]
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
         for key in keys:
-            if key.value in seen:
+            if (key.tag, key.value) in seen:
                 raise yaml.YAMLError(f"the key {key.value} is there twice\n{key.start_mark}")
-            seen.add(key.value)
+            seen.add((key.tag, key.value))
         size = 1 + sum(_size(one, known, open_nodes) for pair in node.value for one in pair)
     elif isinstance(node, yaml.SequenceNode):
         size = 1 + sum(_size(one, known, open_nodes) for one in node.value)

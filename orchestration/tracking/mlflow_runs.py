@@ -1,4 +1,4 @@
-"""The MLflow runs of a scenario: one parent run, and one nested run per sub-model.
+"""The MLflow runs of a scenario: one parent run, and one nested run per `sub_model` stage.
 
 Every stage is a process of its own and finds the run by a key, which is a tag of the run. The key is the hash of name,
 settings, noisy manifest and review file of the scenario. Recording again changes nothing. Tags hold the hashes

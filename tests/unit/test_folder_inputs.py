@@ -1,6 +1,8 @@
 """Folders as cameras, public data sets and people leave them: what is trained on, and what is said of the rest."""
 
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,14 +167,15 @@ def test_an_alpha_channel_that_is_0_everywhere_is_none(tmp_path):
 
 
 def test_a_dark_photo_is_no_mask_and_a_16_bit_one_neither(tmp_path):
-    dark = np.asarray(photo(0)) // 6
+    dark = np.asarray(photo(0)) // 30  # a dark field with one bright spot
+    dark[30:34, 30:34] = 200
     for name, image in {
         "photo.png": photo(0),
         "dark.png": Image.fromarray(dark),
         "deep.png": Image.fromarray(np.asarray(photo(0)).astype(np.uint16) * 257),
     }.items():
         image.save(tmp_path / name)
-        assert not looks_like_mask(tmp_path / name)
+        assert looks_like_mask(tmp_path / name) is False
     for name, image in {
         "a.png": mask(),
         "b.jpg": mask(),
@@ -182,7 +185,7 @@ def test_a_dark_photo_is_no_mask_and_a_16_bit_one_neither(tmp_path):
         image.save(tmp_path / name)
         assert looks_like_mask(tmp_path / name)
     (tmp_path / "text.png").write_text("no image")
-    assert not looks_like_mask(tmp_path / "text.png")
+    assert looks_like_mask(tmp_path / "text.png") is None
 
 
 def test_masks_of_every_kind_show_the_same_defect(tmp_path):
@@ -225,3 +228,80 @@ def test_a_mask_of_another_shape_is_listed_and_not_squeezed(tmp_path):
     assert masks.dropna().to_dict() == {"bad/small.png": "ground_truth/bad/small_mask.png"}
     assert reasons(found) == {"ground_truth/bad/turned_mask.png": "mask_shape"}
     assert "128 × 64, and its image bad/turned.jpg is seen as 64 × 128" in found.rejected["detail"].item()
+
+
+def paths(root):
+    return sorted(scan(root).manifest["path"])
+
+
+def test_names_that_are_not_utf_8_stop_nothing(tmp_path):
+    for number in NUMBERS:
+        save(tmp_path / "good" / f"{number}.png", photo(number))
+    latin = os.fsdecode(os.fsencode(tmp_path) + b"/gr\xfcn")
+    save(Path(latin) / "a.png", photo(9))
+    (Path(latin) / os.fsdecode(b"M\xfcller.txt")).write_text("x")
+    found = scan(tmp_path)
+    assert reasons(found) == {"gr\\udcfcn/M\\udcfcller.txt": "other_file", "gr\\udcfcn/a.png": "unreadable"}
+    "\n".join([*found.notes, *found.rejected["detail"]]).encode()
+
+
+def test_a_folder_of_images_says_nothing_of_a_label(tmp_path):
+    places = ["train/images/good/0.png", "test/images/good/1.png", "test/images/cut/2.png"]
+    for seed, place in enumerate(places):
+        save(tmp_path / place, photo(seed))
+    save(tmp_path / "test/masks/cut/2.png", mask())
+    manifest = scan(tmp_path).manifest.set_index("path")
+    assert manifest["anomaly_class"].to_dict() == dict(zip(places, ["OK", "OK", "cut"], strict=True))
+    assert manifest["mask_path"].dropna().to_dict() == {places[2]: "test/masks/cut/2.png"}
+    for seed, place in enumerate(("images/good/0.png", "images/bad/1.png")):
+        save(tmp_path / "flat" / place, photo(seed))
+    save(tmp_path / "flat" / "masks" / "bad" / "1.png", mask())
+    assert scan(tmp_path / "flat").manifest["mask_path"].dropna().tolist() == ["masks/bad/1.png"]
+
+
+def test_photos_of_labels_are_images_and_every_mask_is_none(tmp_path):
+    names = ["001.png", "001_label.png", "002.png", "002_gt.png"]
+    for seed, name in enumerate(names):
+        save(tmp_path / "photos" / name, photo(seed))
+    assert paths(tmp_path / "photos") == names
+    for seed, name in enumerate(("1.png", "2.png")):
+        save(tmp_path / "masks_too" / name, photo(seed))
+    drawn = ["1_gt.jpg", "1_mask.jpg", "2_mask.jpg", "2_mask.png", "3_mask.jpg"]
+    for seed, name in enumerate(drawn):
+        save(tmp_path / "masks_too" / name, mask(seed))
+    found = scan(tmp_path / "masks_too")
+    assert found.manifest.set_index("path")["mask_path"].to_dict() == {"1.png": "1_gt.jpg", "2.png": "2_mask.jpg"}
+    assert reasons(found) == dict.fromkeys(["1_mask.jpg", "2_mask.png", "3_mask.jpg"], "mask_unused")
+
+
+def test_masks_of_normal_images_and_names_that_end_as_masks_do(tmp_path):
+    save(tmp_path / "good" / "0.png", photo(0))
+    save(tmp_path / "good" / "0_mask.png", mask())
+    save(tmp_path / "test" / "torn" / "001_label.png", photo(1))
+    save(tmp_path / "ground_truth" / "torn" / "001_label.png", mask(1))
+    found = scan(tmp_path)
+    assert found.manifest.set_index("path")["mask_path"].dropna().to_dict() == {
+        "test/torn/001_label.png": "ground_truth/torn/001_label.png"
+    }
+    assert found.rejected["detail"].tolist() == ["its image is normal and has no defect to draw"]
+
+
+def test_one_unreadable_file_does_not_make_a_folder_of_masks_one_of_images(tmp_path):
+    for number in NUMBERS:
+        save(tmp_path / "test" / "a" / f"{number}.png", photo(number))
+        save(tmp_path / "gt" / "a" / f"{number}.jpg", mask(number))
+    (tmp_path / "gt" / "a" / "0.jpg").write_bytes(b"")
+    assert paths(tmp_path) == [f"test/a/{number}.png" for number in NUMBERS]
+
+
+def test_valid_alone_is_no_validation_set_and_a_binary_camera_keeps_its_images(tmp_path):
+    for number in NUMBERS:
+        save(tmp_path / "valid" / f"{number}.png", photo(number))
+        save(tmp_path / "binary" / f"{number}.png", mask(number))
+    assert len(paths(tmp_path / "valid")) == len(scan(tmp_path / "binary").manifest) == len(NUMBERS)
+    save(tmp_path / "binary" / "grey.png", photo(9))
+    assert len(paths(tmp_path / "binary")) == len(NUMBERS) + 1
+    shutil.rmtree(tmp_path / "binary")
+    assert paths(tmp_path) == [f"valid/{number}.png" for number in NUMBERS]
+    save(tmp_path / "train" / "0.png", photo(20))
+    assert paths(tmp_path) == ["train/0.png"]

@@ -76,9 +76,9 @@ def scan(listing: Listing) -> Scan:
 
     An image that is missing, unreadable, a duplicate or constant is left out and listed with the reason. Two files are
     duplicates if their bytes or their pixels are equal; the first path is kept. The report says so if duplicates differ
-    in label or split, because this is a mistake in the data set. Files of two grey values among images of more are
-    masks that nobody named so, and are left out as well. An image whose mask is missing, unreadable or of another
-    aspect ratio stays without its mask; the mask is listed.
+    in label or split, because this is a mistake in the data set. Files of two grey values, if they are fewer than
+    half, are masks that nobody named so, and are left out as well. An image whose mask is missing, unreadable or of
+    another aspect ratio stays without its mask; the mask is listed.
 
     Raises:
         DataError: no image is usable.
@@ -113,7 +113,7 @@ def scan(listing: Listing) -> Scan:
             mask = None if finding.trouble else record.mask_path
             rows.append({**vars(record), "mask_path": mask, "image_id": finding.image_id,
                          "width": finding.size[0], "height": finding.size[1]})  # fmt: skip
-    if len(two_valued) < len(rows):
+    if 2 * len(two_valued) < len(rows):
         rows = [row for row in rows if row["path"] not in two_valued]
         detail = "holds two grey values only, as a mask does; masks belong into ground_truth/ or are called *_mask"
         rejected += [Rejection(path, "two_valued", detail) for path in two_valued]
@@ -122,9 +122,15 @@ def scan(listing: Listing) -> Scan:
         raise DataError(
             f"no image under {listing.root} is usable; {len(records)} are listed: {reasons or 'none was found'}"
         )
-    report = pd.DataFrame([vars(rejection) for rejection in rejected], columns=["path", "reason", "detail"])
+    told = [{name: _printable(text) for name, text in vars(rejection).items()} for rejection in rejected]
+    report = pd.DataFrame(told, columns=["path", "reason", "detail"])
     report = report.sort_values(["path", "reason"], ignore_index=True)
-    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, tuple(listing.notes))
+    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, tuple(map(_printable, listing.notes)))
+
+
+def _printable(text: str) -> str:
+    """Return a text whose bytes that are not UTF-8, as names may hold, are written out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _examine(root: Path, record: Record) -> _Finding:
@@ -132,8 +138,8 @@ def _examine(root: Path, record: Record) -> _Finding:
     try:
         record.path.encode()
     except UnicodeEncodeError:
-        name = record.path.encode(errors="backslashreplace").decode()
-        return _Finding(rejection=Rejection(name, "unreadable", f"{name}: its name is not UTF-8; rename the file"))
+        detail = f"{record.path}: its name is not UTF-8; rename the file"
+        return _Finding(rejection=Rejection(record.path, "unreadable", detail))
     try:
         image = load_rgb(path)
         pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()

@@ -4,7 +4,8 @@ from pathlib import PurePosixPath
 
 SPLITS = {"train": "train", "test": "test", "test_public": "test"}
 # neither trained nor tested on: held out by whoever made the set, or without public labels
-HELD_OUT = frozenset({"val", "valid", "validation", "test_private", "test_private_mixed"})
+HELD_OUT = frozenset({"validation", "test_private", "test_private_mixed"})
+HELD_OUT_BESIDE_A_SPLIT = frozenset({"val", "valid"})  # alone, `valid/` may be what an inspection calls good
 GOOD = frozenset({"good", "ok", "okay", "normal", "pass", "passed", "io", "i.o.", "i.o", "gut"})
 BAD = frozenset(
     {"bad", "ng", "nok", "ko", "defect", "defects", "defective", "anomaly", "anomalies", "anomalous", "abnormal",
@@ -15,7 +16,8 @@ UNNAMED_CLASS = "defect"
 MASK_FOLDERS = frozenset({"ground_truth", "groundtruth", "masks", "segmentationclass"})
 # names that products have as well, labels for example: the content of their files decides
 PERHAPS_MASK_FOLDERS = frozenset({"mask", "label", "labels", "gt", "annotation", "annotations"})
-MASK_SUFFIXES = ("_mask", "_gt", "_label")
+SURE_MASK_SUFFIX = "_mask"
+MASK_SUFFIXES = (SURE_MASK_SUFFIX, "_gt", "_label")
 IMAGE_FOLDERS = frozenset(
     {"images", "image", "imgs", "img", "jpegimages"}
 )  # beside a mask folder; they say nothing else

@@ -6,16 +6,16 @@
 | `good/` (also `ok`, `normal`, `pass` …)  | normal                                                                   |
 | `bad/` (`nok`, `defect`, `reject` …)     | anomalous, class `defect`; a folder below it names the class             |
 | `train/`, `test/` first                  | the split; below `test/` any other name is a defect's class, as in MVTec |
-| `validation/`, `test_private/` first     | held out: neither trained nor tested on                                  |
+| `validation/`, `test_private/` first     | held out: neither trained nor tested on; `val/` as well, beside a split  |
 
 Masks are optional. A mask is `<name>_mask.<suffix>` (also `_GT`, `_label`) or `<name>.<another suffix>` beside the
 image, or the same path below `ground_truth/`, `masks/`, `SegmentationClass/`, or below `mask/`, `label/`, `gt/` if the
-files there look like masks. Case does not matter in names (`llbnad.data.sources.folder_names`). Each image is a sample
+files there look like masks. Folders such as `images/` say nothing. Case does not matter in names (`llbnad.data.sources.folder_names`). Each image is a sample
 of its own. Every file that takes no part is listed with the reason.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from llbnad.config import ImageFolderDataset
@@ -26,13 +26,17 @@ from llbnad.data.sources.folder_names import (
     BAD,
     GOOD,
     HELD_OUT,
+    HELD_OUT_BESIDE_A_SPLIT,
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    PERHAPS_MASK_FOLDERS,
     SPLITS,
     SYSTEM_FOLDERS,
     UNNAMED_CLASS,
     folders_of,
     says_something,
 )
-from llbnad.data.sources.mask_files import find_masks
+from llbnad.data.sources.mask_files import MaskFiles, find_masks
 from llbnad.errors import DataError
 from llbnad.utils.files import linked_folders, relative_files
 
@@ -60,25 +64,41 @@ def records(dataset: ImageFolderDataset, root: Path) -> Listing:
     _refuse_several_sets(root, files)
     masks = find_masks(root, files)
     images = [path for path in files if path not in masks.files]
-    held_out = [path for path in images if _first(path) in HELD_OUT]
+    held_out = _held_out(images)
     rejected += [
         Rejection(path, "held_out", f"images of {_first(path)}/ are neither trained nor tested on") for path in held_out
     ]
-    images = [path for path in images if _first(path) not in HELD_OUT]
+    images = [path for path in images if path not in held_out]
     if not images:
         links = f"; {len(linked_folders(root))} links to folders are not followed" if linked_folders(root) else ""
         raise DataError(f"no image below {root}; expected files ending in {sorted(IMAGE_SUFFIXES)}{links}")
     found = [_record(path, dataset.category, masks.of(path)) for path in images]
-    fitting = {masks.of(path) for path in [*images, *held_out]}
-    rejected += [
-        Rejection(path, "mask_unused", "a mask by its name or content, which fits no image")
-        for path in sorted(masks.files - fitting)
+    rejected += _unused_masks(masks, found, held_out)
+    return Listing(root, found, rejected, _notes(found, sorted(held_out)))
+
+
+def _held_out(images: Sequence[str]) -> set[str]:
+    """Return the images of folders that are neither for training nor for testing."""
+    first = {_first(path) for path in images}
+    names = HELD_OUT | (HELD_OUT_BESIDE_A_SPLIT if first.intersection(SPLITS) else frozenset())
+    return {path for path in images if _first(path) in names}
+
+
+def _unused_masks(masks: MaskFiles, found: Sequence[Record], held_out: Iterable[str]) -> list[Rejection]:
+    used = {record.mask_path for record in found} | {masks.of(path) for path in held_out}
+    of_normal = {masks.of(record.path) for record in found if record.anomaly_class == NORMAL}
+    return [
+        Rejection(
+            path,
+            "mask_unused",
+            "its image is normal and has no defect to draw" if path in of_normal else "a mask that fits no image",
+        )
+        for path in sorted(masks.files - used)
     ]
-    return Listing(root, found, rejected, _notes(found, held_out))
 
 
 def _record(path: str, category: str, mask: str | None) -> Record:
-    folders = folders_of(path)
+    folders = [folder for folder in folders_of(path) if folder not in IMAGE_FOLDERS]
     split = SPLITS[folders.pop(0)] if folders and folders[0] in SPLITS else None
     label = _label(folders, split)
     # a normal image has no defect to draw, whatever lies beside it
@@ -98,7 +118,8 @@ def _label(folders: list[str], split: str | None) -> str | None:
 
 def _refuse_several_sets(root: Path, files: Sequence[str]) -> None:
     """Raise DataError if folders of `root` have folders of splits or labels of their own, and `root` has none."""
-    ways = [PurePosixPath(path).parts[:-1] for path in files]
+    silent = IMAGE_FOLDERS | MASK_FOLDERS | PERHAPS_MASK_FOLDERS
+    ways = [[part for part in PurePosixPath(path).parts[:-1] if part.lower() not in silent] for path in files]
     if any(way and says_something(way[0]) for way in ways):
         return
     inside = {way[0]: way[1] for way in ways if len(way) > 1 and says_something(way[1])}
