@@ -63,7 +63,7 @@ def content_digest(content: Mapping[str, Any], tensors: Mapping[str, "torch.Tens
 
 
 def refuse_damaged(path: Path, content: Mapping[str, Any], tensors: Mapping[str, "torch.Tensor"]) -> None:
-    """Refuse a file whose content is not what was saved. Files of release 0.1 have no digest: their values are looked at.
+    """Refuse a file whose content is not what was saved. Of files of release 0.1, without a digest, look at the values.
 
     Raises:
         DataError: the digest is another one; without a digest, a tensor is empty or holds a value that is not finite.

@@ -10,8 +10,9 @@
 
 Masks are optional. A mask is `<name>_mask.<suffix>` (also `_GT`, `_label`) or `<name>.<another suffix>` beside the
 image, or the same path below `ground_truth/`, `masks/`, `SegmentationClass/`, or below `mask/`, `label/`, `gt/` if the
-files there look like masks. Folders such as `images/` say nothing. Case does not matter in names (`llbnad.data.sources.folder_names`). Each image is a sample
-of its own. Every file that takes no part is listed with the reason.
+files there look like masks. Folders such as `images/` say nothing. Case does not matter in names
+(`llbnad.data.sources.folder_names`). Each image is a sample of its own. Every file that takes no part is listed with
+the reason.
 """
 
 from collections import Counter

@@ -83,7 +83,7 @@ def _of_another_suffix(root: Path, files: Sequence[str]) -> dict[str, str]:
     groups: dict[str, list[str]] = defaultdict(list)
     for path in files:
         groups[stem_of(path)].append(path)
-    found = {}
+    found: dict[str, str] = {}
     for stem, group in groups.items():
         masks = [path for path in group if _drawn(root, [path])] if len(group) > 1 else []
         if len(masks) < len(group):
