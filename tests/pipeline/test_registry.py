@@ -13,6 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file, safe_open, save_file
 
+from llbnad.model.content import content_digest
 from orchestration.commands.registry import app, promote, rollback
 from orchestration.registry.register_version import CHECKS, challenge
 from orchestration.registry.store import EXIT_REFUSED, RegistryError, champion_of, model_file, model_name
@@ -43,11 +44,13 @@ def champion(folder):
 
 
 def scale_memory(path, factor):
+    """Write a detector that was trained badly, not one that was damaged: its digest is right."""
     with safe_open(path, "pt") as stored:
-        metadata = stored.metadata()
+        content = json.loads(stored.metadata()["llbnad"])
     tensors = load_file(path)
     tensors["memory"] = tensors["memory"] * factor
-    save_file(tensors, path, metadata)
+    content["digest"] = content_digest(content, tensors)
+    save_file(tensors, path, {"llbnad": json.dumps(content, sort_keys=True)})
 
 
 def collapse(path):

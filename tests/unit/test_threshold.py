@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 from scipy.stats import norm
 
 from llbnad.config import CalibrationConfig, EncoderConfig
@@ -265,9 +266,13 @@ def test_a_threshold_of_release_0_1_stays_what_it_was():
 def test_a_model_of_a_later_release_is_refused_by_its_format(tmp_path):
     model = train(EncoderConfig(), DETECTOR, MadeFeatures(), kept_images(20)["image_id"].tolist(), 0)
     model.save(tmp_path / "model.safetensors")
-    payload = (tmp_path / "model.safetensors").read_bytes()
-    for old, accepted in ((b"llbnad model 1", True), (b"llbnad model 9", False)):
-        (tmp_path / "other.safetensors").write_bytes(payload.replace(b"llbnad model 2", old))
+    with safe_open(tmp_path / "model.safetensors", framework="np") as stored:
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
+        content = json.loads(stored.metadata()["llbnad"])
+    del content["digest"]  # files of format 1 have none
+    for old, accepted in (("llbnad model 1", True), ("llbnad model 9", False)):
+        told = {"llbnad": json.dumps({**content, "format": old})}
+        save_file(tensors, tmp_path / "other.safetensors", told)
         if accepted:
             assert Model.load(tmp_path / "other.safetensors").digest() == model.digest()
         else:
