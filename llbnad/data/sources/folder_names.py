@@ -1,4 +1,4 @@
-"""What the names of folders and files say about the images in them, as public data sets and people use them."""
+"""Read what the names of folders and files say about the images in them, as public data sets and people use them."""
 
 from pathlib import PurePosixPath
 
@@ -18,9 +18,7 @@ MASK_FOLDERS = frozenset({"ground_truth", "groundtruth", "masks", "segmentationc
 PERHAPS_MASK_FOLDERS = frozenset({"mask", "label", "labels", "gt", "annotation", "annotations"})
 SURE_MASK_SUFFIX = "_mask"
 MASK_SUFFIXES = (SURE_MASK_SUFFIX, "_gt", "_label")
-IMAGE_FOLDERS = frozenset(
-    {"images", "image", "imgs", "img", "jpegimages"}
-)  # beside a mask folder; they say nothing else
+IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages"})  # they say nothing of an image
 SYSTEM_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
 
 
