@@ -6,8 +6,8 @@ used.
 
 Cameras write a turned image as it was stored and say in its EXIF orientation how it is seen. Its mask may have been
 drawn on what is seen or on what is stored. A mask with an orientation of its own is turned by that. Any other mask is
-turned as its image is if only then it has the shape of the image. If it has that shape either way (a square, or an image
-turned upside down), nobody can know: it is not used.
+turned as its image is if only then it has the shape of the image. If it has that shape either way (a square, or an
+image turned upside down), nobody can know: it is not used.
 """
 
 from collections.abc import Mapping, Sequence

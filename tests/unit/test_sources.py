@@ -343,7 +343,7 @@ def test_listed_but_missing_image_and_mask(real_iad):
 
 
 def test_empty_folder_and_no_folder(tmp_path):
-    with pytest.raises(DataError, match="no image below .* there is nothing"):
+    with pytest.raises(DataError, match=r"no image below .* there is nothing"):
         folder_scan(tmp_path)
     with pytest.raises(DataError, match="not a folder"):
         folder_scan(tmp_path / "nowhere")

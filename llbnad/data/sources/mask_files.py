@@ -1,7 +1,7 @@
 """Which files of a folder are masks, and of which image. No mask is trained on, whether it fits an image or not.
 
-A mask is recognised by its folder (`ground_truth/`, `masks/` …), by its name (`NAME_mask_2`), or because it is drawn and
-lies beside a photo of the same name. It belongs to the first image that there is of those that its path may mean:
+A mask is recognised by its folder (`ground_truth/`, `masks/` …), by its name (`NAME_mask_2`), or because it is drawn
+and lies beside a photo of the same name. It belongs to the first image that there is of those that its path may mean:
 
 | mask                                               | image                                                       |
 |----------------------------------------------------|-------------------------------------------------------------|
