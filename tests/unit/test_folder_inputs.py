@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from llbnad.config import ImageFolderDataset
 from llbnad.data.images import load_mask, load_rgb, looks_like_mask
 from llbnad.data.masks import marked, split_masks
-from llbnad.data.sources import read_source
+from llbnad.data.sources import image_folder, read_source
 from llbnad.errors import DataError
 
 NUMBERS = range(4)
@@ -274,7 +274,7 @@ ROUND = {  # masks that belong to bad/7.png, and that do not
     "numbered names": (["masks/bad/7_0.png", "masks/bad/7_1.png"], []),
     "numbered masks": (["masks/bad/7_mask.png", "masks/bad/7_mask_1.png", "masks/bad/7_1_mask.png"], []),
     "copies": (["masks/bad/7 (1).png", "masks/bad/7 (2).png"], []),
-    "the image's whole name": (["masks_machine/bad/7.png.png", "masks_human/bad/7.png"], []),
+    "the image's whole name": (["masks_machine/bad/7.png.png", "masks_machine/bad/7.jpg.png"], []),
     "a folder per image, named by it": (["masks/bad/7.png/a.png", "masks/bad/7.png/b.png"], []),
     "beside": (["bad/7_mask.png", "bad/7_mask_2.png", "bad/7.png.mask.png", "bad/7-GT.bmp"], []),
     "before the name": (["bad/mask_7.png", "bad/GT_7.png"], []),
@@ -341,6 +341,70 @@ def test_masks_of_what_is_left_out_and_of_a_defect_in_part_are_listed(tmp_path):
         "validation/9.png": "held_out",
         "validation/9_mask.png": "held_out",
     }
+
+
+FOLDERS = {  # folder → what is said of the one image in it; None where it takes no part without a line of its own
+    "KO": "defects", "Fail": "defects", "n.i.O.": "defects", "N.i.O": "defects", "NOT OK": "defects",
+    "not_good": "defects", "REJECTED": "defects", "Ausschuss": "defects", "i.O.": "normal", "o.k.": "normal",
+    "Gut": "normal", "defect-free": "normal", "No_Defects": "normal", "ok_front": "unlabelled", "okra": "unlabelled",
+    "line 3": "unlabelled", "train/good": "train, normal", "Training/OK": "train, normal",
+    "train/ok_front": "train, normal", "train/def_front": "train, defects", "train/camera": "train, unlabelled",
+    "test/ok_front": "test, normal", "test/def_front": "test, defects", "test/not_ok_front": "test, defects",
+    "TEST_PUBLIC/bad": "test, defects", "test_private": "held out", "Validation": "held out", "val": "held out",
+    "valid/ok": "held out", "images/val": "held out", "images/test/good": "test, normal",
+}  # fmt: skip
+
+
+def test_the_meaning_of_every_folder_is_said(tmp_path):
+    for seed, folder in enumerate(FOLDERS):
+        save(tmp_path / folder / "0.png", photo(seed))
+    listing = image_folder.records(ImageFolderDataset(root=str(tmp_path), category="c"), tmp_path)
+    said = {}
+    for note in listing.notes:
+        places, _, meaning = note.removeprefix("folders ").partition(": ")
+        said |= dict.fromkeys(places.split(", "), meaning.partition("images, ")[2])
+    expected = {folder if meaning != "held out" else folder.removesuffix("/ok") for folder, meaning in FOLDERS.items()}
+    assert said == {f"{place}/": FOLDERS.get(place, "held out") for place in expected}
+    labels = {record.path: (record.anomaly_class, record.split) for record in listing.records}
+    assert labels["test/not_ok_front/0.png"] == ("not_ok_front", "test")
+    assert labels["train/camera/0.png"] == (None, "train")
+
+
+def test_what_is_no_image_is_listed_whatever_it_is(tmp_path):
+    save(tmp_path / "a.png", photo(0))
+    names = {
+        "Thumbs.db": "other_file", "desktop.ini": "other_file", "readme": "other_file", "x.heic": "other_file",
+        ".DS_Store": "hidden", "._a.png": "hidden", "sub/.a.png": "hidden", "__MACOSX/._a.png": "system_folder",
+        "@eaDir/a.png/x.jpg": "system_folder", "#recycle/b.png": "system_folder", "thumbnails/a.png": "system_folder",
+        "x_json/label_viz.png": "overlay", "masks_human/a.png": "overlay", "masks/M\xfcller.png": "mask_without_image",
+    }  # fmt: skip
+    for name in [*names, ".thumbs/a.png", ".thumbs/deep/b.png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "x.png").mkdir()
+    (tmp_path / "y.png").mkdir()
+    save(tmp_path / "y.png" / "b.png", photo(1))
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "circle.bmp").symlink_to("circle.bmp")
+    os.mkfifo(tmp_path / "pipe.txt")
+    found = scan(tmp_path)
+    assert sorted(found.manifest["path"]) == ["a.png", "y.png/b.png"]
+    own = {".thumbs": "hidden", "x.png": "folder", "gone.png": "missing", "circle.bmp": "unreadable",
+           "pipe.txt": "special_file"}  # fmt: skip
+    assert reasons(found) == names | own
+
+
+def test_a_root_two_levels_too_high_names_the_candidates_and_no_image_says_what_is_there(tmp_path):
+    save(tmp_path / "sets" / "mvtec" / "bottle" / "train" / "good" / "0.png", photo(0))
+    save(tmp_path / "sets" / "loose.png", photo(1))
+    with pytest.raises(
+        DataError, match=r"1 folder\(s\) with splits or labels of their own: mvtec/bottle/ \(train/ …\)"
+    ):
+        scan(tmp_path / "sets")
+    save(tmp_path / "held" / "validation" / "good" / "0.png", photo(0))
+    save(tmp_path / "held" / "masks" / "9.png", mask())
+    with pytest.raises(DataError, match=r"1 held_out \(images of validation/ .*; 1 mask_without_image"):
+        scan(tmp_path / "held")
 
 
 def paths(root):

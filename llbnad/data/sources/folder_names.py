@@ -29,7 +29,14 @@ NEGATIONS = frozenset({"no", "not", "non", "without", "kein", "keine", "ohne", "
 UNNAMED_CLASS = "defect"
 
 PICTURE_NAMES = ("image", "img", "original", "raw", "input", "photo")  # of the one image in a folder of its own
-MASK_FOLDERS = frozenset({"groundtruth", "masks", "segmentationclass", "segmentationobject"})
+MASK_FOLDERS = frozenset(
+    {"groundtruth", "masks", "segmentationclass", "segmentationclasspng", "segmentationobject", "segmentationobjectpng"}
+)
+# folders or files of pictures with their masks laid over them, which annotation tools draw for people
+OVERLAYS = frozenset(
+    {"maskshuman", "segmentationclassvisualization", "segmentationobjectvisualization", "labelviz", "overlay",
+     "overlays"}
+)  # fmt: skip
 # names that products have as well, labels for example: the content of their files decides
 MASK_WORDS = ("ground_truth", "groundtruth", "segmentation", "annotations", "annotation", "labels", "label",
               "masks", "mask", "anno", "seg", "gt")  # fmt: skip
@@ -54,6 +61,7 @@ _AFTER = re.compile(rf"(?P<image>.+?)[ ._-]+(?P<word>{_MASK})(?:{_NUMBER})?$")  
 _BEFORE = re.compile(rf"(?P<word>{_MASK})[ ._-]+(?P<image>.+)$")  # mask_NAME
 _ALONE = re.compile(rf"(?P<word>{_MASK})(?:{_NUMBER})?$")  # mask, mask_2
 _NUMBERED = re.compile(r"(?P<image>.+?)(?:[ ._-]+\d+|[ ._-]*\(\d+\))$")  # NAME_2, NAME (2)
+_SUFFIXED = re.compile(r"(?P<image>.+)\.(?:png|jpe?g|bmp|tiff?|webp)$")  # NAME.png
 _LABEL_STUDIO = re.compile(r"(?P<image>.+)-annotation-\d+-by-.+-tag-.+$")
 
 
@@ -106,6 +114,11 @@ def mask_names(stem: str) -> list[tuple[str, str]]:
     return [(match.groupdict().get("image", ""), match["word"]) for match in matches if match]
 
 
+def named_by_task(stem: str) -> bool:
+    """Return whether Label Studio named a mask, after its task instead of its image."""
+    return stem.startswith("task-") and _LABEL_STUDIO.fullmatch(stem) is not None
+
+
 def image_names(stem: str) -> list[str]:
     """Return the names that the image of a mask may have, the likeliest first, in lower case.
 
@@ -114,6 +127,7 @@ def image_names(stem: str) -> list[str]:
     found = [stem]
     for name in found:  # grows while it is read
         more = [image for image, _ in mask_names(name)]
-        more += [match["image"] for match in (_LABEL_STUDIO.fullmatch(name), _NUMBERED.fullmatch(name)) if match]
+        matches = [pattern.fullmatch(name) for pattern in (_LABEL_STUDIO, _SUFFIXED, _NUMBERED)]
+        more += [match["image"] for match in matches if match]
         found += [one for one in dict.fromkeys(more) if one and one not in found]
     return found

@@ -37,7 +37,7 @@ from llbnad.data.sources.mask_files import MaskFiles, find_masks
 from llbnad.data.sources.walk import walk
 from llbnad.errors import DataError
 
-SHOWN = 20  # folders in the notes
+SHOWN = 20  # folders in a note, and notes of one folder
 
 
 def records(dataset: ImageFolderDataset, root: Path) -> Listing:
@@ -122,7 +122,7 @@ def _refuse_several_sets(root: Path, images: Sequence[str]) -> None:
 
 
 def _notes(found: Sequence[Record], held_out: Iterable[str]) -> list[str]:
-    """Return what each folder was taken for, one line each: the top folders, and those below a split."""
+    """Return what each folder was taken for: the top folders, and those below a split. Many share a line by meaning."""
     meanings: Counter[tuple[str, str]] = Counter()
     for record in found:
         meaning = {None: "unlabelled", NORMAL: "normal"}.get(record.anomaly_class, "defects")
@@ -130,9 +130,15 @@ def _notes(found: Sequence[Record], held_out: Iterable[str]) -> list[str]:
     meanings.update((_place(path), "held out") for path in held_out)
     if {folder for folder, _ in meanings} == {"./"}:
         return []
-    lines = [f"folder {folder}: {count} images, {meaning}" for (folder, meaning), count in sorted(meanings.items())]
-    more = [f"and {len(lines) - SHOWN} lines more"] if len(lines) > SHOWN else []
-    return [*lines[:SHOWN], *more]
+    if len(meanings) <= SHOWN:
+        return [f"folder {folder}: {count} images, {meaning}" for (folder, meaning), count in sorted(meanings.items())]
+    lines = []
+    for meaning in sorted({meaning for _, meaning in meanings}):
+        folders = sorted(folder for folder, its in meanings if its == meaning)
+        count = sum(meanings[folder, meaning] for folder in folders)
+        more = f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else ""
+        lines.append(f"folders {', '.join(folders[:SHOWN])}{more}: {count} images, {meaning}")
+    return lines
 
 
 def _place(path: str) -> str:
@@ -142,4 +148,4 @@ def _place(path: str) -> str:
         shown.append(folder)
         if folder.lower() not in IMAGE_FOLDERS and plain(folder) not in SPLITS:
             break
-    return "/".join([*shown, ""]) if shown else "./"
+    return "/".join([*shown, ""]).replace("\n", "\\n") if shown else "./"

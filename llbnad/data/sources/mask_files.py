@@ -31,6 +31,7 @@ from llbnad.data.sources.folder_names import (
     image_names,
     mask_names,
     may_hold_masks,
+    named_by_task,
     plain,
     stem_of,
 )
@@ -63,7 +64,9 @@ def find_masks(root: Path, files: Sequence[str]) -> MaskFiles:
         if SEPARATOR in path:
             without[path] = f"its path holds {SEPARATOR!r}, which separates several masks: rename it"
         elif not found:
-            without[path] = "a mask that fits no image"
+            task = named_by_task(stem_of(PurePosixPath(path).name))
+            hint = ": Label Studio names the task; rename it, or name image and mask in a manifest file" if task else ""
+            without[path] = f"a mask that fits no image{hint}"
         elif len({stem_of(image) for image in found}) > 1:
             without[path] = f"a mask that fits {len(found)} images: {', '.join(found[:3])}"
         else:

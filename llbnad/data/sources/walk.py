@@ -6,7 +6,7 @@ from pathlib import Path
 
 from llbnad.data.images import IMAGE_SUFFIXES
 from llbnad.data.sources.base import Rejection
-from llbnad.data.sources.folder_names import SYSTEM_FOLDERS, folders_of
+from llbnad.data.sources.folder_names import OVERLAYS, SYSTEM_FOLDERS, folders_of, plain
 
 
 def walk(root: Path) -> tuple[list[str], list[Rejection]]:
@@ -44,6 +44,8 @@ def _no_image(root: Path, path: str) -> tuple[str, str] | None:
     """Return reason and detail why a path is no image file, or None if it may be one."""
     if SYSTEM_FOLDERS.intersection(folders_of(path)):
         return "system_folder", "written by an operating system or a viewer, not by a camera"
+    if OVERLAYS.intersection(map(plain, [*Path(path).parts[:-1], Path(path).stem])):
+        return "overlay", "a picture with its mask laid over it, drawn for people"
     if Path(path).name.startswith("."):
         return "hidden", "a hidden file, whose name begins with a dot"
     try:
