@@ -50,6 +50,7 @@ class Listing:
     records: Sequence[Record]
     rejected: Sequence[Rejection] = ()
     notes: Sequence[str] = ()  # what the source took folders for, one line each
+    doubts: Sequence[str] = ()  # what a person should decide, one line each
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Scan:
     manifest: pd.DataFrame
     rejected: pd.DataFrame  # path, reason, detail; sorted by path
     notes: Sequence[str] = ()  # of the source
+    doubts: Sequence[str] = ()  # of the source
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def scan(listing: Listing) -> Scan:
     told = [{name: _printable(text) for name, text in vars(rejection).items()} for rejection in rejected]
     report = pd.DataFrame(told, columns=["path", "reason", "detail"])
     report = report.sort_values(["path", "reason"], ignore_index=True)
-    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, tuple(map(_printable, listing.notes)))
+    notes, doubts = (tuple(map(_printable, lines)) for lines in (listing.notes, listing.doubts))
+    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, notes, doubts)
 
 
 def _printable(text: str) -> str:

@@ -61,7 +61,7 @@ def records(dataset: ImageFolderDataset, root: Path) -> Listing:
         counts = Counter(rejection.reason for rejection in rejected)
         told = "; ".join(f"{counts[reason]} {reason} ({details[reason]})" for reason in sorted(counts))
         raise DataError(f"no image below {root} to train on; there is {told or 'nothing'}")
-    return Listing(root, found, rejected, _notes(found, held_out))
+    return Listing(root, found, rejected, _notes(found, held_out), _doubts(found))
 
 
 def _held_out(images: Sequence[str]) -> set[str]:
@@ -139,6 +139,21 @@ def _notes(found: Sequence[Record], held_out: Iterable[str]) -> list[str]:
         more = f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else ""
         lines.append(f"folders {', '.join(folders[:SHOWN])}{more}: {count} images, {meaning}")
     return lines
+
+
+def _doubts(found: Sequence[Record]) -> list[str]:
+    """Return one line per folder whose name says nothing though others do, or hints at a label by one of its words."""
+    sorted_ones = any(record.anomaly_class is not None for record in found)
+    lines: Counter[str] = Counter()
+    for record in found:
+        place = _place(record.path)
+        name = PurePosixPath(place).name
+        speaks = not name or name.lower() in IMAGE_FOLDERS or says_something(name)
+        if record.anomaly_class is None and sorted_ones and not speaks:
+            lines[f"folder {place} is unlabelled, because its name says nothing, though other folders have labels"] += 1
+        elif record.split and not speaks and hinted_label(name) is not None:
+            lines[f"folder {place} is taken for {hinted_label(name)} by a word of its name"] += 1
+    return [f"{line}: {count} images" for line, count in sorted(lines.items())]
 
 
 def _place(path: str) -> str:
