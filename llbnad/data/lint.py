@@ -17,7 +17,7 @@ from llbnad.data.sources import Scan
 
 # reasons that a person has decided already, or that change nothing
 SETTLED = frozenset({"held_out", "hidden", "mask_unused", "other_file", "overlay", "system_folder", "uncertain"})
-SHOWN = 3  # examples of a reason
+SHOWN, VALUES = 3, 12  # examples of a reason; labels or sizes in a line
 COLUMNS = ["path", "reason", "detail", "needs_decision"]
 
 
@@ -91,4 +91,7 @@ def _doubts(manifest: pd.DataFrame) -> Iterator[str]:
 
 
 def _counted(values: pd.Series) -> str:
-    return ", ".join(f"{count} {value}" for value, count in sorted(Counter(values).items(), key=lambda one: -one[1]))
+    """Return the values with their counts, the most frequent first."""
+    found = sorted(Counter(values).items(), key=lambda one: (-one[1], one[0]))
+    more = [f"and {len(found) - VALUES} more"] if len(found) > VALUES else []
+    return ", ".join([*(f"{value} ({count})" for value, count in found[:VALUES]), *more])

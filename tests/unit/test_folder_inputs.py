@@ -343,7 +343,7 @@ def test_masks_of_what_is_left_out_and_of_a_defect_in_part_are_listed(tmp_path):
     }
 
 
-FOLDERS = {  # folder → what is said of the one image in it; None where it takes no part without a line of its own
+FOLDERS = {  # folder → what is said of the one image in it
     "KO": "defects", "Fail": "defects", "n.i.O.": "defects", "N.i.O": "defects", "NOT OK": "defects",
     "not_good": "defects", "REJECTED": "defects", "Ausschuss": "defects", "i.O.": "normal", "o.k.": "normal",
     "Gut": "normal", "defect-free": "normal", "No_Defects": "normal", "ok_front": "unlabelled", "okra": "unlabelled",

@@ -152,7 +152,8 @@ def _doubts(found: Sequence[Record]) -> list[str]:
         if record.anomaly_class is None and sorted_ones and not speaks:
             lines[f"folder {place} is unlabelled, because its name says nothing, though other folders have labels"] += 1
         elif record.split and not speaks and hinted_label(name) is not None:
-            lines[f"folder {place} is taken for {hinted_label(name)} by a word of its name"] += 1
+            meaning = "normal" if record.anomaly_class == NORMAL else "defects"
+            lines[f"folder {place} is taken for {meaning} by a word of its name"] += 1
     return [f"{line}: {count} images" for line, count in sorted(lines.items())]
 
 
