@@ -38,6 +38,8 @@ MEANINGS = {  # of fields without a comment or description of their own
     "RealIadDataset.category": "name of a product: of its JSON file and its image folder",
     "ImageFolderDataset.root": "folder of images, with subfolders",
     "ImageFolderDataset.category": "name of the product, for tables and pictures",
+    "ManifestDataset.root": "folder that holds the manifest file and its images; DVC follows it",
+    "ManifestDataset.category": "name of the product, for tables and pictures",
     "ScenarioSettings.aggregation": "how an image's scores by all sub-models become one (see above)",
     "ScenarioSettings.comparators": "other training sets that detectors are trained on, to compare with",
     "Scenario.dataset": "name of an entry of `datasets`",

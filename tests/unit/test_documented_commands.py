@@ -82,6 +82,11 @@ COMMANDS = {
     "llbnad run --source real_iad *": (
         "tests/unit/test_magnetic_tile.py::test_llbnad_helps_on_contaminated_magnetic_tiles"
     ),
+    "llbnad run --source manifest *": (
+        "tests/unit/test_manifest_source.py::test_a_run_on_a_manifest_prints_what_it_read_and_lists_its_bad_rows"
+    ),
+    "llbnad lint*": "tests/unit/test_lint.py::test_a_sorted_set_needs_no_decision",
+    "llbnad lint --source manifest *": "tests/unit/test_lint.py::test_a_manifest_is_linted_by_its_file",
     "llbnad run --config FILE": "tests/unit/test_api.py::test_fit_gives_the_bytes_of_llbnad_run",
     "llbnad run --out runs/padim --detector anomalib *": (
         "tests/unit/test_anomalib.py::test_both_stages_without_features_or_files"

@@ -2,15 +2,23 @@
 
 import json
 import re
+import shutil
+import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
+import yaml
 
+import orchestration
 from llbnad.config import InjectedNoise, ManifestDataset
 from llbnad.data.contaminate import contaminate
+from llbnad.data.manifest import read_manifest
 from llbnad.data.masks import split_masks
 from llbnad.data.sources import read_source
 from llbnad.errors import DataError
+from orchestration.stages import raw
+from tests.conftest import REPOSITORY, llbnad
 from tests.unit.test_folder_inputs import mask, photo, reasons, save
 
 PLAIN = "path,label,split,mask,group\na.png,good,train,,1\nb.png,scratch,test,masks/b.png,2\nc.png,,,,\n"
@@ -192,3 +200,47 @@ def test_the_file_lies_in_the_root(folder):
             read_source(ManifestDataset(root=str(folder), file=file, category="c"), folder)
     with pytest.raises(DataError, match=r"parts\.csv cannot be read: No such file"):
         read_source(ManifestDataset(root=str(folder), file="parts.csv", category="c"), Path(folder))
+
+
+def cells_with_a_list(cells, folder):
+    """Copy 16 solar cells into `folder` and return a file that names them, and one more in its last row."""
+    (folder / "cam").mkdir(parents=True)
+    names = sorted((cells / "good").iterdir())[:14] + sorted((cells / "bad").iterdir())[:2]
+    for path in names:
+        shutil.copy(path, folder / "cam")
+    rows = [f"cam\\{path.name};;{number}" for number, path in enumerate(names)]
+    (folder / "parts.csv").write_text("\n".join(["path;label;group", *rows, "gone.png;;"]))
+    return folder / "parts.csv"
+
+
+def test_a_run_on_a_manifest_prints_what_it_read_and_lists_its_bad_rows(cells, tmp_path):
+    file = cells_with_a_list(cells, tmp_path)
+    done = llbnad("run", "--source", "manifest", "--root", file, "--category", "cell", "--protocol", "as_is",
+                  "--detector", "padim", "--set", "detector.dimensions=8", "--set", "encoder.input_size=64",
+                  "--subsets", 2, "--no-comparators", "--out", tmp_path / "out")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "parts.csv: 17 rows, 16 images\nlabel (empty): 16 images, unlabelled" in done.stdout
+    left_out = pd.read_csv(tmp_path / "out" / "left_out.csv")
+    assert left_out["path"].tolist() == ["gone.png"] and left_out["detail"].str.startswith("row 18: ").all()
+
+
+def test_the_stage_raw_reads_a_manifest_and_depends_on_its_folder(cells, tmp_path, monkeypatch):
+    cells_with_a_list(cells, tmp_path / "data" / "own" / "cells")
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    entry = {"source": "manifest", "root": "data/own/cells", "file": "parts.csv", "category": "cell"}
+    params["datasets"]["cells"] = entry
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(orchestration, "STARTED", time.time() + 1)  # files that are newer than the process are refused
+    raw.main("cells")
+    manifest = read_manifest(Path("data/raw/cells/manifest.parquet"))
+    assert len(manifest) == 16 and all(Path(path).is_file() for path in manifest["path"])
+    assert set(manifest["sample_id"]) == {str(number) for number in range(16)}
+    assert pd.read_csv("data/raw/cells/rejected.csv")["reason"].tolist() == ["missing"]
+    stage = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]["raw"]["do"]
+    assert "${item.root}" in stage["deps"]  # the folder that holds the list and its images
+    for key, value in (("file", "../parts.csv"), ("root", "data/own/cells/parts.csv")):
+        params["datasets"]["cells"] = entry | {key: value}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+        with pytest.raises(DataError, match=r"expected the name of a file|is not a folder"):
+            raw.main("cells")
