@@ -128,8 +128,8 @@ def purify(
     A detector, policy or encoder is a name, `module:Class`, a mapping with the name and settings, or a settings object.
 
     Args:
-        images: a folder, searched with its subfolders except `test/`; image files; or a manifest
-            (`llbnad.data.manifest`).
+        images: a folder, searched with its subfolders except `test/`; a CSV or JSON-lines file that names images
+            (`llbnad.data.sources.manifest_file`); image files; or a manifest (`llbnad.data.manifest`).
         detector: the final detector. Sub-models are of this kind only with sub_model_detector=None.
         policy: decides how many images are kept; None: adaptive.
         subsets: T, number of sub-models; auto: 10 for few images, else 5.

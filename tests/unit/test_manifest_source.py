@@ -16,6 +16,7 @@ from llbnad.data.contaminate import contaminate
 from llbnad.data.manifest import read_manifest
 from llbnad.data.masks import split_masks
 from llbnad.data.sources import read_source
+from llbnad.data.sources.given import read_given
 from llbnad.errors import DataError
 from orchestration.stages import raw
 from tests.conftest import REPOSITORY, llbnad
@@ -192,6 +193,12 @@ def test_a_group_stays_together_when_it_is_split(folder):
     found = read(folder, "path,label,group\n" + "\n".join(rows))
     noisy = contaminate(found.manifest, InjectedNoise(ratio=0.2, max_ratio=0.2), 0)
     assert (noisy.groupby("sample_id")["split"].nunique() == 1).all() and noisy["split"].nunique() == 2
+
+
+def test_a_program_may_give_the_file(folder):
+    (folder / "parts.csv").write_text(PLAIN)
+    found, root = read_given(folder / "parts.csv", Path())
+    assert said(found) == EXPECTED and root == folder and set(found.manifest["category"]) == {"parts"}
 
 
 def test_the_file_lies_in_the_root(folder):

@@ -6,21 +6,24 @@ from pathlib import Path
 
 import pandas as pd
 
-from llbnad.config import ImageFolderDataset
+from llbnad.config import ImageFolderDataset, ManifestDataset
 from llbnad.data.manifest import normalise
-from llbnad.data.sources import image_folder
+from llbnad.data.sources import image_folder, manifest_file
 from llbnad.data.sources.base import Listing, Record, Scan, scan
+from llbnad.data.sources.manifest_rows import JSON_SUFFIXES
 from llbnad.errors import DataError
 
+MANIFEST_SUFFIXES = JSON_SUFFIXES | {".csv", ".tsv"}
 Images = str | Path | Sequence[str | Path] | pd.DataFrame
 
 
 def read_given(images: Images, root: Path) -> tuple[Scan, Path]:
-    """Read images that are given as a folder, as files or as a manifest.
+    """Read images that are given as a folder, as a file that names them, as files or as a manifest.
 
     Args:
-        images: a folder (`llbnad.data.sources.image_folder`); image files, which have no label and are samples of their
-            own; or a manifest (`llbnad.data.manifest`), whose files are not read here.
+        images: a folder (`llbnad.data.sources.image_folder`); a CSV or JSON-lines file that names images
+            (`llbnad.data.sources.manifest_file`); image files, which have no label and are samples of their own; or a
+            manifest (`llbnad.data.manifest`), whose files are not read here.
         root: folder that a manifest's paths are relative to.
 
     Returns:
@@ -36,6 +39,10 @@ def read_given(images: Images, root: Path) -> tuple[Scan, Path]:
     elif Path(images).is_dir():
         folder = Path(images)
         listing = image_folder.records(ImageFolderDataset(root=str(folder), category=folder.name), folder)
+    elif Path(images).suffix.lower() in MANIFEST_SUFFIXES:
+        file = Path(images)
+        dataset = ManifestDataset(root=str(file.parent), file=file.name, category=file.stem)
+        listing = manifest_file.records(dataset, file.parent)
     else:
         raise DataError(f"{images} is not a folder: give a folder of images, or a list of image files")
     return scan(listing), listing.root
