@@ -1,4 +1,4 @@
-"""Train an anomaly detector from images with unlabelled defects (`run`), and use it (`predict`, `export`)."""
+"""Look at images (`lint`), train an anomaly detector on them, defects among them (`run`), use it (`predict` …)."""
 
 import sys
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llbnad.config import Dataset, InjectedNoise, Noise, NoNoise, Runtime, parse
+from llbnad.config import InjectedNoise, Noise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, LlbnadError
 from llbnad.inference.export import Format
-from llbnad.options import merged
+from llbnad.options import dataset_of, merged
 from llbnad.policies import POLICIES
 from llbnad.scenario import ScenarioSettings, make_settings
 
@@ -29,6 +29,7 @@ class Source(StrEnum):
     elpv = "elpv"
     real_iad = "real_iad"
     image_folder = "image_folder"
+    manifest = "manifest"
 
 
 class Protocol(Enum):  # not a StrEnum: its member `replace` would shadow str.replace
@@ -45,6 +46,15 @@ PLUGINS = typer.Option(
 )
 
 
+SOURCE = Annotated[Source, typer.Option(help="Kind of data set.")]
+ROOT = Annotated[
+    Path | None, typer.Option(help="Folder of the data set; manifest: its CSV or JSON-lines file (elpv needs none).")
+]
+CATEGORY = Annotated[str, typer.Option(help="Product; for elpv: mono or poly.")]
+VARIANT = Annotated[str, typer.Option(help="real_iad: the JSON set.")]
+IMAGE_DIR = Annotated[str, typer.Option(help="real_iad: the image folder.")]
+
+
 def _option(default: object, help: str, min: int | None = None) -> Any:
     """Return an option that is None unless it is given, so that it does not override a file; help shows `default`."""
     return typer.Option(help=help, show_default=str(default), min=min)
@@ -53,11 +63,11 @@ def _option(default: object, help: str, min: int | None = None) -> Any:
 @app.command()
 def run(
     out: Annotated[Path, typer.Option(help="Folder for tables, model and pictures.")],
-    source: Annotated[Source, typer.Option(help="Kind of data set.")] = Source.elpv,
-    root: Annotated[Path | None, typer.Option(help="Folder of the data set (not needed for elpv).")] = None,
-    category: Annotated[str, typer.Option(help="Product; for elpv: mono or poly.")] = "mono",
-    variant: Annotated[str, typer.Option(help="real_iad: the JSON set.")] = "realiad_jsons",
-    image_dir: Annotated[str, typer.Option(help="real_iad: the image folder.")] = "realiad_1024",
+    source: SOURCE = Source.elpv,
+    root: ROOT = None,
+    category: CATEGORY = "mono",
+    variant: VARIANT = "realiad_jsons",
+    image_dir: IMAGE_DIR = "realiad_1024",
     noise_ratio: Annotated[float, typer.Option(help="α, share of anomalous training samples, in [0, 1).")] = 0.0,
     max_noise_ratio: Annotated[
         float | None,
@@ -118,7 +128,7 @@ def run(
     from llbnad.utils.files import write_csv
     from llbnad.utils.runtime import prepare
 
-    dataset = _dataset(source, root, category, variant, image_dir)
+    dataset = dataset_of(source.value, root, category, variant, image_dir, "llbnad run")
     options = {
         "detector.name": detector,
         "selection.policy": policy if keep is None else "fraction",
@@ -132,13 +142,14 @@ def run(
         "suspects": suspects,
     }
     settings = make_settings(merged(config, options, assignments or []), "llbnad run")
-    if root is not None and out.resolve().is_relative_to(root.resolve()):
+    walked = root is not None and source is not Source.manifest  # a manifest names its images
+    if root is not None and walked and out.resolve().is_relative_to(root.resolve()):
         raise ConfigError(f"--out {out} lies in --root {root}: the next run would take its pictures for images")
     noise = _noise(protocol, noise_ratio, max_noise_ratio)
 
     runtime = Runtime(device=device, threads=threads)
     target = str(prepare(runtime))
-    scan, image_root = read_source(dataset, root)
+    scan, image_root = read_source(dataset, None if root is None else Path(dataset.root))
     write_csv(scan.rejected, out / "left_out.csv")
     noisy = contaminate(scan.manifest, noise, settings.seed)
     store = FeatureStore(cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size)
@@ -147,18 +158,6 @@ def run(
     for line in _summary(result, scan):
         typer.echo(line)
     typer.echo(f"written to {out}: metrics.json, comparison.csv, suspects.csv, scores.parquet, kept.parquet, plots/")
-
-
-def _dataset(source: Source, root: Path | None, category: str, variant: str, image_dir: str) -> Dataset:
-    content = {"source": source.value, "category": category}
-    if source is Source.real_iad:
-        content |= {"variant": variant, "image_dir": image_dir}
-    if source is not Source.elpv:
-        if root is None:
-            raise LlbnadError(f"--root is missing: the folder of the {source.value} data set")
-        content["root"] = str(root)
-    dataset: Dataset = parse(Dataset, content, "llbnad run")
-    return dataset
 
 
 def _noise(protocol: Protocol, ratio: float, max_ratio: float | None) -> Noise:
@@ -177,6 +176,7 @@ def _summary(result: "TwoStageRun", scan: "Scan") -> Iterator[str]:
     if result.evaluation.threshold is not None:
         yield result.evaluation.threshold.describe()
     yield from scan.notes
+    yield from (f"in doubt: {line}" for line in scan.doubts)
     if len(scan.rejected):
         reasons = ", ".join(f"{count} {reason}" for reason, count in scan.rejected["reason"].value_counts().items())
         yield f"{len(scan.rejected)} files were left out ({reasons}): left_out.csv says why"
@@ -184,6 +184,31 @@ def _summary(result: "TwoStageRun", scan: "Scan") -> Iterator[str]:
     kept, trained = len(result.purified.kept), len(result.scores)
     if kept < trained / 2:
         yield f"WARNING: only {kept} of {trained} training images were kept: look at plots/purification"
+
+
+@app.command()
+def lint(
+    source: SOURCE = Source.image_folder,
+    root: ROOT = None,
+    category: CATEGORY = "mono",
+    variant: VARIANT = "realiad_jsons",
+    image_dir: IMAGE_DIR = "realiad_1024",
+    out: Annotated[Path | None, typer.Option(help="CSV file for the list of all findings.")] = None,
+) -> None:
+    """Read a data set without training and report all that is odd. Exit code 1: something needs a decision."""
+    from llbnad.data.lint import inspect
+    from llbnad.data.sources import read_source
+    from llbnad.utils.files import write_csv
+
+    dataset = dataset_of(source.value, root, category, variant, image_dir, "llbnad lint")
+    scan, _ = read_source(dataset, None if root is None else Path(dataset.root))
+    report = inspect(scan)
+    for line in report.lines:
+        typer.echo(line)
+    if out is not None:
+        write_csv(report.findings, out)
+    if report.needs_decision:
+        raise typer.Exit(1)
 
 
 @app.command()

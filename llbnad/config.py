@@ -60,7 +60,16 @@ class ImageFolderDataset(Config):
     category: str
 
 
-Dataset = Annotated[ElpvDataset | RealIadDataset | ImageFolderDataset, Field(discriminator="source")]
+class ManifestDataset(Config):
+    """The images that a CSV or JSON-lines file names, with labels, splits, masks and groups."""
+
+    source: Literal["manifest"] = "manifest"
+    root: str
+    file: str = "manifest.csv"  # CSV or JSON-lines file inside `root`; its paths are relative to `root`
+    category: str
+
+
+Dataset = Annotated[ElpvDataset | RealIadDataset | ImageFolderDataset | ManifestDataset, Field(discriminator="source")]
 
 
 # Noise: how the training set is contaminated.
@@ -243,7 +252,7 @@ def parse(kind: Any, content: Any, where: str) -> Any:
 
 def _finding(item: Any) -> str:
     # pydantic's location holds the tags of discriminated unions, which are no keys in the file
-    tags = {"elpv", "real_iad", "image_folder", "replace", "add", "as_is"}
+    tags = {"elpv", "real_iad", "image_folder", "manifest", "replace", "add", "as_is"}
     key = ".".join(str(part) for part in item["loc"] if part not in tags)
     if item["type"] == "extra_forbidden":
         return f"{key} is an unknown key"

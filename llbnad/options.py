@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from llbnad.config import Dataset, parse
 from llbnad.errors import ConfigError
 from llbnad.scenario import ScenarioSettings
 from llbnad.utils.yaml_files import read_yaml
@@ -51,6 +52,27 @@ def merged(config: Path | None, options: Mapping[str, Any], assignments: Sequenc
             raise ConfigError(f"--set {assignment!r}: {text!r} is not a YAML value") from None
         _put(found, key, value, f"--set {assignment!r}")
     return found
+
+
+def dataset_of(source: str, root: Path | None, category: str, variant: str, image_dir: str, where: str) -> Dataset:
+    """Return the settings of the data set that the options of a command name. `where` begins the error message.
+
+    The root of a manifest is its file, or the folder that holds a `manifest.csv`.
+
+    Raises:
+        ConfigError: the root is missing, or a value is impossible.
+    """
+    content = {"source": source, "category": category}
+    if source == "real_iad":
+        content |= {"variant": variant, "image_dir": image_dir}
+    if source != "elpv":
+        if root is None:
+            raise ConfigError(f"--root is missing: the folder of the {source} data set")
+        content["root"] = str(root)
+    if source == "manifest" and root is not None and not root.is_dir():
+        content |= {"root": str(root.parent), "file": root.name}
+    dataset: Dataset = parse(Dataset, content, where)
+    return dataset
 
 
 def _read(config: Path) -> dict[str, Any]:

@@ -162,7 +162,9 @@ def _open(source: Path | bytes) -> Image.Image:
     try:
         if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
             raise DataError(f"{name} is empty (0 bytes)")
-        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
+        # Pillow maps a file that it opens by name, and then mixes up the rows of a TIFF that lies on its side
+        stream = source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
+        with stream, Image.open(stream) as image:
             # Pillow's warning is not turned into an error: warning filters belong to the process, and threads share it
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{name} is too large: {image.width} × {image.height} pixels, at most {MAX_PIXELS:,}")

@@ -7,7 +7,7 @@ Rows are sorted by `image_id`, so equal content means equal bytes on disk.
 |---------------|--------|---------------------------------------------------------------------------------------------|
 | image_id      | string | SHA-256 of the file, 64 hex digits; unique                                                  |
 | path          | string | image file, POSIX, relative to the image root                                               |
-| mask_path     | string | mask file, POSIX, relative to the image root; null where there is none                      |
+| mask_path     | string | mask file, as above; several are joined by `|` (`llbnad.data.masks`); null where none is    |
 | category      | string | product, e.g. `audiojack`                                                                   |
 | sample_id     | string | physical item; all views of one item share it                                               |
 | view          | string | camera view, e.g. `C1`; null where there is only one                                        |

@@ -14,14 +14,14 @@ detector has not learnt them. It is no recall: defects that purification kept do
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from llbnad.config import METHOD
-from llbnad.data.images import load_mask
 from llbnad.data.manifest import contamination, has_labels, is_anomalous, training_images
+from llbnad.data.masks import marked
 from llbnad.evaluation.metrics import PixelMetrics, PixelScores, ranking
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
@@ -166,32 +166,31 @@ def _score(
         return model.score(features, ids, description), None
     scores, maps = model.score_with_maps(features, ids, description, np.float32)
     size = model.encoder.input_size
-    masks = {
-        image_id: None if pd.isna(path) else image_root / path
-        for image_id, path in zip(ids, images["mask_path"], strict=True)
-    }
+    rows = dict(zip(ids, images.to_dict("records"), strict=True))
     # A normal image is normal in every pixel. An anomalous image without a mask, or with an empty mask, says nothing
     # about its pixels.
     silent = set(images["image_id"][is_anomalous(images).astype(bool)])
     pixels = PixelScores()
     for image_id in ids:
-        if masks[image_id] is not None:
-            pixel_map, mask = _pixels(maps[image_id], masks[image_id], size)
+        if not pd.isna(rows[image_id]["mask_path"]):
+            pixel_map, mask = _pixels(maps[image_id], rows[image_id], image_root, size)
             pixels.add_defects(pixel_map, mask)
             if mask.any():
                 silent.discard(image_id)
     for image_id in track(ids, f"pixels of {description}"):
         if image_id not in silent:
-            pixels.add_normal(*_pixels(maps[image_id], masks[image_id], size))
+            pixels.add_normal(*_pixels(maps[image_id], rows[image_id], image_root, size))
     return scores, pixels.result()
 
 
-def _pixels(patch_map: np.ndarray, mask: Path | None, size: int) -> tuple[np.ndarray, np.ndarray]:
+def _pixels(
+    patch_map: np.ndarray, row: Mapping[Any, Any], image_root: Path, size: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Return an image's pixel map and its mask, both (size, size). Without a mask file the mask is empty."""
     import torch
 
     found = pixel_maps(torch.from_numpy(patch_map[None]), size)[0].numpy()
-    return found, np.zeros((size, size), bool) if mask is None else load_mask(mask, (size, size))
+    return found, marked(row, image_root, (size, size))
 
 
 def pixel_maps(maps: "torch.Tensor", size: int) -> "torch.Tensor":

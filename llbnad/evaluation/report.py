@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import METHOD
-from llbnad.data.images import load_mask, load_rgb
+from llbnad.data.images import load_rgb
 from llbnad.data.manifest import NORMAL, has_labels, is_anomalous
+from llbnad.data.masks import marked
 from llbnad.evaluation.evaluate import Evaluation
 from llbnad.evaluation.figures import (
     ANOMALOUS_COLOUR,
@@ -158,5 +159,5 @@ def _by_label(values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.
 
 def _tile(row: Mapping[Any, Any], heat: np.ndarray, caption: str, colour: str, image_root: Path) -> Tile:
     image = np.asarray(load_rgb(image_root / row["path"]).resize((THUMBNAIL, THUMBNAIL)))
-    mask = None if pd.isna(row["mask_path"]) else load_mask(image_root / row["mask_path"], (THUMBNAIL, THUMBNAIL))
+    mask = None if pd.isna(row["mask_path"]) else marked(row, image_root, (THUMBNAIL, THUMBNAIL))
     return Tile(image, heat.astype(np.float32), caption, colour, mask)

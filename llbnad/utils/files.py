@@ -69,17 +69,6 @@ def installed_files(package: str, pattern: str) -> list[Path]:
     return sorted(file for folder in folders for file in Path(folder).glob(pattern) if file.is_file())
 
 
-def linked_folders(root: Path) -> list[str]:
-    """Return the links to folders below `root`, sorted, as POSIX paths relative to `root`. Hidden ones are left out."""
-    found = [
-        (Path(folder) / name).relative_to(root)
-        for folder, names, _ in os.walk(root)
-        for name in names
-        if (Path(folder) / name).is_symlink()
-    ]
-    return sorted(path.as_posix() for path in found if not any(part.startswith(".") for part in path.parts))
-
-
 def relative_files(root: Path, suffixes: frozenset[str] | None = None) -> Iterator[str]:
     """Yield the files below `root`, sorted, as POSIX paths relative to `root`.
 

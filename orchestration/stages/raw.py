@@ -7,6 +7,7 @@ import pandas as pd
 
 from llbnad.config import Dataset, ElpvDataset
 from llbnad.data.manifest import write_manifest
+from llbnad.data.masks import join_masks, split_masks
 from llbnad.data.sources import read_source
 from llbnad.utils.files import file_digest, replacing, write_csv
 from orchestration.pipeline.code import ChangedError
@@ -29,17 +30,19 @@ def main(dataset: str) -> None:
     check_manifest(manifest, out / "validation.json")
 
     # an image's id is its content; a mask's content stands here, for the stages that read masks to depend on
-    masks = sorted(manifest["mask_path"].dropna())
+    masks = sorted({mask for cell in manifest["mask_path"] for mask in split_masks(cell)})
     digests = [(path, file_digest(root / path)) for path in masks]
     write_csv(pd.DataFrame(digests, columns=["mask_path", "sha256"]), out / "masks.csv")
 
     images.mkdir(parents=True, exist_ok=True)
     if copied:
-        for path in [*manifest["path"], *manifest["mask_path"].dropna()]:
+        for path in [*manifest["path"], *masks]:
             with replacing(images / path) as temporary:
                 shutil.copyfile(root / path, temporary)
-    for column in ("path", "mask_path"):
-        manifest[column] = manifest[column].map(lambda path: (new_root / path).as_posix(), na_action="ignore")
+    manifest["path"] = [(new_root / path).as_posix() for path in manifest["path"]]
+    manifest["mask_path"] = [
+        join_masks([(new_root / mask).as_posix() for mask in split_masks(cell)]) for cell in manifest["mask_path"]
+    ]
     write_csv(scan.rejected, out / "rejected.csv")
     write_manifest(manifest, out / "manifest.parquet")
     refuse_changed([root, *root.rglob("*")])

@@ -26,7 +26,8 @@ def pixel_metrics(model, root, masks):
     """Pixel AUROC and AUPRO with the mask files of the defective images among `TESTED`, None for none."""
     images = pd.DataFrame({"image_id": TESTED, "split": "test", "sample_id": TESTED})
     images["anomaly_class"] = ["OK"] * 10 + ["scratch"] * 3
-    images["mask_path"] = [None] * 10 + masks
+    images["path"], images["mask_path"] = images["image_id"] + ".png", [None] * 10 + masks
+    images["width"] = images["height"] = SIDE
     found = evaluate({"llbnad": model}, {"llbnad": []}, images, MadeFeatures(), root, 0).metrics()
     return found["pixel_auroc"], found["aupro"]
 

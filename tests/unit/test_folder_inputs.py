@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from llbnad.config import ImageFolderDataset
 from llbnad.data.images import load_mask, load_rgb, looks_like_mask
-from llbnad.data.sources import read_source
+from llbnad.data.masks import marked, split_masks
+from llbnad.data.sources import image_folder, read_source
 from llbnad.errors import DataError
 
 NUMBERS = range(4)
@@ -73,7 +74,7 @@ def test_masks_that_fit_no_image_are_listed(tmp_path):
     save(tmp_path / "drawn.png", mask(1))  # nobody named it a mask: its content does
     found = scan(tmp_path)
     assert sorted(found.manifest["path"]) == [f"{number}.png" for number in NUMBERS]
-    assert reasons(found) == {"masks/other.png": "mask_unused", "drawn.png": "two_valued"}
+    assert reasons(found) == {"masks/other.png": "mask_without_image", "drawn.png": "two_valued"}
 
 
 def test_a_folder_called_label_may_hold_photos(tmp_path):
@@ -130,7 +131,7 @@ def test_linked_folders_are_listed_and_a_root_of_links_says_so(tmp_path):
     assert reasons(scan(tmp_path / "root")) == {"bad": "linked_folder", "good/loop": "linked_folder"}
     (tmp_path / "links").mkdir()
     (tmp_path / "links" / "good").symlink_to(tmp_path / "store")
-    with pytest.raises(DataError, match="1 links to folders are not followed"):
+    with pytest.raises(DataError, match=r"1 linked_folder \(a link to a folder is not followed\)"):
         scan(tmp_path / "links")
 
 
@@ -219,15 +220,191 @@ def test_a_mask_of_another_shape_is_listed_and_not_squeezed(tmp_path):
     wide = Image.fromarray(np.hstack([np.asarray(photo(1)), np.asarray(photo(2))]))
     orientation = Image.Exif()
     orientation[0x0112] = 6
-    save(tmp_path / "bad" / "turned.jpg", wide, exif=orientation, quality=95)  # seen upright, its mask is not
-    save(tmp_path / "ground_truth" / "bad" / "turned_mask.png", Image.new("L", wide.size, 255))
+    save(tmp_path / "bad" / "turned.jpg", wide, exif=orientation, quality=95)
+    save(tmp_path / "ground_truth" / "bad" / "turned_mask.png", Image.new("L", (96, 64), 255))
     save(tmp_path / "bad" / "small.png", photo(3))
     save(tmp_path / "ground_truth" / "bad" / "small_mask.png", mask().resize((32, 32)))  # another size is none
     found = scan(tmp_path)
     masks = found.manifest.set_index("path")["mask_path"]
     assert masks.dropna().to_dict() == {"bad/small.png": "ground_truth/bad/small_mask.png"}
     assert reasons(found) == {"ground_truth/bad/turned_mask.png": "mask_shape"}
-    assert "128 × 64, and its image bad/turned.jpg is seen as 64 × 128" in found.rejected["detail"].item()
+    assert "96 × 64, and its image is seen as 64 × 128" in found.rejected["detail"].item()
+
+
+STORED = np.zeros((64, 96), bool)  # what a camera stores: the defect lies near one corner
+STORED[5:20, 10:40] = True
+
+
+def turned(image, orientation):
+    image.getexif()[0x0112] = orientation
+    return ImageOps.exif_transpose(image)
+
+
+def drawn_on(kind, orientation):
+    """Return a mask drawn on the stored image, on the image as it is seen, or stored and turned as the image is."""
+    image = Image.fromarray(STORED.astype(np.uint8) * 255)
+    exif = Image.Exif()
+    if kind == "stored, tagged":
+        exif[0x0112] = orientation
+    return (turned(image, orientation) if kind == "seen" else image), exif
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["stored", "seen", "stored, tagged"])
+def test_a_mask_is_turned_as_its_image_is(tmp_path, kind, orientation, suffix):
+    rng, exif = np.random.default_rng(orientation), Image.Exif()
+    exif[0x0112] = orientation
+    save(tmp_path / "bad" / "0.png", Image.fromarray(rng.integers(0, 255, (64, 96), dtype=np.uint8)), exif=exif)
+    image, own = drawn_on(kind, orientation)
+    save(tmp_path / "masks" / "bad" / f"0.{suffix}", image, exif=own)
+    found = scan(tmp_path)
+    (row,) = found.manifest.to_dict("records")
+    if orientation in (2, 3, 4) and kind != "stored, tagged":  # the shape is the same either way: nobody can know
+        assert reasons(found) == {f"masks/bad/0.{suffix}": "mask_shape"} and row["mask_path"] is None
+        assert f"EXIF orientation {orientation}" in found.rejected["detail"].item()
+        return
+    assert found.rejected.empty
+    seen = np.asarray(drawn_on("seen", orientation)[0]) > 0
+    assert np.array_equal(marked(row, tmp_path, (row["width"], row["height"])), seen)
+
+
+ROUND = {  # masks that belong to bad/7.png, and that do not
+    "MVTec LOCO": (["ground_truth/bad/7/000.png", "ground_truth/bad/7/001.png"], []),
+    "numbered names": (["masks/bad/7_0.png", "masks/bad/7_1.png"], []),
+    "numbered masks": (["masks/bad/7_mask.png", "masks/bad/7_mask_1.png", "masks/bad/7_1_mask.png"], []),
+    "copies": (["masks/bad/7 (1).png", "masks/bad/7 (2).png"], []),
+    "the image's whole name": (["masks_machine/bad/7.png.png", "masks_machine/bad/7.jpg.png"], []),
+    "a folder per image, named by it": (["masks/bad/7.png/a.png", "masks/bad/7.png/b.png"], []),
+    "beside": (["bad/7_mask.png", "bad/7_mask_2.png", "bad/7.png.mask.png", "bad/7-GT.bmp"], []),
+    "before the name": (["bad/mask_7.png", "bad/GT_7.png"], []),
+    "another suffix and a folder": (["bad/7.bmp", "Ground Truth/bad/7.png"], []),
+    "flat": (["Mask_images/7_mask.png", "annotations/7_2.png"], []),
+    "Label Studio names the task": ([], ["masks/task-7-annotation-1-by-1-tag-scratch-0.png"]),
+    "Label Studio, image named by the task": (["masks/bad/7-annotation-1-by-1-tag-x-0.png"], []),
+    "of no image": (["masks/bad/7.png"], ["masks/bad/8.png", "masks/bad/8/0.png", "ground_truth/7x.png"]),
+    "of two images": ([], ["masks/0.png"]),
+    "a name with the separator": ([], ["masks/bad/7|1.png"]),
+}
+
+
+@pytest.mark.parametrize(("fitting", "others"), ROUND.values(), ids=ROUND)
+def test_all_masks_of_an_image_are_joined_and_the_others_are_listed(tmp_path, fitting, others):
+    for seed, place in enumerate(["bad/7.png", "good/0.png", "bad/0.png", "good/1.png"]):
+        save(tmp_path / place, photo(seed))
+    united = np.zeros((64, 64), bool)
+    for number, place in enumerate([*fitting, *others]):
+        save(tmp_path / place, mask(4 * number))
+        united |= np.asarray(mask(4 * number)) > 0 if place in fitting else False
+    found = scan(tmp_path)
+    assert len(found.manifest) == 4
+    row = found.manifest.set_index("path").loc["bad/7.png"]
+    assert split_masks(row["mask_path"]) == sorted(fitting)
+    assert reasons(found) == dict.fromkeys(others, "mask_without_image")
+    assert np.array_equal(marked({**row, "path": "bad/7.png"}, tmp_path, (64, 64)), united)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("{}/images/{}.png", "{}/masks/a1.png", "{}/masks/b2.png"),
+        ("{}/image.png", "{}/mask.png", "{}/mask_1.png"),
+        ("{}_json/img.png", "{}_json/label.png", "{}_json/GT.bmp"),
+    ],
+)
+def test_a_folder_per_image_holds_its_masks(tmp_path, places):
+    image, *drawn = (place.format(*["part{0}"] * place.count("{}")) for place in places)
+    for number in NUMBERS:
+        save(tmp_path / image.format(number), photo(number))
+        for seed, place in enumerate(drawn):
+            save(tmp_path / place.format(number), mask(seed))
+    found = scan(tmp_path)
+    expected = {image.format(n): "|".join(sorted(place.format(n) for place in drawn)) for n in NUMBERS}
+    assert found.manifest.set_index("path")["mask_path"].to_dict() == expected
+    assert found.rejected.empty
+
+
+def test_masks_of_what_is_left_out_and_of_a_defect_in_part_are_listed(tmp_path):
+    for name in ("0.png", "1.png", "2.png"):
+        save(tmp_path / "bad" / name, photo(0 if name == "1.png" else int(name[0])))
+        save(tmp_path / "masks" / "bad" / name.replace(".", "_0."), mask())
+    (tmp_path / "masks" / "bad" / "2_1.png").write_bytes(b"broken")
+    save(tmp_path / "validation" / "9.png", photo(9))
+    save(tmp_path / "validation" / "9_mask.png", mask())
+    found = scan(tmp_path)
+    assert found.manifest.set_index("path")["mask_path"].dropna().to_dict() == {"bad/0.png": "masks/bad/0_0.png"}
+    assert reasons(found) == {
+        "bad/1.png": "duplicate",
+        "masks/bad/1_0.png": "mask_without_image",
+        "masks/bad/2_0.png": "mask_unused",
+        "masks/bad/2_1.png": "mask_unreadable",
+        "validation/9.png": "held_out",
+        "validation/9_mask.png": "held_out",
+    }
+
+
+FOLDERS = {  # folder → what is said of the one image in it
+    "KO": "defects", "Fail": "defects", "n.i.O.": "defects", "N.i.O": "defects", "NOT OK": "defects",
+    "not_good": "defects", "REJECTED": "defects", "Ausschuss": "defects", "i.O.": "normal", "o.k.": "normal",
+    "Gut": "normal", "defect-free": "normal", "No_Defects": "normal", "ok_front": "unlabelled", "okra": "unlabelled",
+    "line 3": "unlabelled", "train/good": "train, normal", "Training/OK": "train, normal",
+    "train/ok_front": "train, normal", "train/def_front": "train, defects", "train/camera": "train, unlabelled",
+    "test/ok_front": "test, normal", "test/def_front": "test, defects", "test/not_ok_front": "test, defects",
+    "TEST_PUBLIC/bad": "test, defects", "test_private": "held out", "Validation": "held out", "val": "held out",
+    "valid/ok": "held out", "images/val": "held out", "images/test/good": "test, normal",
+}  # fmt: skip
+
+
+def test_the_meaning_of_every_folder_is_said(tmp_path):
+    for seed, folder in enumerate(FOLDERS):
+        save(tmp_path / folder / "0.png", photo(seed))
+    listing = image_folder.records(ImageFolderDataset(root=str(tmp_path), category="c"), tmp_path)
+    said = {}
+    for note in listing.notes:
+        places, _, meaning = note.removeprefix("folders ").partition(": ")
+        said |= dict.fromkeys(places.split(", "), meaning.partition("images, ")[2])
+    expected = {folder if meaning != "held out" else folder.removesuffix("/ok") for folder, meaning in FOLDERS.items()}
+    assert said == {f"{place}/": FOLDERS.get(place, "held out") for place in expected}
+    labels = {record.path: (record.anomaly_class, record.split) for record in listing.records}
+    assert labels["test/not_ok_front/0.png"] == ("not_ok_front", "test")
+    assert labels["train/camera/0.png"] == (None, "train")
+
+
+def test_what_is_no_image_is_listed_whatever_it_is(tmp_path):
+    save(tmp_path / "a.png", photo(0))
+    names = {
+        "Thumbs.db": "other_file", "desktop.ini": "other_file", "readme": "other_file", "x.heic": "other_file",
+        ".DS_Store": "hidden", "._a.png": "hidden", "sub/.a.png": "hidden", "__MACOSX/._a.png": "system_folder",
+        "@eaDir/a.png/x.jpg": "system_folder", "#recycle/b.png": "system_folder", "thumbnails/a.png": "system_folder",
+        "x_json/label_viz.png": "overlay", "masks_human/a.png": "overlay", "masks/M\xfcller.png": "mask_without_image",
+    }  # fmt: skip
+    for name in [*names, ".thumbs/a.png", ".thumbs/deep/b.png"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    (tmp_path / "x.png").mkdir()
+    (tmp_path / "y.png").mkdir()
+    save(tmp_path / "y.png" / "b.png", photo(1))
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "circle.bmp").symlink_to("circle.bmp")
+    os.mkfifo(tmp_path / "pipe.txt")
+    found = scan(tmp_path)
+    assert sorted(found.manifest["path"]) == ["a.png", "y.png/b.png"]
+    own = {".thumbs": "hidden", "x.png": "folder", "gone.png": "missing", "circle.bmp": "unreadable",
+           "pipe.txt": "special_file"}  # fmt: skip
+    assert reasons(found) == names | own
+
+
+def test_a_root_two_levels_too_high_names_the_candidates_and_no_image_says_what_is_there(tmp_path):
+    save(tmp_path / "sets" / "mvtec" / "bottle" / "train" / "good" / "0.png", photo(0))
+    save(tmp_path / "sets" / "loose.png", photo(1))
+    with pytest.raises(
+        DataError, match=r"1 folder\(s\) with splits or labels of their own: mvtec/bottle/ \(train/ …\)"
+    ):
+        scan(tmp_path / "sets")
+    save(tmp_path / "held" / "validation" / "good" / "0.png", photo(0))
+    save(tmp_path / "held" / "masks" / "9.png", mask())
+    with pytest.raises(DataError, match=r"1 held_out \(images of validation/ .*; 1 mask_without_image"):
+        scan(tmp_path / "held")
 
 
 def paths(root):
@@ -266,12 +443,15 @@ def test_photos_of_labels_are_images_and_every_mask_is_none(tmp_path):
     assert paths(tmp_path / "photos") == names
     for seed, name in enumerate(("1.png", "2.png")):
         save(tmp_path / "masks_too" / name, photo(seed))
-    drawn = ["1_gt.jpg", "1_mask.jpg", "2_mask.jpg", "2_mask.png", "3_mask.jpg"]
+    drawn = ["1_gt.jpg", "1_mask.jpg", "2_mask.jpg", "2_mask.png", "3_mask.jpg"]  # several of one image are joined
     for seed, name in enumerate(drawn):
         save(tmp_path / "masks_too" / name, mask(seed))
     found = scan(tmp_path / "masks_too")
-    assert found.manifest.set_index("path")["mask_path"].to_dict() == {"1.png": "1_gt.jpg", "2.png": "2_mask.jpg"}
-    assert reasons(found) == dict.fromkeys(["1_mask.jpg", "2_mask.png", "3_mask.jpg"], "mask_unused")
+    assert found.manifest.set_index("path")["mask_path"].to_dict() == {
+        "1.png": "1_gt.jpg|1_mask.jpg",
+        "2.png": "2_mask.jpg|2_mask.png",
+    }
+    assert reasons(found) == {"3_mask.jpg": "mask_without_image"}
 
 
 def test_masks_of_normal_images_and_names_that_end_as_masks_do(tmp_path):

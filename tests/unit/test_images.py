@@ -72,6 +72,14 @@ def test_exif_orientation_turns_the_image(tmp_path):
     assert load_mask(tmp_path / "turned.png", (8, 16))[:8].all()
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_a_tiff_that_lies_on_its_side_is_turned_as_well(tmp_path, compression):
+    """Pillow mixes up the rows of an uncompressed one that it opens by its name."""
+    pixels = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    Image.fromarray(pixels).save(tmp_path / "lying.tif", tiffinfo={0x0112: 6}, compression=compression)
+    assert np.array_equal(np.asarray(load_rgb(tmp_path / "lying.tif"))[..., 0], np.rot90(pixels, -1))
+
+
 def test_damaged_exif_is_an_error_that_names_the_file(tmp_path):
     """Pillow meets it when it turns the image, and raises whatever the wrong bytes lead to."""
     tag = Image.Exif()

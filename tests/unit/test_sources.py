@@ -250,9 +250,12 @@ def test_odd_names_and_links_never_stop_a_scan(tmp_path):
     assert set(scan.manifest["path"]) == kept
     assert dict(zip(scan.rejected["path"], scan.rejected["reason"], strict=True)) == {
         "good/caf\\udce9.png": "unreadable",
+        ".hidden.png": "hidden",
         "good/circle.png": "unreadable",
+        "good/folder.png": "folder",
         "good/link.png": "duplicate",
         "good/nowhere.png": "missing",
+        "good/pipe.png": "special_file",
         "good/up": "linked_folder",
     }
     # the tables can be written, and a file be written under a name of full length
@@ -340,7 +343,7 @@ def test_listed_but_missing_image_and_mask(real_iad):
 
 
 def test_empty_folder_and_no_folder(tmp_path):
-    with pytest.raises(DataError, match="no image below"):
+    with pytest.raises(DataError, match=r"no image below .* there is nothing"):
         folder_scan(tmp_path)
     with pytest.raises(DataError, match="not a folder"):
         folder_scan(tmp_path / "nowhere")

@@ -5,8 +5,8 @@ To add a source, write a module with a function `records` and add a branch to `r
 
 from pathlib import Path
 
-from llbnad.config import Dataset, ElpvDataset, ImageFolderDataset, RealIadDataset
-from llbnad.data.sources import elpv, image_folder, real_iad
+from llbnad.config import Dataset, ElpvDataset, ImageFolderDataset, ManifestDataset, RealIadDataset
+from llbnad.data.sources import elpv, image_folder, manifest_file, real_iad
 from llbnad.data.sources.base import Scan, scan
 from llbnad.errors import DataError
 
@@ -34,6 +34,8 @@ def read_source(dataset: Dataset, root: Path | None) -> tuple[Scan, Path]:
         listing = real_iad.records(dataset, root)
     elif isinstance(dataset, ImageFolderDataset):
         listing = image_folder.records(dataset, root)
+    elif isinstance(dataset, ManifestDataset):
+        listing = manifest_file.records(dataset, root)
     else:
         raise TypeError(f"no source for {dataset!r}")
     return scan(listing), listing.root

@@ -10,13 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from llbnad.data.images import count_values, load_rgb, mask_size
+from llbnad.data.images import count_values, load_rgb
 from llbnad.data.manifest import SCHEMA, normalise
+from llbnad.data.masks import misfit, split_masks
 from llbnad.errors import DataError
 from llbnad.utils.files import file_digest
 from llbnad.utils.progress import track
-
-ASPECT = 0.02  # largest relative difference of the aspect ratios of an image and its mask
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Record:
     path: str
     category: str
     sample_id: str
-    mask_path: str | None = None
+    mask_path: str | None = None  # several are joined (`llbnad.data.masks.join_masks`)
     view: str | None = None
     anomaly_class: str | None = None
     split: str | None = None
@@ -37,7 +36,8 @@ class Rejection:
     """An image file or a mask file that does not take part, and why."""
 
     path: str
-    # missing, unreadable, duplicate, constant, two_valued, mask_missing, mask_unreadable, mask_shape, or the source's
+    # missing, unreadable, duplicate, constant, two_valued, mask_missing, mask_unreadable, mask_shape,
+    # mask_without_image, mask_unused, or the source's
     reason: str
     detail: str
 
@@ -50,6 +50,7 @@ class Listing:
     records: Sequence[Record]
     rejected: Sequence[Rejection] = ()
     notes: Sequence[str] = ()  # what the source took folders for, one line each
+    doubts: Sequence[str] = ()  # what a person should decide, one line each
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Scan:
     manifest: pd.DataFrame
     rejected: pd.DataFrame  # path, reason, detail; sorted by path
     notes: Sequence[str] = ()  # of the source
+    doubts: Sequence[str] = ()  # of the source
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def scan(listing: Listing) -> Scan:
     duplicates if their bytes or their pixels are equal; the first path is kept. The report says so if duplicates differ
     in label or split, because this is a mistake in the data set. Files of two grey values, if they are fewer than
     half, are masks that nobody named so, and are left out as well. An image whose mask is missing, unreadable or of
-    another aspect ratio stays without its mask; the mask is listed.
+    another aspect ratio stays without a mask; all of its masks are listed.
 
     Raises:
         DataError: no image is usable.
@@ -117,6 +119,7 @@ def scan(listing: Listing) -> Scan:
         rows = [row for row in rows if row["path"] not in two_valued]
         detail = "holds two grey values only, as a mask does; masks belong into ground_truth/ or are called *_mask"
         rejected += [Rejection(path, "two_valued", detail) for path in two_valued]
+    rejected += _unused_masks(records, rows, rejected)
     if not rows:
         reasons = "; ".join(rejection.detail for rejection in rejected[:3])
         raise DataError(
@@ -125,7 +128,8 @@ def scan(listing: Listing) -> Scan:
     told = [{name: _printable(text) for name, text in vars(rejection).items()} for rejection in rejected]
     report = pd.DataFrame(told, columns=["path", "reason", "detail"])
     report = report.sort_values(["path", "reason"], ignore_index=True)
-    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, tuple(map(_printable, listing.notes)))
+    notes, doubts = (tuple(map(_printable, lines)) for lines in (listing.notes, listing.doubts))
+    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, notes, doubts)
 
 
 def _printable(text: str) -> str:
@@ -143,7 +147,7 @@ def _examine(root: Path, record: Record) -> _Finding:
     try:
         image = load_rgb(path)
         pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
-        trouble = _checked_mask(root, record, image.size)
+        trouble = _checked_masks(root, record, image.size)
         return _Finding(file_digest(path), image.size, pixels, count_values(image), trouble=trouble)
     except FileNotFoundError:
         detail = f"{path} is listed but not there"
@@ -161,18 +165,38 @@ def _duplicate(first: Record, double: Record, what: str) -> Rejection:
     return Rejection(double.path, "duplicate", detail)
 
 
-def _checked_mask(root: Path, record: Record, size: tuple[int, int]) -> list[Rejection]:
-    """Return why the mask of an image of this width and height is of no use; empty if it is, or if there is none."""
-    if record.mask_path is None:
-        return []
-    path = root / record.mask_path
-    if not path.is_file():
-        return [Rejection(record.mask_path, "mask_missing", f"the mask of {record.path} is not there")]
-    try:
-        width, height = mask_size(path)
-    except DataError as error:
-        return [Rejection(record.mask_path, "mask_unreadable", str(error))]
-    if abs(width * size[1] - height * size[0]) > ASPECT * width * size[1]:
-        detail = f"the mask is {width} × {height}, and its image {record.path} is seen as {size[0]} × {size[1]}"
-        return [Rejection(record.mask_path, "mask_shape", detail)]
-    return []
+def _unused_masks(
+    records: Sequence[Record], rows: Sequence[dict[str, Any]], rejected: Sequence[Rejection]
+) -> list[Rejection]:
+    """Return the masks of records that nobody uses and nobody has listed."""
+    used = {mask for row in rows for mask in split_masks(row["mask_path"])}
+    kept, listed = {row["path"] for row in rows}, {rejection.path for rejection in rejected}
+    found = []
+    for record in records:
+        for mask in sorted(set(split_masks(record.mask_path)) - used - listed):
+            if record.path in kept:
+                detail = (
+                    f"another mask of {record.path} is of no use, and this one alone would show a part of the defect"
+                )
+                found.append(Rejection(mask, "mask_unused", detail))
+            else:
+                found.append(Rejection(mask, "mask_without_image", f"its image {record.path} is left out"))
+    return found
+
+
+def _checked_masks(root: Path, record: Record, size: tuple[int, int]) -> list[Rejection]:
+    """Return why masks of an image of this width and height are of no use; empty if all are, or if there is none."""
+    found = []
+    for mask in split_masks(record.mask_path):
+        try:
+            mask.encode()
+            reason = misfit(root / record.path, root / mask, size)
+            if reason is not None:
+                found.append(Rejection(mask, "mask_shape", f"the mask of {record.path}: {reason}"))
+        except FileNotFoundError:
+            found.append(Rejection(mask, "mask_missing", f"the mask of {record.path} is not there"))
+        except UnicodeEncodeError:
+            found.append(Rejection(mask, "mask_unreadable", f"{mask}: its name is not UTF-8; rename the file"))
+        except (DataError, OSError) as error:
+            found.append(Rejection(mask, "mask_unreadable", str(error)))
+    return found

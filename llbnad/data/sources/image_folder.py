@@ -8,11 +8,10 @@
 | `train/`, `test/` first                  | the split; below `test/` any other name is a defect's class, as in MVTec |
 | `validation/`, `test_private/` first     | held out: neither trained nor tested on; `val/` as well, beside a split  |
 
-Masks are optional. A mask is `<name>_mask.<suffix>` (also `_GT`, `_label`) or `<name>.<another suffix>` beside the
-image, or the same path below `ground_truth/`, `masks/`, `SegmentationClass/`, or below `mask/`, `label/`, `gt/` if the
-files there look like masks. Folders such as `images/` say nothing. Case does not matter in names
-(`llbnad.data.sources.folder_names`). Each image is a sample of its own. Every file that takes no part is listed with
-the reason.
+Masks are optional, and an image may have several (`llbnad.data.sources.mask_files`). Folders such as `images/` say
+nothing. Case does not matter in names (`llbnad.data.sources.folder_names`). Below a split, the words of a name count as
+well: `test/ok_front/` is normal. Each image is a sample of its own. Every file that takes no part is listed with the
+reason, and what each folder was taken for is said.
 """
 
 from collections import Counter
@@ -20,28 +19,25 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from llbnad.config import ImageFolderDataset
-from llbnad.data.images import IMAGE_SUFFIXES
 from llbnad.data.manifest import NORMAL
+from llbnad.data.masks import join_masks
 from llbnad.data.sources.base import Listing, Record, Rejection
 from llbnad.data.sources.folder_names import (
-    BAD,
-    GOOD,
     HELD_OUT,
     HELD_OUT_BESIDE_A_SPLIT,
     IMAGE_FOLDERS,
-    MASK_FOLDERS,
-    PERHAPS_MASK_FOLDERS,
     SPLITS,
-    SYSTEM_FOLDERS,
     UNNAMED_CLASS,
-    folders_of,
+    hinted_label,
+    label_of,
+    plain,
     says_something,
 )
 from llbnad.data.sources.mask_files import MaskFiles, find_masks
+from llbnad.data.sources.walk import walk
 from llbnad.errors import DataError
-from llbnad.utils.files import linked_folders, relative_files
 
-SHOWN = 20  # folders in the notes
+SHOWN = 20  # folders in a note, and notes of one folder
 
 
 def records(dataset: ImageFolderDataset, root: Path) -> Listing:
@@ -50,80 +46,73 @@ def records(dataset: ImageFolderDataset, root: Path) -> Listing:
     Raises:
         DataError: there is no image, or `root` holds several data sets.
     """
-    everything = list(relative_files(root))
-    rejected = [Rejection(path, "linked_folder", "a link to a folder is not followed") for path in linked_folders(root)]
-    files = []
-    for path in everything:
-        if SYSTEM_FOLDERS.intersection(folders_of(path)):
-            rejected.append(Rejection(path, "system_folder", "written by an operating system, not by a camera"))
-        elif PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES or not _is_readable(root / path):
-            files.append(path)
-        else:
-            rejected.append(
-                Rejection(path, "other_file", f"expected a name ending in {', '.join(sorted(IMAGE_SUFFIXES))}")
-            )
-    _refuse_several_sets(root, files)
+    files, rejected = walk(root)
     masks = find_masks(root, files)
     images = [path for path in files if path not in masks.files]
+    _refuse_several_sets(root, images)
     held_out = _held_out(images)
-    rejected += [
-        Rejection(path, "held_out", f"images of {_first(path)}/ are neither trained nor tested on") for path in held_out
-    ]
-    images = [path for path in images if path not in held_out]
-    if not images:
-        links = f"; {len(linked_folders(root))} links to folders are not followed" if linked_folders(root) else ""
-        raise DataError(f"no image below {root}; expected files ending in {sorted(IMAGE_SUFFIXES)}{links}")
-    found = [_record(path, dataset.category, masks.of(path)) for path in images]
-    rejected += _unused_masks(masks, found, held_out)
-    return Listing(root, found, rejected, _notes(found, sorted(held_out)))
+    found = [_record(path, dataset.category, masks.of_image.get(path, ())) for path in images if path not in held_out]
+    for path in sorted(held_out):
+        detail = f"images of {_speaking(path)[0]}/ are neither trained nor tested on"
+        rejected += [Rejection(one, "held_out", detail) for one in (path, *masks.of_image.get(path, ()))]
+    rejected += _unused_masks(masks, found)
+    if not found:
+        details = {rejection.reason: rejection.detail for rejection in rejected}
+        counts = Counter(rejection.reason for rejection in rejected)
+        told = "; ".join(f"{counts[reason]} {reason} ({details[reason]})" for reason in sorted(counts))
+        raise DataError(f"no image below {root} to train on; there is {told or 'nothing'}")
+    return Listing(root, found, rejected, _notes(found, held_out), _doubts(found))
 
 
 def _held_out(images: Sequence[str]) -> set[str]:
     """Return the images of folders that are neither for training nor for testing."""
-    first = {_first(path) for path in images}
-    names = HELD_OUT | (HELD_OUT_BESIDE_A_SPLIT if first.intersection(SPLITS) else frozenset())
-    return {path for path in images if _first(path) in names}
+    first = {path: plain("".join(_speaking(path)[:1])) for path in images}
+    names = HELD_OUT | (HELD_OUT_BESIDE_A_SPLIT if set(first.values()).intersection(SPLITS) else frozenset())
+    return {path for path in images if first[path] in names}
 
 
-def _unused_masks(masks: MaskFiles, found: Sequence[Record], held_out: Iterable[str]) -> list[Rejection]:
-    used = {record.mask_path for record in found} | {masks.of(path) for path in held_out}
-    of_normal = {masks.of(record.path) for record in found if record.anomaly_class == NORMAL}
-    return [
-        Rejection(
-            path,
-            "mask_unused",
-            "its image is normal and has no defect to draw" if path in of_normal else "a mask that fits no image",
-        )
-        for path in sorted(masks.files - used)
-    ]
+def _unused_masks(masks: MaskFiles, found: Sequence[Record]) -> list[Rejection]:
+    """Return the masks that fit no image, and those of normal images."""
+    rejected = [Rejection(path, "mask_without_image", reason) for path, reason in masks.without_image.items()]
+    used = {mask for record in found if record.mask_path is not None for mask in masks.of_image[record.path]}
+    for record in found:
+        for mask in sorted(set(masks.of_image.get(record.path, ())) - used):
+            rejected.append(Rejection(mask, "mask_unused", "its image is normal and has no defect to draw"))
+    return rejected
 
 
-def _record(path: str, category: str, mask: str | None) -> Record:
-    folders = [folder for folder in folders_of(path) if folder not in IMAGE_FOLDERS]
-    split = SPLITS[folders.pop(0)] if folders and folders[0] in SPLITS else None
-    label = _label(folders, split)
+def _record(path: str, category: str, masks: Sequence[str]) -> Record:
+    folders = _speaking(path)
+    split = SPLITS.get(plain(folders[0])) if folders else None
+    label = _label(folders[1:] if split else folders, split)
     # a normal image has no defect to draw, whatever lies beside it
-    mask_path = None if label == NORMAL else mask
+    mask_path = None if label == NORMAL else join_masks(masks)
     return Record(path, category, sample_id=path, mask_path=mask_path, anomaly_class=label, split=split)
 
 
-def _label(folders: list[str], split: str | None) -> str | None:
+def _label(folders: Sequence[str], split: str | None) -> str | None:
     if not folders:
         return None
-    if folders[0] in GOOD:
-        return NORMAL
-    if folders[0] in BAD:
-        return folders[1] if len(folders) > 1 else UNNAMED_CLASS
-    return folders[0] if split == "test" else None
+    label = label_of(folders[0]) or (hinted_label(folders[0]) if split else None)
+    if label is not None:
+        return folders[1].lower() if label == UNNAMED_CLASS and len(folders) > 1 else label
+    return folders[0].lower() if split == "test" else None
 
 
-def _refuse_several_sets(root: Path, files: Sequence[str]) -> None:
+def _speaking(path: str) -> list[str]:
+    """Return the folders of a path whose names may say something of the images in them."""
+    return [folder for folder in PurePosixPath(path).parts[:-1] if folder.lower() not in IMAGE_FOLDERS]
+
+
+def _refuse_several_sets(root: Path, images: Sequence[str]) -> None:
     """Raise DataError if folders of `root` have folders of splits or labels of their own, and `root` has none."""
-    silent = IMAGE_FOLDERS | MASK_FOLDERS | PERHAPS_MASK_FOLDERS
-    ways = [[part for part in PurePosixPath(path).parts[:-1] if part.lower() not in silent] for path in files]
-    if any(way and says_something(way[0]) for way in ways):
-        return
-    inside = {way[0]: way[1] for way in ways if len(way) > 1 and says_something(way[1])}
+    inside: dict[str, str] = {}
+    for folders in map(_speaking, images):
+        depth = next((depth for depth, folder in enumerate(folders) if says_something(folder)), None)
+        if depth == 0:
+            return
+        if depth is not None:
+            inside["/".join(folders[:depth])] = folders[depth]
     if inside:
         names = ", ".join(f"{folder}/ ({below}/ …)" for folder, below in sorted(inside.items())[:8])
         raise DataError(
@@ -132,33 +121,47 @@ def _refuse_several_sets(root: Path, files: Sequence[str]) -> None:
         )
 
 
-def _is_readable(path: Path) -> bool:
-    """Return whether a path is a file. A folder without permission is not: the reader of the images reports it."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def _first(path: str) -> str:
-    folders = folders_of(path)
-    return folders[0] if folders else ""
-
-
-def _notes(found: Sequence[Record], held_out: Sequence[str]) -> list[str]:
-    """Return what each top folder was taken for, one line each."""
+def _notes(found: Sequence[Record], held_out: Iterable[str]) -> list[str]:
+    """Return what each folder was taken for: the top folders, and those below a split. Many share a line by meaning."""
     meanings: Counter[tuple[str, str]] = Counter()
     for record in found:
         meaning = {None: "unlabelled", NORMAL: "normal"}.get(record.anomaly_class, "defects")
-        meanings[_top(record.path), f"{record.split}, {meaning}" if record.split else meaning] += 1
-    meanings.update((_top(path), "held out") for path in held_out)
+        meanings[_place(record.path), f"{record.split}, {meaning}" if record.split else meaning] += 1
+    meanings.update((_place(path), "held out") for path in held_out)
     if {folder for folder, _ in meanings} == {"./"}:
         return []
-    lines = [f"folder {folder}: {count} images, {meaning}" for (folder, meaning), count in sorted(meanings.items())]
-    more = [f"and {len(lines) - SHOWN} lines more"] if len(lines) > SHOWN else []
-    return [*lines[:SHOWN], *more]
+    if len(meanings) <= SHOWN:
+        return [f"folder {folder}: {count} images, {meaning}" for (folder, meaning), count in sorted(meanings.items())]
+    lines = []
+    for meaning in sorted({meaning for _, meaning in meanings}):
+        folders = sorted(folder for folder, its in meanings if its == meaning)
+        count = sum(meanings[folder, meaning] for folder in folders)
+        more = f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else ""
+        lines.append(f"folders {', '.join(folders[:SHOWN])}{more}: {count} images, {meaning}")
+    return lines
 
 
-def _top(path: str) -> str:
-    parts = PurePosixPath(path).parts
-    return f"{parts[0]}/" if len(parts) > 1 else "./"
+def _doubts(found: Sequence[Record]) -> list[str]:
+    """Return one line per folder whose name says nothing though others do, or hints at a label by one of its words."""
+    sorted_ones = any(record.anomaly_class is not None for record in found)
+    lines: Counter[str] = Counter()
+    for record in found:
+        place = _place(record.path)
+        name = PurePosixPath(place).name
+        speaks = not name or name.lower() in IMAGE_FOLDERS or says_something(name)
+        if record.anomaly_class is None and sorted_ones and not speaks:
+            lines[f"folder {place} is unlabelled, because its name says nothing, though other folders have labels"] += 1
+        elif record.split and not speaks and hinted_label(name) is not None:
+            meaning = "normal" if record.anomaly_class == NORMAL else "defects"
+            lines[f"folder {place} is taken for {meaning} by a word of its name"] += 1
+    return [f"{line}: {count} images" for line, count in sorted(lines.items())]
+
+
+def _place(path: str) -> str:
+    """Return the folder of a path that decides its meaning, with those above it."""
+    shown: list[str] = []
+    for folder in PurePosixPath(path).parts[:-1]:
+        shown.append(folder)
+        if folder.lower() not in IMAGE_FOLDERS and plain(folder) not in SPLITS:
+            break
+    return "/".join([*shown, ""]).replace("\n", "\\n") if shown else "./"
