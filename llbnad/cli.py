@@ -1,14 +1,14 @@
 """Train an anomaly detector from images with unlabelled defects (`run`), and use it (`predict`, `export`)."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llbnad.config import Dataset, InjectedNoise, Noise, NoNoise, Runtime, parse
+from llbnad.config import Dataset, Files, InjectedNoise, Noise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, LlbnadError
 from llbnad.inference.export import Format
@@ -58,6 +58,12 @@ def run(
     category: Annotated[str, typer.Option(help="Product; for elpv: mono or poly.")] = "mono",
     variant: Annotated[str, typer.Option(help="real_iad: the JSON set.")] = "realiad_jsons",
     image_dir: Annotated[str, typer.Option(help="real_iad: the image folder.")] = "realiad_1024",
+    intensity: Annotated[
+        str, typer.Option(help="Values shown as black and white, above 8 bits: auto, full, or LOW,HIGH such as 0,4095.")
+    ] = "auto",
+    pages: Annotated[
+        str, typer.Option(help="A file of several pages: error (left out), first (its first page) or each.")
+    ] = "error",
     noise_ratio: Annotated[float, typer.Option(help="α, share of anomalous training samples, in [0, 1).")] = 0.0,
     max_noise_ratio: Annotated[
         float | None,
@@ -118,7 +124,8 @@ def run(
     from llbnad.utils.files import write_csv
     from llbnad.utils.runtime import prepare
 
-    dataset = _dataset(source, root, category, variant, image_dir)
+    files = {"intensity": _window(intensity), "pages": pages}
+    dataset = _dataset(source, root, category, variant, image_dir, files)
     options = {
         "detector.name": detector,
         "selection.policy": policy if keep is None else "fraction",
@@ -149,16 +156,27 @@ def run(
     typer.echo(f"written to {out}: metrics.json, comparison.csv, suspects.csv, scores.parquet, kept.parquet, plots/")
 
 
-def _dataset(source: Source, root: Path | None, category: str, variant: str, image_dir: str) -> Dataset:
-    content = {"source": source.value, "category": category}
+def _dataset(
+    source: Source, root: Path | None, category: str, variant: str, image_dir: str, files: Mapping[str, Any]
+) -> Dataset:
+    content: dict[str, Any] = {"source": source.value, "category": category}
     if source is Source.real_iad:
         content |= {"variant": variant, "image_dir": image_dir}
     if source is not Source.elpv:
         if root is None:
             raise LlbnadError(f"--root is missing: the folder of the {source.value} data set")
-        content["root"] = str(root)
+        content |= {"root": str(root), **files}
     dataset: Dataset = parse(Dataset, content, "llbnad run")
     return dataset
+
+
+def _window(intensity: str) -> str | list[float]:
+    """Return a window that is given as `LOW,HIGH` as two numbers; leave other texts to the check of the setting."""
+    edges = intensity.strip("[] ").split(",")
+    try:
+        return [float(edge) for edge in edges] if len(edges) > 1 else intensity
+    except ValueError:
+        return intensity
 
 
 def _noise(protocol: Protocol, ratio: float, max_ratio: float | None) -> Noise:
@@ -200,6 +218,9 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
     plugins: Annotated[bool, PLUGINS] = False,
+    pages: Annotated[
+        str, typer.Option(help="A file of several pages: error (its row says so), first (its first page) or each.")
+    ] = "error",
 ) -> None:
     """Score images and call them normal, unsure or defect. Write a CSV, and one heat map per image."""
     from llbnad.inference.predict import find_images, threshold_of
@@ -208,7 +229,7 @@ def predict(
     from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
     from llbnad.utils.runtime import prepare
 
-    paths = find_images(images)
+    paths = find_images(images, parse(Files, {"pages": pages}, "llbnad predict").pages)
     target = str(prepare(Runtime(device=device, threads=threads)))
     loaded = Model.load(model, target, plugins)
     threshold = threshold_of(loaded, fpr)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import METHOD
-from llbnad.data.manifest import paths_of, training_images, write_manifest
+from llbnad.data.manifest import common_window, paths_of, training_images, write_manifest
 from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots, purification_plots
 from llbnad.features.source import FeatureSource
@@ -120,7 +120,9 @@ def train_final(
     models = train_methods(sets, {METHOD: selection.trusted}, features, encoder, detector, seed)
     purified, rows = TrustedFeatures(features, selection.trusted), images[images["image_id"].isin(kept)]
     threshold = calibrate(rows, purified, encoder, detector, settings.calibration, seed)
-    return sets, {**models, METHOD: replace(models[METHOD], threshold=threshold)}
+    models[METHOD] = replace(models[METHOD], threshold=threshold)
+    window = common_window(images)
+    return sets, {method: replace(model, window=window) for method, model in models.items()}
 
 
 def verdicts_of(settings: ScenarioSettings) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from llbnad.config import METHOD
 from llbnad.data.images import load_mask, load_rgb
-from llbnad.data.manifest import NORMAL, has_labels, is_anomalous
+from llbnad.data.manifest import NORMAL, has_labels, is_anomalous, window_of
 from llbnad.evaluation.evaluate import Evaluation
 from llbnad.evaluation.figures import (
     ANOMALOUS_COLOUR,
@@ -157,6 +157,6 @@ def _by_label(values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.
 
 
 def _tile(row: Mapping[Any, Any], heat: np.ndarray, caption: str, colour: str, image_root: Path) -> Tile:
-    image = np.asarray(load_rgb(image_root / row["path"]).resize((THUMBNAIL, THUMBNAIL)))
+    image = np.asarray(load_rgb(image_root / row["path"], window_of(row)).resize((THUMBNAIL, THUMBNAIL)))
     mask = None if pd.isna(row["mask_path"]) else load_mask(image_root / row["mask_path"], (THUMBNAIL, THUMBNAIL))
     return Tile(image, heat.astype(np.float32), caption, colour, mask)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from llbnad.config import Dataset, ElpvDataset
+from llbnad.data.decode import page_of
 from llbnad.data.manifest import write_manifest
 from llbnad.data.sources import read_source
 from llbnad.utils.files import file_digest, replacing, write_csv
@@ -36,8 +37,9 @@ def main(dataset: str) -> None:
     images.mkdir(parents=True, exist_ok=True)
     if copied:
         for path in [*manifest["path"], *manifest["mask_path"].dropna()]:
-            with replacing(images / path) as temporary:
-                shutil.copyfile(root / path, temporary)
+            file, _ = page_of(root / path)
+            with replacing(images / file.relative_to(root)) as temporary:
+                shutil.copyfile(file, temporary)
     for column in ("path", "mask_path"):
         manifest[column] = manifest[column].map(lambda path: (new_root / path).as_posix(), na_action="ignore")
     write_csv(scan.rejected, out / "rejected.csv")

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from llbnad.config import ImageFolderDataset
-from llbnad.data.images import IMAGE_SUFFIXES
+from llbnad.data.decode import IMAGE_SUFFIXES
 from llbnad.data.manifest import NORMAL
 from llbnad.data.sources.base import Listing, Record, Rejection
 from llbnad.data.sources.folder_names import (
@@ -75,7 +75,7 @@ def records(dataset: ImageFolderDataset, root: Path) -> Listing:
         raise DataError(f"no image below {root}; expected files ending in {sorted(IMAGE_SUFFIXES)}{links}")
     found = [_record(path, dataset.category, masks.of(path)) for path in images]
     rejected += _unused_masks(masks, found, held_out)
-    return Listing(root, found, rejected, _notes(found, sorted(held_out)))
+    return Listing(root, found, rejected, _notes(found, sorted(held_out)), dataset)
 
 
 def _held_out(images: Sequence[str]) -> set[str]:
