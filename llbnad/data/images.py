@@ -20,10 +20,12 @@ from llbnad.data.intensity import (
     bounds,
     quantiles,
     share_outside,
+    shown,
 )
 from llbnad.errors import DataError, ImageGoneError
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+CLIPPED = 0.99  # share of an image's values outside the window above which it shows nothing
 DRAWN, NEARLY = 0.9, 9  # share of the pixels of a mask that are within so many grey values of black or white
 
 
@@ -143,7 +145,8 @@ def load_square(source: Path | bytes | np.ndarray, size: int, window: Window | N
 
     Raises:
         ImageGoneError: the file does not exist.
-        DataError: the image is unreadable, or the array is not (H, W, 3) uint8.
+        DataError: the image is unreadable, nearly all of its values are outside the window, or the array is not
+            (H, W, 3) uint8.
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
@@ -151,9 +154,14 @@ def load_square(source: Path | bytes | np.ndarray, size: int, window: Window | N
         image = Image.fromarray(source)
     else:
         try:
-            image = load_rgb(source, window)
+            picture = load_picture(source, window)
         except FileNotFoundError:
             raise ImageGoneError(f"image {source!s} is gone: restore the file, or read the data set again") from None
+        if picture.outside > CLIPPED:
+            name = source if isinstance(source, Path) else "the image"
+            by = "finite numbers" if window is None else f"in the window {shown(window)} of the images trained on"
+            raise DataError(f"{name} shows nothing: {picture.outside:.1%} of its values are not {by}")
+        image = picture.image
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 

@@ -163,7 +163,7 @@ def _settings(path: Path, content: Mapping[str, Any], plugins: bool) -> tuple[En
 
 def _window(content: Mapping[str, Any]) -> Window | None:
     """Return the window in a model file's description. Raise ValueError if it is none."""
-    if "window" not in content:
+    if content["format"] != WINDOW_FORMAT:
         return None
     window = Files.model_validate({"intensity": content["window"]}).intensity
     if isinstance(window, str):

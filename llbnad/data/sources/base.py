@@ -12,14 +12,13 @@ import pandas as pd
 
 from llbnad.config import Files, Window
 from llbnad.data.decode import image_digest, pages_of
-from llbnad.data.images import count_values, load_picture, mask_size
+from llbnad.data.images import CLIPPED, count_values, load_picture, mask_size
 from llbnad.data.intensity import shown
 from llbnad.data.manifest import SCHEMA, normalise
 from llbnad.data.sources.survey import Survey, survey
 from llbnad.errors import DataError, PagesError
 from llbnad.utils.progress import track
 
-CLIPPED = 0.99  # share of an image's values outside the window above which it shows nothing
 ASPECT = 0.02  # largest relative difference of the aspect ratios of an image and its mask
 
 
