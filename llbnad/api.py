@@ -266,7 +266,7 @@ def _purification(work: _Work, selection: Selection) -> Purification:
         heat_maps={paths[image_id]: selection.consensus.maps[image_id] for image_id in scores.index},
         left_out=work.scan.rejected,
         suspects=[paths[image_id] for image_id in suspects(table, selection.purified, names)["image_id"]],
-        notes=selection_notes(table, selection.purified, names),
+        notes=[*work.scan.pixel_notes, *selection_notes(table, selection.purified, names)],
         selection=selection,
     )
 

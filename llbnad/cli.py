@@ -150,7 +150,7 @@ def run(
     noisy = contaminate(scan.manifest, noise, settings.seed)
     store = FeatureStore(cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size)
     result = run_two_stage(noisy, store, image_root, settings, verdicts_of(settings))
-    write_run(result, store, image_root, settings.suspects, out)
+    write_run(result, store, image_root, settings.suspects, out, scan.pixel_notes)
     for line in _summary(result, scan):
         typer.echo(line)
     typer.echo(f"written to {out}: metrics.json, comparison.csv, suspects.csv, scores.parquet, kept.parquet, plots/")
@@ -194,7 +194,7 @@ def _summary(result: "TwoStageRun", scan: "Scan") -> Iterator[str]:
     yield from result.evaluation.caveats()
     if result.evaluation.threshold is not None:
         yield result.evaluation.threshold.describe()
-    yield from scan.notes
+    yield from [*scan.notes, *scan.pixel_notes]
     if len(scan.rejected):
         reasons = ", ".join(f"{count} {reason}" for reason, count in scan.rejected["reason"].value_counts().items())
         yield f"{len(scan.rejected)} files were left out ({reasons}): left_out.csv says why"

@@ -47,7 +47,7 @@ def main(dataset: str) -> None:
     refuse_changed([root, *root.rglob("*")])
     if load_params(PARAMS).datasets.get(dataset) != config:
         raise ChangedError(f"datasets.{dataset} in {PARAMS} has changed while the stage ran: run again")
-    for note in scan.notes:
+    for note in [*scan.notes, *scan.pixel_notes]:
         say(f"raw {dataset}: {note}")
     say(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
 

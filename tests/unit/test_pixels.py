@@ -26,6 +26,9 @@ from llbnad.inference.predict import Predictor, find_images
 from llbnad.model.content import opened
 from llbnad.model.model import Model
 from llbnad.monitoring.drift import image_numbers
+from orchestration.line.examine import examine
+from orchestration.pipeline.params import load_params
+from tests.conftest import REPOSITORY
 
 COUNT = 6
 
@@ -96,7 +99,7 @@ def test_a_data_set_has_one_window_that_shows_its_images(tmp_path, values, windo
     assert found.rejected.empty and len(found.manifest) == COUNT
     assert common_window(found.manifest) == window
     assert len(windows_of(found.manifest)) == (COUNT if window else 0)
-    assert bool(found.notes) == bool(window)
+    assert bool(found.pixel_notes) == bool(window)
     for path, grey in as_seen(found, tmp_path).items():
         middle = np.median(grey)
         assert grey.std() > 15 and 40 < middle < 240, path  # neither black nor white
@@ -131,7 +134,7 @@ def test_the_setting_decides_on_the_window_and_is_said(tmp_path, setting, window
     found = scan(tmp_path, intensity=list(window) if setting == "window" else setting)
     assert common_window(found.manifest) == window
     how = "auto" if setting == "auto" else "as set"
-    assert f"6 images above 8 bits are read as {window[0]:,} … {window[1]:,} ({how}; 99.8 % of" in found.notes[0]
+    assert f"6 images above 8 bits are read as {window[0]:,} … {window[1]:,} ({how}; 99.8 % of" in found.pixel_notes[0]
     raw = np.asarray(Image.open(tmp_path / "0.png")).astype(float)
     expected = ((raw - window[0]) / (window[1] - window[0]) * 255).clip(0, 255)
     assert np.abs(as_seen(found, tmp_path)["0.png"] - expected).max() <= 0.51
@@ -190,9 +193,9 @@ def test_images_that_show_nothing_are_left_out_and_the_window_is_named(tmp_path)
 def test_one_image_of_another_range_is_named(tmp_path):
     for seed in range(COUNT):
         save(tmp_path / f"{seed}.tif", part(seed).astype(np.float32))
-    assert len(scan(tmp_path).notes) == 1
+    assert len(scan(tmp_path).pixel_notes) == 1
     save(tmp_path / "wild.tif", part(10).astype(np.float32) * 16)
-    notes = scan(tmp_path).notes
+    notes = scan(tmp_path).pixel_notes
     assert "a few, such as wild.tif, reach" in notes[1] and "set intensity" in notes[1]
     assert reasons(scan(tmp_path, intensity=[0, 1])) == {"wild.tif": "clipped"}
 
@@ -200,8 +203,8 @@ def test_one_image_of_another_range_is_named(tmp_path):
 def test_values_that_fill_little_of_the_window_are_said(tmp_path):
     for seed in range(COUNT):
         save(tmp_path / f"{seed}.tif", part(seed).astype(np.float32) * 2 + 293)  # kelvin
-    assert "fill 0.1% of the window" in scan(tmp_path).notes[1]
-    assert len(scan(tmp_path, intensity=[290, 300]).notes) == 1
+    assert "fill 0.1% of the window" in scan(tmp_path).pixel_notes[1]
+    assert len(scan(tmp_path, intensity=[290, 300]).pixel_notes) == 1
 
 
 def test_the_same_picture_above_and_below_8_bits_is_a_double(tmp_path):
@@ -264,7 +267,7 @@ def test_colour_of_16_bits_is_read_by_the_window_and_what_is_lost_is_said(tmp_pa
         (tmp_path / f"{seed}.png").write_bytes(deep_png(np.dstack([unsigned(part(seed), 4095)] * 3)))
     found = scan(tmp_path)
     assert common_window(found.manifest) == (0, 4095)
-    assert "6 colour images of 16 bits are read by their upper 8 bits" in found.notes[-1]
+    assert "6 colour images of 16 bits are read by their upper 8 bits" in found.pixel_notes[-1]
     grey = as_seen(found, tmp_path)["0.png"]
     assert np.abs(grey - part(0) * 255).max() < 18  # steps of 1/16
     (tmp_path / "full.png").write_bytes(deep_png(np.dstack([unsigned(part(0), 65535)] * 3)))
@@ -497,6 +500,8 @@ def test_a_run_keeps_the_window_and_prediction_reads_by_it(tmp_path):
     assert "16 images above 8 bits are read as 0 … 5,000 (as set" in told.output
     kept = pd.read_parquet(tmp_path / "out" / "kept.parquet")
     assert common_window(kept) == (0, 5000)
+    recorded = json.loads((tmp_path / "out" / "metrics.json").read_text())["notes"]
+    assert recorded[0].startswith("intensity: 16 images above 8 bits are read as 0 … 5,000")
     with opened(tmp_path / "out" / "model.safetensors") as (_, content):
         assert (content["window"], content["format"]) == ([0, 5000], "llbnad model 3")
     model = Model.load(tmp_path / "out" / "model.safetensors")
@@ -540,3 +545,24 @@ def test_a_model_file_with_another_window_is_refused(tmp_path, model_files, wind
 def test_models_of_8_bit_images_are_written_as_before(model_files):
     with opened(model_files["patchcore"]) as (_, content):
         assert "window" not in content and content["format"] == "llbnad model 2"
+
+
+def test_params_of_earlier_releases_stay_valid_and_the_pipeline_takes_the_settings(tmp_path):
+    text = (REPOSITORY / "params.yaml").read_text()
+    entry = "  line: {source: image_folder, root: data/raw/line/arrived, category: line%s}\n"
+    for settings, expected in {
+        "": ("auto", "error"),
+        ", intensity: [0, 4095], pages: each": ((0, 4095), "each"),
+    }.items():
+        (tmp_path / "params.yaml").write_text(text.replace("datasets:\n", "datasets:\n" + entry % settings))
+        dataset = load_params(tmp_path / "params.yaml").dataset("line")
+        assert (dataset.intensity, dataset.pages) == expected
+
+
+def test_a_line_takes_in_files_of_several_pages_if_its_setting_says_what_they_are(tmp_path):
+    save(tmp_path / "lot.tif", pages(2)[0], save_all=True, append_images=pages(2)[1:])
+    save(tmp_path / "a.gif", pages(1)[0])
+    refused = examine(tmp_path, "lot.tif")
+    assert (refused.reason, refused.detail) == ("unreadable", "lot.tif has 2 pages: set pages to first or each")
+    assert [examine(tmp_path, "lot.tif", choice).suffix for choice in ("first", "each")] == [".tif", ".tif"]
+    assert examine(tmp_path, "a.gif").suffix == ".gif"

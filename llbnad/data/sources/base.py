@@ -63,7 +63,8 @@ class Scan:
 
     manifest: pd.DataFrame
     rejected: pd.DataFrame  # path, reason, detail; sorted by path
-    notes: Sequence[str] = ()  # of the source, and the window that images above 8 bits are read by
+    notes: Sequence[str] = ()  # of the source
+    pixel_notes: Sequence[str] = ()  # the window that images above 8 bits are read by, and what it does to them
 
 
 @dataclass(frozen=True)
@@ -148,10 +149,13 @@ def scan(listing: Listing) -> Scan:
     told = [{name: _printable(text) for name, text in vars(rejection).items()} for rejection in rejected]
     report = pd.DataFrame(told, columns=["path", "reason", "detail"])
     report = report.sort_values(["path", "reason"], ignore_index=True)
-    notes = [*listing.notes, *surveyed.notes()]
+    pixel_notes = surveyed.notes()
     if cut:
-        notes.append(f"{cut} colour images of 16 bits are read by their upper 8 bits: 12 bits of colour lose 4 of them")
-    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, tuple(map(_printable, notes)))
+        pixel_notes.append(
+            f"{cut} colour images of 16 bits are read by their upper 8 bits: 12 bits of colour lose 4 of them"
+        )
+    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, tuple(map(_printable, listing.notes)),
+                tuple(map(_printable, pixel_notes)))  # fmt: skip
 
 
 def _pages(listing: Listing, record: Record) -> tuple[list[Record], list[Rejection]]:
