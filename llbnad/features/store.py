@@ -4,10 +4,10 @@ There is one safetensors file per image, `<cache>/<encoder fingerprint>/<id[:2]>
 holds one map per layer and, with a ViT, one tensor of prefix tokens per layer. A GPU has folders of its own beside the
 CPU's.
 
-The address is made of the image's bytes and of everything that decides the encoder's output. An entry can therefore
-never be stale, and scenarios and sub-models share it. Entries may be deleted at any time: a missing entry is encoded
-again. Files are renamed into place whole, so that two processes may fill the cache at once. Reading maps the file into
-memory.
+The address is made of the image's bytes and of everything that decides the encoder's output. The name of an image above
+8 bits ends in the window that it is read by, such as `@0.0..4095.0`. An entry can therefore never be stale, and
+scenarios and sub-models share it. Entries may be deleted at any time: a missing entry is encoded again. Files are
+renamed into place whole, so that two processes may fill the cache at once. Reading maps the file into memory.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +19,14 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import EncoderConfig
+from llbnad.data.decode import image_digest
 from llbnad.data.images import load_square
+from llbnad.data.manifest import windows_of
 from llbnad.encoders import create_encoder, recipe
 from llbnad.encoders.base import Encoded, Encoder
 from llbnad.errors import IdentityError, ImageChangedError
 from llbnad.features.batch import Batch, DeferredBatch, Features, as_features, as_images
-from llbnad.utils.files import file_digest, replacing
+from llbnad.utils.files import replacing
 from llbnad.utils.prefetch import prefetch
 from llbnad.utils.progress import track
 
@@ -61,6 +63,7 @@ class FeatureStore:
         self.folder = cache / (self.fingerprint if kind == "cpu" else f"{self.fingerprint}-{kind}")
         self.image_root = image_root
         self._paths: Mapping[str, str] = dict(zip(manifest["image_id"], manifest["path"], strict=True))
+        self._windows = windows_of(manifest)
         self._encoder: Encoder | None = None
 
     @property
@@ -119,7 +122,9 @@ class FeatureStore:
         return as_features(Encoded(*stacked), self.device)
 
     def _file(self, image_id: str) -> Path:
-        return self.folder / image_id[:2] / f"{image_id}.safetensors"
+        window = self._windows.get(image_id)
+        read_by = "" if window is None else "@{!r}..{!r}".format(*window)
+        return self.folder / image_id[:2] / f"{image_id}{read_by}.safetensors"
 
     def _read(self, image_id: str) -> Encoded:
         """Return the layers of one image, without the batch axis."""
@@ -161,8 +166,8 @@ class FeatureStore:
 
     def _load(self, image_id: str) -> np.ndarray:
         path = self.image_root / self._paths[image_id]
-        image = load_square(path, self.config.input_size)
-        if file_digest(path) != image_id:
+        image = load_square(path, self.config.input_size, self._windows.get(image_id))
+        if image_digest(path) != image_id:
             raise ImageChangedError(
                 f"{path} is not the image the manifest knows: its bytes changed; "
                 "restore the file, or read the data set again"

@@ -92,10 +92,13 @@ def test_damaged_exif_is_an_error_that_names_the_file(tmp_path):
         load_rgb(tmp_path / "odd.jpg")
 
 
-def test_first_frame_of_several_is_read(tmp_path):
+def test_one_of_several_pages_is_read_only_if_it_is_named(tmp_path):
     frames = [Image.new("L", (6, 6), value) for value in (40, 200)]
     frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
-    assert set(np.asarray(load_rgb(tmp_path / "pages.tif")).ravel()) == {40}
+    for number, value in ((1, 40), (2, 200)):
+        assert set(np.asarray(load_rgb(tmp_path / f"pages.tif#{number}")).ravel()) == {value}
+    with pytest.raises(DataError, match=r"pages\.tif has 2 pages: set pages to first or each"):
+        load_rgb(tmp_path / "pages.tif")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
