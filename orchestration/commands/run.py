@@ -119,7 +119,7 @@ def _repro(root: Path, progress: _Progress) -> None:
             progress.hear(lines[-1])
         code = process.wait()
     if code != 0:
-        dvc.raise_if_busy("`dvc repro`", complaints.decode(errors="replace"))
+        dvc.raise_if_busy("`dvc repro`", complaints.decode(errors="replace"), root)
         raise dvc.DvcError("\n".join(["`dvc repro` stopped; the reason stands above", *lines[-5:]]))
 
 
