@@ -51,6 +51,13 @@ def mend_rwlock(root: Path) -> None:
         _say(f"{path} named processes that have ended and were never reaped; they were taken out")
 
 
+def written_now(root: Path) -> list[str]:
+    """Return the paths, relative to `root`, that a running DVC command may be writing."""
+    content = _read(path) if (path := root / ".dvc" / "tmp" / "rwlock").exists() else None
+    writing = [Path(one) for one, info in (content or {}).get("write", {}).items() if psutil.pid_exists(info["pid"])]
+    return [one.relative_to(root.resolve()).as_posix() for one in writing if one.is_relative_to(root.resolve())]
+
+
 def mend_lock(path: Path) -> bool:
     """Drop the last stage of a dvc.lock that is cut off. Call this under DVC's lock.
 

@@ -1,4 +1,4 @@
-"""The runner of a stage as a command: clear errors, clean-up, and refusal of inputs that changed while it ran."""
+"""The runner of a stage as a command: clear errors, clean-up, and refusal of damaged inputs or of such as changed."""
 
 import inspect
 import math
@@ -17,6 +17,7 @@ from llbnad.errors import LlbnadError
 from orchestration.pipeline import code
 from orchestration.pipeline.advice import with_advice
 from orchestration.pipeline.code import ChangedError
+from orchestration.pipeline.verify import refuse_damaged_inputs
 
 Record = Callable[[], object]  # tells MLflow what a stage made
 
@@ -31,8 +32,9 @@ def run_stage(stage: Callable[..., Record | None]) -> None:
 
     @wraps(stage)
     def run(*arguments: Any, **named: Any) -> None:
-        record = stage(*arguments, **named)
         name = Path(inspect.getfile(stage)).stem
+        refuse_damaged_inputs(Path(), name, [str(value) for value in (*arguments, *named.values())])
+        record = stage(*arguments, **named)
         if name != code.STAGE:
             refuse_changed(code.listed_files(Path(), name))
         if record is not None:
