@@ -182,7 +182,7 @@ class FeatureStore:
         return json.dumps({**told, "digest": digest_of(json.dumps(told, sort_keys=True), parts)}, sort_keys=True)
 
     def _encode(self, image_ids: Sequence[str]) -> None:
-        from safetensors.numpy import save_file
+        from safetensors.numpy import save
 
         if not image_ids:
             return
@@ -198,7 +198,7 @@ class FeatureStore:
                     for layer, values in zip(self.config.layers, arrays, strict=bool(arrays))
                 }
                 with replacing(self._file(image_id)) as temporary:
-                    save_file(tensors, temporary, {"llbnad": self._description(image_id, tensors)})
+                    temporary.write_bytes(save(tensors, {"llbnad": self._description(image_id, tensors)}))
 
     def _load(self, image_id: str) -> np.ndarray:
         path = self.image_root / self._paths[image_id]

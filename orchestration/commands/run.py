@@ -123,8 +123,10 @@ def _repro(root: Path, progress: _Progress) -> None:
             lines.append(line.rstrip())
             progress.hear(lines[-1])
         code = process.wait()
+    said = complaints.decode(errors="replace")
+    dvc.raise_if_not_kept("`dvc repro`", said)
     if code != 0:
-        dvc.raise_if_busy("`dvc repro`", complaints.decode(errors="replace"), root)
+        dvc.raise_if_busy("`dvc repro`", said, root)
         raise dvc.DvcError("\n".join(["`dvc repro` stopped; the reason stands above", *lines[-5:]]))
 
 

@@ -31,6 +31,8 @@ BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")  # DVC's wo
 
 CUT_OFF = ("is invalid", "validation failed", "unable to read")
 
+NOT_KEPT = re.compile(r"failed to transfer '.*?' - (.+)")  # said of a file of a folder, with exit code 0
+
 EXPANDS = {"foreach", "matrix"}  # keys of a stage that DVC expands
 
 Outcome = Literal["ran", "restored from cache", "unchanged"]
@@ -204,8 +206,9 @@ def _logged(
             lines.append(line.rstrip())
             log(lines[-1])
         code = started.wait()
+    said = "\n".join(lines)
+    raise_if_not_kept(what, said)
     if code != 0:
-        said = "\n".join(lines)
         raise_if_busy(what, said, root)
         advice = STALE if "RWLock" in said else ""
         raise DvcError(f"{what} failed{advice}:\n" + "\n".join(lines[-25:]))
@@ -235,6 +238,18 @@ def raise_if_busy(what: str, said: str, root: Path) -> None:
         with held(root / ".dvc" / "tmp" / "lock", LOCK_SECONDS):
             if mend_lock(root / "dvc.lock"):
                 raise DvcBusyError(f"{what}: dvc.lock was cut off")
+
+
+def raise_if_not_kept(what: str, said: str) -> None:
+    """Raise `DvcError` if a dvc command could not copy outputs into its cache, as on a full disk.
+
+    DVC records such outputs, and may end with exit code 0.
+    """
+    if reasons := NOT_KEPT.findall(said):
+        raise DvcError(
+            f"{what}: {len(reasons)} files did not get into DVC's cache ({reasons[0].strip()}): make room on that "
+            "disk, then run the same command again"
+        )
 
 
 @retry_when_busy

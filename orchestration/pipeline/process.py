@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 TERMINATE_SECONDS = 15  # time that a program has to end before it is killed
-KEPT_BYTES = 2**14  # size of the end of standard error that is kept
+KEPT_BYTES = 2**24  # size of the end of standard error that is kept: an error may stand before long progress bars
 JOIN_SECONDS = 5
 
 

@@ -45,6 +45,9 @@ def run_stage(stage: Callable[..., Record | None]) -> None:
     except LlbnadError as error:
         print(f"error: {with_advice(error)}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a full disk, a folder that is not writable
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def refuse_changed(files: Iterable[Path]) -> None:

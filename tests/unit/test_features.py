@@ -196,7 +196,7 @@ def test_a_damaged_or_foreign_entry_is_encoded_again_and_counted(tmp_path, few_c
 
 def test_a_disk_that_damages_what_is_written_is_an_error(tmp_path, few_cells, monkeypatch):
     ids = few_cells[0]["image_id"].tolist()
-    monkeypatch.setattr("safetensors.numpy.save_file", lambda tensors, path, metadata: path.write_bytes(b"?" * 50))
+    monkeypatch.setattr("safetensors.numpy.save", lambda tensors, metadata: b"?" * 50)
     with pytest.raises(DataError, match=r"safetensors is damaged .*, though it was just written: check the disk"):
         collect(store(tmp_path, few_cells), ids)
 
