@@ -4,6 +4,7 @@ import inspect
 import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -18,6 +19,8 @@ from orchestration.pipeline import code
 from orchestration.pipeline.advice import with_advice
 from orchestration.pipeline.code import ChangedError
 from orchestration.pipeline.verify import refuse_damaged_inputs
+
+CLOCK_SECONDS = 60.0  # two clocks, as of this machine and of a file server, differ by less
 
 Record = Callable[[], object]  # tells MLflow what a stage made
 
@@ -59,11 +62,17 @@ def refuse_changed(files: Iterable[Path]) -> None:
     Args:
         files: files and folders; a folder changes if an entry is added or removed.
 
+    A change in the future was made before the clock was set back. It counts only if that happened while the stage ran.
+
     Raises:
         ChangedError: a file has changed since this process started.
     """
+    now = time.time()
+    lost = (time.monotonic() - orchestration.STARTED_MONOTONIC) - (now - orchestration.STARTED)  # by setting the clock
+    latest = math.inf if lost > CLOCK_SECONDS else now + CLOCK_SECONDS
     for file in files:
-        if _changed_at(file) > orchestration.STARTED:
+        changed = _changed_at(file)
+        if changed == math.inf or orchestration.STARTED < changed <= latest:
             raise ChangedError(f"{file} has changed while the stage ran, so its outputs are not recorded: run again")
 
 
