@@ -1,6 +1,5 @@
 """The description inside a model file, and the modules outside this package that the file needs. None is imported."""
 
-import hashlib
 import importlib.util
 import json
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llbnad.detectors import DETECTORS
 from llbnad.encoders import ENCODERS, registered
 from llbnad.errors import DataError, ModelMissingError, PluginRefusedError
+from llbnad.utils.hashing import digest_of
 
 if TYPE_CHECKING:
     import torch
@@ -57,11 +57,11 @@ def content_digest(content: Mapping[str, Any], tensors: Mapping[str, "torch.Tens
     import torch
 
     told = {key: value for key, value in content.items() if key != "digest"}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    parts = (
+        (f"{name} {tensor.dtype} {list(tensor.shape)}", tensor.cpu().contiguous().reshape(-1).view(torch.uint8))
+        for name, tensor in sorted(tensors.items())
+    )
+    return digest_of(json.dumps(told, sort_keys=True), ((name, values.numpy().data) for name, values in parts))
 
 
 def refuse_damaged(path: Path, content: Mapping[str, Any], tensors: Mapping[str, "torch.Tensor"]) -> None:
