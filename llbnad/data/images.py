@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from llbnad.errors import DataError, ImageGoneError, NotAnImageError
+from llbnad.utils.pixel_limit import max_pixels
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-MAX_PIXELS = 89_478_485  # 256 MiB of RGB: above this, Pillow warns of a decompression bomb
 UNREADABLE = (  # errors of Pillow's decoders and of its EXIF reader
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
     TypeError, ValueError, struct.error,
@@ -164,8 +164,8 @@ def _open(source: Path | bytes) -> Image.Image:
             raise DataError(f"{name} is empty (0 bytes)")
         with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
             # Pillow's warning is not turned into an error: warning filters belong to the process, and threads share it
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{name} is too large: {image.width} × {image.height} pixels, at most {MAX_PIXELS:,}")
+            if image.width * image.height > max_pixels():
+                raise DataError(f"{name} is too large: {image.width} × {image.height} pixels, at most {max_pixels():,}")
             image.load()
             return ImageOps.exif_transpose(image)
     except FileNotFoundError:
