@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from llbnad.config import Pages
 from llbnad.errors import DataError, NotAnImageError, PagesError
 from llbnad.utils.files import file_digest
+from llbnad.utils.pixel_limit import max_pixels
 
 # Pillow's formats and their suffixes. Not read: EPS and WMF, which start another program or Windows' own drawing; FITS,
 # whose 16 bits Pillow reads in the wrong order; forms of video, maps and games. TGA and SPIDER have no mark of their
@@ -55,7 +56,6 @@ FORMATS = {
 }
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 PAGED = frozenset({"TIFF", "GIF", "WEBP", "PNG", "AVIF", "DCX"})  # formats whose frames are pictures of equal rank
-MAX_PIXELS = 89_478_485  # 256 MiB of RGB: above this, Pillow warns of a decompression bomb
 MAX_RATIO = 100  # of the longer side to the shorter: a thinner picture says nothing when it is resized to a square
 UNREADABLE = (  # errors of Pillow's decoders and of its EXIF reader
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
@@ -199,8 +199,8 @@ def _turn_to_page(image: Image.Image, source: Path | bytes, name: str) -> None:
 def _check_size(image: Image.Image, name: str) -> None:
     size = f"{image.width} × {image.height} pixels"
     # Pillow's warning is not turned into an error: warning filters belong to the process, and threads share it
-    if image.width * image.height > MAX_PIXELS:
-        raise DataError(f"{name} is too large: {size}, at most {MAX_PIXELS:,}")
+    if image.width * image.height > max_pixels():
+        raise DataError(f"{name} is too large: {size}, at most {max_pixels():,}")
     if max(image.size) > MAX_RATIO * min(image.size):
         raise DataError(
             f"{name} is too thin: {size}; expected a longer side of at most {MAX_RATIO} times the shorter: "
