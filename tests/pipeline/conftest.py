@@ -148,20 +148,20 @@ def materialise(folder: Path, select: str, partition: str, *, cold: bool = False
     )  # fmt: skip
 
 
+def unsorted_line(folder: Path, cells: Path) -> None:
+    """Write an unsorted folder as a camera leaves it: 24 images, one of them twice, one broken, one empty."""
+    folder.mkdir(parents=True)
+    good, bad = (sorted((cells / kind).iterdir()) for kind in ("good", "bad"))
+    for number, path in enumerate([*good[:20], *bad[:4]]):
+        shutil.copy(path, folder / f"{number:04d}.png")
+    shutil.copy(folder / "0000.png", folder / "again.png")
+    (folder / "broken.png").write_bytes((folder / "0001.png").read_bytes()[:200])
+    (folder / "empty.png").touch()
+
+
 @pytest.fixture(scope="session")
 def line_images(tmp_path_factory: pytest.TempPathFactory, cells: Path) -> Path:
-    """An unsorted folder as a camera leaves it: 24 images, one of them twice, one broken, one empty."""
-
-    def build(folder: Path) -> None:
-        folder.mkdir()
-        good, bad = (sorted((cells / kind).iterdir()) for kind in ("good", "bad"))
-        for number, path in enumerate([*good[:20], *bad[:4]]):
-            shutil.copy(path, folder / f"{number:04d}.png")
-        shutil.copy(folder / "0000.png", folder / "again.png")
-        (folder / "broken.png").write_bytes((folder / "0001.png").read_bytes()[:200])
-        (folder / "empty.png").touch()
-
-    return shared(tmp_path_factory, "line", build)
+    return shared(tmp_path_factory, "line", lambda folder: unsorted_line(folder, cells))
 
 
 @pytest.fixture(scope="session")
