@@ -167,7 +167,8 @@ def _open(source: Path | bytes) -> Image.Image:
             if image.width * image.height > MAX_PIXELS:
                 raise DataError(f"{name} is too large: {image.width} × {image.height} pixels, at most {MAX_PIXELS:,}")
             image.load()
-            return ImageOps.exif_transpose(image)
+            turned = ImageOps.exif_transpose(image)
+            return turned.convert("RGB") if turned.mode == "LAB" else turned  # Pillow converts Lab to nothing else
     except FileNotFoundError:
         raise
     except UnidentifiedImageError:
