@@ -84,16 +84,12 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise ManifestMissingError(f"no manifest at {path}: give the path of a file that `write_manifest` wrote")
     try:
         frame = normalise(pd.read_parquet(path))
-        table = pa.Table.from_pandas(frame[SCHEMA.names], SCHEMA, preserve_index=False)
-        table.validate(full=True)
+        pa.Table.from_pandas(frame[SCHEMA.names], SCHEMA, preserve_index=False).validate(full=True)
     except DataError as error:
         raise type(error)(f"{path}: {error}") from None
     except (pa.ArrowException, OSError, RuntimeError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())
         raise DataError(f"{path} is no manifest ({said:.200}): restore the file, or read the data set again") from None
-    for field in SCHEMA:
-        if not field.nullable and table[field.name].null_count:
-            raise DataError(f"{path}: the column {field.name} has empty cells: read the data set again")
     return frame
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -192,7 +191,3 @@ def test_a_damaged_manifest_is_refused_in_words(place, data):
     content = path.read_bytes()
     path.write_bytes(data.draw(damaged(content) | st.binary(max_size=40)))
     refused(read_manifest, path)
-
-
-def test_a_folder_is_no_manifest(tmp_path):
-    assert refused(read_manifest, Path(tmp_path))
