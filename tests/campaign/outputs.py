@@ -14,7 +14,9 @@ from llbnad.utils.files import file_digest
 PLACES = ("data", "benchmarks", "params.yaml", "dvc.lock")
 CACHE = ".dvc/cache/files/md5"
 COUNTS_OF_ONE_RUN = ("images_encoded", "images_cached")  # a run that goes on finds what the killed one has encoded
-LEFTOVER = re.compile(r"\..*\.tmp")  # what a killed writer leaves beside its target; nothing reads it
+# what a killed writer leaves beside its target, which nothing reads; and DVC's lists for git, which it writes when it
+# ends, for the stages of that run only: the repository's own list covers all of data/
+IGNORED = re.compile(r"\..*\.tmp|\.gitignore")
 SHOWN = 3
 
 
@@ -46,15 +48,13 @@ def _files(folder: Path) -> Iterator[Path]:
     for place in PLACES:
         top = folder / place
         for path in [top] if top.is_file() else top.rglob("*"):
-            if path.is_file() and not LEFTOVER.fullmatch(path.name):
+            if path.is_file() and not IGNORED.fullmatch(path.name):
                 yield path
 
 
 def _content(path: Path) -> str:
     if path.name == "dvc.lock":  # the order of its stages is that of their ends
         return json.dumps(yaml.safe_load(path.read_text()), sort_keys=True)
-    if path.name == ".gitignore":  # DVC appends
-        return "\n".join(sorted(path.read_text().split()))
     return file_digest(path)
 
 

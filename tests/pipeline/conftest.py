@@ -13,7 +13,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,16 @@ def unsorted_line(folder: Path, cells: Path) -> None:
     shutil.copy(folder / "0000.png", folder / "again.png")
     (folder / "broken.png").write_bytes((folder / "0001.png").read_bytes()[:200])
     (folder / "empty.png").touch()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    """Ask until a condition holds, and return whether it did within the time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
 
 
 @pytest.fixture(scope="session")
