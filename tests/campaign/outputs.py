@@ -4,7 +4,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import yaml
@@ -66,7 +66,7 @@ def _records(folder: Path) -> dict[str, str]:
     query = """select name, key, value from runs left join latest_metrics using (run_uuid)
         where status = 'FINISHED' order by start_time"""
     records: dict[str, dict[str, float]] = {}
-    with closing(sqlite3.connect(path)) as database:
+    with closing(sqlite3.connect(path)) as database, suppress(sqlite3.OperationalError):  # no tables: nothing recorded
         for name, key, value in database.execute(query):
             if key not in COUNTS_OF_ONE_RUN:
                 records.setdefault(name, {})[key or ""] = value

@@ -41,6 +41,15 @@ MOMENTS = [  # when training is about to begin, and before each file of three ta
 ]
 
 
+def test_lists_for_git_that_a_killed_run_did_not_write_change_nothing(copy_of):
+    """DVC writes them when it ends, into folders of outputs as well, and these are dependencies of other stages."""
+    lists = list((copy_of / "data").rglob(".gitignore"))
+    assert copy_of / "data/sub_model/noisy20/.gitignore" in lists
+    for path in lists:
+        path.unlink()
+    assert "up to date" in command(copy_of, ["dvc", "status"]).stdout
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_sub_model_leaves_no_partial_output_and_resumes(copy_of, number):
     folder = copy_of / SUB_MODEL

@@ -23,11 +23,14 @@ VALUES = st.recursive(
 )
 
 
-@dataclass(frozen=True, repr=False)  # hypothesis shows it otherwise
+@dataclass(frozen=True, repr=False)
 class Parts:
     whole: bytes
     tensors: dict[str, torch.Tensor]
     content: dict[str, Any]
+
+    def __repr__(self) -> str:  # hypothesis shows all of it otherwise
+        return "parts of a model file"
 
 
 @pytest.fixture(scope="module")
