@@ -98,6 +98,9 @@ def _run(folder: Path, command: Sequence[str], seconds: float, reach: str = "all
                 kill_all(folder)
             process.wait()
             code = None
+        except BaseException:  # somebody stops the campaign
+            kill_all(folder)
+            raise
     return code, log.read_text(errors="replace")
 
 
