@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from llbnad.config import Dataset, parse
 from llbnad.errors import ConfigError
 from llbnad.scenario import ScenarioSettings
-from llbnad.utils.yaml_files import read_yaml
+from llbnad.utils.yaml_files import parse_yaml, read_yaml
 
 NAMED = {
     "detector": "name",
@@ -47,8 +45,8 @@ def merged(config: Path | None, options: Mapping[str, Any], assignments: Sequenc
         if not equals:
             raise ConfigError(f"--set {assignment!r}: expected KEY=VALUE, e.g. detector.memory_size=4096")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse_yaml(text, key)
+        except ConfigError:
             raise ConfigError(f"--set {assignment!r}: {text!r} is not a YAML value") from None
         _put(found, key, value, f"--set {assignment!r}")
     return found

@@ -99,7 +99,10 @@ def decode(source: Path | bytes) -> Decoded:
         white_is_zero = tags.get(PHOTOMETRIC) == 0 and image.mode in DEEP_MODES
         cut = ";16" in _rawmode(image) and image.mode not in DEEP_MODES
         image.load()
-        return Decoded(ImageOps.exif_transpose(image), white_is_zero, cut)
+        turned = ImageOps.exif_transpose(image)
+        if turned.mode == "LAB":  # Pillow converts it to RGB alone
+            turned = turned.convert("RGB")
+        return Decoded(turned, white_is_zero, cut)
 
 
 def is_deep(source: Path) -> bool:

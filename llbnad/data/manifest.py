@@ -88,11 +88,19 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
     Raises:
         ManifestMissingError: there is no such file.
-        DataError: it lacks a documented column.
+        DataError: it is damaged, lacks a documented column, or holds values of another type there.
     """
     if not path.exists():
         raise ManifestMissingError(f"no manifest at {path}: give the path of a file that `write_manifest` wrote")
-    return normalise(pd.read_parquet(path))
+    try:
+        frame = normalise(pd.read_parquet(path))
+        pa.Table.from_pandas(frame[SCHEMA.names], SCHEMA, preserve_index=False).validate(full=True)
+    except DataError as error:
+        raise type(error)(f"{path}: {error}") from None
+    except (pa.ArrowException, OSError, RuntimeError, TypeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"{path} is no manifest ({said:.200}): restore the file, or read the data set again") from None
+    return frame
 
 
 def paths_of(manifest: pd.DataFrame) -> dict[str, str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 FORMAT = "llbnad model 2"
 WINDOW_FORMAT = "llbnad model 3"  # as 2, with the window of images above 8 bits, which an older release would ignore
 READABLE = ("llbnad model 1", FORMAT, WINDOW_FORMAT)  # 1: a threshold without bound and unsure scores, which it keeps
+KEYS = frozenset({"format", "encoder", "encoder_fingerprint", "detector", "digest", "threshold", "window"})
 
 
 @contextmanager
@@ -44,11 +45,14 @@ def opened(path: Path, framework: str = "np", device: str = "cpu") -> Iterator[t
     try:
         with safe_open(path, framework=framework, device=device) as stored:
             content = json.loads((stored.metadata() or {}).get("llbnad", "{}"))
-            if content.get("format") not in READABLE:
-                given = f"its format is {content['format']!r}" if "format" in content else "it names no format"
+            named = content.get("format") if isinstance(content, dict) else None
+            if named not in READABLE:
+                given = "it names no format" if named is None else f"its format is {named!r:.100}"
                 raise DataError(f"{path} is not a model of this release: {given}; expected {' or '.join(READABLE)}")
+            if unknown := sorted(content.keys() - KEYS):  # a damaged name, such as that of the digest
+                raise DataError(f"{path} is damaged: its description holds {unknown[0]!r}; expected {sorted(KEYS)}")
             yield stored, content
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, RecursionError, ValueError) as error:  # not safetensors, or its description is not JSON
         raise DataError(f"{path} is not a model file ({error}): expected the safetensors that training wrote") from None
 
 

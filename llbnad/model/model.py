@@ -157,7 +157,7 @@ def _settings(path: Path, content: Mapping[str, Any], plugins: bool) -> tuple[En
         encoder, settings = EncoderConfig.model_validate(content["encoder"]), content["detector"]
         ENCODERS.get(registered(encoder.name))
         return encoder, DETECTORS.get(settings["name"]).config_class.model_validate(settings)
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} was made by another release, or with classes of your own: {error}") from None
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llbnad.data.images import load_mask, load_rgb
+from llbnad.data.images import load_mask, load_rgb, looks_like_mask
 from llbnad.errors import DataError, ImageGoneError
 from tests.conftest import save_image
 
@@ -28,13 +28,14 @@ def test_float_image_of_unit_range(tmp_path):
     assert np.asarray(load_rgb(tmp_path / "f.tif"))[0, :, 0].tolist() == [0, 255]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB"])
 def test_every_mode_becomes_rgb_of_the_same_size(tmp_path, mode):
-    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    path = tmp_path / ("image.tif" if mode in ("CMYK", "LAB") else "image.png")
     Image.new("RGB", (7, 5), (255, 255, 255)).convert(mode).save(path)
     image = load_rgb(path)
     assert (image.mode, image.size) == ("RGB", (7, 5))
     assert np.asarray(image).min() >= 250
+    assert looks_like_mask(path)
 
 
 def test_transparent_pixels_are_black(tmp_path):
