@@ -181,7 +181,7 @@ class FeatureStore:
         return Encoded(maps, prefixes)
 
     def _description(self, image_id: str, tensors: Mapping[str, np.ndarray]) -> str:
-        """Return what an entry says of itself: image and window, encoder, and the digest of these and of its tensors."""
+        """Return what an entry says of itself: image and window, encoder, and a digest of these and of its tensors."""
         told = {"format": FORMAT, "entry": self._file(image_id).stem, "encoder": self.folder.name}
         parts = ((f"{name} {array.dtype} {list(array.shape)}", array.data) for name, array in sorted(tensors.items()))
         return json.dumps({**told, "digest": digest_of(json.dumps(told, sort_keys=True), parts)}, sort_keys=True)
