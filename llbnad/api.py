@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llbnad.config import METHOD, DetectorConfig, EncoderConfig, NoNoise, Runtime, SelectionPolicy, Subsets
+from llbnad.config import (
+    METHOD,
+    DetectorConfig,
+    EncoderConfig,
+    Files,
+    Intensity,
+    NoNoise,
+    Pages,
+    Runtime,
+    SelectionPolicy,
+    Subsets,
+    parse,
+)
 from llbnad.data.contaminate import contaminate
 from llbnad.data.manifest import paths_of, training_images
 from llbnad.data.sources.base import Scan
@@ -121,6 +133,8 @@ def purify(
     root: str | Path = "",
     cache: str | Path | None = None,
     device: str = "auto",
+    intensity: Intensity = "auto",
+    pages: Pages = "error",
     **settings: Any,
 ) -> Purification:
     """Find out which training images look normal (stage 1). No label is used.
@@ -138,6 +152,9 @@ def purify(
         root: folder that a manifest's paths are relative to.
         cache: folder that keeps encoded images for the next call; None: a temporary folder, removed at the end.
         device: auto, cpu, cuda … On a GPU, torch is set to deterministic algorithms for the whole process.
+        intensity: values shown as black and white, in images above 8 bits: auto, full or (low, high)
+            (`llbnad.data.intensity`).
+        pages: a file of several pages is an error (it is left out), stands for its first page, or for each page.
         settings: other keys of `llbnad.scenario.ScenarioSettings`, e.g. patch_rejection=0.
 
     Raises:
@@ -147,7 +164,8 @@ def purify(
     """
     wanted = _wanted("llbnad.purify", detector, policy, seed, encoder, subsets, settings)
     verdicts = verdicts_of(wanted)
-    with _opened(images, wanted, Path(root), cache, device) as work:
+    files = parse(Files, {"intensity": intensity, "pages": pages}, "llbnad.purify")
+    with _opened(images, wanted, Path(root), cache, device, files) as work:
         selection = select_images(training_images(work.noisy), work.store, wanted, verdicts)
         return _purification(work, selection)
 
@@ -163,6 +181,8 @@ def fit(
     root: str | Path = "",
     cache: str | Path | None = None,
     device: str = "auto",
+    intensity: Intensity = "auto",
+    pages: Pages = "error",
     **settings: Any,
 ) -> TrainedModel:
     """Purify the training images, and train the detector with its threshold on the kept images (both stages).
@@ -171,7 +191,8 @@ def fit(
     """
     wanted = _wanted("llbnad.fit", detector, policy, seed, encoder, subsets, {**settings, "comparators": ()})
     verdicts = verdicts_of(wanted)
-    with _opened(images, wanted, Path(root), cache, device) as work:
+    files = parse(Files, {"intensity": intensity, "pages": pages}, "llbnad.fit")
+    with _opened(images, wanted, Path(root), cache, device, files) as work:
         selection = select_images(training_images(work.noisy), work.store, wanted, verdicts)
         rows = training_images(with_verdicts(work.noisy, verdicts))
         _, models = train_final(rows, selection, work.store, wanted)
@@ -217,12 +238,12 @@ def _wanted(
 
 @contextmanager
 def _opened(
-    images: Images, settings: ScenarioSettings, root: Path, cache: str | Path | None, device: str
+    images: Images, settings: ScenarioSettings, root: Path, cache: str | Path | None, device: str, files: Files
 ) -> Iterator[_Work]:
     """Read `images` and open their features. Without `cache`, the cache is removed when the block ends."""
     runtime = Runtime(device=device)
     target = str(prepare(runtime))
-    found, image_root = read_given(images, root)
+    found, image_root = read_given(images, root, files)
     noisy = contaminate(found.manifest, NoNoise(), settings.seed)
     with tempfile.TemporaryDirectory(prefix="llbnad-") as temporary:
         folder = Path(temporary if cache is None else cache)
@@ -245,7 +266,7 @@ def _purification(work: _Work, selection: Selection) -> Purification:
         heat_maps={paths[image_id]: selection.consensus.maps[image_id] for image_id in scores.index},
         left_out=work.scan.rejected,
         suspects=[paths[image_id] for image_id in suspects(table, selection.purified, names)["image_id"]],
-        notes=selection_notes(table, selection.purified, names),
+        notes=[*work.scan.pixel_notes, *selection_notes(table, selection.purified, names)],
         selection=selection,
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llbnad.config import InjectedNoise, Noise, NoNoise, Runtime, parse
+from llbnad.config import Files, InjectedNoise, Noise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, LlbnadError
 from llbnad.inference.export import Format
@@ -53,6 +53,10 @@ ROOT = Annotated[
 CATEGORY = Annotated[str, typer.Option(help="Product; for elpv: mono or poly.")]
 VARIANT = Annotated[str, typer.Option(help="real_iad: the JSON set.")]
 IMAGE_DIR = Annotated[str, typer.Option(help="real_iad: the image folder.")]
+INTENSITY = Annotated[
+    str, typer.Option(help="Values shown as black and white, above 8 bits: auto, full, or LOW,HIGH such as 0,4095.")
+]
+PAGES = Annotated[str, typer.Option(help="A file of several pages: error (left out), first (its first page) or each.")]
 
 
 def _option(default: object, help: str, min: int | None = None) -> Any:
@@ -68,6 +72,8 @@ def run(
     category: CATEGORY = "mono",
     variant: VARIANT = "realiad_jsons",
     image_dir: IMAGE_DIR = "realiad_1024",
+    intensity: INTENSITY = "auto",
+    pages: PAGES = "error",
     noise_ratio: Annotated[float, typer.Option(help="α, share of anomalous training samples, in [0, 1).")] = 0.0,
     max_noise_ratio: Annotated[
         float | None,
@@ -128,7 +134,7 @@ def run(
     from llbnad.utils.files import write_csv
     from llbnad.utils.runtime import prepare
 
-    dataset = dataset_of(source.value, root, category, variant, image_dir, "llbnad run")
+    dataset = dataset_of(source.value, root, category, variant, image_dir, intensity, pages, "llbnad run")
     options = {
         "detector.name": detector,
         "selection.policy": policy if keep is None else "fraction",
@@ -154,7 +160,7 @@ def run(
     noisy = contaminate(scan.manifest, noise, settings.seed)
     store = FeatureStore(cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size)
     result = run_two_stage(noisy, store, image_root, settings, verdicts_of(settings))
-    write_run(result, store, image_root, settings.suspects, out)
+    write_run(result, store, image_root, settings.suspects, out, scan.pixel_notes)
     for line in _summary(result, scan):
         typer.echo(line)
     typer.echo(f"written to {out}: metrics.json, comparison.csv, suspects.csv, scores.parquet, kept.parquet, plots/")
@@ -175,7 +181,7 @@ def _summary(result: "TwoStageRun", scan: "Scan") -> Iterator[str]:
     yield from result.evaluation.caveats()
     if result.evaluation.threshold is not None:
         yield result.evaluation.threshold.describe()
-    yield from scan.notes
+    yield from [*scan.notes, *scan.pixel_notes]
     yield from (f"in doubt: {line}" for line in scan.doubts)
     if len(scan.rejected):
         reasons = ", ".join(f"{count} {reason}" for reason, count in scan.rejected["reason"].value_counts().items())
@@ -193,6 +199,8 @@ def lint(
     category: CATEGORY = "mono",
     variant: VARIANT = "realiad_jsons",
     image_dir: IMAGE_DIR = "realiad_1024",
+    intensity: INTENSITY = "auto",
+    pages: PAGES = "error",
     out: Annotated[Path | None, typer.Option(help="CSV file for the list of all findings.")] = None,
 ) -> None:
     """Read a data set without training and report all that is odd. Exit code 1: something needs a decision."""
@@ -200,7 +208,7 @@ def lint(
     from llbnad.data.sources import read_source
     from llbnad.utils.files import write_csv
 
-    dataset = dataset_of(source.value, root, category, variant, image_dir, "llbnad lint")
+    dataset = dataset_of(source.value, root, category, variant, image_dir, intensity, pages, "llbnad lint")
     scan, _ = read_source(dataset, None if root is None else Path(dataset.root))
     report = inspect(scan)
     for line in report.lines:
@@ -225,6 +233,9 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
     plugins: Annotated[bool, PLUGINS] = False,
+    pages: Annotated[
+        str, typer.Option(help="A file of several pages: error (its row says so), first (its first page) or each.")
+    ] = "error",
 ) -> None:
     """Score images and call them normal, unsure or defect. Write a CSV, and one heat map per image."""
     from llbnad.inference.predict import find_images, threshold_of
@@ -233,7 +244,7 @@ def predict(
     from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
     from llbnad.utils.runtime import prepare
 
-    paths = find_images(images)
+    paths = find_images(images, parse(Files, {"pages": pages}, "llbnad predict").pages)
     target = str(prepare(Runtime(device=device, threads=threads)))
     loaded = Model.load(model, target, plugins)
     threshold = threshold_of(loaded, fpr)

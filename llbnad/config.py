@@ -42,7 +42,31 @@ class ElpvDataset(Config):
     category: Literal["mono", "poly"] = "mono"
 
 
-class RealIadDataset(Config):
+Window = tuple[float, float]  # values shown as black and as white
+
+
+def _window(intensity: Any) -> Any:
+    if intensity in ("auto", "full"):
+        return intensity
+    edges = intensity if isinstance(intensity, list | tuple) else ()
+    numbers = [edge for edge in edges if isinstance(edge, int | float) and not isinstance(edge, bool)]
+    if len(edges) != 2 or len(numbers) != 2 or not all(abs(edge) <= 1e30 for edge in numbers) or edges[0] >= edges[1]:
+        raise ValueError("expected auto, full, or a window [low, high] of two numbers, such as [0, 4095] for 12 bits")
+    return intensity
+
+
+Intensity = Annotated[Literal["auto", "full"] | Window, BeforeValidator(_window)]
+Pages = Literal["error", "first", "each"]
+
+
+class Files(Config):
+    """How the files of a data set are read."""
+
+    intensity: Intensity = "auto"  # values shown as black and white, above 8 bits: auto, full or [low, high]
+    pages: Pages = "error"  # a file of several pages is an error, its first page, or one image per page
+
+
+class RealIadDataset(Files):
     """One category of a folder in Real-IAD's layout."""
 
     source: Literal["real_iad"] = "real_iad"
@@ -52,7 +76,7 @@ class RealIadDataset(Config):
     image_dir: str = "realiad_1024"  # folder of the images; other sizes: realiad_512, realiad_256, realiad_raw
 
 
-class ImageFolderDataset(Config):
+class ImageFolderDataset(Files):
     """A folder of images. Images in folders such as good/ and bad/ have labels; all other images are unlabelled."""
 
     source: Literal["image_folder"] = "image_folder"
@@ -60,7 +84,7 @@ class ImageFolderDataset(Config):
     category: str
 
 
-class ManifestDataset(Config):
+class ManifestDataset(Files):
     """The images that a CSV or JSON-lines file names, with labels, splits, masks and groups."""
 
     source: Literal["manifest"] = "manifest"

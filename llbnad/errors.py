@@ -26,6 +26,10 @@ class NotAnImageError(DataError):
     """A file is of no format that images have."""
 
 
+class PagesError(DataError):
+    """A file holds several pages and nobody said which of them are images, or lacks the page that is asked for."""
+
+
 class ImageGoneError(DataError):
     """The file of an image or a mask that a manifest names does not exist any more."""
 

@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from llbnad.config import Dataset, parse
 from llbnad.errors import ConfigError
 from llbnad.scenario import ScenarioSettings
-from llbnad.utils.yaml_files import read_yaml
+from llbnad.utils.yaml_files import parse_yaml, read_yaml
 
 NAMED = {
     "detector": "name",
@@ -47,14 +45,23 @@ def merged(config: Path | None, options: Mapping[str, Any], assignments: Sequenc
         if not equals:
             raise ConfigError(f"--set {assignment!r}: expected KEY=VALUE, e.g. detector.memory_size=4096")
         try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError:
+            value = parse_yaml(text, key)
+        except ConfigError:
             raise ConfigError(f"--set {assignment!r}: {text!r} is not a YAML value") from None
         _put(found, key, value, f"--set {assignment!r}")
     return found
 
 
-def dataset_of(source: str, root: Path | None, category: str, variant: str, image_dir: str, where: str) -> Dataset:
+def dataset_of(
+    source: str,
+    root: Path | None,
+    category: str,
+    variant: str,
+    image_dir: str,
+    intensity: str,
+    pages: str,
+    where: str,
+) -> Dataset:
     """Return the settings of the data set that the options of a command name. `where` begins the error message.
 
     The root of a manifest is its file, or the folder that holds a `manifest.csv`.
@@ -62,17 +69,26 @@ def dataset_of(source: str, root: Path | None, category: str, variant: str, imag
     Raises:
         ConfigError: the root is missing, or a value is impossible.
     """
-    content = {"source": source, "category": category}
+    content: dict[str, Any] = {"source": source, "category": category}
     if source == "real_iad":
         content |= {"variant": variant, "image_dir": image_dir}
     if source != "elpv":
         if root is None:
             raise ConfigError(f"--root is missing: the folder of the {source} data set")
-        content["root"] = str(root)
+        content |= {"root": str(root), "intensity": _window(intensity), "pages": pages}
     if source == "manifest" and root is not None and not root.is_dir():
         content |= {"root": str(root.parent), "file": root.name}
     dataset: Dataset = parse(Dataset, content, where)
     return dataset
+
+
+def _window(intensity: str) -> str | list[float]:
+    """Return a window that is given as `LOW,HIGH` as two numbers; leave other texts to the check of the setting."""
+    edges = intensity.strip("[] ").split(",")
+    try:
+        return [float(edge) for edge in edges] if len(edges) > 1 else intensity
+    except ValueError:
+        return intensity
 
 
 def _read(config: Path) -> dict[str, Any]:

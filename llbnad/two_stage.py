@@ -4,7 +4,7 @@ The DVC stages in `orchestration/stages/` take the same steps one by one, with t
 disk.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import METHOD
-from llbnad.data.manifest import paths_of, training_images, write_manifest
+from llbnad.data.manifest import common_window, paths_of, training_images, write_manifest
 from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots, purification_plots
 from llbnad.features.source import FeatureSource
@@ -120,7 +120,9 @@ def train_final(
     models = train_methods(sets, {METHOD: selection.trusted}, features, encoder, detector, seed)
     purified, rows = TrustedFeatures(features, selection.trusted), images[images["image_id"].isin(kept)]
     threshold = calibrate(rows, purified, encoder, detector, settings.calibration, seed)
-    return sets, {**models, METHOD: replace(models[METHOD], threshold=threshold)}
+    models[METHOD] = replace(models[METHOD], threshold=threshold)
+    window = common_window(images)
+    return sets, {method: replace(model, window=window) for method, model in models.items()}
 
 
 def verdicts_of(settings: ScenarioSettings) -> dict[str, str]:
@@ -129,8 +131,19 @@ def verdicts_of(settings: ScenarioSettings) -> dict[str, str]:
     return {} if settings.review == default else read_verdicts(Path(settings.review))
 
 
-def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, shown: int, out: Path) -> None:
-    """Write a run's tables, models and pictures into `out`. A contact sheet shows at most `shown` images."""
+def write_run(
+    run: TwoStageRun, features: FeatureStore, image_root: Path, shown: int, out: Path, notes: Sequence[str] = ()
+) -> None:
+    """Write a run's tables, models and pictures into `out`.
+
+    Args:
+        run: the results.
+        features: features of its images.
+        image_root: folder that its paths are relative to.
+        shown: most images on a contact sheet.
+        out: folder to write to.
+        notes: notes on the images that were read, which come before the run's own.
+    """
     images = training_images(run.noisy)
     scored = images.merge(run.scores["score"].reset_index(), on="image_id", validate="1:1")
     write_parquet(run.scores.reset_index(), out / "scores.parquet")
@@ -145,4 +158,4 @@ def write_run(run: TwoStageRun, features: FeatureStore, image_root: Path, shown:
     write_csv(run.rounds, out / "rounds.csv")
     write_csv(run.evaluation.comparison, out / "comparison.csv")
     write_csv(suspects(run.scores, run.purified, paths_of(run.noisy)), out / "suspects.csv")
-    write_json({**run.evaluation.metrics(), "notes": run.notes}, out / "metrics.json")
+    write_json({**run.evaluation.metrics(), "notes": [*notes, *run.notes]}, out / "metrics.json")

@@ -3,3 +3,4 @@
 import time
 
 STARTED = time.time()  # start of this process, before any other module of ours is imported
+STARTED_MONOTONIC = time.monotonic()  # the same moment on a clock that nobody sets

@@ -40,12 +40,15 @@ app.add_typer(registry, name="registry", rich_help_panel=MODELS)
 
 
 def main() -> None:
-    """Run the command. An error of ours prints one clear line and gives exit code 2."""
+    """Run the command. An error of ours, or of the disk, prints one clear line and gives exit code 2."""
     try:
         with pipes.connection():
             app(prog_name="python -m orchestration")
     except LlbnadError as error:
         print(f"error: {with_advice(error)}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that is not writable
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 

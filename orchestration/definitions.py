@@ -14,6 +14,7 @@ from orchestration.assets.retraining import INGEST, ingest_asset, retrain
 from orchestration.assets.schedules import retraining_schedule
 from orchestration.assets.sensors import arrival_sensor
 from orchestration.assets.serving_assets import serving_assets
+from orchestration.assets.verification import verification
 from orchestration.line.lines import known_lines
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
@@ -35,6 +36,7 @@ def definitions(root: Path) -> dg.Definitions:
     registry = registry_assets(root, pipeline[0].partitions_def)
     serving = serving_assets(root, pipeline[0].partitions_def)
     tables = benchmark_assets(root)
+    verify, nightly_verify = verification(root)
     scenario = dg.define_asset_job(
         "scenario",
         selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, *serving, *tables),
@@ -46,9 +48,9 @@ def definitions(root: Path) -> dg.Definitions:
             sync(instance, [*params.scenarios, *known_lines(root, params)])
     return dg.Definitions(
         assets=[ingest_asset(root), *pipeline, drift_asset(root), *registry, *serving, *tables],
-        jobs=[scenario, retrain],
+        jobs=[scenario, retrain, verify],
         sensors=[arrival_sensor(root, params.arrival)],
-        schedules=[retraining_schedule(root, params.arrival)],
+        schedules=[retraining_schedule(root, params.arrival), nightly_verify],
         executor=side_by_side if processes > 1 else dg.in_process_executor,
     )
 

@@ -72,18 +72,19 @@ def magnetic_tile() -> Path:
     return MAGNETIC_TILE
 
 
+def copy_cells(folder: Path, good: int, bad: int) -> None:
+    """Write so many normal and defective solar cells to good/ and bad/ below `folder`."""
+    listing = elpv.records(ElpvDataset())
+    for name, label, count in (("good", "OK", good), ("bad", "defect", bad)):
+        (folder / name).mkdir(parents=True)
+        for record in [record for record in listing.records if record.anomaly_class == label][:count]:
+            shutil.copy(listing.root / record.path, folder / name)
+
+
 @pytest.fixture(scope="session")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with 60 normal and 24 defective solar cells in good/ and bad/."""
-
-    def copy_out(folder: Path) -> None:
-        listing = elpv.records(ElpvDataset())
-        for name, label, count in (("good", "OK", 60), ("bad", "defect", 24)):
-            (folder / name).mkdir(parents=True)
-            for record in [record for record in listing.records if record.anomaly_class == label][:count]:
-                shutil.copy(listing.root / record.path, folder / name)
-
-    return shared(tmp_path_factory, "cells", copy_out)
+    return shared(tmp_path_factory, "cells", lambda folder: copy_cells(folder, 60, 24))
 
 
 @pytest.fixture(scope="session")

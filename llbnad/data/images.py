@@ -1,48 +1,104 @@
 """Image files of any pixel format, read as 8-bit RGB; masks, read as booleans.
 
-Cameras write grey 16-bit TIFFs, palettes, floats and alpha channels. Each format has one fixed rule that maps its
-values to 0 … 255. No image is stretched to its own range, so that two images of one line stay comparable.
+Cameras write grey 16-bit TIFFs, palettes, floats and alpha channels. Each format has one rule that maps its values to
+0 … 255: 8 bits are not changed, and deeper values are read by the window of their data set (`llbnad.data.intensity`).
+No image of a data set is stretched to its own range, so that two images of one line stay comparable.
 """
 
-import io
-import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from llbnad.errors import DataError, ImageGoneError, NotAnImageError
+from llbnad.config import Window
+from llbnad.data.decode import SIXTEEN_BIT_MODES, Decoded, decode
+from llbnad.data.intensity import (
+    FULL_INTEGERS,
+    as_grey,
+    auto_window,
+    bounds,
+    quantiles,
+    share_outside,
+    shown,
+)
+from llbnad.errors import DataError, ImageGoneError
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
-MAX_PIXELS = 89_478_485  # 256 MiB of RGB: above this, Pillow warns of a decompression bomb
-UNREADABLE = (  # errors of Pillow's decoders and of its EXIF reader
-    ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
-    TypeError, ValueError, struct.error,
-)  # fmt: skip
-JPEG = (".jpg", ".jpeg")
+JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+CLIPPED = 0.99  # share of an image's values outside the window above which it shows nothing
 DRAWN, NEARLY = 0.9, 9  # share of the pixels of a mask that are within so many grey values of black or white
-SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # Pillow opens 16-bit PNG and TIFF as one of these
 
 
-def load_rgb(source: Path | bytes) -> Image.Image:
+@dataclass(frozen=True)
+class Picture:
+    """An image as the method sees it."""
+
+    image: Image.Image  # 8-bit RGB
+    deep: bool  # the file holds more than 8 bits, which a window maps to 0 … 255
+    outside: float = 0.0  # share of its values outside the window, in [0, 1]
+    cut_to_8_bits: bool = False  # colours of 16 bits, of which only the upper 8 are read
+
+
+def load_rgb(source: Path | bytes, window: Window | None = None) -> Image.Image:
     """Decode an image file completely and return it as 8-bit RGB, turned as its EXIF orientation says.
 
-    Only the first frame is read. Integers above 8 bits are read as 16-bit, floats as 0 … 1 (as 0 … 255 if a value
-    exceeds 1). Transparent pixels are laid over black; an alpha channel that is 0 everywhere is none.
+    Values above 8 bits are read by `window`. Without one, 16-bit integers are read as 0 … 65,535; the range of floats
+    and of 32-bit integers is not known, and their own values decide by the rule `auto`. Transparent pixels are laid
+    over black; an alpha channel that is 0 everywhere is none.
 
     Args:
-        source: an image file, or the bytes of one.
+        source: an image file, one page of it (`FILE#2`), or the bytes of a file.
+        window: values of deep images that are black and white; 8-bit images do not need it.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        DataError: the file is empty, not an image, too large or damaged.
+        DataError: the file is empty, not an image, too large, too thin or damaged, has several pages, or holds no
+            finite value.
     """
-    image = _open(source)
-    if image.mode in SIXTEEN_BIT_MODES:
-        return _grey(np.asarray(image).astype(np.float64) / 257)
-    if image.mode == "F":
-        values = np.nan_to_num(np.asarray(image).astype(np.float64))
-        return _grey(values * 255 if values.max(initial=0) <= 1 else values)
+    return load_picture(source, window).image
+
+
+def load_picture(source: Path | bytes, window: Window | None = None) -> Picture:
+    """Return the image of `load_rgb` and what the window did to it. Arguments and errors are the same."""
+    found = decode(source)
+    if not found.deep:
+        return Picture(_eight_bits(found.image), deep=False)
+    values = _values(found, source)
+    if window is None:
+        window = _own_window(found, values)
+    grey = Image.fromarray(as_grey(values, window, found.white_is_zero))
+    return Picture(grey.convert("RGB"), True, share_outside(values, window), found.cut_to_8_bits)
+
+
+def deep_values(source: Path) -> tuple[np.ndarray, bool]:
+    """Return the quantiles of the values of a deep image (`llbnad.data.intensity`), and whether they are floats.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        DataError: the image is unreadable.
+    """
+    found = decode(source)
+    return quantiles(_values(found, source)), found.image.mode == "F"
+
+
+def _values(found: Decoded, source: Path | bytes) -> np.ndarray:
+    """Return the values of a deep image: (H, W), or (H, W, 3) in steps of 257 if Pillow has cut them to 8 bits."""
+    if found.cut_to_8_bits:
+        return np.asarray(_eight_bits(found.image)).astype(np.uint16) * 257
+    values = np.asarray(found.image)
+    if not np.isfinite(values).any():
+        name = source if isinstance(source, Path) else "the image"
+        raise DataError(f"{name} is damaged: none of its values is a finite number")
+    return values
+
+
+def _own_window(found: Decoded, values: np.ndarray) -> Window:
+    if found.image.mode not in ("F", "I"):
+        return FULL_INTEGERS
+    return auto_window(*bounds([quantiles(values)]), floats=found.image.mode == "F")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         colour = image.convert("RGBA")
         if colour.getchannel("A").getextrema() == (0, 0):  # a channel that the camera left unused, not transparency
@@ -64,7 +120,7 @@ def looks_like_mask(path: Path) -> bool | None:
     A palette counts as drawn. None means that the file cannot be read.
     """
     try:
-        image = _open(path)
+        image = decode(path).image
     except (DataError, OSError):
         return None
     if image.mode in ("1", "P"):
@@ -79,16 +135,18 @@ def looks_like_mask(path: Path) -> bool | None:
     return (white > 0 and black + white >= DRAWN * all_pixels) or rings
 
 
-def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
+def load_square(source: Path | bytes | np.ndarray, size: int, window: Window | None = None) -> np.ndarray:
     """Return an image as uint8 RGB (size, size, 3). The aspect ratio is not kept.
 
     Args:
         source: an image file, the bytes of one, or its pixels (H, W, 3) uint8.
         size: side in pixels.
+        window: see `load_rgb`.
 
     Raises:
         ImageGoneError: the file does not exist.
-        DataError: the image is unreadable, or the array is not (H, W, 3) uint8.
+        DataError: the image is unreadable, nearly all of its values are outside the window, or the array is not
+            (H, W, 3) uint8.
     """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
@@ -96,9 +154,14 @@ def load_square(source: Path | bytes | np.ndarray, size: int) -> np.ndarray:
         image = Image.fromarray(source)
     else:
         try:
-            image = load_rgb(source)
+            picture = load_picture(source, window)
         except FileNotFoundError:
             raise ImageGoneError(f"image {source!s} is gone: restore the file, or read the data set again") from None
+        if picture.outside > CLIPPED:
+            name = source if isinstance(source, Path) else "the image"
+            by = "finite numbers" if window is None else f"in the window {shown(window)} of the images trained on"
+            raise DataError(f"{name} shows nothing: {picture.outside:.1%} of its values are not {by}")
+        image = picture.image
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
 
 
@@ -120,7 +183,7 @@ def load_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
         DataError: the file is unreadable.
     """
     try:
-        drawn = _open(path)
+        drawn = decode(path).image
     except FileNotFoundError:
         raise ImageGoneError(f"mask {path} is gone: restore the file, or read the data set again") from None
     defect = _is_drawn(drawn, path.suffix.lower() in JPEG)
@@ -149,32 +212,4 @@ def mask_size(path: Path) -> tuple[int, int]:
         FileNotFoundError: the file does not exist.
         DataError: the file is unreadable.
     """
-    return _open(path).size
-
-
-def _grey(values: np.ndarray) -> Image.Image:
-    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8)).convert("RGB")
-
-
-def _open(source: Path | bytes) -> Image.Image:
-    """Return the decoded file. Raise one DataError for every way in which a file can be broken."""
-    name = source if isinstance(source, Path) else f"the image given as {len(source)} bytes"
-    try:
-        if (source.stat().st_size if isinstance(source, Path) else len(source)) == 0:
-            raise DataError(f"{name} is empty (0 bytes)")
-        # Pillow maps a file that it opens by name, and then mixes up the rows of a TIFF that lies on its side
-        stream = source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
-        with stream, Image.open(stream) as image:
-            # Pillow's warning is not turned into an error: warning filters belong to the process, and threads share it
-            if image.width * image.height > MAX_PIXELS:
-                raise DataError(f"{name} is too large: {image.width} × {image.height} pixels, at most {MAX_PIXELS:,}")
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise
-    except UnidentifiedImageError:
-        raise NotAnImageError(f"{name} is not an image that Pillow can read") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{name} is too large: {error}") from None
-    except UNREADABLE as error:
-        raise DataError(f"{name} is damaged: {error}") from None
+    return decode(path).image.size

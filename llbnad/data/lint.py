@@ -49,7 +49,7 @@ def inspect(scan: Scan) -> Report:
 def _facts(scan: Scan) -> Iterator[str]:
     manifest = scan.manifest
     yield f"{len(manifest)} images, {manifest['sample_id'].nunique()} items; {len(scan.rejected)} files are left out"
-    yield from scan.notes
+    yield from (*scan.notes, *scan.pixel_notes)
     labels = manifest["anomaly_class"].fillna("unlabelled").replace(NORMAL, "normal")
     yield f"labels: {_counted(labels)}"
     yield f"splits: {_counted(manifest['split'].fillna('none'))}"

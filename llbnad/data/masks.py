@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from llbnad.data.images import UNREADABLE, load_mask, mask_size
+from llbnad.data.decode import UNREADABLE
+from llbnad.data.images import load_mask, mask_size
 from llbnad.errors import DataError, ImageGoneError
 
 SEPARATOR = "|"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from llbnad.config import METHOD
 from llbnad.data.images import load_rgb
-from llbnad.data.manifest import NORMAL, has_labels, is_anomalous
+from llbnad.data.manifest import NORMAL, has_labels, is_anomalous, window_of
 from llbnad.data.masks import marked
 from llbnad.evaluation.evaluate import Evaluation
 from llbnad.evaluation.figures import (
@@ -158,6 +158,6 @@ def _by_label(values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.
 
 
 def _tile(row: Mapping[Any, Any], heat: np.ndarray, caption: str, colour: str, image_root: Path) -> Tile:
-    image = np.asarray(load_rgb(image_root / row["path"]).resize((THUMBNAIL, THUMBNAIL)))
+    image = np.asarray(load_rgb(image_root / row["path"], window_of(row)).resize((THUMBNAIL, THUMBNAIL)))
     mask = None if pd.isna(row["mask_path"]) else marked(row, image_root, (THUMBNAIL, THUMBNAIL))
     return Tile(image, heat.astype(np.float32), caption, colour, mask)

@@ -4,12 +4,17 @@ There is one safetensors file per image, `<cache>/<encoder fingerprint>/<id[:2]>
 holds one map per layer and, with a ViT, one tensor of prefix tokens per layer. A GPU has folders of its own beside the
 CPU's.
 
-The address is made of the image's bytes and of everything that decides the encoder's output. An entry can therefore
-never be stale, and scenarios and sub-models share it. Entries may be deleted at any time: a missing entry is encoded
-again. Files are renamed into place whole, so that two processes may fill the cache at once. Reading maps the file into
-memory.
+The address is made of the image's bytes and of everything that decides the encoder's output. The name of an image above
+8 bits ends in the window that it is read by, such as `@0.0..4095.0`. An entry can therefore never be stale, and
+scenarios and sub-models share it. Entries may be deleted at any time: a missing entry is encoded again. Files are
+renamed into place whole, so that two processes may fill the cache at once. Reading maps the file into memory.
+
+An entry says whose features it holds, and the digest of its content. One that is damaged, stands under the name of
+another image, or is of a release without digests is never used: it is encoded again, and a warning counts such entries.
 """
 
+import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,17 +24,27 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import EncoderConfig
+from llbnad.data.decode import image_digest
 from llbnad.data.images import load_square
+from llbnad.data.manifest import windows_of
 from llbnad.encoders import create_encoder, recipe
 from llbnad.encoders.base import Encoded, Encoder
-from llbnad.errors import IdentityError, ImageChangedError
+from llbnad.errors import DataError, IdentityError, ImageChangedError
 from llbnad.features.batch import Batch, DeferredBatch, Features, as_features, as_images
-from llbnad.utils.files import file_digest, replacing
+from llbnad.utils.files import replacing
+from llbnad.utils.hashing import digest_of
 from llbnad.utils.prefetch import prefetch
 from llbnad.utils.progress import track
 
 if TYPE_CHECKING:
     import torch
+
+LOG = logging.getLogger(__name__)
+FORMAT = "llbnad features 1"
+
+
+class EntryError(Exception):
+    """An entry of the cache is not what its name says."""
 
 
 class FeatureStore:
@@ -61,6 +76,7 @@ class FeatureStore:
         self.folder = cache / (self.fingerprint if kind == "cpu" else f"{self.fingerprint}-{kind}")
         self.image_root = image_root
         self._paths: Mapping[str, str] = dict(zip(manifest["image_id"], manifest["path"], strict=True))
+        self._windows = windows_of(manifest)
         self._encoder: Encoder | None = None
 
     @property
@@ -69,17 +85,26 @@ class FeatureStore:
         return sorted(self._paths)
 
     def ensure(self, image_ids: Sequence[str]) -> int:
-        """Encode the images of `image_ids` that are not cached yet, and return how many there were.
+        """Encode the images of `image_ids` that are not cached, or whose entry is damaged, and return their number.
 
         Raises:
             IdentityError: an image is not in the manifest, or the bytes of its file changed.
             DataError: an image file is missing or unreadable.
         """
         self._check(image_ids)
-        missing = sorted(image_id for image_id in set(image_ids) if not self._file(image_id).exists())
-        if missing:
-            self._encode(missing)
-        return len(missing)
+        missing, damaged = set(self._missing(image_ids)), set()
+        for image_id in sorted(set(image_ids) - missing):
+            try:
+                self._open(image_id)
+            except FileNotFoundError:
+                missing.add(image_id)  # somebody deleted the entry meanwhile
+            except (EntryError, OSError):
+                damaged.add(image_id)
+        self._encode(sorted(missing | damaged))
+        if damaged:
+            kinds = "damaged, another image's or of an older release"
+            LOG.warning("%d damaged cache entries were encoded again (%s): %s", len(damaged), kinds, self.folder)
+        return len(missing | damaged)
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
         """Yield batches of `image_ids` in their order, `batch_size` images at a time, and show progress.
@@ -96,14 +121,24 @@ class FeatureStore:
         def features(chunk: tuple[str, ...]) -> Features:
             nonlocal encoded
             if not encoded:
-                self.ensure(image_ids)
+                self._encode(self._missing(image_ids))
                 encoded = True
-            return self._stacked(chunk)
+            try:
+                return self._stacked(chunk)
+            except (EntryError, OSError):
+                self.ensure(image_ids)  # where one is damaged, others may be: all are looked at, and counted once
+            try:
+                return self._stacked(chunk)
+            except EntryError as error:
+                raise DataError(f"{error}, though it was just written: check the disk") from None
 
         starts = range(0, len(image_ids), self.batch_size)
         for start in track(starts, description, unit="batch"):
             chunk = tuple(image_ids[start : start + self.batch_size])
             yield DeferredBatch(chunk, partial(features, chunk), partial(self._images, chunk))
+
+    def _missing(self, image_ids: Sequence[str]) -> list[str]:
+        return sorted(image_id for image_id in set(image_ids) if not self._file(image_id).exists())
 
     def _check(self, image_ids: Sequence[str]) -> None:
         unknown = [image_id for image_id in image_ids if image_id not in self._paths]
@@ -114,37 +149,48 @@ class FeatureStore:
         return as_images(np.stack(next(prefetch(self._load, [image_ids]))), self.device)
 
     def _stacked(self, image_ids: tuple[str, ...]) -> Features:
-        images = [self._read(image_id) for image_id in image_ids]
+        images = [self._open(image_id) for image_id in image_ids]
         stacked = ([np.stack(layer) for layer in zip(*kind, strict=True)] for kind in zip(*images, strict=True))
         return as_features(Encoded(*stacked), self.device)
 
     def _file(self, image_id: str) -> Path:
-        return self.folder / image_id[:2] / f"{image_id}.safetensors"
-
-    def _read(self, image_id: str) -> Encoded:
-        """Return the layers of one image, without the batch axis."""
-        from safetensors import SafetensorError
-
-        try:
-            return self._open(image_id)
-        except (SafetensorError, FileNotFoundError):
-            self._encode([image_id])  # the entry is damaged, or somebody deleted it after `ensure`
-            return self._open(image_id)
+        window = self._windows.get(image_id)
+        read_by = "" if window is None else "@{!r}..{!r}".format(*window)
+        return self.folder / image_id[:2] / f"{image_id}{read_by}.safetensors"
 
     def _open(self, image_id: str) -> Encoded:
-        from safetensors import safe_open
+        """Return the layers of one image.
 
-        with safe_open(self._file(image_id), framework="np") as tensors:
-            stored = set(tensors.keys())
-            maps, prefixes = (
-                [tensors.get_tensor(name) for layer in self.config.layers if (name := f"{kind}{layer}") in stored]
-                for kind in ("layer", "prefix")
-            )
+        Raises:
+            EntryError: the entry is damaged, of another image or encoder, or of a release without digests.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(self._file(image_id), framework="np") as stored:
+                told = (stored.metadata() or {}).get("llbnad", "")
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  not a dict
+        except (SafetensorError, TypeError, ValueError) as error:  # a type that NumPy lacks is another error
+            raise EntryError(f"{self._file(image_id)} is damaged ({error})") from None
+        if told != self._description(image_id, tensors):
+            raise EntryError(f"{self._file(image_id)} does not hold what was written for its image")
+        maps, prefixes = (
+            [tensors[name] for layer in self.config.layers if (name := f"{kind}{layer}") in tensors]
+            for kind in ("layer", "prefix")
+        )
         return Encoded(maps, prefixes)
 
-    def _encode(self, image_ids: Sequence[str]) -> None:
-        from safetensors.numpy import save_file
+    def _description(self, image_id: str, tensors: Mapping[str, np.ndarray]) -> str:
+        """Return what an entry says of itself: image and window, encoder, and a digest of these and of its tensors."""
+        told = {"format": FORMAT, "entry": self._file(image_id).stem, "encoder": self.folder.name}
+        parts = ((f"{name} {array.dtype} {list(array.shape)}", array.data) for name, array in sorted(tensors.items()))
+        return json.dumps({**told, "digest": digest_of(json.dumps(told, sort_keys=True), parts)}, sort_keys=True)
 
+    def _encode(self, image_ids: Sequence[str]) -> None:
+        from safetensors.numpy import save
+
+        if not image_ids:
+            return
         if self._encoder is None:
             self._encoder = create_encoder(self.config, self.device)
         chunks = [image_ids[start : start + self.batch_size] for start in range(0, len(image_ids), self.batch_size)]
@@ -157,12 +203,12 @@ class FeatureStore:
                     for layer, values in zip(self.config.layers, arrays, strict=bool(arrays))
                 }
                 with replacing(self._file(image_id)) as temporary:
-                    save_file(tensors, temporary)
+                    temporary.write_bytes(save(tensors, {"llbnad": self._description(image_id, tensors)}))
 
     def _load(self, image_id: str) -> np.ndarray:
         path = self.image_root / self._paths[image_id]
-        image = load_square(path, self.config.input_size)
-        if file_digest(path) != image_id:
+        image = load_square(path, self.config.input_size, self._windows.get(image_id))
+        if image_digest(path) != image_id:
             raise ImageChangedError(
                 f"{path} is not the image the manifest knows: its bytes changed; "
                 "restore the file, or read the data set again"

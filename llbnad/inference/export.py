@@ -5,7 +5,7 @@ Input:  `images` (B, S, S, 3) uint8 RGB, where S is the encoder's input size and
         another filter would change the scores.
 Output: `score` (B,) and `map` (B, h, w), float32. The graph holds normalisation, encoder, the feature cache's rounding
         to 16 bits, detector and score. `<name>.json` beside the graph holds input size, detector,
-        threshold and the interval of unsure scores.
+        threshold, the interval of unsure scores, and the window by which values above 8 bits become the graph's 8 bits.
 
 OpenVINO computes in bfloat16 by default where the CPU can. `load_exported` asks for float32; a server must do so too.
 Runtimes add float32 numbers in different orders, so an exported detector is equal within a tolerance, not bit by bit.
@@ -102,6 +102,7 @@ def export(model: Model, formats: Sequence[Format], out: Path) -> dict[Format, P
         "detector": model.config.model_dump(mode="json"),
         "threshold": model.threshold.value if model.threshold else None,
         "unsure": unsure,
+        "window": None if model.window is None else list(model.window),
         "opset": OPSET,
     }
     write_json(facts, out / f"{model.config.name}.json")

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from llbnad.data.images import IMAGE_SUFFIXES, load_rgb, load_square
+from llbnad.config import Pages, Window
+from llbnad.data.decode import IMAGE_SUFFIXES, page_of, pages_of
+from llbnad.data.images import load_rgb, load_square
 from llbnad.detectors.base import image_scores
 from llbnad.encoders import create_encoder
 from llbnad.errors import DataError
@@ -67,7 +69,7 @@ class Predictor:
 
     def _load(self, source: Source) -> np.ndarray | DataError:
         try:
-            return load_square(source, self.model.encoder.input_size)
+            return load_square(source, self.model.encoder.input_size, self.model.window)
         except DataError as error:
             return error
 
@@ -85,8 +87,12 @@ class Predictor:
         return [item for item in found if item is not None]
 
 
-def find_images(inputs: Sequence[Path]) -> list[Path]:
+def find_images(inputs: Sequence[Path], pages: Pages = "error") -> list[Path]:
     """Return the image files in `inputs`. Folders are searched with their subfolders.
+
+    Args:
+        inputs: image files, single pages of them (`FILE#2`), or folders.
+        pages: a file of several pages is left to the reader, which calls it an error, or stands for its pages.
 
     Raises:
         DataError: an input does not exist, or there is no image.
@@ -95,13 +101,13 @@ def find_images(inputs: Sequence[Path]) -> list[Path]:
     for path in inputs:
         if path.is_dir():
             found += [path / inside for inside in relative_files(path, IMAGE_SUFFIXES)]
-        elif path.exists():
+        elif page_of(path)[0].exists():
             found.append(path)
         else:
             raise DataError(f"{path} does not exist: give image files or folders")
     if not found:
         raise DataError(f"no image under {[str(path) for path in inputs]}; expected {sorted(IMAGE_SUFFIXES)}")
-    return found
+    return [page for path in found for page in pages_of(path, pages)]
 
 
 def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
@@ -163,7 +169,7 @@ def predict(
     def draw(path: Path) -> Path | None:
         """Draw the heat map of `path`. Return the path if its file has gone since it was scored, else None."""
         try:
-            _write_overlay(path, maps[path], scale, out / names[path])
+            _write_overlay(path, model.window, maps[path], scale, out / names[path])
         except (DataError, FileNotFoundError):
             return path
         return None
@@ -174,7 +180,8 @@ def predict(
         table = _table(results, {path: name for path, name in names.items() if path not in gone}, threshold)
         write_csv(table, out / "predictions.csv")
     title = f"Highest scores of {len(table)} images" + ("" if threshold is None else f"; {threshold.caption()}")
-    _write_sheet(table.assign(source=pd.Series(paths, dtype=object)), maps, scale, title, out / "contact_sheet.png")
+    shown = table.assign(source=pd.Series(paths, dtype=object))
+    _write_sheet(shown, model.window, maps, scale, title, out / "contact_sheet.png")
     return table
 
 
@@ -207,16 +214,23 @@ def printable(name: Path | str) -> str:
     return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _write_overlay(path: Path, patch_map: np.ndarray, scale: tuple[float, float], out: Path) -> None:
+def _write_overlay(
+    path: Path, window: Window | None, patch_map: np.ndarray, scale: tuple[float, float], out: Path
+) -> None:
     from PIL import Image
 
-    picture = Image.fromarray(overlay(np.asarray(load_rgb(path)), patch_map, scale))
+    picture = Image.fromarray(overlay(np.asarray(load_rgb(path, window)), patch_map, scale))
     with replacing(out) as temporary:
         picture.save(temporary, format="png")
 
 
 def _write_sheet(
-    table: pd.DataFrame, maps: Mapping[Path, np.ndarray], scale: tuple[float, float], title: str, out: Path
+    table: pd.DataFrame,
+    window: Window | None,
+    maps: Mapping[Path, np.ndarray],
+    scale: tuple[float, float],
+    title: str,
+    out: Path,
 ) -> None:
     colours = {DEFECT_LABEL: ANOMALOUS_COLOUR, UNSURE_LABEL: UNSURE_COLOUR, NORMAL_LABEL: NORMAL_COLOUR}
     tiles = []
@@ -225,7 +239,7 @@ def _write_sheet(
     for row in scored.head(SHEET_IMAGES).to_dict("records"):
         path = row["source"]
         try:
-            image = np.asarray(load_rgb(path).resize((THUMBNAIL, THUMBNAIL)))
+            image = np.asarray(load_rgb(path, window).resize((THUMBNAIL, THUMBNAIL)))
         except (DataError, FileNotFoundError):  # the file has gone since it was scored
             continue
         verdict = f"{row['label']} · " if row["label"] else ""

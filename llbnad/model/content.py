@@ -1,6 +1,5 @@
 """The description inside a model file, and the modules outside this package that the file needs. None is imported."""
 
-import hashlib
 import importlib.util
 import json
 import sys
@@ -12,19 +11,23 @@ from typing import TYPE_CHECKING, Any
 from llbnad.detectors import DETECTORS
 from llbnad.encoders import ENCODERS, registered
 from llbnad.errors import DataError, ModelMissingError, PluginRefusedError
+from llbnad.utils.hashing import digest_of
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = "llbnad model 2"
-READABLE = ("llbnad model 1", FORMAT)  # 1: a threshold without bound and unsure scores, which it keeps
+WINDOW_FORMAT = "llbnad model 3"  # as 2, with the window of images above 8 bits, which an older release would ignore
+READABLE = ("llbnad model 1", FORMAT, WINDOW_FORMAT)  # 1: a threshold without bound and unsure scores, which it keeps
+KEYS = frozenset({"format", "encoder", "encoder_fingerprint", "detector", "digest", "threshold", "window"})
 
 
 @contextmanager
 def opened(path: Path, framework: str = "np", device: str = "cpu") -> Iterator[tuple[Any, dict[str, Any]]]:
     """Open a model file. Yield its tensors, read when asked for, and its description.
 
-    The description holds format, encoder, encoder_fingerprint, detector, digest and, if there is one, threshold.
+    The description holds format, encoder, encoder_fingerprint, detector, digest and, if there is one, threshold and
+    window.
 
     Args:
         path: the file.
@@ -42,11 +45,14 @@ def opened(path: Path, framework: str = "np", device: str = "cpu") -> Iterator[t
     try:
         with safe_open(path, framework=framework, device=device) as stored:
             content = json.loads((stored.metadata() or {}).get("llbnad", "{}"))
-            if content.get("format") not in READABLE:
-                given = f"its format is {content['format']!r}" if "format" in content else "it names no format"
+            named = content.get("format") if isinstance(content, dict) else None
+            if named not in READABLE:
+                given = "it names no format" if named is None else f"its format is {named!r:.100}"
                 raise DataError(f"{path} is not a model of this release: {given}; expected {' or '.join(READABLE)}")
+            if unknown := sorted(content.keys() - KEYS):  # a damaged name, such as that of the digest
+                raise DataError(f"{path} is damaged: its description holds {unknown[0]!r}; expected {sorted(KEYS)}")
             yield stored, content
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, RecursionError, ValueError) as error:  # not safetensors, or its description is not JSON
         raise DataError(f"{path} is not a model file ({error}): expected the safetensors that training wrote") from None
 
 
@@ -55,11 +61,11 @@ def content_digest(content: Mapping[str, Any], tensors: Mapping[str, "torch.Tens
     import torch
 
     told = {key: value for key, value in content.items() if key != "digest"}
-    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    parts = (
+        (f"{name} {tensor.dtype} {list(tensor.shape)}", tensor.cpu().contiguous().reshape(-1).view(torch.uint8))
+        for name, tensor in sorted(tensors.items())
+    )
+    return digest_of(json.dumps(told, sort_keys=True), ((name, values.numpy().data) for name, values in parts))
 
 
 def refuse_damaged(path: Path, content: Mapping[str, Any], tensors: Mapping[str, "torch.Tensor"]) -> None:

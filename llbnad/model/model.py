@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llbnad.config import DetectorConfig, EncoderConfig
+from llbnad.config import DetectorConfig, EncoderConfig, Files, Window
 from llbnad.detectors import DETECTORS, create_detector
 from llbnad.detectors.base import Detector, image_scores
 from llbnad.encoders import ENCODERS, recipe, registered
 from llbnad.errors import DataError
 from llbnad.features.source import FeatureSource
-from llbnad.model.content import FORMAT, content_digest, opened, refuse_damaged, refuse_modules
+from llbnad.model.content import FORMAT, WINDOW_FORMAT, content_digest, opened, refuse_damaged, refuse_modules
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import Threshold
 from llbnad.utils.files import replacing
@@ -40,6 +40,7 @@ class Model:
     config: DetectorConfig
     detector: Detector
     threshold: Threshold | None = None
+    window: Window | None = None  # by which its training images above 8 bits were read; None if there were none
 
     def score(self, features: FeatureSource, image_ids: Sequence[str], description: str = "score") -> Scores:
         """Return the image scores of `image_ids`. The maps are not kept."""
@@ -88,12 +89,14 @@ class Model:
         import torch
         from safetensors.torch import save
 
-        content = {
-            "format": FORMAT,
+        content: dict[str, Any] = {
+            "format": FORMAT if self.window is None else WINDOW_FORMAT,
             "encoder": self.encoder.model_dump(mode="json"),
             "encoder_fingerprint": recipe(self.encoder).fingerprint,
             "detector": self.config.model_dump(mode="json"),
         }
+        if self.window is not None:
+            content["window"] = list(self.window)
         tensors = self.detector.tensors()
         if self.threshold is not None:
             content["threshold"] = self.threshold.summary()
@@ -135,10 +138,11 @@ class Model:
             calibration = tensors.pop(CALIBRATION, None)
             detector = create_detector(config)
             detector.restore(tensors)
+            window = _window(content)
             if calibration is None:
-                return cls(encoder, config, detector, None)
+                return cls(encoder, config, detector, None, window)
             scores = calibration.cpu().numpy()
-            return cls(encoder, config, detector, Threshold.restore(content["threshold"], scores))
+            return cls(encoder, config, detector, Threshold.restore(content["threshold"], scores), window)
         except INCOMPLETE as error:
             raise DataError(
                 f"{path} is no complete model file ({type(error).__name__}: {error}): restore the file, or train again"
@@ -153,8 +157,18 @@ def _settings(path: Path, content: Mapping[str, Any], plugins: bool) -> tuple[En
         encoder, settings = EncoderConfig.model_validate(content["encoder"]), content["detector"]
         ENCODERS.get(registered(encoder.name))
         return encoder, DETECTORS.get(settings["name"]).config_class.model_validate(settings)
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} was made by another release, or with classes of your own: {error}") from None
+
+
+def _window(content: Mapping[str, Any]) -> Window | None:
+    """Return the window in a model file's description. Raise ValueError if it is none."""
+    if content["format"] != WINDOW_FORMAT:
+        return None
+    window = Files.model_validate({"intensity": content["window"]}).intensity
+    if isinstance(window, str):
+        raise ValueError(f"window is {window!r}; expected two numbers")
+    return window
 
 
 def stored_maps(maps: "torch.Tensor", precision: type[np.floating]) -> np.ndarray:

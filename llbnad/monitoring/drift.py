@@ -26,7 +26,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from llbnad.config import Window
 from llbnad.data.images import load_rgb
+from llbnad.data.manifest import windows_of
 from llbnad.errors import DataError, IdentityError
 from llbnad.features.image_vectors import image_vectors
 from llbnad.features.source import FeatureSource
@@ -166,13 +168,21 @@ def describe(
     if unknown:
         raise IdentityError(f"{len(unknown)} images of the {name} are not in the manifest, first {unknown[0]}")
     vectors = image_vectors(features, image_ids, grid=1, description=f"drift: {name}")
-    numbers = [image_numbers(image_root / paths[image_id]) for image_id in track(image_ids, f"drift: {name}")]
+    windows = windows_of(manifest)
+    numbers = [
+        image_numbers(image_root / paths[image_id], windows.get(image_id))
+        for image_id in track(image_ids, f"drift: {name}")
+    ]
     known = None if rejected is None else np.isin(list(image_ids), list(rejected))
     return Described(vectors, pd.DataFrame(numbers), known)
 
 
-def image_numbers(path: Path) -> dict[str, float]:
+def image_numbers(path: Path, window: Window | None = None) -> dict[str, float]:
     """Return brightness, sharpness and size of an image file, in the units of the table above.
+
+    Args:
+        path: the image file.
+        window: values shown as black and white, for an image above 8 bits.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -180,7 +190,7 @@ def image_numbers(path: Path) -> dict[str, float]:
     """
     from scipy.ndimage import laplace
 
-    image = load_rgb(path).convert("L")
+    image = load_rgb(path, window).convert("L")
     size = float(np.log10(image.width * image.height))
     image = image.reduce(-(-max(image.size) // LONGEST_SIDE))
     grey = np.asarray(image, np.float64) / 255

@@ -23,10 +23,10 @@ def mean_heat(models: Sequence[Model], features: FeatureSource, image_ids: Seque
 
 def write_heat(heat: Mapping[str, np.ndarray], path: Path) -> None:
     """Write maps as safetensors, named by image id."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     with replacing(path) as temporary:
-        save_file({image_id: np.ascontiguousarray(heat[image_id]) for image_id in sorted(heat)}, temporary)
+        temporary.write_bytes(save({image_id: np.ascontiguousarray(heat[image_id]) for image_id in sorted(heat)}))
 
 
 class StoredHeat(Mapping[str, np.ndarray]):

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from llbnad.data.images import load_rgb
+from llbnad.data.manifest import window_of
 from llbnad.evaluation.figures import heat_range, overlay
 from llbnad.purification.aggregate import sub_model_columns
 from llbnad.purification.purify import Purified
@@ -126,7 +127,7 @@ def build_suspects(
     suspects = []
     for image_id in track(sorted(rows.index), "pictures"):
         row = rows.loc[image_id]
-        image = load_rgb(image_root / row["path"])
+        image = load_rgb(image_root / row["path"], window_of(row))
         image.thumbnail((PICTURE, PICTURE))
         pixels = np.asarray(image)
         suspects.append(

@@ -16,7 +16,7 @@ import pandas as pd
 from pydantic import Field
 
 from llbnad.config import METHOD, Config, Dataset, EncoderConfig
-from llbnad.data.manifest import contamination, is_anomalous
+from llbnad.data.manifest import WINDOW, contamination, is_anomalous, windows_of
 from llbnad.errors import DataError
 from llbnad.evaluation.metrics import ranking
 from llbnad.features.source import FeatureSource
@@ -136,16 +136,17 @@ def run_young_cell(
         image_root: folder that the manifest's paths are relative to.
         cache: folder of the feature cache.
     """
-    paths = tuple(zip(manifest["image_id"], manifest["path"], strict=True))
-    features = _features(cache, grid.encoder, paths, image_root, grid.pool)
+    windows, paths = windows_of(manifest), zip(manifest["image_id"], manifest["path"], strict=True)
+    images = tuple((image_id, path, *windows.get(image_id, (None, None))) for image_id, path in paths)
+    features = _features(cache, grid.encoder, images, image_root, grid.pool)
     return pd.DataFrame([_row(cell, grid, manifest, features, size) for size in grid.sizes])
 
 
 @lru_cache(maxsize=1)  # a process takes the cells of one data set one after the other
 def _features(
-    cache: Path, encoder: EncoderConfig, paths: tuple[tuple[str, str], ...], image_root: Path, pool: int
+    cache: Path, encoder: EncoderConfig, images: tuple[tuple[Any, ...], ...], image_root: Path, pool: int
 ) -> FeatureSource:
-    manifest = pd.DataFrame(paths, columns=["image_id", "path"])
+    manifest = pd.DataFrame(images, columns=["image_id", "path", *WINDOW])
     return EmbeddedFeatures(PooledFeatures(FeatureStore(cache, encoder, manifest, image_root), pool))
 
 

@@ -22,13 +22,21 @@ import pyarrow.parquet as pq
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; it takes the place of `path` only if the block succeeds."""
+    """Yield a temporary path beside `path`; it takes the place of `path` only if the block succeeds.
+
+    Raises:
+        OSError: the block could not write, as on a full disk. The error names `path`, which the system leaves out.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # a name may be as long as the file system allows, so the temporary name holds a digest of it
     temporary = path.with_name(f".{path.name[:40]}.{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.tmp")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

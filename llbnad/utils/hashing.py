@@ -1,4 +1,4 @@
-"""Reproducible randomness: numbers and orders that depend only on their arguments."""
+"""Hashes: reproducible randomness, whose numbers and orders depend only on their arguments, and digests of content."""
 
 import hashlib
 from collections.abc import Iterable
@@ -26,3 +26,12 @@ def deal(keys: Iterable[str], parts: int, seed: int, purpose: str) -> dict[str, 
     if len(shuffled) < FEW:
         return {key: place % parts for place, key in enumerate(shuffled)}
     return {key: stable_number(key, seed, purpose) % parts for key in shuffled}
+
+
+def digest_of(description: str, parts: Iterable[tuple[str, bytes | memoryview]]) -> str:
+    """Return the SHA-256 of a description and of named bytes. A name also says the type and the shape, if there are."""
+    digest = hashlib.sha256(description.encode())
+    for name, content in parts:
+        digest.update(name.encode())
+        digest.update(content)
+    return digest.hexdigest()

@@ -27,20 +27,29 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Return the content of a text in YAML; `where` begins the error message.
+
+    Raises:
+        ConfigError: the text is not YAML, names a key twice, or writes out to more than `MOST_NODES` values.
+    """
     try:
         loader = yaml.SafeLoader(text)
         node = loader.get_single_node()
         if node is None:
             return None
         if _size(node, {}, set()) > MOST_NODES:
-            raise ConfigError(f"{path} writes out to more than {MOST_NODES:,} values: its anchors multiply each other")
+            raise ConfigError(f"{where} writes out to more than {MOST_NODES:,} values: its anchors multiply each other")
         return loader.construct_document(node)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        raise ConfigError(f"{where} is not valid YAML: {error}") from None
     except RecursionError:
-        raise ConfigError(f"{path} is nested too deeply: expected a few levels of settings") from None
+        raise ConfigError(f"{where} is nested too deeply: expected a few levels of settings") from None
     except (ArithmeticError, AttributeError, LookupError, ValueError) as error:  # a value that Python cannot hold
-        raise ConfigError(f"{path} is not valid YAML: {error}") from None
+        raise ConfigError(f"{where} is not valid YAML: {error}") from None
 
 
 def _size(node: yaml.Node, known: dict[int, int], open_nodes: set[int]) -> int:

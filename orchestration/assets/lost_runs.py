@@ -7,6 +7,8 @@ Dagster's own run monitoring (.dagster/dagster.yaml) ends the runs that were abo
 import dagster as dg
 import psutil
 
+from orchestration.pipeline.left_behind import is_zombie
+
 TOLERANCE = 5  # seconds; a process starts before it reports, but somebody may set the clock meanwhile
 
 
@@ -39,10 +41,11 @@ def _is_lost(instance: dg.DagsterInstance, run: dg.DagsterRun) -> bool:
 def was_there(pid: int, moment: float) -> bool:
     """Return whether process `pid` is running and was running at `moment`, in seconds since 1970.
 
-    A process that started later only has the same number.
+    A process that started later only has the same number. One that has ended and still has a number, since nobody asked
+    for its exit status, is not running.
     """
     try:
-        return bool(psutil.Process(pid).create_time() <= moment + TOLERANCE)
+        return not is_zombie(pid) and bool(psutil.Process(pid).create_time() <= moment + TOLERANCE)
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:

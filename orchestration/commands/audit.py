@@ -1,10 +1,12 @@
 """`make audit`: check that this code makes the outputs in dvc.lock from the raw data.
 
+First, the content of all outputs here and of DVC's cache is compared with the hashes that were recorded.
 In a temporary clone of the last commit, with an empty cache, everything is computed again and compared, output by
 output, with the committed dvc.lock. The kernels of another CPU may round differently. If bytes differ, the metrics are
 therefore compared with the committed data/reference.json, to tell rounding from a real difference.
 
     python -m orchestration audit                     exit code 0 identical, 1 different, 2 could not be done
+    python -m orchestration audit --outputs-only      compare the bytes here with dvc.lock, compute nothing
     python -m orchestration audit --save-reference    write data/reference.json from the outputs here
 """
 
@@ -27,6 +29,7 @@ from llbnad.utils.files import write_json
 from orchestration.pipeline import dvc
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
+from orchestration.pipeline.verify import damaged_cache, damaged_outputs
 
 REFERENCE = DATA / "reference.json"
 
@@ -151,6 +154,10 @@ def _git(root: Path, *arguments: str) -> str:
 
 def audit(
     save_reference: Annotated[bool, typer.Option(help="Only write data/reference.json from the outputs here.")] = False,
+    outputs_only: Annotated[
+        bool,
+        typer.Option(help="Only compare the outputs here and DVC's cache with the recorded hashes; compute nothing."),
+    ] = False,
 ) -> None:
     """Compute the last commit again from raw data and compare with its dvc.lock; exit code 1 if they differ."""
     root, console = Path.cwd(), Console(width=160 if not sys.stdout.isatty() else None)
@@ -158,6 +165,13 @@ def audit(
         write_json(metrics(load_params(PARAMS), root), REFERENCE)
         console.print(f"{REFERENCE} written; commit it together with dvc.lock")
         return
+    damaged = [*damaged_outputs(root), *damaged_cache(root)]
+    for one in damaged:
+        console.print(str(one), style="bold red", soft_wrap=True, highlight=False)
+    if not damaged:
+        console.print("the outputs here and DVC's cache hold the bytes that were recorded")
+    if outputs_only:
+        raise typer.Exit(1 if damaged else 0)
     compared = audit_commit(root, console)
-    if not all(one.identical for one in compared):
+    if damaged or not all(one.identical for one in compared):
         raise typer.Exit(1)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
+from threading import Thread
 from typing import Annotated
 
 import pandas as pd
@@ -108,7 +109,16 @@ def run_grid(grid: AnyGrid, home: Path, cache: Path, processes: int) -> pd.DataF
 
 
 def _prepare() -> None:
+    Thread(target=_end_with_parent, daemon=True).start()
     prepare(Runtime(device="auto", threads=1))
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has ended; if it was killed, nothing else would tell us."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _run(cell: AnyCell, grid: AnyGrid, home: Path, root: Path, cache: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
 import typer
 
 from llbnad.data.images import load_square
+from llbnad.data.manifest import window_of
 from llbnad.evaluation.evaluate import images_to_evaluate
 from llbnad.inference.export import Format, load_exported, parity, torch_session
 from llbnad.inference.export import export as write_graphs
@@ -72,6 +72,6 @@ def sample(scenario: str, size: int) -> np.ndarray:
     images = images_to_evaluate(read_noisy(scenario))
     kept = read_purified(scenario, "kept")["image_id"]
     unseen = images[~images["image_id"].isin(kept)]
-    paths = (unseen if len(unseen) else images).set_index("image_id")["path"]
-    chosen = stable_shuffle(paths.index, 0, "parity")[:IMAGES]
-    return np.stack([load_square(Path(path), size) for path in pd.Series(paths).loc[chosen]])
+    rows = (unseen if len(unseen) else images).set_index("image_id")
+    chosen = rows.loc[stable_shuffle(rows.index, 0, "parity")[:IMAGES]].to_dict("records")
+    return np.stack([load_square(Path(row["path"]), size, window_of(row)) for row in chosen])

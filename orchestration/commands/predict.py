@@ -27,7 +27,10 @@ def predict(
         bool,
         typer.Option("--plugins", help="Import module:Class that a model file names; a registered model may anyway."),
     ] = False,
+    pages: Annotated[
+        str, typer.Option(help="A file of several pages: error (its row says so), first (its first page) or each.")
+    ] = "error",
 ) -> None:
     """Score images and call them normal, unsure or defect: a CSV, and one heat-map overlay per image."""
-    cli.predict(model_file(model), images, out, fpr, device, threads, plugins or is_address(model))
+    cli.predict(model_file(model), images, out, fpr, device, threads, plugins or is_address(model), pages)
     pipes.report({"model": model, "folder": ", ".join(map(str, images))})

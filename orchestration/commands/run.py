@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
 import typer
@@ -16,6 +16,7 @@ from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
+from orchestration.pipeline.verify import refuse_damage
 
 DVC_CHATTER = (">", "Updating", "Generating", "Use `dvc", "Stage '", "To ", "\t")
 METHODS = ("none", "llbnad", "oracle", "random")
@@ -52,9 +53,13 @@ def reproduce(root: Path) -> None:
     console.print("MLflow UI     make ui, then http://127.0.0.1:5000")
 
 
-def run() -> None:
+def run(
+    verify: Annotated[bool, typer.Option(help="First compare the content of all outputs with dvc.lock.")] = False,
+) -> None:
     """Purify, train and compare as params.yaml says. Only stages that a change affects are computed."""
     try:
+        if verify:
+            refuse_damage(Path.cwd())
         reproduce(Path.cwd())
     except KeyboardInterrupt:
         print("interrupted; finished stages are kept, `make run` goes on from here", file=sys.stderr)
@@ -118,8 +123,10 @@ def _repro(root: Path, progress: _Progress) -> None:
             lines.append(line.rstrip())
             progress.hear(lines[-1])
         code = process.wait()
+    said = complaints.decode(errors="replace")
+    dvc.raise_if_not_kept("`dvc repro`", said)
     if code != 0:
-        dvc.raise_if_busy("`dvc repro`", complaints.decode(errors="replace"))
+        dvc.raise_if_busy("`dvc repro`", said, root)
         raise dvc.DvcError("\n".join(["`dvc repro` stopped; the reason stands above", *lines[-5:]]))
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from orchestration.tracking.database import prepare_database
 from orchestration.tracking.server import ENVIRONMENT, LOCAL_UI, MLFLOW_FOLDER
 
 END_SECONDS = 15  # time that a server has to end
@@ -35,6 +36,7 @@ def ui(
     }
     python = Path(sys.executable).parent
     commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port)]]
+    prepare_database(root)
     if not os.environ.get("MLFLOW_TRACKING_URI"):  # the variable names a server that runs already
         store, artifacts = root / MLFLOW_FOLDER / "mlflow.db", root / MLFLOW_FOLDER / "artifacts"
         commands.append(

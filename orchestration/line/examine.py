@@ -5,12 +5,14 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
+from llbnad.config import Pages
+from llbnad.data.decode import FORMATS, pages_of, readable_formats
 from llbnad.data.images import load_rgb
 from llbnad.errors import DataError, NotAnImageError
 from llbnad.utils.files import file_digest
 from orchestration.line.inbox import warn_that_it_stays
 
-SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif"}  # by Pillow's format name
+SUFFIXES = {name: suffixes[0] for name, suffixes in FORMATS.items()} | {"MPO": ".jpg"}  # by Pillow's format name
 
 
 @dataclass(frozen=True)
@@ -23,18 +25,20 @@ class Content:
     detail: str = ""
 
 
-def examine(inbox: Path, path: str) -> Content | None:
+def examine(inbox: Path, path: str, pages: Pages = "error") -> Content | None:
     """Examine the content of a file in the inbox. Return None if the file has gone or this user may not read it.
 
     Args:
         inbox: folder of the line.
         path: POSIX path relative to `inbox`.
+        pages: a file of several pages is unreadable, or good if its first page or each of them is.
     """
     file = inbox / path
     try:
         digest = file_digest(file)
-        load_rgb(file)
-        with Image.open(file) as image:
+        for page in pages_of(file, pages):
+            load_rgb(page)
+        with Image.open(file, formats=readable_formats()) as image:
             kind = image.format or ""
     except DataError as error:
         reason = "not_an_image" if isinstance(error, NotAnImageError) else "unreadable"
@@ -44,6 +48,4 @@ def examine(inbox: Path, path: str) -> Content | None:
     except OSError as error:
         warn_that_it_stays(file, error, "read")
         return None
-    if kind not in SUFFIXES:
-        return Content(digest, reason="not_an_image", detail=f"format {kind}; expected {', '.join(SUFFIXES)}")
     return Content(digest, SUFFIXES[kind])

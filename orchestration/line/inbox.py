@@ -19,6 +19,7 @@ from orchestration.pipeline.paths import INCOMING
 LOG = logging.getLogger(__name__)
 
 TEMPORARY = (".part", ".partial", ".tmp", ".temp", ".filepart", ".crdownload", ".swp", "~")
+CLOCK_SECONDS = 60.0  # two clocks, as of this machine and of a file server, differ by less
 LOOK_SECONDS = 1.0  # pause between the two looks of one ingest
 
 
@@ -53,9 +54,16 @@ def look(inbox: Path) -> dict[str, os.stat_result]:
 
 
 def untouched(seen: Mapping[str, os.stat_result], stable_seconds: float) -> list[str]:
-    """Return the paths of files that nobody touched for `stable_seconds`."""
-    limit = time.time() - stable_seconds
-    return [path for path, found in seen.items() if found.st_ctime <= limit]
+    """Return the paths of files that nobody touched for `stable_seconds`.
+
+    A file that was touched in the future was touched before the clock was set back, so nobody touched it since then.
+    """
+    now = time.time()
+    return [
+        path
+        for path, found in seen.items()
+        if found.st_ctime <= now - stable_seconds or found.st_ctime > now + CLOCK_SECONDS
+    ]
 
 
 def look_twice(inbox: Path, stable_seconds: float) -> tuple[dict[str, Mark], int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
+from llbnad.config import Files, Pages
 from llbnad.errors import ConfigError, DataError
 from llbnad.utils.progress import track
 from orchestration.line.arrivals import (
@@ -78,8 +79,11 @@ def ingest(root: Path, line: str, stable_seconds: float, version: Callable[[Path
     """
     if reason := why_not(line):
         raise DataError(f"{INCOMING / line} is no production line: {reason}")
-    if reason := conflict(load_params(root / PARAMS), line):
+    params = load_params(root / PARAMS)
+    if reason := conflict(params, line):
         raise ConfigError(reason)
+    dataset = params.datasets.get(line)
+    pages = dataset.pages if isinstance(dataset, Files) else "error"
     places = Places(root, line)
     lock = _lock(root, line)
     try:
@@ -88,7 +92,7 @@ def ingest(root: Path, line: str, stable_seconds: float, version: Callable[[Path
         files, waiting = look_twice(root / INCOMING / line, stable_seconds)
         unreadable = 0
         if files:
-            planned = _plan(places, files)
+            planned = _plan(places, files, pages)
             unreadable = sum((root / INCOMING / line / path).exists() for path in set(files) - _paths(planned))
             write_plan(root, line, planned)
         return Ingested(line, (*begun, *_complete(places, version)), waiting, unreadable)
@@ -127,7 +131,7 @@ def _paths(planned: Sequence[Planned]) -> set[str]:
     return {one.arrival.path for one in planned}
 
 
-def _plan(places: Places, files: Mapping[str, Mark]) -> list[Planned]:
+def _plan(places: Places, files: Mapping[str, Mark], pages: Pages) -> list[Planned]:
     """Hash and decode every file, and decide on its place."""
     inbox = places.root / INCOMING / places.line
     known = {one.sha256: one.where for one in read_report(places.root, places.line) if one.fate != "duplicate"}
@@ -136,7 +140,7 @@ def _plan(places: Places, files: Mapping[str, Mark]) -> list[Planned]:
     planned = []
     paths = sorted(files)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        findings = pool.map(lambda path: examine(inbox, path), paths)
+        findings = pool.map(lambda path: examine(inbox, path, pages), paths)
         for path, found in zip(paths, track(findings, f"examine {places.line}", len(paths)), strict=True):
             if found is None:
                 continue

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,17 +17,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from zc.lockfile import LockError, LockFile
 
 from llbnad.errors import LlbnadError
 from orchestration.pipeline import process
 from orchestration.pipeline.busy import BusyError, retry_when_busy
+from orchestration.pipeline.left_behind import YAML_LOADER, held, mend_lock, mend_rwlock, read_whole
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.process import environment
 
 LOCK_SECONDS = 600  # DVC holds its lock while it hashes, which takes long for large data
 STALE = " (if none is running any more, as after a power failure, delete .dvc/tmp/rwlock)"
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")  # DVC's words, from dvc/rwlock.py and dvc/lock.py
+
+CUT_OFF = ("is invalid", "validation failed", "unable to read")
+
+NOT_KEPT = re.compile(r"failed to transfer '.*?' - (.+)")  # said of a file of a folder, with exit code 0
 
 EXPANDS = {"foreach", "matrix"}  # keys of a stage that DVC expands
 
@@ -94,7 +97,7 @@ def stage_graph(root: Path) -> dict[str, set[str]]:
 
 def scenario_graph(root: Path, scenario: str) -> dict[str, set[str]]:
     """Return `stage_graph` for one scenario. It takes the same time with a hundred scenarios as with one scenario."""
-    params = yaml.load((root / PARAMS).read_text(), Loader=_YAML_LOADER)
+    params = yaml.load((root / PARAMS).read_text(), Loader=YAML_LOADER)
     own = params["scenarios"][scenario]
     dataset = own["dataset"]
     params |= {"scenarios": {scenario: own}, "datasets": {dataset: params["datasets"][dataset]}}
@@ -111,24 +114,19 @@ def read_lock(root: Path) -> dict[str, Any]:
     """Return the content of dvc.lock, read under DVC's lock; empty if there is no such file.
 
     Raises:
-        DvcError: a DVC process kept its lock for too long.
+        BusyError: a DVC process kept its lock for too long.
+        DvcError: the file is damaged, and not by a process that was killed while it wrote it.
     """
-    path = root / ".dvc" / "tmp" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            lock = LockFile(str(path))
-            break
-        except LockError:
-            if time.monotonic() > deadline:
-                raise DvcError(f"a DVC process holds {path} for more than {LOCK_SECONDS} s: is one hanging?") from None
-            time.sleep(0.05)
-    try:
-        file = root / "dvc.lock"
-        return (yaml.load(file.read_text(), Loader=_YAML_LOADER) or {}) if file.exists() else {}
-    finally:
-        lock.close()
+    file = root / "dvc.lock"
+    with held(root / ".dvc" / "tmp" / "lock", LOCK_SECONDS):
+        for _ in range(2):
+            if not file.exists():
+                return {}
+            if (content := read_whole(file.read_text(encoding="utf-8", errors="replace"))) is not None:
+                return content
+            if not mend_lock(file):
+                break
+    raise DvcError(f"{file} is damaged: `git checkout dvc.lock` takes the committed one, `dvc repro` completes it")
 
 
 def outputs(lock: Mapping[str, Any], stage: str) -> dict[str, str]:
@@ -190,6 +188,10 @@ def add(root: Path, paths: Sequence[str]) -> None:
         BusyError: another process kept the files busy for too long.
         DvcError: dvc refused.
     """
+    for path in paths:
+        record = root / f"{path}.dvc"
+        if record.exists() and record.stat().st_size == 0:
+            record.unlink()  # a process was killed while it wrote it
     _logged(["add", *paths], root, f"versioning {' and '.join(paths)}", lambda line: None)
 
 
@@ -204,9 +206,10 @@ def _logged(
             lines.append(line.rstrip())
             log(lines[-1])
         code = started.wait()
+    said = "\n".join(lines)
+    raise_if_not_kept(what, said)
     if code != 0:
-        said = "\n".join(lines)
-        raise_if_busy(what, said)
+        raise_if_busy(what, said, root)
         advice = STALE if "RWLock" in said else ""
         raise DvcError(f"{what} failed{advice}:\n" + "\n".join(lines[-25:]))
     return lines
@@ -215,19 +218,45 @@ def _logged(
 def running(
     arguments: Sequence[str], root: Path, executable: str | None = None, **popen: Any
 ) -> AbstractContextManager[subprocess.Popen[str]]:
-    """Run dvc, or another `executable`, in a process session that ends with the block."""
+    """Run dvc, or another `executable`, in a process session that ends with the block.
+
+    Raises:
+        BusyError: another process works here, and a third one left a damaged lock.
+    """
+    mend_rwlock(root)
     return process.running([executable or _executable(), *arguments], root, **popen)
 
 
-def raise_if_busy(what: str, said: str) -> None:
-    """Raise `DvcBusyError` if the output `said` of a dvc command means that another process holds its files."""
+def raise_if_busy(what: str, said: str, root: Path) -> None:
+    """Raise `DvcBusyError` if the output `said` of a dvc command means that trying again helps.
+
+    Another process holds its files, or a killed one had left a dvc.lock that is cut off, which is whole now.
+    """
     if any(words in said for words in BUSY):
         raise DvcBusyError(f"{what}: another process works on the same files{STALE}")
+    if "dvc.lock" in said and any(words in said for words in CUT_OFF):
+        with held(root / ".dvc" / "tmp" / "lock", LOCK_SECONDS):
+            if mend_lock(root / "dvc.lock"):
+                raise DvcBusyError(f"{what}: dvc.lock was cut off")
 
 
+def raise_if_not_kept(what: str, said: str) -> None:
+    """Raise `DvcError` if a dvc command could not copy outputs into its cache, as on a full disk.
+
+    DVC records such outputs, and may end with exit code 0.
+    """
+    if reasons := NOT_KEPT.findall(said):
+        raise DvcError(
+            f"{what}: {len(reasons)} files did not get into DVC's cache ({reasons[0].strip()}): make room on that "
+            "disk, then run the same command again"
+        )
+
+
+@retry_when_busy
 def _checked(arguments: list[str], root: Path) -> str:
     done = subprocess.run([_executable(), *arguments], cwd=root, env=environment(), capture_output=True, text=True)
     if done.returncode != 0:
+        raise_if_busy(f"`dvc {' '.join(arguments)}`", done.stderr, root)
         raise DvcError(f"`dvc {' '.join(arguments)}` failed:\n{done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
 
@@ -237,6 +266,3 @@ def _executable() -> str:
     if found is None:
         raise DvcError("the dvc command is not installed: run `make setup`")
     return found
-
-
-_YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

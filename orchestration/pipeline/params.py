@@ -1,7 +1,8 @@
 """The settings classes of params.yaml, typed and frozen.
 
 An unknown key, a missing key or an impossible value is an error before anything runs. The defaults of the classes are
-for Python and the `llbnad` command. params.yaml has to hold every key, so that DVC sees all of them.
+for Python and the `llbnad` command. params.yaml has to hold every key, so that DVC sees all of them. Only `intensity`
+and `pages` of a data set may be left out, because entries of earlier releases do not have them.
 """
 
 import re
@@ -10,7 +11,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from llbnad.config import Config, Dataset, Promotion, Runtime, parse
+from llbnad.config import Config, Dataset, Files, Promotion, Runtime, parse
 from llbnad.errors import ConfigError
 from llbnad.scenario import Scenario, ScenarioSettings
 from llbnad.utils.yaml_files import read_yaml
@@ -113,7 +114,8 @@ def _unset_fields(config: Config, prefix: str) -> Any:
     for name in type(config).model_fields:
         value = getattr(config, name)
         if name not in config.model_fields_set:
-            yield prefix + name, value
+            if name not in Files.model_fields:
+                yield prefix + name, value
         elif isinstance(value, Config):
             yield from _unset_fields(value, f"{prefix}{name}.")
         elif isinstance(value, dict):

@@ -13,8 +13,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import psutil
+
 TERMINATE_SECONDS = 15  # time that a program has to end before it is killed
-KEPT_BYTES = 2**14  # size of the end of standard error that is kept
+KEPT_BYTES = 2**24  # size of the end of standard error that is kept: an error may stand before long progress bars
 JOIN_SECONDS = 5
 
 
@@ -89,8 +91,21 @@ def _end_session(process: subprocess.Popen[str]) -> None:
         while time.monotonic() < deadline:
             process.poll()  # reaps the leader, which would count as alive otherwise
             os.killpg(process.pid, 0)
+            if not _is_alive(process.pid):
+                break
             time.sleep(0.1)
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass  # all have ended
     process.wait()
+
+
+def _is_alive(session: int) -> bool:
+    """Return whether a process of the session is alive: one that ended may keep its number, if nobody reaps it."""
+    for number in psutil.pids():
+        try:
+            if os.getpgid(number) == session and psutil.Process(number).status() != psutil.STATUS_ZOMBIE:
+                return True
+        except (psutil.Error, ProcessLookupError, PermissionError):
+            continue
+    return False

@@ -1,9 +1,10 @@
-"""The runner of a stage as a command: clear errors, clean-up, and refusal of inputs that changed while it ran."""
+"""The runner of a stage as a command: clear errors, clean-up, and refusal of damaged inputs or of such as changed."""
 
 import inspect
 import math
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
@@ -17,6 +18,9 @@ from llbnad.errors import LlbnadError
 from orchestration.pipeline import code
 from orchestration.pipeline.advice import with_advice
 from orchestration.pipeline.code import ChangedError
+from orchestration.pipeline.verify import refuse_damaged_inputs
+
+CLOCK_SECONDS = 60.0  # two clocks, as of this machine and of a file server, differ by less
 
 Record = Callable[[], object]  # tells MLflow what a stage made
 
@@ -31,8 +35,9 @@ def run_stage(stage: Callable[..., Record | None]) -> None:
 
     @wraps(stage)
     def run(*arguments: Any, **named: Any) -> None:
-        record = stage(*arguments, **named)
         name = Path(inspect.getfile(stage)).stem
+        refuse_damaged_inputs(Path(), name, [str(value) for value in (*arguments, *named.values())])
+        record = stage(*arguments, **named)
         if name != code.STAGE:
             refuse_changed(code.listed_files(Path(), name))
         if record is not None:
@@ -42,6 +47,9 @@ def run_stage(stage: Callable[..., Record | None]) -> None:
         typer.run(run)
     except LlbnadError as error:
         print(f"error: {with_advice(error)}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # a full disk, a folder that is not writable
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -54,11 +62,17 @@ def refuse_changed(files: Iterable[Path]) -> None:
     Args:
         files: files and folders; a folder changes if an entry is added or removed.
 
+    A change in the future was made before the clock was set back. It counts only if that happened while the stage ran.
+
     Raises:
         ChangedError: a file has changed since this process started.
     """
+    now = time.time()
+    lost = (time.monotonic() - orchestration.STARTED_MONOTONIC) - (now - orchestration.STARTED)  # by setting the clock
+    latest = math.inf if lost > CLOCK_SECONDS else now + CLOCK_SECONDS
     for file in files:
-        if _changed_at(file) > orchestration.STARTED:
+        changed = _changed_at(file)
+        if changed == math.inf or orchestration.STARTED < changed <= latest:
             raise ChangedError(f"{file} has changed while the stage ran, so its outputs are not recorded: run again")
 
 

@@ -58,16 +58,14 @@ def plugin_packages(model: Path) -> dict[str, str | None]:
 
 
 def signature() -> Any:
-    """Return the signature: three optional inputs, of which a row fills one, and score, label, heat map and error."""
-    from mlflow.models import ModelSignature
-    from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+    """Return the signature: score, label, heat map and error, and the parameter `target_fpr`.
 
-    inputs: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.string, "path", required=False),
-        # "any", so that a row that is wrong is answered in its row and does not fail the request
-        ColSpec(AnyType(), "bytes", required=False),
-        ColSpec(AnyType(), "array", required=False),
-    ]
+    It names no inputs. With them, MLflow would drop each column that it does not know, and so rows; refuse CSV; and
+    fail a whole request for one row (`orchestration.registry.pyfunc_model` reads the rows).
+    """
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.double, "score", required=False),
         ColSpec(DataType.string, "label", required=False),
@@ -75,7 +73,7 @@ def signature() -> Any:
         ColSpec(DataType.string, "error", required=False),
     ]
     params = ParamSchema([ParamSpec("target_fpr", DataType.double, 0.0)])  # 0: the model's own threshold
-    return ModelSignature(Schema(inputs), Schema(outputs), params)
+    return ModelSignature(None, Schema(outputs), params)
 
 
 def input_example() -> dict[str, list[Any]]:

@@ -1,10 +1,10 @@
 """The served model as code (MLflow's models-from-code: nothing is pickled). MLflow copies this file into the model.
 
-Input: one row per image, with exactly one of these columns filled:
+Input: one row per image, with exactly one of these columns filled (`llbnad.inference.request_row` describes them):
 
-* `path`: an image file that the server can read;
-* `bytes`: an encoded image (PNG, JPEG …); in JSON its base64 text;
-* `array`: pixels (H, W, 3), RGB, 0 … 255; in JSON nested lists.
+* `path`: an image file below the folder of the environment variable LLBNAD_SERVE_FOLDER; off without it;
+* `bytes`: an encoded image (PNG, JPEG …); in JSON its base64 text or a data URL;
+* `array`: pixels, grey, RGB or RGBA, 0 … 255; in JSON nested lists.
 
 Output: one row per image, in the same order:
 
@@ -13,115 +13,108 @@ Output: one row per image, in the same order:
 * `heat_map`: the patch map as nested lists (h, w) in the unit of the score; a client resizes it to the image;
 * `error`: why the image could not be scored, or null. Such an image does not stop the others.
 
-The parameter `target_fpr` sets another false-positive rate for the threshold; 0 keeps the model's own rate.
+A request in which no row has one of the columns is an error as a whole (HTTP 400), as is one of too many rows.
 
-A path is read with the rights of the server. The server decides who may send requests.
+The parameter `target_fpr` sets another false-positive rate for the threshold; 0 keeps the model's own rate.
 
 A detector or an encoder that is not built in needs its package. MLmodel's metadata name the package under `plugins`,
 and requirements.txt installs it. Without the package, the model does not load, and the error names the module.
 """
 
-import base64
-import binascii
+import json
+import os
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.pyfunc import scoring_server
 
-from llbnad.errors import DataError
+from llbnad.errors import DataError, LlbnadError
 
-COLUMNS = ("path", "bytes", "array")
-SHOWN = 200  # characters of a wrong path in its error
+
+class RefusedError(MlflowException):
+    """A request that is refused as a whole. MLflow's server answers with HTTP 400 and one line."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, error_code=BAD_REQUEST)
+
+    def serialize_as_json(self) -> str:
+        """Return the answer's body, without the request's content that the server puts before the message."""
+        return json.dumps({"error_code": self.error_code, "message": str(self.args[0])})
 
 
 class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     """A trained model behind MLflow's interface: encoder, detector, score and threshold."""
 
     def load_context(self, context: Any) -> None:
-        """Load the model file that is logged beside this code."""
+        """Load the model file that is logged beside this code, and read the limits from the environment."""
         from llbnad.config import Runtime
         from llbnad.inference.predict import Predictor
+        from llbnad.inference.request import Limits
         from llbnad.model.model import Model
+        from llbnad.utils.pixel_limit import limit_pixels
         from llbnad.utils.runtime import prepare
 
+        self.limits = Limits.read(os.environ)
+        if self.limits.pixels != Limits.pixels:  # else the process keeps its own limit
+            limit_pixels(self.limits.pixels)
         device = str(prepare(Runtime()))
         # whoever serves an MLflow model runs its code anyway, so the classes that it names are no further risk
         model = Model.load(Path(context.artifacts["model"]), device, plugins=True)
         self.predictor = Predictor(model, device)
+        scoring_server.parse_tf_serving_input = rows_as_sent
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Score the rows of `model_input`. The text above describes the columns."""
-        from llbnad.inference.predict import threshold_of
+        """Score the rows of `model_input`: a table, a list of rows, or columns by name.
 
+        MLflow warns of every hint but a table's.
+
+        Raises:
+            RefusedError: no row can be answered. The text above says when.
+        """
+        from llbnad.inference.predict import threshold_of
+        from llbnad.inference.request import rows_of
+        from llbnad.inference.request_row import source_of
+
+        try:
+            rows = rows_of(model_input, self.limits)
+            threshold = threshold_of(self.predictor.model, (params or {}).get("target_fpr") or None)
+        except LlbnadError as error:
+            raise RefusedError(str(error)) from None
         sources: list[Path | bytes | np.ndarray] = []
         errors: dict[int, str] = {}
-        for number, row in enumerate(model_input.to_dict("records")):
+        for number, row in enumerate(rows):
             try:
-                sources.append(source_of(row))
+                sources.append(source_of(row, self.limits))
             except DataError as error:
                 errors[number] = str(error)
-        threshold = threshold_of(self.predictor.model, (params or {}).get("target_fpr") or None)
         found = self.predictor.predict(sources, threshold)
-        rows: list[dict[str, Any]] = []
-        for number in range(len(model_input)):
+        answers: list[dict[str, Any]] = []
+        for number in range(len(rows)):
             if number in errors:
-                rows.append({"score": None, "label": None, "heat_map": None, "error": errors[number]})
+                answers.append({"score": None, "label": None, "heat_map": None, "error": errors[number]})
                 continue
             one = next(found)
             heat_map = None if one.patch_map is None else one.patch_map.tolist()
-            rows.append(
-                {"score": one.score, "label": one.label or None, "heat_map": heat_map, "error": one.error or None}
-            )
+            failure = one.error.replace(f"{self.limits.folder}{os.sep}", "") or None  # the client need not know where
+            answers.append({"score": one.score, "label": one.label or None, "heat_map": heat_map, "error": failure})
         # objects: a missing number is null in JSON, where NaN would not be JSON
-        return pd.DataFrame(rows, columns=["score", "label", "heat_map", "error"], dtype=object)
+        return pd.DataFrame(answers, columns=["score", "label", "heat_map", "error"], dtype=object)
 
 
-def source_of(row: dict[Any, Any]) -> "Path | bytes | np.ndarray":
-    """Return the image of one input row.
+def rows_as_sent(request: dict[str, Any], schema: Any = None) -> Any:
+    """Return the content of `instances` or `inputs`: rows as they were sent, as a table if all of them have columns.
 
-    Raises:
-        DataError: not exactly one column is filled, or its value is no image.
+    The function of MLflow's server that this replaces turns rows into columns: a row without a column of the others
+    vanishes, and images of different sizes are an error.
     """
-    given = {name: row[name] for name in COLUMNS if not _missing(row.get(name))}
-    if len(given) != 1:
-        raise DataError(f"{len(given)} of the columns {list(COLUMNS)} are filled; expected exactly one")
-    ((name, value),) = given.items()
-    if name == "path":
-        if not isinstance(value, str):
-            raise DataError(f"path is a {type(value).__name__}; expected a string")
-        try:
-            there = Path(value).is_file()
-        except OSError:  # a name too long to be one, a folder the server may not enter
-            there = False
-        if not there:
-            raise DataError(f"{value[:SHOWN]} is not a file that the server can read")
-        return Path(value)
-    if name == "bytes":
-        return value if isinstance(value, bytes) else _decoded(value)
-    return _pixels(value)
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA
-
-
-def _decoded(text: Any) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, TypeError, ValueError) as error:
-        raise DataError(f"bytes is not base64 ({error})") from None
-
-
-def _pixels(value: Any) -> np.ndarray:
-    try:
-        pixels = np.asarray(value.tolist() if isinstance(value, np.ndarray) else value)
-    except ValueError:
-        raise DataError("array has rows of unequal length; expected (H, W, 3)") from None
-    if pixels.dtype.kind not in "iu" or (pixels.size and (pixels.min() < 0 or pixels.max() > 255)):
-        raise DataError(f"array holds values of type {pixels.dtype} outside 0 … 255; expected whole numbers 0 … 255")
-    return pixels.astype(np.uint8)
+    (content,) = request.values()
+    named = isinstance(content, list) and all(isinstance(row, dict) for row in content)
+    return pd.DataFrame(content) if named else content
 
 
 mlflow.models.set_model(LlbnadModel())

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llbnad.errors import LlbnadError
+from orchestration.tracking.database import prepare_database
 from orchestration.tracking.server import prepare_environment, tracking_uri, without_password
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def model_name(scenario: str) -> str:
 def registry_client(scenario: str) -> Iterator["MlflowClient"]:
     """Yield a client. Any error of the server inside the block becomes a RegistryError that names the remedy."""
     prepare_environment(MLFLOW_HTTP_REQUEST_TIMEOUT=UPLOAD_SECONDS)
+    prepare_database()
     import mlflow
     from filelock import Timeout
     from mlflow.exceptions import MlflowException

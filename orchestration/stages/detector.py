@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 
 from llbnad.config import METHOD
-from llbnad.data.manifest import training_images
+from llbnad.data.manifest import common_window, training_images
 from llbnad.model.calibrate import calibrate
 from llbnad.purification.comparators import train_methods, training_sets
 from llbnad.purification.heat import StoredHeat
@@ -37,8 +37,9 @@ def main(scenario: str) -> Record:
     out = stage_dir("detector", scenario)
     models = train_methods(sets, {METHOD: trusted}, store, config.encoder, config.detector, config.seed)
     models[METHOD] = replace(models[METHOD], threshold=threshold)
+    window = common_window(train_rows)
     for method, model in models.items():
-        model.save(out / f"{method}.safetensors")
+        replace(model, window=window).save(out / f"{method}.safetensors")
     rows = [(method, image_id) for method, image_ids in sets.items() for image_id in image_ids]
     write_parquet(pd.DataFrame(rows, columns=["method", "image_id"]), out / "training_sets.parquet")
     if plugins := plugin_versions(config):  # stage `evaluation` runs this code too, and follows this folder

@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from llbnad.config import Dataset, ElpvDataset
+from llbnad.data.decode import page_of
 from llbnad.data.manifest import write_manifest
 from llbnad.data.masks import join_masks, split_masks
 from llbnad.data.sources import read_source
@@ -37,8 +38,9 @@ def main(dataset: str) -> None:
     images.mkdir(parents=True, exist_ok=True)
     if copied:
         for path in [*manifest["path"], *masks]:
-            with replacing(images / path) as temporary:
-                shutil.copyfile(root / path, temporary)
+            file, _ = page_of(root / path)
+            with replacing(images / file.relative_to(root)) as temporary:
+                shutil.copyfile(file, temporary)
     manifest["path"] = [(new_root / path).as_posix() for path in manifest["path"]]
     manifest["mask_path"] = [
         join_masks([(new_root / mask).as_posix() for mask in split_masks(cell)]) for cell in manifest["mask_path"]
@@ -48,7 +50,7 @@ def main(dataset: str) -> None:
     refuse_changed([root, *root.rglob("*")])
     if load_params(PARAMS).datasets.get(dataset) != config:
         raise ChangedError(f"datasets.{dataset} in {PARAMS} has changed while the stage ran: run again")
-    for note in scan.notes:
+    for note in [*scan.notes, *scan.pixel_notes]:
         say(f"raw {dataset}: {note}")
     say(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
 

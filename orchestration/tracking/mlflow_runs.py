@@ -23,6 +23,7 @@ from orchestration.pipeline.outputs import noisy_manifest
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import STAGES, stage_dir, sub_model_dir
 from orchestration.pipeline.settings import settings_path
+from orchestration.tracking.database import prepare_database
 from orchestration.tracking.server import MLFLOW_FOLDER, is_http, pages, prepare_environment, tracking_uri
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 EXPERIMENT = "llbnad"
 SUFFIXES = {".png", ".csv", ".parquet", ".safetensors", ".json"}
 MAX_UPLOAD = 256 * 2**20  # bytes; only the hash of a larger file is recorded
-LOCK_SECONDS = 60  # other stages hold the lock for seconds, longest while they create the database
+LOCK_SECONDS = 60  # other stages hold the lock for seconds
 
 
 def lock_tags(scenario: str, params: Params, stages: Sequence[str]) -> dict[str, str]:
@@ -163,6 +164,7 @@ class ScenarioRun:
 def scenario_run(scenario: str, params: Params) -> Iterator[ScenarioRun]:
     """Yield the scenario's run, found or created, under a lock that all stages of this workspace share."""
     prepare_environment()
+    prepare_database()
     from filelock import FileLock
     from mlflow import MlflowClient
 
@@ -183,6 +185,7 @@ def record_table(name: str, settings: Mapping[str, Any], table: pd.DataFrame, fi
     The rows are told apart by detector, and by those of n, policy and alpha that the table has.
     """
     prepare_environment()
+    prepare_database()
     from mlflow import MlflowClient
     from mlflow.entities import Metric, RunTag
 

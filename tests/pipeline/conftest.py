@@ -13,7 +13,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -148,20 +149,30 @@ def materialise(folder: Path, select: str, partition: str, *, cold: bool = False
     )  # fmt: skip
 
 
+def unsorted_line(folder: Path, cells: Path) -> None:
+    """Write an unsorted folder as a camera leaves it: 24 images, one of them twice, one broken, one empty."""
+    folder.mkdir(parents=True)
+    good, bad = (sorted((cells / kind).iterdir()) for kind in ("good", "bad"))
+    for number, path in enumerate([*good[:20], *bad[:4]]):
+        shutil.copy(path, folder / f"{number:04d}.png")
+    shutil.copy(folder / "0000.png", folder / "again.png")
+    (folder / "broken.png").write_bytes((folder / "0001.png").read_bytes()[:200])
+    (folder / "empty.png").touch()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> bool:
+    """Ask until a condition holds, and return whether it did within the time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
 @pytest.fixture(scope="session")
 def line_images(tmp_path_factory: pytest.TempPathFactory, cells: Path) -> Path:
-    """An unsorted folder as a camera leaves it: 24 images, one of them twice, one broken, one empty."""
-
-    def build(folder: Path) -> None:
-        folder.mkdir()
-        good, bad = (sorted((cells / kind).iterdir()) for kind in ("good", "bad"))
-        for number, path in enumerate([*good[:20], *bad[:4]]):
-            shutil.copy(path, folder / f"{number:04d}.png")
-        shutil.copy(folder / "0000.png", folder / "again.png")
-        (folder / "broken.png").write_bytes((folder / "0001.png").read_bytes()[:200])
-        (folder / "empty.png").touch()
-
-    return shared(tmp_path_factory, "line", build)
+    return shared(tmp_path_factory, "line", lambda folder: unsorted_line(folder, cells))
 
 
 @pytest.fixture(scope="session")

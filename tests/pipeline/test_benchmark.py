@@ -1,7 +1,11 @@
 """The purification table as a DVC stage, through both doors; Real-IAD's protocol on a miniature data set."""
 
 import json
+import os
+import signal
+import subprocess
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +17,7 @@ from llbnad.config import ElpvDataset
 from llbnad.data.sources import elpv
 from orchestration.pipeline.paths import BENCHMARK_STAGES
 from tests.conftest import REPOSITORY
-from tests.pipeline.conftest import LINE, command, commit, make_workspace, repro
+from tests.pipeline.conftest import LINE, command, commit, environment, make_workspace, repro, wait_for
 
 TINY = {
     "encoder": {"name": "efficientnet_lite2", "input_size": 64, "layers": [2, 3]},
@@ -58,6 +62,31 @@ def test_the_table_is_a_stage_beside_the_pipeline_and_an_asset(workspace):
     code.write_text(code.read_text() + "# changed\n")
     changed = command(workspace, ["python", "-m", "orchestration", "benchmark", "benchmarks/purification.yaml"])
     assert "1 cells, 0 of them done before" in changed.stdout
+
+
+ORPHANS = """
+import multiprocessing, os, pathlib, signal, sys
+from concurrent.futures import ProcessPoolExecutor
+from orchestration.commands.benchmark import _prepare
+pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare)
+numbers = {pool.submit(os.getpid).result() for _ in range(4)}
+pathlib.Path(sys.argv[1]).write_text(" ".join(map(str, numbers)))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_processes_of_a_table_that_was_killed_end(tmp_path):
+    """As the kernel kills when memory is short: one process, and not those that it started."""
+    nowhere = subprocess.DEVNULL  # a pipe would stay open as long as they live
+    code = subprocess.run(
+        ["python", "-c", ORPHANS, tmp_path / "numbers"], cwd=REPOSITORY, env=environment(REPOSITORY), stdout=nowhere,
+        stderr=nowhere,
+    ).returncode  # fmt: skip
+    left = [Path("/proc") / number for number in (tmp_path / "numbers").read_text().split()]
+    ended = wait_for(lambda: not any((one / "exe").exists() for one in left), 20)
+    for one in left if not ended else []:
+        os.kill(int(one.name), signal.SIGKILL)
+    assert code == -signal.SIGKILL and left and ended
 
 
 def save_view(cell, path, defect):

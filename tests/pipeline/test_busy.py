@@ -119,3 +119,17 @@ def test_in_the_end_the_error_is_let_through(waits, capsys):
         work(7)
     assert tried == [7] * busy.ATTEMPTS and len(waits.seconds) == busy.ATTEMPTS - 1
     assert capsys.readouterr().err == "waiting: busy\n"
+
+
+NOT_KEPT = "ERROR: failed to transfer '3feeae12' - [Errno 28] No space left on device: 'd/f3' -> '/cache/3f/x.tmp'"
+
+
+@pytest.mark.parametrize("door", [by_stage, by_run, by_add])
+def test_a_full_cache_is_an_error_though_dvc_gives_zero(folder, monkeypatch, tmp_path_factory, door):
+    """DVC says it for a file of a folder, records the folder, and ends as if all were well."""
+    programs = tmp_path_factory.mktemp("programs")
+    (programs / "dvc").write_text(f'#!/bin/sh\necho "Running stage \'copy\':"\necho "{NOT_KEPT}" >&2\n')
+    (programs / "dvc").chmod(0o755)
+    monkeypatch.setattr(dvc, "_executable", lambda: str(programs / "dvc"))
+    with pytest.raises(dvc.DvcError, match=r"1 files did not get .*No space left on device: 'd/f3' .*: make room"):
+        door(folder)

@@ -11,8 +11,9 @@ import pytest
 
 from orchestration.assets import command
 from orchestration.assets.command import run_command
+from tests.campaign.chain import processes_in
 from tests.conftest import REPOSITORY
-from tests.pipeline.test_interruption import processes_in, wait_for
+from tests.pipeline.conftest import wait_for
 
 REPORT = """\
 import sys

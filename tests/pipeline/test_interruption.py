@@ -16,31 +16,11 @@ from llbnad.model.scores import Scores
 from orchestration.assets.lost_runs import end_lost_runs, was_there
 from orchestration.assets.retraining import run_in_progress
 from orchestration.pipeline import dvc
+from tests.campaign.chain import processes_in
 from tests.conftest import REPOSITORY
-from tests.pipeline.conftest import command, environment, repro, stage
+from tests.pipeline.conftest import command, environment, repro, stage, wait_for
 
 SUB_MODEL = "data/sub_model/noisy20/0/0"
-
-
-def processes_in(folder):
-    """Ids of running processes whose working directory is `folder`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and (entry / "cwd").resolve() == folder and (entry / "exe").exists():
-                found.append(int(entry.name))
-        except OSError:
-            continue  # it ended meanwhile, or belongs to another user
-    return found
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 KILLED = """
@@ -59,6 +39,15 @@ MOMENTS = [  # when training is about to begin, and before each file of three ta
     ("os.rename", "maps.safetensors"),
     ("os.rename", "model.safetensors"),
 ]
+
+
+def test_lists_for_git_that_a_killed_run_did_not_write_change_nothing(copy_of):
+    """DVC writes them when it ends, into folders of outputs as well, and these are dependencies of other stages."""
+    lists = list((copy_of / "data").rglob(".gitignore"))
+    assert copy_of / "data/sub_model/noisy20/.gitignore" in lists
+    for path in lists:
+        path.unlink()
+    assert "up to date" in command(copy_of, ["dvc", "status"]).stdout
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

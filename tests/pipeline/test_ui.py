@@ -2,8 +2,8 @@
 
 import socket
 
-from tests.pipeline.conftest import COLD, command, make_workspace
-from tests.pipeline.test_interruption import processes_in, wait_for
+from tests.campaign.chain import processes_in
+from tests.pipeline.conftest import COLD, command, make_workspace, wait_for
 
 
 def test_a_server_that_ends_is_named_and_takes_the_other_with_it(tmp_path):

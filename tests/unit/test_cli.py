@@ -159,6 +159,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         (["run", "--set", "detector.memory_sise=3", "--out", "x"], "detector.memory_sise is an unknown key"),
         (["run", "--set", "detector.memory_size", "--out", "x"], "expected KEY=VALUE"),
         (["run", "--set", "suspects=[1", "--out", "x"], "'[1' is not a YAML value"),
+        (["run", "--set", "seed=2020-99-99", "--out", "x"], "'2020-99-99' is not a YAML value"),
         (["run", "--set", "encoder.name=magic", "--source", "image_folder", "--root", ".", "--out", "x"], "'magic'"),
         (["run", "--set", "encoder.layers=[9]", "--source", "image_folder", "--root", ".", "--out", "x"], "layers"),
         (["run", "--subsets", "1", "--source", "real_iad", "--root", "/nowhere", "--out", "x"], "at least 2 subsets"),

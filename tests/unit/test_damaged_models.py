@@ -84,3 +84,25 @@ def test_a_tensor_that_is_not_there_is_one_line(parts, tmp_path):
     name = largest(tensors)
     with pytest.raises(DataError, match="no complete model file"):
         Model.load(written(tmp_path, {one: value for one, value in tensors.items() if one != name}, told))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("null", "it names no format"),
+        ("[]", "it names no format"),
+        ("{", "is not a model file"),
+        ("[" * 9**5, "is not a"),
+    ],
+)
+def test_a_description_of_another_kind_is_one_line(parts, tmp_path, text, message):
+    save_file(parts[0], tmp_path / "model.safetensors", {"llbnad": text})
+    with pytest.raises(DataError, match=message):
+        Model.load(tmp_path / "model.safetensors")
+
+
+def test_a_damaged_name_of_the_digest_does_not_make_it_a_file_without_one(parts, tmp_path):
+    tensors, content = parts
+    content["digesu"] = content.pop("digest")
+    with pytest.raises(DataError, match="is damaged: its description holds 'digesu'"):
+        Model.load(written(tmp_path, tensors, content))

@@ -2,10 +2,13 @@
 
 import concurrent.futures
 import multiprocessing
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from llbnad.config import EncoderConfig
 from llbnad.data.images import load_square
@@ -22,6 +25,14 @@ CONFIG = EncoderConfig(input_size=64)
 def store(cache, few_cells, **settings):
     manifest, root = few_cells
     return FeatureStore(cache, CONFIG, manifest, root, **settings)
+
+
+@pytest.fixture(scope="module")
+def few_features(tmp_path_factory, few_cells):
+    """The cache of `few_cells`. A test looks at it, or changes a copy."""
+    folder = tmp_path_factory.mktemp("features")
+    store(folder, few_cells).ensure(few_cells[0]["image_id"].tolist())
+    return folder
 
 
 def collect(features, ids):
@@ -129,13 +140,65 @@ def test_two_processes_may_fill_it_at_once(tmp_path, few_cells):
     assert not [path for path in (tmp_path / "both").rglob("*") if path.suffix == ".tmp"]
 
 
-def test_damaged_entry_is_rebuilt(tmp_path, few_cells):
+def flipped(place):
+    """Change one bit at `place` of an entry's bytes."""
+
+    def change(path, other):
+        content = bytearray(path.read_bytes())
+        content[place(content)] ^= 0x40
+        path.write_bytes(content)
+
+    return change
+
+
+def of_an_older_release(path, other):
+    save_file(load_file(path), path)
+
+
+def of_another_encoder(path, other):
+    with safe_open(path, "np") as stored:
+        told = stored.metadata()["llbnad"].replace(path.parents[1].name, "f" * 16)
+    save_file(load_file(path), path, {"llbnad": told})
+
+
+DAMAGES = {
+    "cut off": lambda path, other: path.write_bytes(path.read_bytes()[:100]),
+    "empty": lambda path, other: path.write_bytes(b""),
+    "a value": flipped(lambda content: len(content) - 5),
+    "the name of a layer": flipped(lambda content: content.find(b'"layer') + 2),
+    "the digest": flipped(lambda content: content.find(b"digest") + 12),
+    "of another image": lambda path, other: path.write_bytes(other.read_bytes()),
+    "of another encoder": of_another_encoder,
+    "of an older release": of_an_older_release,
+    "of another type": lambda path, other: save_file(
+        {name: values.astype(np.float32) for name, values in load_file(path).items()}, path
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_or_foreign_entry_is_encoded_again_and_counted(tmp_path, few_cells, few_features, damage, caplog):
     ids = few_cells[0]["image_id"].tolist()
-    whole = collect(store(tmp_path, few_cells), ids)
-    victim = next(tmp_path.rglob(f"{ids[3]}.safetensors"))
-    victim.write_bytes(victim.read_bytes()[:100])
-    again = collect(store(tmp_path, few_cells), ids)
+    shutil.copytree(few_features, tmp_path / "cache")
+    whole, before = collect(store(few_features, few_cells), ids), tree(few_features)
+    assert caplog.text == ""
+    victim, other = (next((tmp_path / "cache").rglob(f"{ids[number]}.safetensors")) for number in (3, 4))
+    damage(victim, other)
+    assert tree(tmp_path / "cache") != before
+    again = collect(store(tmp_path / "cache", few_cells), ids)
     assert all(torch.equal(one, two) for one, two in zip(whole, again, strict=True))
+    assert "1 damaged cache entries were encoded again" in caplog.text
+    assert tree(tmp_path / "cache") == before
+    damage(victim, other)
+    assert [store(tmp_path / "cache", few_cells).ensure(ids) for _ in range(2)] == [1, 0]
+    assert tree(tmp_path / "cache") == before
+
+
+def test_a_disk_that_damages_what_is_written_is_an_error(tmp_path, few_cells, monkeypatch):
+    ids = few_cells[0]["image_id"].tolist()
+    monkeypatch.setattr("safetensors.numpy.save", lambda tensors, metadata: b"?" * 50)
+    with pytest.raises(DataError, match=r"safetensors is damaged .*, though it was just written: check the disk"):
+        collect(store(tmp_path, few_cells), ids)
 
 
 def test_changed_image_is_not_taken_for_the_old_one(tmp_path, cells):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llbnad.data.images import load_mask, load_rgb
+from llbnad.data.images import load_mask, load_rgb, looks_like_mask
 from llbnad.errors import DataError, ImageGoneError
 from tests.conftest import save_image
 
@@ -28,13 +28,14 @@ def test_float_image_of_unit_range(tmp_path):
     assert np.asarray(load_rgb(tmp_path / "f.tif"))[0, :, 0].tolist() == [0, 255]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "LAB"])
 def test_every_mode_becomes_rgb_of_the_same_size(tmp_path, mode):
-    path = tmp_path / ("image.tif" if mode == "CMYK" else "image.png")
+    path = tmp_path / ("image.tif" if mode in ("CMYK", "LAB") else "image.png")
     Image.new("RGB", (7, 5), (255, 255, 255)).convert(mode).save(path)
     image = load_rgb(path)
     assert (image.mode, image.size) == ("RGB", (7, 5))
     assert np.asarray(image).min() >= 250
+    assert looks_like_mask(path)
 
 
 def test_transparent_pixels_are_black(tmp_path):
@@ -92,10 +93,13 @@ def test_damaged_exif_is_an_error_that_names_the_file(tmp_path):
         load_rgb(tmp_path / "odd.jpg")
 
 
-def test_first_frame_of_several_is_read(tmp_path):
+def test_one_of_several_pages_is_read_only_if_it_is_named(tmp_path):
     frames = [Image.new("L", (6, 6), value) for value in (40, 200)]
     frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
-    assert set(np.asarray(load_rgb(tmp_path / "pages.tif")).ravel()) == {40}
+    for number, value in ((1, 40), (2, 200)):
+        assert set(np.asarray(load_rgb(tmp_path / f"pages.tif#{number}")).ravel()) == {value}
+    with pytest.raises(DataError, match=r"pages\.tif has 2 pages: set pages to first or each"):
+        load_rgb(tmp_path / "pages.tif")
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

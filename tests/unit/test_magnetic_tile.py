@@ -10,7 +10,7 @@ from tests.conftest import llbnad
 def test_llbnad_helps_on_contaminated_magnetic_tiles(magnetic_tile, tmp_path):
     done = llbnad("run", "--source", "real_iad", "--root", magnetic_tile, "--category", "magnetic_tile",
                   "--noise-ratio", 0.1, "--max-noise-ratio", 0.4, "--detector", "padim", "--suspects", 6,
-                  "--out", tmp_path)  # fmt: skip
+                  "--set", "encoder.input_size=128", "--set", "calibration.folds=0", "--out", tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     table = pd.read_csv(tmp_path / "comparison.csv").set_index("method")
     auroc = table["image_auroc"]

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import orchestration
-from llbnad.config import InjectedNoise, ManifestDataset
+from llbnad.config import Files, InjectedNoise, ManifestDataset
 from llbnad.data.contaminate import contaminate
 from llbnad.data.manifest import read_manifest
 from llbnad.data.masks import split_masks
@@ -197,7 +197,7 @@ def test_a_group_stays_together_when_it_is_split(folder):
 
 def test_a_program_may_give_the_file(folder):
     (folder / "parts.csv").write_text(PLAIN)
-    found, root = read_given(folder / "parts.csv", Path())
+    found, root = read_given(folder / "parts.csv", Path(), Files())
     assert said(found) == EXPECTED and root == folder and set(found.manifest["category"]) == {"parts"}
 
 

@@ -293,14 +293,15 @@ def test_a_served_model_says_which_package_it_needs(model_file, parts, tmp_path,
     assert capsys.readouterr().err == ""
 
 
-def test_a_served_model_imports_what_it_was_registered_with(model_file, parts, few_cells):
+def test_a_served_model_imports_what_it_was_registered_with(model_file, parts, few_cells, monkeypatch):
     from orchestration.registry.pyfunc_model import LlbnadModel
 
     path, scores, _ = model_file
     forget(parts)
+    manifest, root = few_cells
+    monkeypatch.setenv("LLBNAD_SERVE_FOLDER", str(root))
     served = LlbnadModel()
     served.load_context(SimpleNamespace(artifacts={"model": str(path)}))
-    manifest, root = few_cells
     images = pd.DataFrame({"path": [str(root / image) for image in manifest["path"]]})
     assert served.predict(None, images)["score"].tolist() == pytest.approx(scores.tolist())
 

@@ -4,17 +4,20 @@ import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from llbnad.data.images import count_values, load_rgb
+from llbnad.config import Files, Window
+from llbnad.data.decode import image_digest, pages_of
+from llbnad.data.images import CLIPPED, count_values, load_picture
+from llbnad.data.intensity import shown
 from llbnad.data.manifest import SCHEMA, normalise
 from llbnad.data.masks import misfit, split_masks
-from llbnad.errors import DataError
-from llbnad.utils.files import file_digest
+from llbnad.data.sources.survey import Survey, survey
+from llbnad.errors import DataError, PagesError
 from llbnad.utils.progress import track
 
 
@@ -36,8 +39,8 @@ class Rejection:
     """An image file or a mask file that does not take part, and why."""
 
     path: str
-    # missing, unreadable, duplicate, constant, two_valued, mask_missing, mask_unreadable, mask_shape,
-    # mask_without_image, mask_unused, or the source's
+    # missing, unreadable, pages, duplicate, constant, clipped, two_valued, mask_missing, mask_unreadable, mask_shape,
+    # mask_without_image, mask_unused, mask_of_pages, or the source's
     reason: str
     detail: str
 
@@ -51,6 +54,7 @@ class Listing:
     rejected: Sequence[Rejection] = ()
     notes: Sequence[str] = ()  # what the source took folders for, one line each
     doubts: Sequence[str] = ()  # what a person should decide, one line each
+    files: Files = field(default_factory=Files)  # how its files are read
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Scan:
     rejected: pd.DataFrame  # path, reason, detail; sorted by path
     notes: Sequence[str] = ()  # of the source
     doubts: Sequence[str] = ()  # of the source
+    pixel_notes: Sequence[str] = ()  # the window that images above 8 bits are read by, and what it does to them
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,9 @@ class _Finding:
     size: tuple[int, int] = (0, 0)
     pixels: str = ""  # digest of the decoded pixels
     values: int = 0  # distinct grey values, 3 for more
+    deep: bool = False  # more than 8 bits, read by the window
+    outside: float = 0.0  # share of the values outside the window
+    cut_to_8_bits: bool = False
     rejection: Rejection | None = None
     trouble: Sequence[Rejection] = ()  # with its mask
 
@@ -82,17 +90,28 @@ def scan(listing: Listing) -> Scan:
     half, are masks that nobody named so, and are left out as well. An image whose mask is missing, unreadable or of
     another aspect ratio stays without a mask; all of its masks are listed.
 
+    Images above 8 bits are read by one window, which the setting `intensity` gives or, with `auto`, the values of all
+    of them (`llbnad.data.intensity`). It stands in their rows, and a note says it. An image with nearly all of its
+    values outside the window is left out. A file of several pages is left out, or stands for one image or several
+    (`llbnad.data.decode`), as the setting `pages` says; a mask of such a file is not read.
+
     Raises:
         DataError: no image is usable.
     """
-    records = sorted(listing.records, key=lambda record: record.path)
     rejected = list(listing.rejected)
+    records = []
+    for record in sorted(listing.records, key=lambda record: record.path):
+        pages, unread = _pages(listing, record)
+        records += pages
+        rejected += unread
+    surveyed = survey([listing.root / record.path for record in records], listing.files.intensity)
     known: dict[str, Record] = {}
     pixels: dict[str, Record] = {}
     rows: list[dict[str, Any]] = []
     two_valued: set[str] = set()  # paths
+    cut = 0  # images
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda one: _examine(listing.root, one), records)
+        found = pool.map(lambda one: _examine(listing.root, one, surveyed.window), records)
         progress = track(found, "read images", total=len(records))
         for record, finding in zip(records, progress, strict=True):
             if finding.rejection is not None:
@@ -106,18 +125,22 @@ def scan(listing: Listing) -> Scan:
             if first is not record:
                 rejected.append(_duplicate(first, record, "pixels"))
                 continue
-            if finding.values == 1:
-                rejected.append(Rejection(record.path, "constant", "all of its pixels have one value"))
+            if reason := _shows_nothing(finding, surveyed):
+                rejected.append(Rejection(record.path, *reason))
                 continue
             if finding.values == 2:
                 two_valued.add(record.path)
             rejected += finding.trouble
             mask = None if finding.trouble else record.mask_path
-            rows.append({**vars(record), "mask_path": mask, "image_id": finding.image_id,
-                         "width": finding.size[0], "height": finding.size[1]})  # fmt: skip
+            black, white = surveyed.window if finding.deep and surveyed.window else (None, None)
+            rows.append({**vars(record), "mask_path": mask, "image_id": finding.image_id, "black": black,
+                         "white": white, "width": finding.size[0], "height": finding.size[1]})  # fmt: skip
+            cut += finding.cut_to_8_bits
     if 2 * len(two_valued) < len(rows):
         rows = [row for row in rows if row["path"] not in two_valued]
         detail = "holds two grey values only, as a mask does; masks belong into ground_truth/ or are called *_mask"
+        if surveyed.window:
+            detail += f" (values above 8 bits are read in the window {shown(surveyed.window)}, see intensity)"
         rejected += [Rejection(path, "two_valued", detail) for path in two_valued]
     rejected += _unused_masks(records, rows, rejected)
     if not rows:
@@ -128,8 +151,42 @@ def scan(listing: Listing) -> Scan:
     told = [{name: _printable(text) for name, text in vars(rejection).items()} for rejection in rejected]
     report = pd.DataFrame(told, columns=["path", "reason", "detail"])
     report = report.sort_values(["path", "reason"], ignore_index=True)
-    notes, doubts = (tuple(map(_printable, lines)) for lines in (listing.notes, listing.doubts))
-    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, notes, doubts)
+    pixel_notes = surveyed.notes()
+    if cut:
+        pixel_notes.append(
+            f"{cut} colour images of 16 bits are read by their upper 8 bits: 12 bits of colour lose 4 of them"
+        )
+    notes, doubts, told_of_pixels = (
+        tuple(map(_printable, lines)) for lines in (listing.notes, listing.doubts, pixel_notes)
+    )
+    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, notes, doubts, told_of_pixels)
+
+
+def _pages(listing: Listing, record: Record) -> tuple[list[Record], list[Rejection]]:
+    """Return a record for each image that a record's file stands for, and why its masks are not read, if so."""
+    file = listing.root / record.path
+    paths = pages_of(file, listing.files.pages)
+    if paths == [file]:
+        return [record], []
+    folder = record.path[: -len(file.name)]
+    alone = record.sample_id == record.path
+    pages = []
+    for path in paths:
+        name = folder + path.name
+        pages.append(replace(record, path=name, sample_id=name if alone else record.sample_id, mask_path=None))
+    detail = f"masks of a file of several pages, here {record.path}, are not read"
+    return pages, [Rejection(mask, "mask_of_pages", detail) for mask in split_masks(record.mask_path)]
+
+
+def _shows_nothing(finding: _Finding, surveyed: Survey) -> tuple[str, str] | None:
+    """Return reason and detail why an image is of no use: it is constant, or outside the window."""
+    by = f" in the window {shown(surveyed.window)}" if finding.deep and surveyed.window else ""
+    hint = f"{by}: if it shows something, set intensity to a window [low, high] that holds its values" if by else ""
+    if finding.outside > CLIPPED:
+        return "clipped", f"{finding.outside:.1%} of its values are not{hint}"
+    if finding.values == 1:
+        return "constant", f"all of its pixels have one value{hint}"
+    return None
 
 
 def _printable(text: str) -> str:
@@ -137,7 +194,7 @@ def _printable(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _examine(root: Path, record: Record) -> _Finding:
+def _examine(root: Path, record: Record, window: Window | None) -> _Finding:
     path = root / record.path
     try:
         record.path.encode()
@@ -145,13 +202,17 @@ def _examine(root: Path, record: Record) -> _Finding:
         detail = f"{record.path}: its name is not UTF-8; rename the file"
         return _Finding(rejection=Rejection(record.path, "unreadable", detail))
     try:
-        image = load_rgb(path)
+        picture = load_picture(path, window)
+        image = picture.image
         pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
         trouble = _checked_masks(root, record, image.size)
-        return _Finding(file_digest(path), image.size, pixels, count_values(image), trouble=trouble)
+        return _Finding(image_digest(path), image.size, pixels, count_values(image), picture.deep, picture.outside,
+                        picture.cut_to_8_bits, trouble=trouble)  # fmt: skip
     except FileNotFoundError:
         detail = f"{path} is listed but not there"
         return _Finding(rejection=Rejection(record.path, "missing", detail))
+    except PagesError as error:
+        return _Finding(rejection=Rejection(record.path, "pages", str(error)))
     except (DataError, OSError) as error:
         return _Finding(rejection=Rejection(record.path, "unreadable", str(error)))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from llbnad.config import ImageFolderDataset, ManifestDataset
+from llbnad.config import Files, ImageFolderDataset, ManifestDataset
 from llbnad.data.manifest import normalise
 from llbnad.data.sources import image_folder, manifest_file
 from llbnad.data.sources.base import Listing, Record, Scan, scan
@@ -17,7 +17,7 @@ MANIFEST_SUFFIXES = JSON_SUFFIXES | {".csv", ".tsv"}
 Images = str | Path | Sequence[str | Path] | pd.DataFrame
 
 
-def read_given(images: Images, root: Path) -> tuple[Scan, Path]:
+def read_given(images: Images, root: Path, files: Files) -> tuple[Scan, Path]:
     """Read images that are given as a folder, as a file that names them, as files or as a manifest.
 
     Args:
@@ -25,6 +25,7 @@ def read_given(images: Images, root: Path) -> tuple[Scan, Path]:
             (`llbnad.data.sources.manifest_file`); image files, which have no label and are samples of their own; or a
             manifest (`llbnad.data.manifest`), whose files are not read here.
         root: folder that a manifest's paths are relative to.
+        files: how the files of a folder or a list are read.
 
     Returns:
         the scan, and the folder that its paths are relative to.
@@ -35,24 +36,25 @@ def read_given(images: Images, root: Path) -> tuple[Scan, Path]:
     if isinstance(images, pd.DataFrame):
         return Scan(normalise(images), pd.DataFrame(columns=["path", "reason", "detail"])), root
     if not isinstance(images, str | Path):
-        listing = _files([Path(file) for file in images])
+        listing = _files([Path(file) for file in images], files)
     elif Path(images).is_dir():
         folder = Path(images)
-        listing = image_folder.records(ImageFolderDataset(root=str(folder), category=folder.name), folder)
+        dataset = ImageFolderDataset(root=str(folder), category=folder.name, **dict(files))
+        listing = image_folder.records(dataset, folder)
     elif Path(images).suffix.lower() in MANIFEST_SUFFIXES:
         file = Path(images)
-        dataset = ManifestDataset(root=str(file.parent), file=file.name, category=file.stem)
-        listing = manifest_file.records(dataset, file.parent)
+        named = ManifestDataset(root=str(file.parent), file=file.name, category=file.stem, **dict(files))
+        listing = manifest_file.records(named, file.parent)
     else:
         raise DataError(f"{images} is not a folder: give a folder of images, or a list of image files")
     return scan(listing), listing.root
 
 
-def _files(files: Sequence[Path]) -> Listing:
+def _files(files: Sequence[Path], how: Files) -> Listing:
     if not files:
         raise DataError("no image is given: expected a folder, image files or a manifest")
     if len({file.is_absolute() for file in files}) > 1:
         files = [file.absolute() for file in files]
     root = Path(os.path.commonpath([file.parent for file in files]))
     names = [file.relative_to(root).as_posix() for file in files]
-    return Listing(root, [Record(name, root.name, sample_id=name) for name in names])
+    return Listing(root, [Record(name, root.name, sample_id=name) for name in names], files=how)

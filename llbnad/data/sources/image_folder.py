@@ -61,7 +61,7 @@ def records(dataset: ImageFolderDataset, root: Path) -> Listing:
         counts = Counter(rejection.reason for rejection in rejected)
         told = "; ".join(f"{counts[reason]} {reason} ({details[reason]})" for reason in sorted(counts))
         raise DataError(f"no image below {root} to train on; there is {told or 'nothing'}")
-    return Listing(root, found, rejected, _notes(found, held_out), _doubts(found))
+    return Listing(root, found, rejected, _notes(found, held_out), _doubts(found), dataset)
 
 
 def _held_out(images: Sequence[str]) -> set[str]:

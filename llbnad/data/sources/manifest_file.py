@@ -88,7 +88,7 @@ def records(dataset: ManifestDataset, root: Path) -> Listing:
         )
     doubts = [f"column {name} of {dataset.file} is not read" for name in unread] + _torn_groups(found)
     taken = [images[record.path][0] for record in found]
-    return Listing(root, found, rejected, _notes(dataset.file, len(rows), taken), doubts)
+    return Listing(root, found, rejected, _notes(dataset.file, len(rows), taken), doubts, dataset)
 
 
 def _image(row: Row, root: Path) -> _Image:

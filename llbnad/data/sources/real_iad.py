@@ -44,7 +44,7 @@ def records(dataset: RealIadDataset, root: Path) -> Listing:
     except (KeyError, TypeError) as error:
         raise DataError(f"{source} lacks {error}; expected meta.prefix, meta.normal_class, train and test") from None
     folder = _image_folder(dataset, root, prefix)
-    return Listing(root, [_record(source, entry, split, folder, normal) for split, entry in listed])
+    return Listing(root, [_record(source, entry, split, folder, normal) for split, entry in listed], files=dataset)
 
 
 def sample_of(image_path: str, category: str) -> str:

@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from llbnad.data.images import IMAGE_SUFFIXES
+from llbnad.data.decode import IMAGE_SUFFIXES
 from llbnad.data.sources.base import Rejection
 from llbnad.data.sources.folder_names import OVERLAYS, SYSTEM_FOLDERS, folders_of, plain
 
