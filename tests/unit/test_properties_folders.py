@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from llbnad.config import ImageFolderDataset, RealIadDataset
+from llbnad.config import ImageFolderDataset, ManifestDataset, RealIadDataset
 from llbnad.data.manifest import SCHEMA, read_manifest, write_manifest
+from llbnad.data.masks import split_masks
 from llbnad.data.sources import read_source
 from llbnad.errors import LlbnadError
 from tests.unit.properties import damaged, everything, examples, refused
@@ -84,11 +86,14 @@ def test_every_file_of_a_tree_is_used_or_listed(place, tree):
     assert refused(read) or found is not None
     assert everything(place) == before
     if found is not None:
-        used = [*found.manifest["path"], *found.manifest["mask_path"].dropna(), *found.rejected["path"]]
-        there = [path.relative_to(root) for path in root.rglob("*") if path.is_symlink() or not path.is_dir()]
-        seen = {path.as_posix() for path in there if not any(part.startswith(".") for part in path.parts)}
-        assert set(used) == seen
-        assert not set(found.manifest["path"]) & (set(found.manifest["mask_path"]) | set(found.rejected["path"]))
+        masks = {mask for cell in found.manifest["mask_path"] for mask in split_masks(cell)}
+        used = {*found.manifest["path"], *masks, *found.rejected["path"]}
+        seen = {path.relative_to(root) for path in root.rglob("*") if path.is_symlink() or not path.is_dir()}
+        # a hidden folder is listed as one, and an empty one if it has the name of an image
+        whole = {path for path in map(PurePosixPath, used) if (root / path).is_dir() and not (root / path).is_symlink()}
+        alone = {path.as_posix() for path in seen if not whole.intersection(path.parents)}
+        assert used == alone | set(map(str, whole))
+        assert not set(found.manifest["path"]) & (masks | set(found.rejected["path"]))
 
 
 ENTRY = {
@@ -191,3 +196,29 @@ def test_a_damaged_manifest_is_refused_in_words(place, data):
     content = path.read_bytes()
     path.write_bytes(data.draw(damaged(content) | st.binary(max_size=40)))
     refused(read_manifest, path)
+
+
+TOKENS = st.sampled_from(
+    ["path", "label", "mask", "a.png", "m.png", ",", ";", "\t", "\n", '"', "|", "good", "train", "\\", "/", "..", "\0",
+     "nan", "{", "}", '{"path":"a.png"}', '{"path": null}', '{"mask":["m.png",1]}', "[", ":", "1e999", "é", "x" * 300]
+)  # fmt: skip
+HEADS = st.sampled_from(["", "path,label,split,mask,group\n", "path;mask;label\n", "sep=\t\nmask\tpath\n"])
+
+
+@examples(150)
+@given(head=HEADS, tokens=st.lists(TOKENS, max_size=30), name=st.sampled_from(["list.csv", "list.jsonl"]))
+def test_every_row_of_a_manifest_file_is_used_or_listed(place, head, tokens, name):
+    root = place / "named"
+    root.mkdir(exist_ok=True)
+    for file, kind in (("a.png", "photo"), ("m.png", "mask")):
+        lay(root, file, kind, 1)
+    (root / name).write_text(head + "".join(tokens), newline="")
+    before = everything(place)
+    found = None
+
+    def read():
+        nonlocal found
+        found, _ = read_source(ManifestDataset(root=str(root), file=name, category="c"), root)
+
+    assert refused(read) or set(found.manifest["path"]) <= {"a.png", "m.png"}
+    assert everything(place) == before
