@@ -186,7 +186,8 @@ def _turn_to_page(image: Image.Image, source: Path | bytes, name: str) -> None:
     page = None if isinstance(source, bytes) else page_of(source)[1]
     frames = _frames(image)
     if page is None and len(frames) > 1:
-        raise PagesError(f"{name} has {len(frames)} pages: set pages to first or each")
+        remedy = "give each page alone" if isinstance(source, bytes) else "set pages to first or each"
+        raise PagesError(f"{name} has {len(frames)} pages: {remedy}")
     if page is not None and page > len(frames):
         raise PagesError(f"{name} does not exist: the file has {len(frames)} page(s)")
     if len(frames) > 1 or frames[0]:

@@ -516,6 +516,14 @@ def test_a_run_keeps_the_window_and_prediction_reads_by_it(tmp_path):
 
     save(tmp_path / "new" / "lot.tif", pages(4)[0], save_all=True, append_images=pages(4)[1:])
     save(tmp_path / "new" / "one.png", unsigned(part(30), 4095))
+    loaded, lot = load(tmp_path / "out" / "model.safetensors", device="cpu"), tmp_path / "new" / "lot.tif"
+    assert loaded.predict(lot, pages="each")["path"].map(str).tolist() == [f"{lot}#{number}" for number in range(1, 5)]
+    table = loaded.predict([lot, lot.read_bytes()])
+    assert [error.rpartition(": ")[2] for error in table["error"]] == [
+        "set pages to first or each",
+        "give each page alone",
+    ]
+
     shown = ["predict", tmp_path / "out" / "model.safetensors", tmp_path / "new", "--device", "cpu", "--threads", "1"]
     for choice, rows in {"error": 2, "first": 2, "each": 5}.items():
         out = tmp_path / f"scored_{choice}"
