@@ -159,8 +159,8 @@ def readable_formats() -> list[str]:
 def _opened(source: Path | bytes) -> Iterator[tuple[Image.Image, str]]:
     """Open an image, and turn every way in which a file can be broken into one DataError that names it."""
     name = f"the image given as {len(source)} bytes" if isinstance(source, bytes) else str(source)
-    file = source if isinstance(source, bytes) else page_of(source)[0]
     try:
+        file = source if isinstance(source, bytes) else page_of(source)[0]
         if (len(file) if isinstance(file, bytes) else file.stat().st_size) == 0:
             raise DataError(f"{name} is empty (0 bytes)")
         with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=readable_formats()) as image:
