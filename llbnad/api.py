@@ -25,6 +25,7 @@ from llbnad.config import (
     parse,
 )
 from llbnad.data.contaminate import contaminate
+from llbnad.data.decode import pages_of
 from llbnad.data.manifest import paths_of, training_images
 from llbnad.data.sources.base import Scan
 from llbnad.data.sources.given import Images, read_given
@@ -84,13 +85,17 @@ class TrainedModel:
         return self.model.threshold
 
     def predict(
-        self, images: str | Path | Sequence[Source | str] | np.ndarray, target_fpr: float | None = None
+        self,
+        images: str | Path | Sequence[Source | str] | np.ndarray,
+        target_fpr: float | None = None,
+        pages: Pages = "error",
     ) -> pd.DataFrame:
         """Score images and call them normal, unsure or defect.
 
         Args:
             images: a folder, an image file, or several images: files, bytes of files, pixels (H, W, 3) uint8.
             target_fpr: share of normal images that may be called defects, in (0, 1); None: the model's own rate.
+            pages: a file of several pages is an error in its row, or has a row for its first page, or for each page.
 
         Returns:
             one row per image, in their order: path (None for bytes and pixels), score, label (`normal`,
@@ -98,10 +103,10 @@ class TrainedModel:
             image; otherwise score and heat map are missing).
 
         Raises:
-            ConfigError: `target_fpr` is not in (0, 1).
+            ConfigError: `target_fpr` is not in (0, 1), or `pages` is none of the three words.
             DataError: a folder has no image, or `target_fpr` is given and the model has no threshold.
         """
-        sources = _sources(images)
+        sources = _sources(images, parse(Files, {"pages": pages}, "predict").pages)
         found = list(self._predictor.predict(sources, threshold_of(self.model, target_fpr)))
         return pd.DataFrame(
             {
@@ -271,9 +276,10 @@ def _purification(work: _Work, selection: Selection) -> Purification:
     )
 
 
-def _sources(images: str | Path | Sequence[Source | str] | np.ndarray) -> list[Source]:
+def _sources(images: str | Path | Sequence[Source | str] | np.ndarray, pages: Pages) -> list[Source]:
     if isinstance(images, str | Path):
-        return [*find_images([Path(images)])]
+        return [*find_images([Path(images)], pages)]
     if isinstance(images, bytes) or (isinstance(images, np.ndarray) and images.ndim == 3):
         return [images]
-    return [Path(one) if isinstance(one, str) else one for one in images]
+    given = [Path(one) if isinstance(one, str) else one for one in images]
+    return [page for one in given for page in (pages_of(one, pages) if isinstance(one, Path) else [one])]

@@ -157,11 +157,13 @@ def run(
     target = str(prepare(runtime))
     scan, image_root = read_source(dataset, None if root is None else Path(dataset.root))
     write_csv(scan.rejected, out / "left_out.csv")
+    for line in _read(scan):
+        typer.echo(line)
     noisy = contaminate(scan.manifest, noise, settings.seed)
     store = FeatureStore(cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size)
     result = run_two_stage(noisy, store, image_root, settings, verdicts_of(settings))
     write_run(result, store, image_root, settings.suspects, out, scan.pixel_notes)
-    for line in _summary(result, scan):
+    for line in _summary(result):
         typer.echo(line)
     typer.echo(f"written to {out}: metrics.json, comparison.csv, suspects.csv, scores.parquet, kept.parquet, plots/")
 
@@ -174,18 +176,22 @@ def _noise(protocol: Protocol, ratio: float, max_ratio: float | None) -> Noise:
     return noise
 
 
-def _summary(result: "TwoStageRun", scan: "Scan") -> Iterator[str]:
+def _read(scan: "Scan") -> Iterator[str]:
+    """Yield the lines on the images, which are printed before the training, because it may fail for want of images."""
+    yield from [*scan.notes, *scan.pixel_notes]
+    yield from (f"in doubt: {line}" for line in scan.doubts)
+    if len(scan.rejected):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in scan.rejected["reason"].value_counts().items())
+        yield f"{len(scan.rejected)} files were left out ({reasons}): left_out.csv says why"
+
+
+def _summary(result: "TwoStageRun") -> Iterator[str]:
     """Yield the lines that a run prints: the comparison, and facts to know before one trusts it."""
     columns = ["method", "image_auroc", "pixel_auroc", "aupro", "n_selected", "contamination_after"]
     yield result.evaluation.comparison[columns].to_string(index=False, float_format="%.3f", na_rep="–")
     yield from result.evaluation.caveats()
     if result.evaluation.threshold is not None:
         yield result.evaluation.threshold.describe()
-    yield from [*scan.notes, *scan.pixel_notes]
-    yield from (f"in doubt: {line}" for line in scan.doubts)
-    if len(scan.rejected):
-        reasons = ", ".join(f"{count} {reason}" for reason, count in scan.rejected["reason"].value_counts().items())
-        yield f"{len(scan.rejected)} files were left out ({reasons}): left_out.csv says why"
     yield from (f"note: {note}" for note in result.notes)
     kept, trained = len(result.purified.kept), len(result.scores)
     if kept < trained / 2:

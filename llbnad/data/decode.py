@@ -162,8 +162,8 @@ def readable_formats() -> list[str]:
 def _opened(source: Path | bytes) -> Iterator[tuple[Image.Image, str]]:
     """Open an image, and turn every way in which a file can be broken into one DataError that names it."""
     name = f"the image given as {len(source)} bytes" if isinstance(source, bytes) else str(source)
-    file = source if isinstance(source, bytes) else page_of(source)[0]
     try:
+        file = source if isinstance(source, bytes) else page_of(source)[0]
         if (len(file) if isinstance(file, bytes) else file.stat().st_size) == 0:
             raise DataError(f"{name} is empty (0 bytes)")
         # Pillow maps a file that it opens by name, and then mixes up the rows of a TIFF that lies on its side
@@ -191,7 +191,8 @@ def _turn_to_page(image: Image.Image, source: Path | bytes, name: str) -> None:
     page = None if isinstance(source, bytes) else page_of(source)[1]
     frames = _frames(image)
     if page is None and len(frames) > 1:
-        raise PagesError(f"{name} has {len(frames)} pages: set pages to first or each")
+        remedy = "give each page alone" if isinstance(source, bytes) else "set pages to first or each"
+        raise PagesError(f"{name} has {len(frames)} pages: {remedy}")
     if page is not None and page > len(frames):
         raise PagesError(f"{name} does not exist: the file has {len(frames)} page(s)")
     if len(frames) > 1 or frames[0]:

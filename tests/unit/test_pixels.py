@@ -177,14 +177,16 @@ def test_images_that_show_nothing_are_left_out_and_the_window_is_named(tmp_path)
     for seed in range(COUNT):
         save(tmp_path / f"{seed}.tif", part(seed).astype(np.float32))
     save(tmp_path / "dark.tif", part(9).astype(np.float32) * 0.001)
-    save(tmp_path / "bright.tif", part(10).astype(np.float32) * 1000 + 10)
+    for number in (1, 2):
+        save(tmp_path / f"bright{number}.tif", part(10 + number).astype(np.float32) * 1000 + 10)
     save(tmp_path / "nan.tif", np.full((64, 64), np.nan, np.float32))
     found = scan(tmp_path, intensity=[0, 1])
-    expected = {"dark.tif": "constant", "bright.tif": "clipped", "nan.tif": "unreadable"}
+    expected = {"dark.tif": "constant", "bright1.tif": "clipped", "bright2.tif": "clipped", "nan.tif": "unreadable"}
     assert reasons(found) == expected
     detail = found.rejected.set_index("path")["detail"]
     assert (
-        "100.0% of its values are not in the window 0 … 1: if it shows something, set intensity" in detail["bright.tif"]
+        "100.0% of its values are not in the window 0 … 1: if it shows something, set intensity"
+        in detail["bright2.tif"]
     )
     assert "one value in the window 0 … 1: if it shows something, set intensity" in detail["dark.tif"]
     assert "none of its values is a finite number" in detail["nan.tif"]
@@ -516,6 +518,14 @@ def test_a_run_keeps_the_window_and_prediction_reads_by_it(tmp_path):
 
     save(tmp_path / "new" / "lot.tif", pages(4)[0], save_all=True, append_images=pages(4)[1:])
     save(tmp_path / "new" / "one.png", unsigned(part(30), 4095))
+    loaded, lot = load(tmp_path / "out" / "model.safetensors", device="cpu"), tmp_path / "new" / "lot.tif"
+    assert loaded.predict(lot, pages="each")["path"].map(str).tolist() == [f"{lot}#{number}" for number in range(1, 5)]
+    table = loaded.predict([lot, lot.read_bytes()])
+    assert [error.rpartition(": ")[2] for error in table["error"]] == [
+        "set pages to first or each",
+        "give each page alone",
+    ]
+
     shown = ["predict", tmp_path / "out" / "model.safetensors", tmp_path / "new", "--device", "cpu", "--threads", "1"]
     for choice, rows in {"error": 2, "first": 2, "each": 5}.items():
         out = tmp_path / f"scored_{choice}"

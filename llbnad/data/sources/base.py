@@ -121,12 +121,16 @@ def scan(listing: Listing) -> Scan:
             if first is not record:
                 rejected.append(_duplicate(first, record, "bytes"))
                 continue
+            nothing = _shows_nothing(finding, surveyed)
+            if nothing and finding.deep:  # no double: the window made different values equal
+                rejected.append(Rejection(record.path, *nothing))
+                continue
             first = pixels.setdefault(finding.pixels, record)
             if first is not record:
                 rejected.append(_duplicate(first, record, "pixels"))
                 continue
-            if reason := _shows_nothing(finding, surveyed):
-                rejected.append(Rejection(record.path, *reason))
+            if nothing:
+                rejected.append(Rejection(record.path, *nothing))
                 continue
             if finding.values == 2:
                 two_valued.add(record.path)

@@ -34,7 +34,7 @@ class Survey:
         """Return what to know about the window, one line each."""
         if self.window is None:
             return []
-        values = f"99.8 % of their values lie in {shown((self.low, self.high))}"
+        values = f"99.8 % of their values lie in {self.low:,.6g} … {self.high:,.6g}"
         how = "auto" if self.auto else "as set"
         lines = [f"intensity: {self.count} images above 8 bits are read as {shown(self.window)} ({how}; {values})"]
         if self.auto and self.usual < self.high / MIXED:
