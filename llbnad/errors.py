@@ -26,6 +26,10 @@ class NotAnImageError(DataError):
     """A file is of no format that images have."""
 
 
+class TooFewImagesError(DataError):
+    """A detector needs more training images."""
+
+
 class ImageGoneError(DataError):
     """The file of an image or a mask that a manifest names does not exist any more."""
 

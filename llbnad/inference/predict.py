@@ -121,8 +121,8 @@ def refuse_own_pictures(inputs: Sequence[Path], images: Sequence[Path], out: Pat
     for folder in inputs:
         if folder.is_dir() and target.is_relative_to(folder.resolve()):
             raise ConfigError(
-                f"--out {printable(out)} lies in {printable(folder)}: the next call would take its pictures for images; "
-                "name a folder elsewhere"
+                f"--out {printable(out)} lies in {printable(folder)}: the next call would take its pictures for "
+                "images; name a folder elsewhere"
             )
     for image in images:
         inside = image.resolve()
