@@ -15,6 +15,7 @@ from llbnad.inference.export import Format
 from llbnad.options import dataset_of, merged
 from llbnad.policies import POLICIES
 from llbnad.scenario import ScenarioSettings, make_settings
+from llbnad.utils.pixel_limit import USUAL, limit_pixels
 
 if TYPE_CHECKING:
     from llbnad.data.sources import Scan
@@ -44,6 +45,8 @@ DEFAULTS = ScenarioSettings()
 PLUGINS = typer.Option(
     "--plugins", help="Import a module:Class that the model file names; only for files that you trust."
 )
+HEAT_MAPS = typer.Option("--heatmaps/--no-heatmaps", help="Write one heat map per image, as large as the image.")
+LARGEST = typer.Option(help="Most pixels of an image, width × height; larger ones are refused.")
 
 
 SOURCE = Annotated[Source, typer.Option(help="Kind of data set.")]
@@ -125,6 +128,7 @@ def run(
     cache: Annotated[Path | None, typer.Option(help="Feature cache (default: OUT/features).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
+    max_pixels: Annotated[int, LARGEST] = USUAL,
 ) -> None:
     """Purify a training set, train the final detector on it and compare with none / oracle / random."""
     from llbnad.data.contaminate import contaminate
@@ -153,6 +157,7 @@ def run(
         raise ConfigError(f"--out {out} lies in --root {root}: the next run would take its pictures for images")
     noise = _noise(protocol, noise_ratio, max_noise_ratio)
 
+    limit_pixels(max_pixels)
     runtime = Runtime(device=device, threads=threads)
     target = str(prepare(runtime))
     scan, image_root = read_source(dataset, None if root is None else Path(dataset.root))
@@ -242,19 +247,23 @@ def predict(
     pages: Annotated[
         str, typer.Option(help="A file of several pages: error (its row says so), first (its first page) or each.")
     ] = "error",
+    heatmaps: Annotated[bool, HEAT_MAPS] = True,
+    max_pixels: Annotated[int, LARGEST] = USUAL,
 ) -> None:
     """Score images and call them normal, unsure or defect. Write a CSV, and one heat map per image."""
-    from llbnad.inference.predict import find_images, threshold_of
+    from llbnad.inference.predict import find_images, refuse_own_pictures, threshold_of
     from llbnad.inference.predict import predict as predict_images
     from llbnad.model.model import Model
     from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
     from llbnad.utils.runtime import prepare
 
     paths = find_images(images, parse(Files, {"pages": pages}, "llbnad predict").pages)
+    refuse_own_pictures(images, paths, out)
+    limit_pixels(max_pixels)
     target = str(prepare(Runtime(device=device, threads=threads)))
     loaded = Model.load(model, target, plugins)
     threshold = threshold_of(loaded, fpr)
-    table = predict_images(loaded, paths, out, target, threshold=threshold)
+    table = predict_images(loaded, paths, out, target, threshold=threshold, heatmaps=heatmaps)
     failed = int((table["error"] != "").sum())
     defects, unsure = (int((table["label"] == label).sum()) for label in (DEFECT_LABEL, UNSURE_LABEL))
     called = "" if threshold is None else f" ({defects} called defects, {unsure} unsure)"

@@ -30,6 +30,10 @@ class PagesError(DataError):
     """A file holds several pages and nobody said which of them are images, or lacks the page that is asked for."""
 
 
+class TooFewImagesError(DataError):
+    """A detector needs more training images."""
+
+
 class ImageGoneError(DataError):
     """The file of an image or a mask that a manifest names does not exist any more."""
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from llbnad.config import DetectorConfig
 from llbnad.detectors.base import patch_vectors
-from llbnad.errors import DataError
+from llbnad.errors import TooFewImagesError
 from llbnad.features.batch import Batch
 from llbnad.features.source import FeatureSource
 
@@ -53,13 +53,13 @@ class Padim:
         """Estimate mean and covariance of every position from `image_ids`.
 
         Raises:
-            DataError: there are fewer than 2 images.
+            TooFewImagesError: there are fewer than 2 images.
         """
         import torch
 
         image_ids = sorted(image_ids)
         if len(image_ids) < 2:
-            raise DataError(f"padim needs at least 2 training images, got {len(image_ids)}")
+            raise TooFewImagesError(f"padim needs at least 2 training images, got {len(image_ids)}")
         trusted: Sums | None = None
         others: Sums | None = None
         grid = torch.Size()

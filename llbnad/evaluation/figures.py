@@ -17,6 +17,7 @@ from llbnad.utils.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from PIL import Image
 
 
 # Okabe-Ito colours: distinguishable for colour-blind readers
@@ -29,6 +30,7 @@ ROW_HEIGHT = 2 + CAPTION_HEIGHT  # image, heat map and caption
 HEAT_OPACITY = 0.55  # opacity of the hottest point
 HEAT_MAP = "inferno"
 HEAT_RANGE = (50.0, 99.5)  # percentiles of a sheet's maps that span the colours
+BLOCK = 512  # side of the part of a picture that is coloured at once: some 80 bytes per pixel
 SHEET_DPI, PLOT_DPI = 80, 110
 
 
@@ -154,15 +156,42 @@ def overlay(image: np.ndarray, heat: np.ndarray, scale: tuple[float, float]) -> 
         heat: (h, w) patch map, which is resized to the image.
         scale: values shown as coldest and hottest.
     """
-    from matplotlib import colormaps
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    lay_heat(picture, heat, scale)
+    return np.asarray(picture)
+
+
+def lay_heat(picture: "Image.Image", heat: np.ndarray, scale: tuple[float, float]) -> None:
+    """Lay a heat map over a picture, in place: block by block, so that a large picture needs little more memory.
+
+    Args:
+        picture: 8-bit RGB.
+        heat: (h, w) patch map, which is resized to the picture.
+        scale: values shown as coldest and hottest.
+    """
     from PIL import Image
 
     low, high = scale
-    relative = ((heat.astype(np.float32) - low) / max(high - low, 1e-12)).clip(0, 1)
-    height, width = image.shape[:2]
-    resized = np.asarray(Image.fromarray(relative).resize((width, height), Image.Resampling.BICUBIC)).clip(0, 1)
-    colour = colormaps[HEAT_MAP](resized)[..., :3] * 255
-    opacity = HEAT_OPACITY * resized[..., None] ** 0.5
+    relative = Image.fromarray(((heat.astype(np.float32) - low) / max(high - low, 1e-12)).clip(0, 1))
+    across, down = relative.width / picture.width, relative.height / picture.height
+    for top in range(0, picture.height, BLOCK):
+        for left in range(0, picture.width, BLOCK):
+            right, bottom = min(left + BLOCK, picture.width), min(top + BLOCK, picture.height)
+            box = (left * across, top * down, min(right * across, relative.width), min(bottom * down, relative.height))
+            size = (right - left, bottom - top)
+            hot = np.asarray(relative.resize(size, Image.Resampling.BICUBIC, box)).clip(0, 1)
+            blended = _blended(np.asarray(picture.crop((left, top, right, bottom))), hot)
+            picture.paste(Image.fromarray(blended), (left, top))
+
+
+def _blended(image: np.ndarray, hot: np.ndarray) -> np.ndarray:
+    """Return pixels (H, W, 3) uint8 under the colours of `hot` (H, W), in [0, 1]."""
+    from matplotlib import colormaps
+
+    colour = colormaps[HEAT_MAP](hot)[..., :3] * 255
+    opacity = HEAT_OPACITY * hot[..., None] ** 0.5
     return np.asarray((image * (1 - opacity) + colour * opacity).round().clip(0, 255), dtype=np.uint8)
 
 

@@ -15,7 +15,7 @@ from llbnad.data.decode import IMAGE_SUFFIXES, page_of, pages_of
 from llbnad.data.images import load_rgb, load_square
 from llbnad.detectors.base import image_scores
 from llbnad.encoders import create_encoder
-from llbnad.errors import DataError
+from llbnad.errors import ConfigError, DataError
 from llbnad.evaluation.figures import (
     ANOMALOUS_COLOUR,
     NORMAL_COLOUR,
@@ -23,7 +23,7 @@ from llbnad.evaluation.figures import (
     Tile,
     contact_sheet,
     heat_range,
-    overlay,
+    lay_heat,
 )
 from llbnad.features.batch import fresh_batch
 from llbnad.model.model import Model
@@ -34,6 +34,8 @@ from llbnad.utils.progress import track
 
 SHEET_IMAGES = 24  # images on the contact sheet, highest scores first
 THUMBNAIL = 224  # side in pixels
+HEAT_MAPS, SHEET = "heatmaps", "contact_sheet.png"  # folder and file in `out`
+NUMBERED = "[0-9]" * 5  # begins the name of each heat map
 
 Source = Path | bytes | np.ndarray  # an image file, the bytes of one, or pixels (H, W, 3) uint8
 
@@ -110,6 +112,32 @@ def find_images(inputs: Sequence[Path], pages: Pages = "error") -> list[Path]:
     return [page for path in found for page in pages_of(path, pages)]
 
 
+def refuse_own_pictures(inputs: Sequence[Path], images: Sequence[Path], out: Path) -> None:
+    """Refuse a folder `out` whose pictures this call or the next one would take for images.
+
+    Args:
+        inputs: files and folders that the images were looked for in.
+        images: images found there.
+        out: folder that pictures are written to.
+
+    Raises:
+        ConfigError: `out` lies in one of the folders, or an image is a picture that an earlier call wrote to `out`.
+    """
+    target = out.resolve()
+    for folder in inputs:
+        if folder.is_dir() and target.is_relative_to(folder.resolve()):
+            raise ConfigError(
+                f"--out {printable(out)} lies in {printable(folder)}: the next call would take its pictures for "
+                "images; name a folder elsewhere"
+            )
+    for image in images:
+        inside = page_of(image)[0].resolve()
+        if inside == target / SHEET or (inside.parent == target / HEAT_MAPS and inside.match(f"{NUMBERED}_*.png")):
+            raise ConfigError(
+                f"{printable(image)} is a picture in --out {printable(out)}: leave it out, or name another --out"
+            )
+
+
 def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
     """Return the model's threshold, or its threshold for another false-positive rate.
 
@@ -138,6 +166,7 @@ def predict(
     device: str = "cpu",
     batch_size: int = 16,
     threshold: Threshold | None = None,
+    heatmaps: bool = True,
 ) -> pd.DataFrame:
     """Score images, write predictions.csv, heatmaps/*.png and contact_sheet.png into `out`, and return the table.
 
@@ -148,6 +177,7 @@ def predict(
         device: torch's name of the device.
         batch_size: images read and scored at once.
         threshold: decides on labels (see `threshold_of`); without it, threshold and label stay empty.
+        heatmaps: write one heat map per image, as large as the image; the contact sheet is written anyway.
 
     Returns:
         one row per image: path (`printable`), score (empty if unreadable), threshold, label (normal, unsure or defect),
@@ -159,10 +189,11 @@ def predict(
     maps = {path: result.patch_map for path, result in results.items() if result.patch_map is not None}
     # cut the stem, because a file name has at most 255 bytes
     stems = {path: printable(path.stem)[:60].replace("\\", "_") for path in maps}
-    names = {path: f"heatmaps/{number:05d}_{stem}.png" for number, (path, stem) in enumerate(stems.items())}
+    numbered = enumerate(stems.items()) if heatmaps else ()
+    names = {path: f"{HEAT_MAPS}/{number:05d}_{stem}.png" for number, (path, stem) in numbered}
     table = _table(results, names, threshold)
     write_csv(table, out / "predictions.csv")  # before the pictures, so that scores survive a failure there
-    for old in (out / "heatmaps").glob("[0-9][0-9][0-9][0-9][0-9]_*.png"):  # an earlier call may have left some
+    for old in (out / HEAT_MAPS).glob(f"{NUMBERED}_*.png"):  # an earlier call may have left some
         old.unlink()
     scale = _scale(list(maps.values()), threshold)
 
@@ -174,14 +205,14 @@ def predict(
             return path
         return None
 
-    drawn = track(prefetch(draw, [[path] for path in maps]), "heat maps", len(maps))
+    drawn = track(prefetch(draw, [[path] for path in names]), "heat maps", len(names))
     gone = {path for (path,) in drawn if path is not None}
     if gone:
         table = _table(results, {path: name for path, name in names.items() if path not in gone}, threshold)
         write_csv(table, out / "predictions.csv")
     title = f"Highest scores of {len(table)} images" + ("" if threshold is None else f"; {threshold.caption()}")
     shown = table.assign(source=pd.Series(paths, dtype=object))
-    _write_sheet(shown, model.window, maps, scale, title, out / "contact_sheet.png")
+    _write_sheet(shown[~shown["source"].isin(gone)], model.window, maps, scale, title, out / SHEET)
     return table
 
 
@@ -217,9 +248,8 @@ def printable(name: Path | str) -> str:
 def _write_overlay(
     path: Path, window: Window | None, patch_map: np.ndarray, scale: tuple[float, float], out: Path
 ) -> None:
-    from PIL import Image
-
-    picture = Image.fromarray(overlay(np.asarray(load_rgb(path, window)), patch_map, scale))
+    picture = load_rgb(path, window)
+    lay_heat(picture, patch_map, scale)
     with replacing(out) as temporary:
         picture.save(temporary, format="png")
 
@@ -234,7 +264,6 @@ def _write_sheet(
 ) -> None:
     colours = {DEFECT_LABEL: ANOMALOUS_COLOUR, UNSURE_LABEL: UNSURE_COLOUR, NORMAL_LABEL: NORMAL_COLOUR}
     tiles = []
-    table = table[table["heatmap"] != ""]
     scored = table.dropna(subset="score").sort_values(["score", "path"], ascending=[False, True])
     for row in scored.head(SHEET_IMAGES).to_dict("records"):
         path = row["source"]

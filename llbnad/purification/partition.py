@@ -49,14 +49,13 @@ def assign_subsets(train: pd.DataFrame, subsets: Subsets, seed: int) -> pd.Serie
     samples = train["sample_id"].nunique()
     num_subsets = count_subsets(subsets, samples)
     numbers = train["sample_id"].map(deal(train["sample_id"], num_subsets, seed, "partition"))
-    empty = sorted(set(range(num_subsets)) - set(numbers))
+    empty = num_subsets - numbers.nunique()
     if empty:
         if subsets == "auto":
             raise DataError(f"{samples} training sample is too few: 2 are needed, better some hundred")
-        seed_too = " or another seed" if samples >= num_subsets else ""
+        fewer = "--subsets 2 or " if samples >= 2 else ""
         raise DataError(
-            f"{samples} different training samples leave {len(empty)} of {num_subsets} subsets empty: "
-            f"use fewer subsets, more images{seed_too}"
+            f"{samples} different training samples leave {empty} of {num_subsets} subsets empty: use {fewer}more images"
         )
     return pd.Series(
         numbers.to_numpy(), index=pd.Index(train["image_id"], name="image_id"), name="subset", dtype="int64"

@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 import pandas as pd
 
+from llbnad.errors import TooFewImagesError
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model, derived_seed, train
 from llbnad.purification.partition import training_masks
@@ -26,6 +27,9 @@ def train_sub_model(
         settings: encoder, detector, partition and seed.
         kept: ids of the only images to learn from; None means all.
 
+    Raises:
+        TooFewImagesError: the detector needs more images.
+
     Returns:
         the model, and the ids of the images that it learnt from.
     """
@@ -33,4 +37,12 @@ def train_sub_model(
     if kept is not None:
         own = sorted(set(own).intersection(kept))
     seed = derived_seed(settings.seed, f"sub_model {number}")
-    return train(settings.encoder, settings.stage_1_detector, features, own, seed), own
+    try:
+        return train(settings.encoder, settings.stage_1_detector, features, own, seed), own
+    except TooFewImagesError as error:
+        among = len(subsets) if kept is None else len(kept)
+        held = "has" if settings.partition == "disjoint" else "leaves"
+        fewer = "--subsets 2, another seed or " if among >= 4 and subsets.max() > 1 else ""
+        raise TooFewImagesError(
+            f"of {among} images subset {number} {held} {len(own)}, and {error}: use {fewer}more images"
+        ) from None

@@ -44,13 +44,11 @@ def prepare(runtime: Runtime) -> "torch.device":
     name = runtime.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"runtime.device {name!r} is unknown; expected auto, cpu or cuda") from None
+    available = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    if name not in ("cuda", *available) or (name == "cuda" and len(available) == 1):
+        raise ConfigError(f"device is {name!r}, but available here are auto, {', '.join(available)}: use one of these")
+    device = torch.device(name)
     if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError(f"runtime.device is {name!r}, but torch sees no GPU: use auto or cpu")
         # not on a CPU, whose kernels are deterministic anyway: the switch imports torch's compiler, which takes time
         torch.use_deterministic_algorithms(True)
         # full float32, because TF32, cuDNN's default, rounds products to ten bits

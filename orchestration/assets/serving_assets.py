@@ -22,6 +22,7 @@ class PredictionConfig(dg.Config):
 
     folder: str = ""  # images to score, with subfolders; relative to the repository or absolute
     fpr: float | None = None  # sensitivity: false positives accepted; without one, the model's own threshold
+    heatmaps: bool = True  # write one heat map per image, as large as the image
 
 
 class ExportConfig(dg.Config):
@@ -57,7 +58,16 @@ def _predictions(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.A
             return
         out = DATA / PREDICTIONS / context.partition_key
         sensitivity = [] if config.fpr is None else ["--fpr", str(config.fpr)]
-        command = ["predict", _address(context.partition_key), config.folder, "--out", str(out), *sensitivity]
+        pictures = [] if config.heatmaps else ["--no-heatmaps"]
+        command = [
+            "predict",
+            _address(context.partition_key),
+            config.folder,
+            "--out",
+            str(out),
+            *sensitivity,
+            *pictures,
+        ]
         files = [root / out / name for name in ("predictions.csv", "contact_sheet.png")]
         yield run_command(context, root, command, show=lambda: metadata_of_files(files))
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llbnad import cli
+from llbnad.utils.pixel_limit import USUAL
 from orchestration.pipeline import pipes
 from orchestration.registry.store import is_address, model_file
 
@@ -30,7 +31,21 @@ def predict(
     pages: Annotated[
         str, typer.Option(help="A file of several pages: error (its row says so), first (its first page) or each.")
     ] = "error",
+    heatmaps: Annotated[bool, cli.HEAT_MAPS] = True,
+    max_pixels: Annotated[int, cli.LARGEST] = USUAL,
 ) -> None:
     """Score images and call them normal, unsure or defect: a CSV, and one heat-map overlay per image."""
-    cli.predict(model_file(model), images, out, fpr, device, threads, plugins or is_address(model), pages)
+    may_import = plugins or is_address(model)
+    cli.predict(
+        model_file(model),
+        images,
+        out,
+        fpr,
+        device,
+        threads,
+        may_import,
+        pages,
+        heatmaps=heatmaps,
+        max_pixels=max_pixels,
+    )
     pipes.report({"model": model, "folder": ", ".join(map(str, images))})

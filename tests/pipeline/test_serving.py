@@ -159,7 +159,7 @@ PICTURE = [[0, 255], [128, 7]]
 @pytest.mark.parametrize(
     ("request_", "line"),
     [
-        ({"dataframe_split": {"columns": ["image"], "data": [["a"], ["b"]]}}, "its columns are image"),
+        ({"dataframe_split": {"columns": ["image"], "data": [["a"], ["b"]]}}, "bytes, array: its columns are image"),
         ({"dataframe_records": [{"Path": "a"}, {"file": "b"}]}, "its columns are Path, file"),
         ({"inputs": ["a.png"]}, "it has no named column"),
         ({"inputs": "a.png"}, "it has no named column"),

@@ -1,10 +1,13 @@
 """Pictures: equal content gives equal bytes; heat shows where the map is high."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from llbnad.evaluation.figures import Tile, contact_sheet, curves, heat_range, overlay, score_histogram
+from llbnad.evaluation import figures
+from llbnad.evaluation.figures import Tile, contact_sheet, curves, heat_range, lay_heat, overlay, score_histogram
 
 
 def draw(kind, path):
@@ -40,6 +43,30 @@ def test_overlay_colours_the_hot_corner_alone():
     assert np.array_equal(shown[40:, 40:], image[40:, 40:])
     assert shown[2, 2, 0] > 150
     assert heat_range([]) == (0, 1)
+
+
+def test_a_large_picture_is_coloured_in_little_memory():
+    """4 megapixels: coloured at once they took 80 bytes a pixel."""
+    picture = Image.new("RGB", (2500, 1600), (100, 100, 100))
+    heat = np.zeros((28, 28), np.float32)
+    heat[:14] = 1
+    overlay(np.zeros((8, 8, 3), np.uint8), heat, (0, 1))  # what is imported and made once does not count
+    tracemalloc.start()
+    lay_heat(picture, heat, (0, 1))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 30 << 20
+    assert picture.getpixel((1200, 1500)) == (100, 100, 100) != picture.getpixel((1200, 100))
+
+
+@pytest.mark.parametrize("size", [(700, 1300), (1, 3000), (513, 512), (3, 5)])
+def test_blocks_of_a_picture_fit_together(size, monkeypatch):
+    rng = np.random.default_rng(0)
+    image, heat = rng.integers(0, 256, (*size, 3), dtype=np.uint8), rng.random((28, 20), dtype=np.float32)
+    in_blocks = overlay(image, heat, (0.1, 0.9)).astype(int)
+    monkeypatch.setattr(figures, "BLOCK", 10_000)
+    at_once = overlay(image, heat, (0.1, 0.9))
+    assert np.abs(in_blocks - at_once).max() <= 2 and (in_blocks != at_once).mean() < 1e-3
 
 
 def test_outline_and_heat_lie_where_mask_and_map_say(tmp_path):

@@ -134,7 +134,7 @@ def test_a_sample_keeps_its_subset_when_others_arrive():
 
 def test_empty_subset_is_an_error():
     with pytest.raises(
-        DataError, match=r"2 different training samples leave 3 of 5 subsets empty: use fewer subsets, more images$"
+        DataError, match=r"2 different training samples leave 3 of 5 subsets empty: use --subsets 2 or more images$"
     ):
         assign_subsets(made_manifest(2, 0), 5, 0)
 

@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from llbnad.errors import ConfigError
 from llbnad.evaluation.report import _outcome
-from llbnad.inference.predict import predict
+from llbnad.inference.predict import predict, refuse_own_pictures
 from llbnad.model.model import Model
 from llbnad.model.threshold import threshold_at
+from tests.conftest import save_image
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,38 @@ def test_images_that_go_while_pictures_are_drawn_keep_their_scores(model, thresh
     written = pd.read_csv(out / "predictions.csv", keep_default_na=False)
     assert written["heatmap"].tolist() == table["heatmap"].tolist()
     assert (out / "contact_sheet.png").exists()
+
+
+def test_without_heat_maps_the_table_and_the_sheet_are_the_same(model, threshold, few_cells, tmp_path):
+    manifest, root = few_cells
+    paths = [root / path for path in manifest["path"][:3]]
+    full = predict(model, paths, tmp_path, threshold=threshold)
+    sheet = (tmp_path / "contact_sheet.png").read_bytes()
+    bare = predict(model, paths, tmp_path, threshold=threshold, heatmaps=False)
+    assert (full["heatmap"] != "").all() and (bare["heatmap"] == "").all()
+    assert bare.drop(columns="heatmap").equals(full.drop(columns="heatmap"))
+    assert list((tmp_path / "heatmaps").iterdir()) == []  # none of the call before
+    assert (tmp_path / "contact_sheet.png").read_bytes() == sheet
+
+
+@pytest.mark.parametrize("out", ["images", "images/scored", "images/a/b", "link/scored"])
+def test_pictures_are_never_written_among_the_images(tmp_path, out):
+    images = [save_image(tmp_path / "images" / "a" / "1.png")]
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    with pytest.raises(
+        ConfigError, match=r"--out .* lies in .*images: the next call would take its pictures for images"
+    ):
+        refuse_own_pictures([tmp_path / "images"], images, tmp_path / out)
+
+
+def test_pictures_of_an_earlier_call_are_no_images(tmp_path):
+    pictures = [save_image(tmp_path / name) for name in ("contact_sheet.png", "heatmaps/00000_a.png")]
+    others = [save_image(tmp_path / name) for name in ("a.png", "heatmaps/a.png", "b/contact_sheet.png")]
+    for picture in pictures:
+        with pytest.raises(ConfigError, match=f"{picture.name} is a picture in --out"):
+            refuse_own_pictures([picture], [picture], tmp_path)
+    refuse_own_pictures(others, others, tmp_path)
+    refuse_own_pictures([tmp_path / "b"], others[2:], tmp_path / "beside")
 
 
 def test_cases_are_called_what_the_decision_made_of_them():

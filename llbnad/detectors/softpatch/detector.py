@@ -25,7 +25,7 @@ from llbnad.detectors.base import patch_vectors
 from llbnad.detectors.patchcore.coreset import farthest_first
 from llbnad.detectors.patchcore.detector import nearest_neighbours
 from llbnad.detectors.softpatch.outlier_factors import DISCRIMINATORS
-from llbnad.errors import DataError
+from llbnad.errors import TooFewImagesError
 from llbnad.features.batch import Batch
 from llbnad.features.source import FeatureSource
 from llbnad.utils.working_memory import block_bytes
@@ -65,13 +65,13 @@ class Softpatch:
         """Judge the patches of `image_ids` and fill the memory with patches that pass.
 
         Raises:
-            DataError: there are fewer than 2 images.
+            TooFewImagesError: there are fewer than 2 images.
         """
         import torch
 
         image_ids = sorted(image_ids)
         if len(image_ids) < 2:
-            raise DataError(f"softpatch needs at least 2 training images, got {len(image_ids)}")
+            raise TooFewImagesError(f"softpatch needs at least 2 training images, got {len(image_ids)}")
         factors = self._factors(features, image_ids).flatten()  # (N·h·w,)
         keep = max(1, math.ceil((1 - self.config.discard) * len(factors)))
         generator = torch.Generator().manual_seed(seed)
