@@ -47,7 +47,7 @@ def merged(config: Path | None, options: Mapping[str, Any], assignments: Sequenc
             raise ConfigError(f"--set {assignment!r}: expected KEY=VALUE, e.g. detector.memory_size=4096")
         try:
             value = yaml.safe_load(text)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, ValueError):
             raise ConfigError(f"--set {assignment!r}: {text!r} is not a YAML value") from None
         _put(found, key, value, f"--set {assignment!r}")
     return found
