@@ -46,7 +46,7 @@ class Config(BaseModel):
             listed = value if annotation == tuple[int, ...] and isinstance(value, list | tuple) else [value]
             if annotation in (int, float, tuple[int, ...]) and any(isinstance(one, bool | str) for one in listed):
                 reason = "expected a number, without quotes" if listed is not value else "expected whole numbers"
-                found.append(InitErrorDetails(type=PydanticCustomError("number", reason), loc=(name,), input=value))  # type: ignore[arg-type]
+                found.append(InitErrorDetails(type=PydanticCustomError("number", reason), loc=(name,), input=value))
         if found:
             raise ValidationError.from_exception_data(cls.__name__, found)
         return content
