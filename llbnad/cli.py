@@ -143,7 +143,7 @@ def run(
         "detector.name": detector,
         "selection.policy": policy if keep is None else "fraction",
         "selection.keep": keep,
-        "subsets": subsets,
+        "subsets": int(subsets) if subsets is not None and subsets.isdecimal() else subsets,
         "aggregation": aggregation,
         "review": None if review is None else str(review),
         "calibration.target_fpr": target_fpr,

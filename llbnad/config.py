@@ -4,6 +4,10 @@ This module imports only the errors of the package. Settings that need the regis
 policies are in `llbnad.scenario`.
 """
 
+from collections.abc import Iterator
+from datetime import date
+from math import isfinite
+from numbers import Integral
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -16,12 +20,14 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from llbnad.errors import ConfigError, percent_hint
 
 if TYPE_CHECKING:
     import numpy as np
 
+LARGEST = 2**53  # of whole numbers: what a float, and so JSON of other programs, holds exactly
 METHOD = "llbnad"  # name of this package's method beside the comparators none, oracle and random
 
 
@@ -29,6 +35,21 @@ class Config(BaseModel):
     """Base of all settings: immutable, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_other_type_for_a_number(cls, content: Any) -> Any:
+        """Refuse a truth value or a text where a number is due. Python would take them for numbers in silence."""
+        found = []
+        for name, value in content.items() if isinstance(content, dict) else ():
+            annotation = field.annotation if (field := cls.model_fields.get(name)) else None
+            listed = value if annotation == tuple[int, ...] and isinstance(value, list | tuple) else [value]
+            if annotation in (int, float, tuple[int, ...]) and any(isinstance(one, bool | str) for one in listed):
+                reason = "expected a number, without quotes" if listed is not value else "expected whole numbers"
+                found.append(InitErrorDetails(type=PydanticCustomError("number", reason), loc=(name,), input=value))
+        if found:
+            raise ValidationError.from_exception_data(cls.__name__, found)
+        return content
 
 
 # Data sets: where images come from.
@@ -38,7 +59,9 @@ class ElpvDataset(Config):
     """Solar cells of the installed package `elpv-dataset`."""
 
     source: Literal["elpv"] = "elpv"
-    root: str = "constraints.txt"  # file that pins the version of the package with the images; DVC follows it
+    root: str = Field(
+        "constraints.txt", min_length=1
+    )  # file that pins the version of the package with the images; DVC follows it
     category: Literal["mono", "poly"] = "mono"
 
 
@@ -70,8 +93,8 @@ class RealIadDataset(Files):
     """One category of a folder in Real-IAD's layout."""
 
     source: Literal["real_iad"] = "real_iad"
-    root: str
-    category: str
+    root: str = Field(min_length=1)
+    category: str = Field(min_length=1)
     variant: str = "realiad_jsons"  # folder of the JSON set, e.g. realiad_jsons_sv or realiad_jsons_fuiad_0.1
     image_dir: str = "realiad_1024"  # folder of the images; other sizes: realiad_512, realiad_256, realiad_raw
 
@@ -80,8 +103,8 @@ class ImageFolderDataset(Files):
     """A folder of images. Images in folders such as good/ and bad/ have labels; all other images are unlabelled."""
 
     source: Literal["image_folder"] = "image_folder"
-    root: str
-    category: str
+    root: str = Field(min_length=1)
+    category: str = Field(min_length=1)
 
 
 class ManifestDataset(Files):
@@ -203,13 +226,9 @@ Partition = Literal["disjoint", "leave_out"]
 def _whole_or_auto(subsets: Any) -> Any:
     if subsets == "auto":
         return subsets
-    try:
-        number = int(subsets)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1 or isinstance(subsets, float):
+    if isinstance(subsets, bool) or not isinstance(subsets, Integral) or subsets < 1:
         raise ValueError("expected auto or a whole number from 1 on")
-    return number
+    return int(subsets)
 
 
 # T; auto: by the number of samples (`llbnad.purification.partition.count_subsets`)
@@ -223,10 +242,10 @@ class Runtime(Config):
     `batch_size`.
     """
 
-    device: str = "auto"  # auto, cpu, cuda, cuda:1 …
-    processes: int = Field(1, ge=1)  # processes that compute at once: assets of a Dagster run side by side
-    threads: int = Field(0, ge=0)  # CPU threads of one process; 0 = the cores, divided among `processes`
-    batch_size: int = Field(16, ge=1)  # images read and scored at once
+    device: str = Field("auto", min_length=1)  # auto, cpu, cuda, cuda:1 …
+    processes: int = Field(1, ge=1, le=1024)  # processes that compute at once: assets of a Dagster run side by side
+    threads: int = Field(0, ge=0, le=1024)  # CPU threads of one process; 0 = the cores, divided among `processes`
+    batch_size: int = Field(16, ge=1, le=65536)  # images read and scored at once
     memory_limit: int = Field(0, ge=0)  # MiB of distances held at once, 0 = 16; softpatch holds 32 times as much
 
 
@@ -268,10 +287,31 @@ def parse(kind: Any, content: Any, where: str) -> Any:
     Raises:
         ConfigError: the settings are invalid; the message has one line per problem, with its key.
     """
+    if odd := list(_odd_values(content, "")):
+        raise ConfigError("\n".join(f"{where}: {line}" for line in odd))
     try:
         return TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
         raise ConfigError("\n".join(f"{where}: {_finding(item)}" for item in error.errors())) from None
+
+
+def _odd_values(content: Any, key: str) -> Iterator[str]:
+    """Yield a line for each value that a file can hold and no setting means: what would fail later, or hang."""
+    if isinstance(content, dict):
+        for name, value in content.items():
+            yield from _odd_values(name, f"the key {name!r:.80} of {key}" if key else f"the key {name!r:.80}")
+            yield from _odd_values(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(content, list | tuple):
+        for value in content:
+            yield from _odd_values(value, key)
+    elif isinstance(content, set | bytes | date):
+        yield f"{key}: expected text, a number, a list or a mapping, got the {type(content).__name__} {content!r:.80}"
+    elif isinstance(content, str) and any(not " " <= one <= "\ud7ff" and not one > "\udfff" for one in content):
+        yield f"{key}: expected text without line breaks and control characters, got {content!r:.80}"
+    elif isinstance(content, float) and not isfinite(content):
+        yield f"{key}: expected a finite number, got {content}"
+    elif isinstance(content, int) and abs(content) > LARGEST:
+        yield f"{key}: expected a whole number up to {LARGEST:,}, got one of {content.bit_length()} bits"
 
 
 def _finding(item: Any) -> str:
@@ -283,5 +323,5 @@ def _finding(item: Any) -> str:
     if item["type"] == "missing":
         return f"{key} is missing"
     message = item["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(item["input"], dict | Config) else f" (got {item['input']!r})"
+    given = "" if isinstance(item["input"], dict | Config) else f" (got {item['input']!r:.200})"
     return f"{key}: {message}{given}" if key else message

@@ -89,7 +89,7 @@ class ScenarioSettings(Config):
     rounds: int = Field(2, ge=1, le=20)  # rounds of stage 1; further rounds train the sub-models on the kept images
     # share of patches not learnt from, per share of images rejected, where the policy sees two groups apart; 0 = none
     patch_rejection: float = Field(0.7, ge=0, le=2)
-    review: str = "data/review/none.csv"  # CSV of people's verdicts, which override the policy
+    review: str = Field("data/review/none.csv", min_length=1)  # CSV of people's verdicts, which override the policy
     calibration: CalibrationConfig = CalibrationConfig()
     comparators: tuple[Comparator, ...] = ("none", "oracle", "random")
     suspects: int = Field(24, ge=0, le=500)  # images on the contact sheet

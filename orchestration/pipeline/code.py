@@ -30,6 +30,7 @@ ENTRIES = {  # the module each listing begins at
 }
 LEFT_OUT = {  # modules and packages that decide no byte of an output
     "orchestration.tracking": "records what a stage made",
+    "orchestration.pipeline.defaults": "refuses an edit without effect",
     "orchestration.pipeline.verify": "refuses damaged inputs and reads none of them for a stage",
     "llbnad.config": "settings: each stage depends on a file with its own",
     "llbnad.scenario": "settings",

@@ -34,7 +34,7 @@ class ArrivalSettings(Config):
     """
 
     stable_seconds: float = Field(
-        10.0, ge=0, allow_inf_nan=False
+        10.0, ge=0, le=7 * 86400, allow_inf_nan=False
     )  # seconds after which a file that nobody touched is complete
     min_new_images: int = Field(20, ge=1)  # new images that start a training
     cron: str = "0 2 * * *"  # time (UTC) when lines with enough new images are retrained, whatever the sensor did

@@ -1,9 +1,11 @@
 """Stage `params`: the entry of each scenario in params.yaml, as a file of its own."""
 
 import shutil
+from pathlib import Path
 
 from llbnad.utils.files import write_json
 from orchestration.pipeline.code import ChangedError
+from orchestration.pipeline.defaults import refuse_edit_without_effect
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import DATA, PARAMS
 from orchestration.pipeline.settings import SPLIT, entry, entry_path
@@ -14,6 +16,7 @@ from orchestration.pipeline.summary import say
 def main() -> None:
     """Write data/params/<scenario>.json for every scenario."""
     found = _entries()
+    refuse_edit_without_effect(Path(), SPLIT)
     shutil.rmtree(DATA / SPLIT, ignore_errors=True)  # the files of scenarios that are gone
     for scenario, content in found.items():
         write_json(content, entry_path(scenario))

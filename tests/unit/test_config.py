@@ -1,6 +1,7 @@
 """params.yaml is checked whole before anything runs; every message names the key."""
 
 import copy
+import datetime
 import os
 
 import pytest
@@ -69,12 +70,53 @@ A20 = "scenarios|elpv_mono_a20|"
         ("arrival|stable_seconds", float("inf"), "arrival.stable_seconds"),
         ("arrival|min_new_images", 0, "arrival.min_new_images"),
         ("runtime", ..., "runtime is missing"),
+        *(
+            (A20 + "subsets", value, "scenarios.elpv_mono_a20.subsets: expected auto or a whole number from 1 on")
+            for value in (True, 2.0, "5", [2], {"a": 1}, None, 0)
+        ),
+        (
+            A20 + "subsets",
+            10**400,
+            "subsets: expected a whole number up to 9,007,199,254,740,992, got one of 1329 bits",
+        ),
+        (A20 + "seed", True, "scenarios.elpv_mono_a20.seed: expected a number, without quotes (got True)"),
+        (A20 + "rounds", "2", "scenarios.elpv_mono_a20.rounds: expected a number, without quotes (got '2')"),
+        (A20 + "encoder|layers", [True, 2], "encoder.layers: expected whole numbers (got [True, 2])"),
+        (A20 + "detector|neighbours", True, "detector.neighbours: expected a number, without quotes"),
+        (A20 + "selection|evidence", float("inf"), "selection.evidence: expected a finite number, got inf"),
+        (A20 + "patch_rejection", float("nan"), "patch_rejection: expected a finite number, got nan"),
+        (
+            A20 + "review",
+            datetime.date(2026, 1, 1),
+            "review: expected text, a number, a list or a mapping, got the date",
+        ),
+        (A20 + "seed", datetime.datetime(2026, 1, 1), "seed: expected text, a number, a list or a mapping, got the"),
+        (A20 + "review", "a\0b", "review: expected text without line breaks and control characters, got 'a\\x00b'"),
+        (A20 + "review", "", "scenarios.elpv_mono_a20.review: String should have at least 1 character"),
+        (A20 + "comparators", {"none"}, "comparators: expected text, a number, a list or a mapping, got the set"),
+        ("datasets|elpv_mono|root", b"x", "datasets.elpv_mono.root: expected text, a number"),
+        ("arrival|stable_seconds", 1e12, "arrival.stable_seconds: Input should be less than or equal to 604800"),
+        ("arrival|stable_seconds", True, "arrival.stable_seconds: expected a number, without quotes"),
+        ("runtime|threads", 2**31, "runtime.threads: Input should be less than or equal to 1024"),
+        ("scenarios|a\nb", {}, "the key 'a\\nb' of scenarios: expected text without line breaks"),
+        ("promotion|max_missed", True, "promotion.max_missed: expected a number, without quotes"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path, key, value, message):
     with pytest.raises(ConfigError) as caught:
         load(tmp_path, (key, value))
     assert message in str(caught.value)
+    assert all(line.startswith("params.yaml: ") for line in str(caught.value).splitlines())
+
+
+def test_a_number_too_long_to_print_is_one_line(tmp_path):
+    (tmp_path / "params.yaml").write_text(
+        (REPOSITORY / "params.yaml").read_text().replace("seed: 0", "seed: 0xf" + "f" * 5000)
+    )
+    with pytest.raises(
+        ConfigError, match=r"defaults\.seed: expected a whole number up to [\d,]+, got one of 20004 bits"
+    ):
+        load_params(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize("name", ["a-0", "a.0", "a b", "_a", "ä"])

@@ -29,6 +29,12 @@ COMMANDS = {
     "make clean": "removes environments",
     "python -m orchestration COMMAND": "the form of the commands below",
     "python -m orchestration --help": "tests/unit/test_documented_commands.py::test_commands_and_options_exist",
+    "python -m orchestration run --verify": (
+        "tests/pipeline/test_verify.py::test_the_audit_the_run_and_the_nightly_job_find_it"
+    ),
+    "python -m orchestration audit --outputs-only": (
+        "tests/pipeline/test_verify.py::test_the_audit_the_run_and_the_nightly_job_find_it"
+    ),
     "python -m orchestration run": (
         "tests/pipeline/test_both_doors.py::test_second_run_says_that_there_is_nothing_to_do"
     ),
