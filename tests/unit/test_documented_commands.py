@@ -80,6 +80,7 @@ COMMANDS = {
     "python -m orchestration export *": (
         "reads a model's address, then does what tests/unit/test_export.py does with a model file"
     ),
+    "python -m tests.campaign*": "takes an hour; tests/pipeline/test_campaign.py runs a part of it",
     "python -m benchmarks.performance*": "needs a quiet machine; tests/unit/test_memory.py runs a part of it",
     "llbnad run": "tests/unit/test_cli.py::test_run_writes_what_it_promises",
     "llbnad run --help": "tests/unit/test_cli.py::test_help_names_every_option",
