@@ -51,15 +51,15 @@ clean: ## remove outputs, caches and environments; never images of yours or of a
 
 # DVC brings antlr4-python3-runtime 4.9, with which Dagster's asset selections fail (it needs 4.13): DVC is a
 # command-line tool here and lives in an environment of its own.
-$(BIN)/dvc: constraints-dvc.txt
+$(BIN)/dvc: constraints-dvc.txt orchestration/commands/dvc.sh
 	$(need_python)
 	@echo "Installing DVC into .venv-dvc …"
 	@$(PYTHON) -m venv .venv-dvc
 	@.venv-dvc/bin/python -m pip install --quiet --upgrade pip 2>/dev/null
 	@.venv-dvc/bin/python -m pip install --quiet --constraint constraints-dvc.txt dvc ruamel.yaml.clib
 	@mkdir -p $(BIN)
-	@ln -sf ../../.venv-dvc/bin/dvc $(BIN)/dvc
-	@touch -h $(BIN)/dvc .venv-dvc/bin/dvc
+	@rm -f $(BIN)/dvc
+	@install -m 755 orchestration/commands/dvc.sh $(BIN)/dvc
 
 $(BIN)/.installed: pyproject.toml constraints.txt constraints-dvc.txt
 	$(need_python)

@@ -242,7 +242,7 @@ class Runtime(Config):
     `batch_size`.
     """
 
-    device: str = Field("auto", min_length=1)  # auto, cpu, cuda, cuda:1 …
+    device: str = "auto"  # auto, cpu, cuda, cuda:1 …
     processes: int = Field(1, ge=1, le=1024)  # processes that compute at once: assets of a Dagster run side by side
     threads: int = Field(0, ge=0, le=1024)  # CPU threads of one process; 0 = the cores, divided among `processes`
     batch_size: int = Field(16, ge=1, le=65536)  # images read and scored at once

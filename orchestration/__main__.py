@@ -11,6 +11,7 @@ from orchestration.commands.benchmark import benchmark
 from orchestration.commands.drift import drift
 from orchestration.commands.export import export
 from orchestration.commands.ingest import ingest
+from orchestration.commands.mend import mend
 from orchestration.commands.predict import predict
 from orchestration.commands.record import record
 from orchestration.commands.registry import app as registry
@@ -30,7 +31,7 @@ app = typer.Typer(
     help="LLBNAD as a pipeline: run it, watch it, feed production lines, use their models. Run from the repository.",
 )
 for panel, commands in {
-    PIPELINE: (run, ui, audit, benchmark, record, backfill, settings),
+    PIPELINE: (run, ui, audit, benchmark, record, backfill, mend, settings),
     LINE: (ingest, review, drift),
     MODELS: (predict, export),
 }.items():

@@ -79,7 +79,7 @@ def programs() -> str:
     folder, environment = Path(os.environ[FOLDER]), Path(sys.executable).parent
     with FileLock(folder / "lock"):
         if not (folder / "bin").exists():
-            dvc = str((environment / "dvc").resolve().with_name("python"))
+            dvc = str(environment.parents[1] / ".venv-dvc" / "bin" / "python")
             servers = [
                 _start(folder, "python.socket", sys.executable, LIBRARIES),
                 _start(folder, "dvc.socket", dvc, DVC_LIBRARIES),

@@ -26,6 +26,7 @@ from llbnad.errors import DataError, ImageGoneError
 
 JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 CLIPPED = 0.99  # share of an image's values outside the window above which it shows nothing
+FEW_COLOURS, EQUAL_NEIGHBOURS = 32, 0.9  # a map of classes: one colour per class, and most pixels equal the next one
 DRAWN, NEARLY = 0.9, 9  # share of the pixels of a mask that are within so many grey values of black or white
 
 
@@ -130,9 +131,19 @@ def looks_like_mask(path: Path) -> bool | None:
     counts = image.convert("L").histogram()
     if sum(count > 0 for count in counts) <= 2:
         return True
+    if _is_flat(image):
+        return True
     black, white, all_pixels = sum(counts[:NEARLY]), sum(counts[-NEARLY:]), image.width * image.height
     rings = path.suffix.lower() in JPEG and black >= DRAWN * all_pixels  # a defect of a few pixels is grey there
     return (white > 0 and black + white >= DRAWN * all_pixels) or rings
+
+
+def _is_flat(image: Image.Image) -> bool:
+    """Return whether an image is a map of classes: of a few colours, in areas; a dark photo is noisy."""
+    if image.convert("RGB").getcolors(FEW_COLOURS) is None:
+        return False
+    pixels = np.asarray(image.convert("RGB"))
+    return bool((pixels[:, 1:] == pixels[:, :-1]).all(axis=-1).mean() >= EQUAL_NEIGHBOURS)
 
 
 def load_square(source: Path | bytes | np.ndarray, size: int, window: Window | None = None) -> np.ndarray:

@@ -25,8 +25,21 @@ ENTRY = re.compile(r"^  \S[^\n]*:\n", re.MULTILINE)  # the first line of a stage
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def mend_rwlock(root: Path) -> None:
-    """Mend `.dvc/tmp/rwlock` if it is damaged, or if it names zombies.
+def mend(root: Path, besides: int) -> None:
+    """Mend both files of the repository at `root`. The process `besides` may be a DVC that has not begun.
+
+    Raises:
+        BusyError: a file is damaged, and a DVC process still works in the repository.
+    """
+    mend_rwlock(root, besides)
+    path = root / "dvc.lock"
+    with held(path.parent / ".dvc" / "tmp" / "lock", GUARD_SECONDS):
+        if path.exists() and read_whole(path.read_text(encoding="utf-8", errors="replace")) is None:
+            mend_lock(path)
+
+
+def mend_rwlock(root: Path, besides: int | None = None) -> None:
+    """Mend `.dvc/tmp/rwlock` if it is damaged, or if it names zombies. `besides`: no DVC process, whatever its name.
 
     Raises:
         BusyError: it is damaged, and a DVC process still works in the repository.
@@ -39,7 +52,7 @@ def mend_rwlock(root: Path) -> None:
             return
         content = _read(path)
         if content is None:
-            if working := dvc_processes(root):
+            if working := [one for one in dvc_processes(root) if one != besides]:
                 raise BusyError(
                     f"{path} is damaged, and DVC (process {working[0]}) works here: wait for it, or end it and delete "
                     f"{path}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from tests.conftest import REPOSITORY, copy_cells
-from tests.pipeline.conftest import DEFAULTS, commit, make_workspace, unsorted_line
+from tests.pipeline.conftest import COLD, DEFAULTS, commit, make_workspace, unsorted_line
 from tests.pipeline.test_benchmark import TINY as TINY_GRID
 
 TINY = {
@@ -58,7 +58,7 @@ def _grid(folder: Path) -> None:
 
 
 KINDS = {
-    "repro": Kind(("dvc", "repro"), alone=0),  # does not wait for another one, and says so
+    "repro": Kind((str(Path(COLD).with_name("dvc")), "repro"), alone=0),  # does not wait for another one, and says so
     "run": Kind(("python", "-m", "orchestration", "run")),
     "ingest": Kind(("python", "-m", "orchestration", "ingest"), _inbox),
     "table": Kind(("python", "-m", "orchestration", "benchmark", GRID, "--processes", "2"), _grid),

@@ -15,7 +15,7 @@ from orchestration.commands.run import _Progress, _repro
 from orchestration.pipeline import busy, dvc
 from orchestration.pipeline.busy import BusyError
 from orchestration.pipeline.left_behind import dvc_processes, is_zombie, mend_lock, mend_rwlock
-from tests.pipeline.conftest import environment
+from tests.pipeline.conftest import COLD, environment
 
 STAGES = """\
 stages:
@@ -71,6 +71,19 @@ def test_every_door_mends_an_empty_rwlock(folder, door, capfd):
     door(folder)
     assert (folder / "second").read_text() == "content"
     assert f"mended: {rwlock} was damaged" in capfd.readouterr().err
+
+
+def test_plain_dvc_mends_first_and_nothing_is_lost(folder):
+    by_run(folder)
+    whole = (folder / "dvc.lock").read_bytes()
+    dvc_of_venv = Path(COLD).with_name("dvc")
+    for rwlock, lock in (("", whole), ('{"write": {"/a', whole[:-30]), ("{}", b"")):
+        (folder / ".dvc" / "tmp" / "rwlock").write_text(rwlock)
+        (folder / "dvc.lock").write_bytes(lock)
+        done = subprocess.run([dvc_of_venv, "repro"], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0 and "mended: " in done.stderr, done.stdout + done.stderr
+        assert (folder / "dvc.lock").read_bytes() == whole
+    assert "mended" not in subprocess.run([dvc_of_venv, "status"], cwd=folder, capture_output=True, text=True).stderr
 
 
 @pytest.mark.parametrize(

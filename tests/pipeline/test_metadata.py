@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from llbnad.data.manifest import normalise
 from orchestration.assets.asset_metadata import metadata, metadata_of_files
 from orchestration.assets.dvc_assets import check_results
 from orchestration.pipeline.tables import plain_table
@@ -39,7 +40,7 @@ def test_outputs_are_listed_with_their_hashes(tmp_path):
 
 
 def test_a_validation_report_is_an_asset_check_with_a_table(tmp_path):
-    manifest = made_manifest(3, 1)
+    manifest = normalise(made_manifest(3, 1))
     manifest.loc[0, "width"] = -1
     with pytest.raises(ValidationError):
         check_manifest(manifest, tmp_path / "validation.json")

@@ -485,3 +485,49 @@ def test_valid_alone_is_no_validation_set_and_a_binary_camera_keeps_its_images(t
     assert paths(tmp_path) == [f"valid/{number}.png" for number in NUMBERS]
     save(tmp_path / "train" / "0.png", photo(20))
     assert paths(tmp_path) == ["train/0.png"]
+
+
+def classes(seed=0):
+    """A map of classes: 1 and 2 on 0."""
+    return mask(seed).point(lambda value: value // 200 + (value > 0))
+
+
+@pytest.mark.parametrize(
+    ("image", "drawn", "draw"),
+    [
+        ("images/{}.jpg", "labels/{}.png", classes),
+        ("images/{}.jpg", "annotations/{}.png", lambda seed: Image.merge("RGB", (mask(seed), classes(seed), mask(9)))),
+    ],
+    ids=["class ids", "colours"],
+)
+def test_maps_of_classes_are_masks(tmp_path, image, drawn, draw):
+    for number in NUMBERS:
+        save(tmp_path / image.format(number), photo(number))
+        save(tmp_path / drawn.format(number), draw(number))
+    assert sorted(scan(tmp_path).manifest["path"]) == [image.format(number) for number in NUMBERS]
+
+
+@pytest.mark.parametrize("name", ["{}mask.png", "{}_m.png"])
+def test_a_drawing_beside_every_image_is_not_trained_on(tmp_path, name):
+    for number in NUMBERS:
+        save(tmp_path / f"{number}.png", photo(number))
+        save(tmp_path / name.format(number), mask(number))
+    found = scan(tmp_path)
+    assert sorted(found.manifest["path"]) == [f"{number}.png" for number in NUMBERS]
+    assert set(reasons(found).values()) == {"two_valued"}
+
+
+def test_more_drawings_than_photos_are_asked_about(tmp_path):
+    for number in range(8):
+        save(tmp_path / f"{number}.png", photo(number) if number < 3 else mask(number))
+    found = scan(tmp_path)
+    assert len(found.manifest) == 8
+    assert found.doubts == ("5 of 8 images hold two grey values only: are they masks?",)
+
+
+def test_products_below_a_split_are_no_classes_of_defects(tmp_path):
+    for number in NUMBERS:
+        save(tmp_path / "train" / "bottle" / "good" / f"{number}.png", photo(number))
+        save(tmp_path / "test" / "bottle" / "good" / f"{number}.png", photo(10 + number))
+    with pytest.raises(DataError, match=r"holds test/bottle/good/: .* expected bottle/test/good/ and one root per"):
+        scan(tmp_path)

@@ -86,7 +86,7 @@ def scan(listing: Listing) -> Scan:
 
     An image that is missing, unreadable, a duplicate or constant is left out and listed with the reason. Two files are
     duplicates if their bytes or their pixels are equal; the first path is kept. The report says so if duplicates differ
-    in label or split, because this is a mistake in the data set. Files of two grey values, if they are fewer than
+    in label or split, because this is a mistake in the data set. Files of two grey values, if they are at most
     half, are masks that nobody named so, and are left out as well. An image whose mask is missing, unreadable or of
     another aspect ratio stays without a mask; all of its masks are listed.
 
@@ -140,7 +140,10 @@ def scan(listing: Listing) -> Scan:
             rows.append({**vars(record), "mask_path": mask, "image_id": finding.image_id, "black": black,
                          "white": white, "width": finding.size[0], "height": finding.size[1]})  # fmt: skip
             cut += finding.cut_to_8_bits
-    if 2 * len(two_valued) < len(rows):
+    in_doubt = list(listing.doubts)
+    if len(rows) / 2 < len(two_valued) < len(rows):
+        in_doubt.append(f"{len(two_valued)} of {len(rows)} images hold two grey values only: are they masks?")
+    if 2 * len(two_valued) <= len(rows):
         rows = [row for row in rows if row["path"] not in two_valued]
         detail = "holds two grey values only, as a mask does; masks belong into ground_truth/ or are called *_mask"
         if surveyed.window:
@@ -160,9 +163,7 @@ def scan(listing: Listing) -> Scan:
         pixel_notes.append(
             f"{cut} colour images of 16 bits are read by their upper 8 bits: 12 bits of colour lose 4 of them"
         )
-    notes, doubts, told_of_pixels = (
-        tuple(map(_printable, lines)) for lines in (listing.notes, listing.doubts, pixel_notes)
-    )
+    notes, doubts, told_of_pixels = (tuple(map(_printable, lines)) for lines in (listing.notes, in_doubt, pixel_notes))
     return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, notes, doubts, told_of_pixels)
 
 

@@ -104,10 +104,20 @@ def _speaking(path: str) -> list[str]:
     return [folder for folder in PurePosixPath(path).parts[:-1] if folder.lower() not in IMAGE_FOLDERS]
 
 
+def _means(folder: str) -> bool:
+    """Return whether a folder's name is that of a split or label, or hints at a label."""
+    return says_something(folder) or hinted_label(folder) is not None
+
+
 def _refuse_several_sets(root: Path, images: Sequence[str]) -> None:
     """Raise DataError if folders of `root` have folders of splits or labels of their own, and `root` has none."""
     inside: dict[str, str] = {}
     for folders in map(_speaking, images):
+        if len(folders) > 2 and plain(folders[0]) in SPLITS and not _means(folders[1]) and says_something(folders[2]):
+            raise DataError(
+                f"{root} holds {'/'.join(folders[:3])}/: below a split, {folders[1]}/ has splits or labels of its own; "
+                f"expected {folders[1]}/{folders[0]}/{folders[2]}/ and one root per product, or a manifest file"
+            )
         depth = next((depth for depth, folder in enumerate(folders) if says_something(folder)), None)
         if depth == 0:
             return
