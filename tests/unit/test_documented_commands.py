@@ -42,7 +42,9 @@ COMMANDS = {
         "tests/pipeline/test_ui.py::test_a_server_that_ends_is_named_and_takes_the_other_with_it"
     ),
     "python -m orchestration audit*": "tests/pipeline/test_audit.py::test_a_forged_hash_is_the_one_difference",
-    "python -m orchestration mend": "tests/pipeline/test_left_behind.py::test_plain_dvc_mends_first_and_nothing_is_lost",
+    "python -m orchestration mend": (
+        "tests/pipeline/test_left_behind.py::test_plain_dvc_mends_first_and_nothing_is_lost"
+    ),
     "python -m orchestration backfill": (
         "tests/pipeline/test_both_doors.py::test_plain_dvc_runs_are_told_to_dagster_once"
     ),
