@@ -188,7 +188,7 @@ def _run(
         code = error.code
         if isinstance(code, str):
             print(code, file=sys.stderr)
-    except BaseException:
+    except BaseException:  # this process stands for a Python of its own, which would print any of them and end with 1
         traceback.print_exc()
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]

@@ -23,7 +23,7 @@ COLUMNS = ["path", "reason", "detail", "needs_decision"]
 
 @dataclass(frozen=True)
 class Report:
-    """What there is to say of a data set."""
+    """The report on a data set: lines to print, and a table of findings."""
 
     lines: tuple[str, ...]
     findings: pd.DataFrame  # columns COLUMNS; one row per file that is left out, and one per doubt

@@ -23,7 +23,7 @@ class RequestError(DataError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a client may send. Environment variables set it where the model is served."""
+    """Limits on what a client may send. Environment variables set them where the model is served."""
 
     folder: Path | None = None  # files below it may be named; None: no file may
     rows: int = 1000  # of one request

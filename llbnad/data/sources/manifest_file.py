@@ -42,7 +42,7 @@ SAY_NOTHING = re.compile(r"[+-]?[\d.,]+|true|false|yes|no|y|n|t|f")  # labels th
 
 @dataclass(frozen=True)
 class _Image:
-    """What one row says of an image."""
+    """One image as its row names it."""
 
     row: int
     path: str
