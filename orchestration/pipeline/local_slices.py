@@ -9,6 +9,7 @@ The stages `code` and `params` serve all scenarios. They run in a folder of thei
 """
 
 import configparser
+import filecmp
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +19,6 @@ import yaml
 from llbnad.errors import ConfigError
 from llbnad.utils.files import replacing
 from orchestration.pipeline import code, lock_blocks, settings
-from orchestration.pipeline.left_behind import YAML_LOADER
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import DATA, FEATURE_CACHE, PARAMS, STAGES
 from orchestration.pipeline.slice_params import slice_params
@@ -43,21 +43,25 @@ def open_slice(root: Path, scenario: str, params: Params) -> Path:
     for path in (params.dataset(own.dataset).root, own.review):
         _link(root, place, Path(path))
     if not (place / "dvc.lock").exists():
-        names = {*lock_blocks.stage_names(place / "dvc.yaml", place / PARAMS)} - {*SHARED}
+        names = {*lock_blocks.stage_names(place)} - {*SHARED}
         known = {name: block for name, block in lock_blocks.read_blocks(root).items() if name in names}
         lock_blocks.write_blocks(place, known)
     return place
 
 
-def open_shared(root: Path) -> Path:
-    """Make or renew the folder in which the stages that serve all scenarios run, and return it."""
+def open_shared(root: Path) -> tuple[Path, list[str]]:
+    """Make or renew the folder in which the stages that serve all scenarios run.
+
+    Returns:
+        The folder, and the stages that the workspace's dvc.lock has now.
+    """
     place = root / FOLDER / SHARED_SLICE
-    stages = yaml.load((root / "dvc.yaml").read_text(encoding="utf-8"), Loader=YAML_LOADER)["stages"]
+    stages = lock_blocks.read(root / "dvc.yaml")["stages"]
     trimmed = yaml.safe_dump({"stages": {name: stages[name] for name in SHARED}}, sort_keys=False)
     _prepare(root, place, (root / PARAMS).read_text(encoding="utf-8"), trimmed)
     known = lock_blocks.read_blocks(root)
     lock_blocks.write_blocks(place, {name: known[name] for name in SHARED if name in known})
-    return place
+    return place, list(known)
 
 
 def bring_home(
@@ -142,7 +146,7 @@ def _bring(source: Path, target: Path) -> None:
                 (target / path).mkdir(parents=True, exist_ok=True)
             else:
                 _bring(source / path, target / path)
-    elif not (target.exists() and source.samefile(target)):
+    elif not (target.is_file() and (source.samefile(target) or filecmp.cmp(source, target, shallow=False))):
         if target.is_dir():
             shutil.rmtree(target)
         with replacing(target) as temporary:

@@ -16,6 +16,7 @@ import yaml
 from llbnad.errors import LlbnadError
 from llbnad.utils.files import replacing
 from orchestration.pipeline.left_behind import YAML_LOADER, held, mend_lock, read_whole
+from orchestration.pipeline.paths import PARAMS
 
 HEAD = "schema: '2.0'\nstages:\n"
 NAME = re.compile(r"  (\S+):\n")
@@ -135,18 +136,29 @@ def merged(
     return {stage: entries[stage] for stage in [*kept, *added]}
 
 
-def stage_names(dvc_yaml: Path, params: Path) -> list[str]:
-    """Return the names of all stages, expanded over params.yaml, in the order in which DVC runs them.
+def stage_names(root: Path) -> list[str]:
+    """Return the names of all stages of the repository at `root`, in the order in which DVC runs them.
 
-    They stand in dvc.yaml in an order in which each comes after the stages that it needs.
+    dvc.yaml names them in an order in which each comes after the stages that it needs.
     """
-    content = yaml.load(params.read_text(encoding="utf-8"), Loader=YAML_LOADER)
+    return expanded(read(root / "dvc.yaml")["stages"], read(root / PARAMS))
+
+
+def stages_of(root: Path, scenario: str) -> list[str]:
+    """Return the names of all stages that a slice of the scenario has, those that serve all scenarios included."""
+    content = read(root / PARAMS)
+    alone = {"scenarios": [scenario], "datasets": [content["scenarios"][scenario]["dataset"]]}
+    return expanded(read(root / "dvc.yaml")["stages"], {**content, **alone})
+
+
+def expanded(stages: Mapping[str, Any], params: Mapping[str, Any]) -> list[str]:
+    """Return the names of the stages of dvc.yaml, expanded over the content of params.yaml."""
 
     def values(over: Any) -> list[str]:
-        return [str(one) for one in (content[over[2:-1]] if isinstance(over, str) else over)]
+        return [str(one) for one in (params[over[2:-1]] if isinstance(over, str) else over)]
 
     found: list[str] = []
-    for name, stage in yaml.load(dvc_yaml.read_text(encoding="utf-8"), Loader=YAML_LOADER)["stages"].items():
+    for name, stage in stages.items():
         if "foreach" in stage:
             found += [f"{name}@{one}" for one in values(stage["foreach"])]
         elif "matrix" in stage:
@@ -155,6 +167,11 @@ def stage_names(dvc_yaml: Path, params: Path) -> list[str]:
         else:
             found.append(name)
     return found
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the content of a YAML file that DVC reads."""
+    return dict(yaml.load(path.read_text(encoding="utf-8"), Loader=YAML_LOADER))
 
 
 def _read(file: Path) -> dict[str, str]:

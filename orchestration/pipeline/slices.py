@@ -98,7 +98,7 @@ def take(root: Path, machine: Path, scenario: str, commit: str | None = None) ->
     (place / PARAMS).write_text(text, encoding="utf-8")
     connect(root, place, machine)
     data = to_pull(place, dataset)
-    names = lock_blocks.stage_names(place / "dvc.yaml", place / PARAMS)
+    names = lock_blocks.stage_names(place)
     own = recorded(root, known) if known else {}
     found = {**recorded(root, base), **own}
     found = {name: found[name] for name in names if name in found}
@@ -138,7 +138,7 @@ def publish(place: Path, stages: Sequence[str] | None = None) -> list[str]:
     fresh = {name: found[name] for name in wanted if name in found and found[name] != known.get(name)}
     if fresh:
         _dvc(place, "push", "--quiet", *fresh)
-        order = lock_blocks.stage_names(place / "dvc.yaml", place / PARAMS)
+        order = lock_blocks.stage_names(place)
         entries = lock_blocks.merged(known, fresh, order)
         _record(place, mark.scenario, ", ".join(fresh), entries, [mark.tip])
     return list(fresh)
