@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -94,9 +94,10 @@ def work(root: Path, machine: Path, scenario: str, hear: Callable[[str], None]) 
     """
     place, events = slices.take(root, machine, scenario), []
     try:
-        for stage, outcome in repro_stages(place, [lock_blocks.stage_names(place)], hear):
-            events.append((stage, outcome))
-            slices.publish(place, [stage])
+        with closing(repro_stages(place, [lock_blocks.stage_names(place)], hear)) as stages:
+            for stage, outcome in stages:
+                events.append((stage, outcome))
+                slices.publish(place, [stage])
     finally:
         slices.release(place)
     return events
