@@ -18,6 +18,7 @@ from orchestration.commands.registry import app as registry
 from orchestration.commands.review import review
 from orchestration.commands.run import run
 from orchestration.commands.settings import settings
+from orchestration.commands.slices import app as slices
 from orchestration.commands.ui import ui
 from orchestration.pipeline import pipes
 from orchestration.pipeline.advice import with_advice
@@ -37,6 +38,7 @@ for panel, commands in {
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(slices, name="slices", rich_help_panel=PIPELINE)
 app.add_typer(registry, name="registry", rich_help_panel=MODELS)
 
 
