@@ -8,7 +8,7 @@ import dagster as dg
 from orchestration.assets.benchmark_assets import benchmark_assets
 from orchestration.assets.drift_asset import drift_asset
 from orchestration.assets.dvc_assets import dvc_assets
-from orchestration.assets.partitions import sync
+from orchestration.assets.partitions import SCENARIOS, sync
 from orchestration.assets.registry_assets import registry_assets
 from orchestration.assets.retraining import INGEST, ingest_asset, retrain
 from orchestration.assets.schedules import retraining_schedule
@@ -30,11 +30,9 @@ def definitions(root: Path) -> dg.Definitions:
         ConfigError: params.yaml is wrong.
     """
     params = load_params(root / PARAMS)
-    processes = params.runtime.processes
-    side_by_side = dg.multiprocess_executor.configured({"max_concurrent": processes})
     pipeline = dvc_assets(root, params, [INGEST])
-    registry = registry_assets(root, pipeline[0].partitions_def)
-    serving = serving_assets(root, pipeline[0].partitions_def)
+    registry = registry_assets(root, SCENARIOS)
+    serving = serving_assets(root, SCENARIOS)
     tables = benchmark_assets(root)
     verify, nightly_verify = verification(root)
     scenario = dg.define_asset_job(
@@ -47,11 +45,11 @@ def definitions(root: Path) -> dg.Definitions:
         with dg.DagsterInstance.get() as instance:
             sync(instance, [*params.scenarios, *known_lines(root, params)])
     return dg.Definitions(
-        assets=[ingest_asset(root), *pipeline, drift_asset(root), *registry, *serving, *tables],
+        assets=[ingest_asset(root), pipeline, drift_asset(root), *registry, *serving, *tables],
         jobs=[scenario, retrain, verify],
         sensors=[arrival_sensor(root, params.arrival)],
         schedules=[retraining_schedule(root, params.arrival), nightly_verify],
-        executor=side_by_side if processes > 1 else dg.in_process_executor,
+        executor=dg.in_process_executor,  # a run is one chain; its sub-models run side by side within their step
     )
 
 

@@ -10,6 +10,7 @@ from orchestration.assets.asset_metadata import metadata_of_files
 from orchestration.assets.failure import failing
 from orchestration.pipeline import code, dvc
 from orchestration.pipeline.paths import BENCHMARK_STAGES
+from orchestration.pipeline.repro import repro_stage
 
 
 def benchmark_assets(root: Path) -> list[dg.AssetsDefinition]:
@@ -36,8 +37,8 @@ def _asset(root: Path, template: dvc.Template) -> dg.AssetsDefinition:
     def materialise(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         with failing():
             if not code.are_current(root):
-                dvc.repro_stage(root, code.STAGE, context.log.info)
-            outcome = dvc.repro_stage(root, stage, context.log.info)
+                repro_stage(root, code.STAGE, context.log.info)
+            outcome = repro_stage(root, stage, context.log.info)
         body = yaml.safe_load((root / BENCHMARK_STAGES).read_text())["stages"][template.name]
         files = [root / path for out in body["outs"] for path in out]
         return dg.MaterializeResult(metadata={"outcome": outcome, "dvc stage": stage, **metadata_of_files(files)})

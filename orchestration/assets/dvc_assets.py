@@ -1,4 +1,4 @@
-"""Dagster assets made from dvc.yaml: a stage is an asset, a scenario is a partition, a materialisation runs dvc.
+"""Dagster assets made from dvc.yaml: a stage is an asset, a scenario is a partition, a run is one `dvc repro`.
 
 The pipeline is not described a second time here. Names, dependencies, descriptions, groups, kinds and checks come from
 dvc.yaml. DVC decides whether anything has to be computed. The data version is the hash in dvc.lock. Both doors, Dagster
@@ -7,7 +7,7 @@ and `dvc repro`, therefore lead to the same bytes.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,16 @@ from orchestration.assets.partitions import SCENARIOS, Pattern, patterns
 from orchestration.pipeline import code, dvc, settings
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
-from orchestration.pipeline.summary import listening
+from orchestration.pipeline.repro import Outcome, StageError, repro_stages
+from orchestration.pipeline.summary import Listener, listening
 
+STEP = "dvc_repro"  # name of the step that materialises the stages
 VERSION_TAG = "dagster/data_version"
 PREREQUISITES = (code.STAGE, settings.SPLIT, settings.STAGE)  # cheap stages that an edit makes stale, causes first
 
 
-def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[dg.AssetsDefinition]:
-    """Return one asset per stage, partitioned by scenario.
+def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> dg.AssetsDefinition:
+    """Return one asset per stage, partitioned by scenario. One step of a run materialises all that are selected.
 
     Args:
         root: root of the repository.
@@ -38,15 +40,23 @@ def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> list[
     Raises:
         DvcError: dvc cannot read its files.
     """
-    listings = code.listings(root)
-    assets = []
-    for name, where in patterns(root, params).items():
-        first = where.upstream <= {code.STAGE}  # `code` as well: before the ingest, a new line is no scenario yet
-        upstream = sorted(where.upstream | ({*sources} if first else set()))
-        listing = listings.get(where.template.code, pd.DataFrame())
-        version = code.code_version(where.template.cmd, listing)
-        assets.append(_asset(name, root, where, upstream, version))
-    return assets
+    found, listings = patterns(root, params), code.listings(root)
+
+    @dg.multi_asset(
+        name=STEP,
+        description="One `dvc repro` of the selected stages of a scenario",
+        specs=[_spec(name, where, listings, sources) for name, where in found.items()],
+        check_specs=[dg.AssetCheckSpec(check, asset=name, blocking=True) for name, check in _checks(found)],
+        partitions_def=SCENARIOS,
+        can_subset=True,
+    )
+    def materialise(context: dg.AssetExecutionContext) -> Iterator[Any]:
+        chosen = {key.to_user_string() for key in context.selected_asset_keys}
+        checks = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
+        with failing():
+            yield from _Step(root, context.partition_key, found).run(chosen, checks, context)
+
+    return materialise
 
 
 def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
@@ -74,64 +84,140 @@ def report_path(stage: str, root: Path) -> Path:
     return root / stage_dir(template, instance) / "validation.json"
 
 
-def _asset(name: str, root: Path, where: Pattern, upstream: list[str], version: str) -> dg.AssetsDefinition:
-    template = where.template
-    checks: list[str] = list(template.meta.get("checks", []))
+class _Step:
+    """One `dvc repro` of stages of a scenario.
 
-    @dg.asset(
-        name=name,
-        deps=[dg.AssetKey(before) for before in upstream],
-        partitions_def=SCENARIOS,
+    Args:
+        root: root of the repository.
+        scenario: the scenario.
+        found: the stages of any scenario by asset name, causes first.
+
+    Raises:
+        ConfigError: params.yaml is wrong or has no such scenario.
+    """
+
+    def __init__(self, root: Path, scenario: str, found: Mapping[str, Pattern]) -> None:
+        self.root, self.scenario, self.found = root, scenario, found
+        self.params = load_params(root / PARAMS)  # read now: the scenario may be younger than this process
+        dataset = self.params.scenario(scenario).dataset
+        self.stages = {name: where.stage(scenario, dataset) for name, where in found.items()}
+
+    def run(
+        self, chosen: set[str], checks: set[tuple[str, str]], context: dg.AssetExecutionContext
+    ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
+        """Yield each chosen asset as soon as its stage has ended.
+
+        Prerequisites that an edit made stale run first, whether they are chosen or not. A check without its asset is
+        read from the report of the stage's last run.
+        """
+        early = [name for name in self._left_out(chosen) if not self._is_current(name)]
+        todo = [name for name in self.found if name in {*early, *chosen}]
+        names = {stage: name for name, stage in self.stages.items()}
+        try:
+            for stage, shown, version in self._reproduced(todo, context.log.info):
+                name = names[stage]
+                if name in early:
+                    tags = {VERSION_TAG: version}
+                    event = dg.AssetMaterialization(name, metadata=shown, partition=self.scenario, tags=tags)
+                    context.log_event(event)
+                    continue
+                own = [check for asset, check in sorted(checks) if asset == name]
+                results = [check_results(report_path(stage, self.root), name, check) for check in own]
+                data_version = dg.DataVersion(version)
+                yield dg.MaterializeResult(
+                    asset_key=name, data_version=data_version, metadata=shown, check_results=results
+                )
+        except StageError as error:
+            report, failed = report_path(error.stage, self.root), names.get(error.stage, "")
+            if any(asset == failed for asset, _ in checks) and _says_failed(report):
+                yield from (check_results(report, failed, check) for asset, check in sorted(checks) if asset == failed)
+            raise
+        for name, check in sorted(checks):
+            if name not in chosen and (report := report_path(self.stages[name], self.root)).exists():
+                yield check_results(report, name, check)
+
+    def _reproduced(self, todo: Sequence[str], log: Callable[[str], None]) -> Iterator[tuple[str, dict[str, Any], str]]:
+        """Run the stages of assets where DVC finds that it must.
+
+        Yields:
+            a stage that has ended, what is to be shown of it, and its data version.
+        """
+        lock: Mapping[str, Any] = {}  # read again only when a stage has changed it
+        with listening() as listener:
+            for stage, outcome in self._outcomes(todo, log, listener):
+                log(f"{stage}: {outcome}")
+                if outcome != "unchanged" or stage not in lock.get("stages", {}):
+                    lock = dvc.read_lock(self.root)
+                said = {"outcome": outcome, "dvc stage": stage, **listener.heard(stage)}
+                shown = {**said, **metadata(dvc.outputs(lock, stage), self.root, self.scenario)}
+                yield stage, shown, dvc.data_version(lock, stage)
+
+    def _outcomes(
+        self, todo: Sequence[str], log: Callable[[str], None], listener: Listener
+    ) -> Iterator[tuple[str, Outcome]]:
+        left = list(todo)
+        if code.STAGE in left and _code_is_recorded(self.root):
+            left.remove(code.STAGE)
+            yield code.STAGE, "unchanged"
+        for shares in phases(left, self.found, self.params.runtime.processes):
+            stages = [[self.stages[name] for name in share] for share in shares]
+            yield from repro_stages(self.root, stages, log, listener.environment)
+
+    def _left_out(self, chosen: set[str]) -> list[str]:
+        """Return the prerequisites of chosen assets that are not chosen themselves, causes first."""
+        needed = {before for name in chosen for before in self.found[name].upstream}
+        needed |= {settings.SPLIT} if settings.STAGE in needed else set()
+        return [before for before in PREREQUISITES if before in needed - chosen]
+
+    def _is_current(self, before: str) -> bool:
+        if before == code.STAGE:
+            return code.are_current(self.root)
+        check = settings.entry_is_current if before == settings.SPLIT else settings.are_current
+        return check(self.root, self.scenario, self.params)
+
+
+def phases(names: Sequence[str], found: Mapping[str, Pattern], processes: int) -> list[list[list[str]]]:
+    """Divide assets into dvc processes that run one after another or side by side.
+
+    Args:
+        names: names of assets, causes first.
+        found: their stages.
+        processes: number of processes that may run side by side.
+
+    Returns:
+        phases, one after another; each phase is a list of shares side by side, and a share is a list of names. Only the
+        instances of one template, such as the sub-models, do not depend on each other.
+    """
+    templates = [found[name].template.name for name in names]
+    several = [name for name, template in zip(names, templates, strict=True) if templates.count(template) > 1]
+    if processes == 1 or not several:
+        return [[list(names)]] if names else []
+    first = names.index(several[0])
+    count = min(processes, len(several))
+    shares = [several[number::count] for number in range(count)]
+    rest = [name for name in names[first:] if name not in several]
+    return [phase for phase in ([list(names[:first])], shares, [rest]) if any(phase)]
+
+
+def _spec(name: str, where: Pattern, listings: Mapping[str, pd.DataFrame], sources: Sequence[str]) -> dg.AssetSpec:
+    template = where.template
+    first = where.upstream <= {code.STAGE}  # `code` as well: before the ingest, a new line is no scenario yet
+    return dg.AssetSpec(
+        name,
+        deps=sorted(where.upstream | ({*sources} if first else set())),
+        skippable=True,  # a run may select some of the stages
         description=_description(template.desc, name),
         group_name=template.meta.get("group"),
         kinds={"dvc", *template.meta.get("kinds", [])},
         owners=list(template.meta.get("owners", [])),
-        code_version=version,
-        check_specs=[dg.AssetCheckSpec(check, asset=name, blocking=True) for check in checks],
+        code_version=code.code_version(template.cmd, listings.get(template.code, pd.DataFrame())),
         metadata={"dvc stage": f"{template.name} in dvc.yaml", "command": template.cmd},
     )
-    def materialise(context: dg.AssetExecutionContext) -> Iterator[Any]:
-        scenario = context.partition_key
-        with failing():
-            params = load_params(root / PARAMS)  # read now, because the scenario may be younger than this process
-            # a new line has no scenario before it is ingested; stage `code` needs no scenario and may run first
-            stage = where.stage(scenario, params.scenario(scenario).dataset if template.over else "")
-            report = report_path(stage, root)
-            for before in _left_out(context, upstream):
-                if not _is_current(before, root, scenario, params):
-                    context.log_event(_catch_up(before, root, scenario, context.log.info))
-            try:
-                shown = _reproduce(root, stage, context.log.info)
-            except dvc.DvcError:
-                yield from _failed_checks(report, name, checks)
-                raise
-        lock = dvc.read_lock(root)
-        yield dg.MaterializeResult(
-            data_version=dg.DataVersion(dvc.data_version(lock, stage)),
-            metadata={**shown, **metadata(dvc.outputs(lock, stage), root, scenario)},
-            check_results=[check_results(report, name, check) for check in checks],
-        )
-
-    return materialise
 
 
-def _left_out(context: dg.AssetExecutionContext, upstream: Sequence[str]) -> list[str]:
-    """Return the prerequisites of an asset that its run does not materialise, causes first."""
-    chosen = context.run.asset_selection  # None means all assets of a job, and each job has all prerequisites
-    if chosen is None:
-        return []
-    needed = {*upstream, *([settings.SPLIT] if settings.STAGE in upstream else [])}
-    return [before for before in PREREQUISITES if before in needed and dg.AssetKey(before) not in chosen]
-
-
-def _reproduce(root: Path, stage: str, log: Callable[[str], None]) -> dict[str, Any]:
-    """Run the stage if DVC finds that it must; return what is to be shown of the run."""
-    if stage == code.STAGE and _code_is_recorded(root):
-        return {"outcome": "unchanged", "dvc stage": stage}
-    with listening() as listener:
-        outcome = dvc.repro_stage(root, stage, log, listener.environment)
-        log(f"{stage}: {outcome}")
-        return {"outcome": outcome, "dvc stage": stage, **listener.heard()}
+def _checks(found: Mapping[str, Pattern]) -> list[tuple[str, str]]:
+    """Return all checks as (asset, name)."""
+    return [(name, check) for name, where in found.items() for check in where.template.meta.get("checks", [])]
 
 
 def _code_is_recorded(root: Path) -> bool:
@@ -147,30 +233,9 @@ def _code_is_recorded(root: Path) -> bool:
     return recorded == {path.as_posix(): file_digest(root / path, "md5") for path in paths}
 
 
-def _failed_checks(report: Path, asset: str, checks: Sequence[str]) -> Iterator[dg.AssetCheckResult]:
-    """Yield the checks that failed in a stage; nothing if the stage failed for another reason."""
-    if checks and report.exists() and not json.loads(report.read_text())["success"]:
-        yield from (check_results(report, asset, check) for check in checks)
-
-
-def _is_current(before: str, root: Path, scenario: str, params: Params) -> bool:
-    if before == code.STAGE:
-        return code.are_current(root)
-    check = settings.entry_is_current if before == settings.SPLIT else settings.are_current
-    return check(root, scenario, params)
-
-
-def _catch_up(before: str, root: Path, scenario: str, log: Callable[[str], None]) -> dg.AssetMaterialization:
-    """Run a prerequisite after an edit. An asset materialised alone must use current code and settings."""
-    stage = f"{before}@{scenario}" if before == settings.STAGE else before
-    shown = _reproduce(root, stage, log)
-    lock = dvc.read_lock(root)
-    return dg.AssetMaterialization(
-        before,
-        metadata={**shown, **metadata(dvc.outputs(lock, stage), root, scenario)},
-        partition=scenario,
-        tags={VERSION_TAG: dvc.data_version(lock, stage)},
-    )
+def _says_failed(report: Path) -> bool:
+    """Return whether a check failed in a stage that failed; False if the stage failed for another reason."""
+    return report.exists() and not json.loads(report.read_text())["success"]
 
 
 def _description(template: str, name: str) -> str:

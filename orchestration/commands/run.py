@@ -16,6 +16,7 @@ from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
+from orchestration.pipeline.repro import outcome_of
 from orchestration.pipeline.verify import refuse_damage
 
 DVC_CHATTER = (">", "Updating", "Generating", "Use `dvc", "Stage '", "To ", "\t")
@@ -98,7 +99,7 @@ class _Progress:
 
     def hear(self, text: str) -> None:
         """Read one line of dvc's output."""
-        event = dvc.outcome_of(text)
+        event = outcome_of(text)
         self.seen += event is not None
         if event and event[1] == "ran":
             elapsed = time.monotonic() - self.started

@@ -30,13 +30,21 @@ def retry_when_busy(work: Callable[P, T]) -> Callable[P, T]:
 
     @wraps(work)
     def patient(*args: P.args, **kwargs: P.kwargs) -> T:
-        for attempt in range(1, ATTEMPTS):
+        attempt = 1
+        while True:
             try:
                 return work(*args, **kwargs)
             except BusyError as error:
-                if attempt == 1:
-                    print(f"waiting: {error}", file=sys.stderr, flush=True)
-                time.sleep(SECONDS)
-        return work(*args, **kwargs)
+                wait(error, attempt)
+                attempt += 1
 
     return patient
+
+
+def wait(error: BusyError, attempt: int) -> None:
+    """Wait before the next attempt. Raise `error` if this attempt, counted from one, was the last one."""
+    if attempt == ATTEMPTS:
+        raise error
+    if attempt == 1:
+        print(f"waiting: {error}", file=sys.stderr, flush=True)
+    time.sleep(SECONDS)

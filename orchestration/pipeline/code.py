@@ -13,6 +13,7 @@ import ast
 import hashlib
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pandas as pd
@@ -100,7 +101,7 @@ def listed_files(root: Path, stage: str) -> list[Path]:
 
 
 class _Graph:
-    """The import graph of our packages. Each module is parsed once."""
+    """The import graph of our packages."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -120,7 +121,7 @@ class _Graph:
         """Return the modules of our packages that `module` reaches directly, without the modules left out."""
         if module not in self._imports:
             file = self._file(module)
-            named = _names(ast.parse((self.root / file).read_text())) if file else iter(())
+            named = _named((self.root / file).read_text()) if file else ()
             found = {name if self._file(name) else name.rpartition(".")[0] for name in named}
             self._imports[module] = {name for name in found if name and self._file(name) and not _left_out(name)}
         return self._imports[module]
@@ -131,6 +132,12 @@ class _Graph:
             if (self.root / file).is_file():
                 return file
         return None
+
+
+@cache
+def _named(source: str) -> frozenset[str]:
+    """Return what a module with this source imports or names; the same source is parsed once."""
+    return frozenset(_names(ast.parse(source)))
 
 
 def _names(node: ast.AST) -> Iterator[str]:

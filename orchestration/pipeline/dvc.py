@@ -1,4 +1,4 @@
-"""DVC, run as a command: list the stages, reproduce a stage, and read its outputs from dvc.lock.
+"""DVC, run as a command: list the stages, version data, and read outputs from dvc.lock.
 
 DVC is installed in an environment of its own (see the Makefile), and its Python API is not thread-safe. This module
 therefore runs the `dvc` command. DVC rewrites dvc.lock in place, so dvc.lock is only read under DVC's own lock.
@@ -10,11 +10,11 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
@@ -31,19 +31,11 @@ BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")  # DVC's wo
 
 CUT_OFF = ("is invalid", "validation failed", "unable to read")
 
+SHOWN_LINES = 25  # last lines of a failed command that are shown
+
 NOT_KEPT = re.compile(r"failed to transfer '.*?' - (.+)")  # said of a file of a folder, with exit code 0
 
 EXPANDS = {"foreach", "matrix"}  # keys of a stage that DVC expands
-
-Outcome = Literal["ran", "restored from cache", "unchanged"]
-# Sentences, since `dvc repro` says nowhere else what it did: it prints no JSON, and dvc.lock is the same after a stage
-# that ran, was restored or was left alone, if the bytes are. Looking at dvc.lock and all outputs before and after would
-# cost more than dvc itself does for a stage without work. Its version is pinned, and an unknown sentence is an error.
-OUTCOMES: dict[str, Outcome] = {
-    r"Running stage '(.+)':": "ran",
-    r"Stage '(.+)' is cached - skipping run": "restored from cache",
-    r"Stage '(.+)' didn't change, skipping": "unchanged",
-}
 
 
 class DvcError(LlbnadError):
@@ -149,38 +141,6 @@ def tracked_version(root: Path, path: str) -> str | None:
 
 
 @retry_when_busy
-def repro_stage(root: Path, stage: str, log: Callable[[str], None], extra: Mapping[str, str] | None = None) -> Outcome:
-    """Reproduce one stage, without the stages before it.
-
-    The command runs in a process session of its own. An interruption of this function ends the whole session, so that
-    no stage goes on computing after its run was cancelled.
-
-    Args:
-        root: root of the repository.
-        stage: name in dvc.lock, e.g. `sub_model@a-0`.
-        log: called with each line as dvc prints it.
-        extra: environment variables for dvc and the stage.
-
-    Raises:
-        BusyError: another process kept the files busy for too long.
-        DvcError: the stage failed.
-    """
-    lines = _logged(["repro", "--single-item", stage], root, f"stage {stage}", log, extra)
-    for line in lines:
-        if event := outcome_of(line):
-            return event[1]
-    raise DvcError("\n".join([f"dvc said nothing known about stage {stage}:", *lines]))
-
-
-def outcome_of(line: str) -> tuple[str, Outcome] | None:
-    """Return the stage that a line of `dvc repro` is about and what dvc does with it; None for any other line."""
-    for pattern, outcome in OUTCOMES.items():
-        if match := re.match(pattern, line):
-            return match[1], outcome
-    return None
-
-
-@retry_when_busy
 def add(root: Path, paths: Sequence[str]) -> None:
     """Version data that no stage makes. `<path>.dvc` beside the data holds its hash.
 
@@ -192,27 +152,11 @@ def add(root: Path, paths: Sequence[str]) -> None:
         record = root / f"{path}.dvc"
         if record.exists() and record.stat().st_size == 0:
             record.unlink()  # a process was killed while it wrote it
-    _logged(["add", *paths], root, f"versioning {' and '.join(paths)}", lambda line: None)
-
-
-def _logged(
-    arguments: list[str], root: Path, what: str, log: Callable[[str], None], extra: Mapping[str, str] | None = None
-) -> list[str]:
-    """Run dvc, waiting for its lock. Return the lines that it prints, and pass each line to `log` at once."""
-    lines: list[str] = []
-    with running(["--wait-for-lock", *arguments], root, extra=extra) as started:
+    with running(["--wait-for-lock", "add", *paths], root) as started:
         assert started.stdout is not None
-        for line in started.stdout:
-            lines.append(line.rstrip())
-            log(lines[-1])
+        lines = [line.rstrip() for line in started.stdout]
         code = started.wait()
-    said = "\n".join(lines)
-    raise_if_not_kept(what, said)
-    if code != 0:
-        raise_if_busy(what, said, root)
-        advice = STALE if "RWLock" in said else ""
-        raise DvcError(f"{what} failed{advice}:\n" + "\n".join(lines[-25:]))
-    return lines
+    raise_if_failed(f"versioning {' and '.join(paths)}", lines, code, root)
 
 
 def running(
@@ -225,6 +169,16 @@ def running(
     """
     mend_rwlock(root)
     return process.running([executable or _executable(), *arguments], root, **popen)
+
+
+def raise_if_failed(what: str, lines: Sequence[str], code: int, root: Path) -> None:
+    """Raise `DvcError`, or `DvcBusyError`, if a dvc command that printed `lines` did not do its work."""
+    said = "\n".join(lines)
+    raise_if_not_kept(what, said)
+    if code != 0:
+        raise_if_busy(what, said, root)
+        advice = STALE if "RWLock" in said else ""
+        raise DvcError(f"{what} failed{advice}:\n" + "\n".join(lines[-SHOWN_LINES:]))
 
 
 def raise_if_busy(what: str, said: str, root: Path) -> None:

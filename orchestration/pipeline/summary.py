@@ -2,7 +2,7 @@
 
 Numbers of a run, such as the number of images found in the cache, differ from run to run, so they are no output of a
 stage. The program that starts `dvc repro` may name a file in an environment variable. DVC passes the environment on to
-the stage, and the stage appends one JSON object to the file per summary line.
+the stages, and a stage appends one JSON object to the file per summary line. DVC tells a stage its name.
 """
 
 import json
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-VARIABLE = "LLBNAD_SUMMARY_FILE"
+VARIABLE, STAGE_VARIABLE = "LLBNAD_SUMMARY_FILE", "DVC_STAGE"
 
 
 def say(line: str, numbers: Mapping[str, float] | None = None) -> None:
@@ -21,31 +21,36 @@ def say(line: str, numbers: Mapping[str, float] | None = None) -> None:
     print(line, flush=True)
     if file := os.environ.get(VARIABLE):
         with Path(file).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"line": line, "numbers": dict(numbers or {})}) + "\n")
+            stage = os.environ.get(STAGE_VARIABLE, "")
+            stream.write(json.dumps({"stage": stage, "line": line, "numbers": dict(numbers or {})}) + "\n")
 
 
 @dataclass(frozen=True)
 class Listener:
-    """The file that the stage of one run writes its summary to."""
+    """The file that the stages of one run write their summaries to."""
 
     file: Path
 
     @property
     def environment(self) -> dict[str, str]:
-        """Variables for the process that starts the stage."""
+        """Variables for the process that starts the stages."""
         return {VARIABLE: str(self.file)}
 
-    def heard(self) -> dict[str, str | float]:
-        """Return all lines as `summary`, and the numbers by name; empty if the stage wrote nothing or did not run."""
+    def heard(self, stage: str) -> dict[str, str | float]:
+        """Return a stage's lines as `summary`, and its numbers by name; empty if it did not run or wrote nothing."""
         if not self.file.exists():
             return {}
-        said = [json.loads(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
+        lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
+        # another stage may be writing its line at this moment
+        said = [one for line in lines if line.endswith("\n") and (one := json.loads(line))["stage"] == stage]
+        if not said:
+            return {}
         numbers = {name: value for one in said for name, value in one["numbers"].items()}
         return {"summary": "\n".join(one["line"] for one in said), **numbers}
 
 
 @contextmanager
 def listening() -> Iterator[Listener]:
-    """Yield a listener for the stage that is started inside the block."""
+    """Yield a listener for the stages that are started inside the block."""
     with tempfile.TemporaryDirectory() as folder:
         yield Listener(Path(folder) / "said.jsonl")

@@ -194,25 +194,15 @@ def by_dvc(tmp_path_factory: pytest.TempPathFactory, cells: Path, line_images: P
 @pytest.fixture(scope="session")
 def by_dagster(tmp_path_factory: pytest.TempPathFactory, cells: Path) -> Path:
     def build(folder: Path) -> None:
-        make_workspace(folder, {"cells": cells}, {"noisy20": NOISY})
-        one_by_one = materialise(folder, "+key:features", "noisy20")
-        set_processes(folder, 2)
-        side_by_side = materialise(folder, "sub_model_0,sub_model_1", "noisy20", cold=True)
-        set_processes(folder, 1)
+        make_workspace(folder, {"cells": cells}, {"noisy20": NOISY}, processes=2)
+        part = materialise(folder, "+key:features", "noisy20")
         # predictions and exports are made on request
-        rest = materialise(folder, "scores,purified,detector,evaluation,challenger,champion,drift", "noisy20")
-        for done in (one_by_one, side_by_side, rest):
+        wanted = "sub_model_0,sub_model_1,scores,purified,detector,evaluation,challenger,champion,drift"
+        rest = materialise(folder, wanted, "noisy20")
+        for done in (part, rest):
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-        assert "multiprocess executor" in side_by_side.stdout + side_by_side.stderr
 
     return shared(tmp_path_factory, "by_dagster", build)
-
-
-def set_processes(folder: Path, count: int) -> None:
-    path = folder / "params.yaml"
-    params = yaml.safe_load(path.read_text())
-    params["runtime"]["processes"] = count
-    path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 def copied(workspace: Path, target: Path) -> Path:

@@ -12,6 +12,7 @@ from orchestration.commands.run import _Progress, _repro
 from orchestration.line.arrivals import read_report
 from orchestration.line.ingest import ingest
 from orchestration.pipeline import busy, dvc
+from orchestration.pipeline.repro import repro_stage
 from tests.conftest import REPOSITORY, save_image
 from tests.pipeline.conftest import environment
 
@@ -61,7 +62,7 @@ def other(folder, waits):
 
 
 def by_stage(folder):
-    assert dvc.repro_stage(folder, "copy", lambda line: None) == "unchanged"
+    assert repro_stage(folder, "copy", lambda line: None) == "unchanged"
 
 
 def by_run(folder):
@@ -91,7 +92,7 @@ def test_a_failure_that_is_no_business_of_others_is_not_tried_again(folder, wait
         _repro(folder, _Progress(Console(), 1))
     assert "failed to reproduce 'copy'" in capfd.readouterr().err
     with pytest.raises(dvc.DvcError, match=r"stage copy failed:[^$]*failed to reproduce 'copy'"):
-        dvc.repro_stage(folder, "copy", lambda line: None)
+        repro_stage(folder, "copy", lambda line: None)
     assert waits.seconds == [] and (folder / "log").read_text().count("worked") == 2
 
 

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from orchestration.pipeline import dvc
+from orchestration.pipeline.repro import repro_stage
 from tests.pipeline.conftest import command
 
 
@@ -35,7 +35,7 @@ def leave(content):
 @pytest.mark.parametrize("change", [follow, leave])
 def test_an_edit_that_reaches_a_scenario_is_none_of_this(copy_of, change):
     edited(copy_of, change)
-    assert dvc.repro_stage(copy_of, "params", lambda line: None) == "ran"
+    assert repro_stage(copy_of, "params", lambda line: None) == "ran"
 
 
 def test_defaults_that_scenarios_merge_may_be_edited(copy_of):
@@ -50,4 +50,4 @@ def test_defaults_that_scenarios_merge_may_be_edited(copy_of):
         for name, own in scenarios.items()
     ]
     path.write_text(yaml.safe_dump(content) + text + "\nscenarios:\n" + "\n".join(lines) + "\n")
-    assert dvc.repro_stage(copy_of, "params", lambda line: None) == "ran"
+    assert repro_stage(copy_of, "params", lambda line: None) == "ran"

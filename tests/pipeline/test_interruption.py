@@ -16,6 +16,7 @@ from llbnad.model.scores import Scores
 from orchestration.assets.lost_runs import end_lost_runs, was_there
 from orchestration.assets.retraining import run_in_progress
 from orchestration.pipeline import dvc
+from orchestration.pipeline.repro import repro_stage
 from tests.campaign.chain import processes_in
 from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import command, environment, repro, stage, wait_for
@@ -140,8 +141,8 @@ def test_failed_stage_names_its_error_and_keeps_what_was_done(copy_of):
     for image in (copy_of / "data/own/cells/bad").iterdir():
         image.unlink()
     with pytest.raises(dvc.DvcError, match="failed") as caught:
-        dvc.repro_stage(copy_of, "raw@cells", lambda line: None)
-        dvc.repro_stage(copy_of, "noisy@noisy20", lambda line: None)
+        repro_stage(copy_of, "raw@cells", lambda line: None)
+        repro_stage(copy_of, "noisy@noisy20", lambda line: None)
     assert "there are 0: the largest possible ratio is 0.0" in str(caught.value)
 
 
@@ -195,8 +196,8 @@ def test_what_is_edited_while_a_stage_runs_is_not_recorded_as_what_it_worked_wit
     assert process.returncode != 0
     assert any(reason.format(edited) in line for line in lines), lines
     assert dvc.read_lock(copy_of)["stages"][stage] == before and link.stat().st_mtime_ns == recorded
-    dvc.repro_stage(copy_of, "code", lambda line: None)
-    again = dvc.repro_stage(copy_of, stage, lambda line: None)
+    repro_stage(copy_of, "code", lambda line: None)
+    again = repro_stage(copy_of, stage, lambda line: None)
     assert (again, link.stat().st_mtime_ns > recorded) == (("ran", True) if addition else ("unchanged", False))
 
 
@@ -239,4 +240,4 @@ def test_a_dataset_that_changes_while_it_is_read_is_not_recorded(copy_of, change
     assert process.returncode != 0
     assert f"error: {changed}" in said and "has changed while the stage ran" in said, said
     assert dvc.read_lock(copy_of)["stages"]["raw@cells"] == before
-    assert dvc.repro_stage(copy_of, "raw@cells", lambda line: None) == "ran"
+    assert repro_stage(copy_of, "raw@cells", lambda line: None) == "ran"

@@ -15,6 +15,7 @@ from orchestration.commands.run import _Progress, _repro
 from orchestration.pipeline import busy, dvc
 from orchestration.pipeline.busy import BusyError
 from orchestration.pipeline.left_behind import dvc_processes, is_zombie, mend_lock, mend_rwlock
+from orchestration.pipeline.repro import repro_stage
 from tests.pipeline.conftest import COLD, environment
 
 STAGES = """\
@@ -50,8 +51,8 @@ def zombie():
 
 
 def by_stage(folder):
-    dvc.repro_stage(folder, "one", lambda line: None)
-    dvc.repro_stage(folder, "two", lambda line: None)
+    repro_stage(folder, "one", lambda line: None)
+    repro_stage(folder, "two", lambda line: None)
 
 
 def by_run(folder):

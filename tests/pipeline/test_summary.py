@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestration.pipeline import dvc
+from orchestration.pipeline.repro import repro_stage
 from orchestration.pipeline.summary import listening, say
 
 SPEAKER = """\
@@ -26,16 +26,16 @@ def folder(tmp_path):
 def test_what_a_stage_says_goes_through_dvc(folder):
     lines = []
     with listening() as one:
-        assert dvc.repro_stage(folder, "speak", lines.append, one.environment) == "ran"
-        assert one.heard() == {"summary": "speak: 3 images\nspeak: done", "images encoded": 3, "share": 0.5}
+        assert repro_stage(folder, "speak", lines.append, one.environment) == "ran"
+        assert one.heard("speak") == {"summary": "speak: 3 images\nspeak: done", "images encoded": 3, "share": 0.5}
     assert "speak: 3 images" in lines
     with listening() as one:  # a stage that did not run says nothing, and nothing is remembered of the run before
-        assert dvc.repro_stage(folder, "speak", lines.append, one.environment) == "unchanged"
-        assert one.heard() == {}
+        assert repro_stage(folder, "speak", lines.append, one.environment) == "unchanged"
+        assert one.heard("speak") == {}
 
 
 def test_without_a_listener_a_stage_just_prints(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder)
     say("speak: 3 images", {"images encoded": 3})
     assert capsys.readouterr().out == "speak: 3 images\n"
-    assert dvc.repro_stage(folder, "speak", lambda line: None) == "ran"
+    assert repro_stage(folder, "speak", lambda line: None) == "ran"
