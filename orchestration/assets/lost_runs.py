@@ -7,7 +7,7 @@ Dagster's own run monitoring (.dagster/dagster.yaml) ends the runs that were abo
 import dagster as dg
 import psutil
 
-from orchestration.assets.lost_workers import end_runs_of_lost_workers, is_celery
+from orchestration.assets.machines import end_runs_of_lost_workers, is_celery
 from orchestration.pipeline.left_behind import is_zombie
 
 TOLERANCE = 5  # seconds; a process starts before it reports, but somebody may set the clock meanwhile

@@ -16,7 +16,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from orchestration.assets import lost_workers
+from orchestration.assets import machines
 from orchestration.assets.lost_runs import end_lost_runs
 from tests.cluster.conftest import kill_session
 from tests.conftest import REPOSITORY
@@ -98,8 +98,8 @@ def start(cluster) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 
 
 def test_a_killed_worker_is_noticed_and_another_one_finishes_the_run(cluster, start, monkeypatch):
-    monkeypatch.setattr(lost_workers, "APART_SECONDS", 0.5)
-    monkeypatch.setattr(lost_workers, "ANSWER_SECONDS", 2.0)
+    monkeypatch.setattr(machines, "APART_SECONDS", 0.5)
+    monkeypatch.setattr(machines, "ANSWER_SECONDS", 2.0)
     place, workspace = cluster.parent / "place", str(cluster / "workspace.yaml")
     worker = ("orchestration", "worker", "--cluster", str(cluster), "--queue", "gpu")
     workers = {name: start(name, *worker) for name in ("one", "two")}

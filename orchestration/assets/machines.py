@@ -1,9 +1,10 @@
-"""Runs that Celery's launcher started on a machine that is gone. Dagster would call them started for ever.
+"""Other machines: whether there are any, and the runs that Celery's launcher started on one that is gone.
 
-The launcher asks Celery's results, where a task that began stays "started" when its worker dies. So the workers are
-asked instead: a run whose task no living worker has, twice in a row, is marked as failed, and Dagster's run retries
-start it on another machine. Once is not enough, since a task is nobody's for a moment before it begins, and an answer
-may be late. What was found the first time is a tag of the run, so that it outlives the process that asked.
+Dagster would call such runs started for ever: the launcher asks Celery's results, where a task that began stays
+"started" when its worker dies. So the workers are asked instead: a run whose task no living worker has, twice in a row,
+is marked as failed, and Dagster's run retries start it on another machine. Once is not enough, since a task is nobody's
+for a moment before it begins, and an answer may be late. What was found the first time is a tag of the run, so that it
+outlives the process that asked.
 """
 
 import time
@@ -14,6 +15,8 @@ import dagster as dg
 if TYPE_CHECKING:
     from dagster_celery.launcher import CeleryRunLauncher
 
+CELERY, KUBERNETES = "CeleryRunLauncher", "K8sRunLauncher"  # classes of packages that need not be installed
+HOME = {"dagster-celery/queue": "home"}  # tags of jobs that a worker at home executes
 TASK_TAG = "dagster-celery/task_id"  # written by the launcher
 MISSED_TAG = "llbnad/not_found_at"  # seconds since 1970, or empty after the task was found again
 ANSWER_SECONDS = 5.0  # workers have so long to answer; asking takes as long
@@ -22,7 +25,16 @@ APART_SECONDS = 10.0  # at least, between the two times that no worker had a run
 
 def is_celery(launcher: object) -> bool:
     """Return whether runs are started by Celery. Its package need not be installed."""
-    return any(kind.__name__ == "CeleryRunLauncher" for kind in type(launcher).__mro__)
+    return CELERY in _kinds(launcher)
+
+
+def has_several_machines(instance: dg.DagsterInstance) -> bool:
+    """Return whether runs are started on other machines than this one, by Celery or Kubernetes."""
+    return bool({CELERY, KUBERNETES} & _kinds(instance.run_launcher))
+
+
+def _kinds(launcher: object) -> set[str]:
+    return {kind.__name__ for kind in type(launcher).__mro__}
 
 
 def end_runs_of_lost_workers(instance: dg.DagsterInstance) -> list[str]:
