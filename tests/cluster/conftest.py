@@ -3,6 +3,7 @@
 `make test-cluster` installs what they need; where a package or a program is missing, they are skipped and say so.
 """
 
+import logging
 import os
 import pwd
 import shutil
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -82,8 +84,11 @@ def database(postgres: str, tmp_path: Path) -> str:
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Return the name of an empty bucket; the environment holds how to reach it."""
     import boto3
+    import s3fs
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)
+    s3fs.S3FileSystem.clear_instance_cache()  # one of an earlier test asks the server of that test
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -94,6 +99,8 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         "AWS_DEFAULT_REGION": "us-east-1",
     }.items():
         monkeypatch.setenv(name, value)
+    # buckets outlive their server
+    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
     boto3.client("s3").create_bucket(Bucket="llbnad")
     yield "llbnad"
     server.stop()
