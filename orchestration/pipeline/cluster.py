@@ -25,7 +25,7 @@ def cluster_environment(folder: Path) -> dict[str, str]:
     """
     if not (folder / INSTANCE).is_file():
         raise ConfigError(f"--cluster {folder} has no {INSTANCE}: expected a folder such as cluster/celery")
-    missing = sorted(name for name in _variables(read_yaml(folder / INSTANCE)) if not os.environ.get(name))
+    missing = sorted(name for name in variables_of(read_yaml(folder / INSTANCE)) if not os.environ.get(name))
     if missing:
         raise ConfigError(f"{folder / INSTANCE} needs {', '.join(missing)}: export them; {PAGE} says what they hold")
     if find_spec("dagster_celery") is None:
@@ -34,9 +34,9 @@ def cluster_environment(folder: Path) -> dict[str, str]:
     return {"DAGSTER_HOME": str(folder.resolve()), "PYTHONPATH": os.pathsep.join(place for place in places if place)}
 
 
-def _variables(content: Any) -> set[str]:
+def variables_of(content: Any) -> set[str]:
     """Return the names of all environment variables that a configuration of Dagster takes values from."""
     if isinstance(content, dict):
         own = {str(content["env"])} if set(content) == {"env"} else set()
-        return own.union(*map(_variables, content.values()))
-    return set().union(*map(_variables, content)) if isinstance(content, list) else set()
+        return own.union(*map(variables_of, content.values()))
+    return set().union(*map(variables_of, content)) if isinstance(content, list) else set()
