@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 from urllib.request import Request, urlopen
 
 import pytest
@@ -23,8 +24,19 @@ PACKAGES = ("dagster_celery", "dagster_postgres", "dagster_k8s", "psycopg2", "bo
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]  # where Debian keeps what it leaves out of PATH
 USERS = ("postgres", "nobody")  # PostgreSQL does not run as root
 
-if absent := [package for package in PACKAGES if find_spec(package) is None]:
-    pytest.skip(f"{', '.join(absent)}: `make test-cluster` installs them", allow_module_level=True)
+ABSENT = [package for package in PACKAGES if find_spec(package) is None]
+
+
+class Skipped(pytest.Module):
+    """A file of tests whose imports would fail."""
+
+    def collect(self) -> NoReturn:
+        pytest.skip(f"{', '.join(ABSENT)}: `make test-cluster` installs them", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Skip all files where a package is missing."""
+    return Skipped.from_parent(parent, path=module_path) if ABSENT else None
 
 
 def program(name: str) -> str:
