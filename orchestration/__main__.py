@@ -20,6 +20,7 @@ from orchestration.commands.run import run
 from orchestration.commands.settings import settings
 from orchestration.commands.slices import app as slices
 from orchestration.commands.ui import ui
+from orchestration.commands.worker import worker
 from orchestration.pipeline import pipes
 from orchestration.pipeline.advice import with_advice
 
@@ -32,7 +33,7 @@ app = typer.Typer(
     help="LLBNAD as a pipeline: run it, watch it, feed production lines, use their models. Run from the repository.",
 )
 for panel, commands in {
-    PIPELINE: (run, ui, audit, benchmark, record, backfill, mend, settings),
+    PIPELINE: (run, ui, worker, audit, benchmark, record, backfill, mend, settings),
     LINE: (ingest, review, drift),
     MODELS: (predict, export),
 }.items():

@@ -79,6 +79,7 @@ def promote(
     line: Line,
     version: Annotated[str | None, typer.Argument(help="Its number.")] = None,
     unless_withdrawn: Annotated[bool, typer.Option(help="Leave a version alone that was rolled back by hand.")] = False,
+    unless_refused: Annotated[bool, typer.Option(help="Leave a version alone that a check refused.")] = False,
 ) -> None:
     """Make a version champion, whatever the checks said of it."""
     with registry_client(line) as client:
@@ -93,6 +94,11 @@ def promote(
         if unless_withdrawn and reason:
             raise RegistryError(
                 f"version {chosen} of {model_name(line)} was {reason}: to promote it all the same: "
+                f"python -m orchestration registry promote {line} {chosen}"
+            )
+        if unless_refused and (lost := tags.get(REFUSED)):
+            raise RegistryError(
+                f"version {chosen} of {model_name(line)} was refused ({lost}): to promote it all the same: "
                 f"python -m orchestration registry promote {line} {chosen}"
             )
         before = champion_of(client, line)

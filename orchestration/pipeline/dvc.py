@@ -170,6 +170,23 @@ def add(root: Path, paths: Sequence[str]) -> None:
     raise_if_failed(f"versioning {' and '.join(paths)}", lines, code, root)
 
 
+def push(root: Path, targets: Sequence[str]) -> None:
+    """Copy the data of `targets`, such as `data/own/bottle.dvc`, to DVC's default remote.
+
+    Raises:
+        DvcError: there is no remote, or it does not answer.
+    """
+    try:
+        _checked(["push", "--quiet", *targets], root)
+    except DvcBusyError:
+        raise
+    except DvcError as error:
+        raise DvcError(
+            f"{error}\nWorkers get data from DVC's default remote: `dvc remote list` shows whether there is one, "
+            "`dvc remote add -d store URL` adds it"
+        ) from None
+
+
 def running(
     arguments: Sequence[str], root: Path, executable: str | None = None, **popen: Any
 ) -> AbstractContextManager[subprocess.Popen[str]]:

@@ -21,4 +21,5 @@ def feature_store(params: Params, scenario: str) -> FeatureStore:
         IMAGE_ROOT,
         str(device),
         params.runtime.batch_size,
+        params.runtime.feature_cache,
     )

@@ -109,6 +109,9 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert {"spread", "agreement"} <= failed(third)
     assert champion(workspace) == "1"
     assert "spread: " in client.get_model_version(model_name(LINE), third["version"]).tags["refused"]
+    with pytest.raises(RegistryError, match=r"was refused \(.*spread: .* promote "):
+        promote(LINE, third["version"], unless_refused=True)
+    assert champion(workspace) == "1"
 
 
 def test_one_label_of_a_person_refuses_the_detector_that_contradicts_it(workspace):
