@@ -21,6 +21,7 @@ from llbnad.utils.files import replacing
 from orchestration.pipeline import code, lock_blocks, settings
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import DATA, FEATURE_CACHE, PARAMS, STAGES
+from orchestration.pipeline.slice_data import run_dvc, under_dvc
 from orchestration.pipeline.slice_params import slice_params
 from orchestration.pipeline.verify import cache_folder
 
@@ -35,13 +36,17 @@ def open_slice(root: Path, scenario: str, params: Params) -> Path:
 
     Raises:
         ConfigError: a path that the scenario reads leaves the workspace, so it would be another one in a slice.
+        DvcError: the data set is under DVC, and could not be brought from DVC's cache.
     """
     own = params.scenario(scenario)
     place = root / FOLDER / scenario
     text, _ = slice_params((root / PARAMS).read_text(encoding="utf-8"), scenario)
     _prepare(root, place, text, (root / "dvc.yaml").read_text(encoding="utf-8"))
-    for path in (params.dataset(own.dataset).root, own.review):
-        _link(root, place, Path(path))
+    images = Path(params.dataset(own.dataset).root)
+    if not (root / images).exists() and under_dvc(root, images):
+        run_dvc(root, "checkout", str(images))
+    for path in (images, Path(own.review)):
+        _link(root, place, path)
     if not (place / "dvc.lock").exists():
         names = {*lock_blocks.stage_names(place)} - {*SHARED}
         known = {name: block for name, block in lock_blocks.read_blocks(root).items() if name in names}
@@ -91,7 +96,8 @@ def _prepare(root: Path, place: Path, params: str, dvc_yaml: str) -> None:
     (root / FEATURE_CACHE).mkdir(parents=True, exist_ok=True)
     outputs = {str(DATA / name) for name in (*SHARED, *STAGES)}
     entries = [*root.iterdir(), *(root / DATA).iterdir()]
-    wanted = {path.relative_to(root) for path in entries if not path.name.startswith(".")} | {Path(".dvcignore")}
+    wanted = {path.relative_to(root) for path in entries if path.suffix != ".dvc" and not path.name.startswith(".")}
+    wanted.add(Path(".dvcignore"))
     for path in wanted:
         if path.as_posix() not in OWN | outputs and (root / path).exists():
             _link(root, place, path)

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from orchestration.pipeline import dvc
+from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.paths import FEATURE_CACHE
 from orchestration.pipeline.slice_refs import SliceError
 
@@ -57,7 +59,7 @@ def to_pull(place: Path, dataset: Mapping[str, Any]) -> list[str]:
             f"datasets.{name}.root is {root}, which is not on this machine: mount it here, or copy it to "
             f"data/own/{root.name}, `dvc add data/own/{root.name} && dvc push`, and commit"
         )
-    if any((place / f"{one}.dvc").exists() for one in (root, *root.parents)):
+    if under_dvc(place, root):
         return [root.as_posix()]
     if (place / root).exists():  # in git
         return []
@@ -66,3 +68,23 @@ def to_pull(place: Path, dataset: Mapping[str, Any]) -> list[str]:
         f"`dvc add {root} && dvc push`, then commit {root}.dvc and push; or keep it under the same absolute path on "
         f"every machine (root: /mnt/{root.name})"
     )
+
+
+def under_dvc(root: Path, path: Path) -> bool:
+    """Return whether a path of the repository at `root`, or a folder above it, was put under DVC with `dvc add`."""
+    return any((root / f"{one}.dvc").exists() for one in (path, *path.parents))
+
+
+@retry_when_busy
+def run_dvc(place: Path, *arguments: str) -> None:
+    """Run a command of dvc, waiting for its lock.
+
+    Raises:
+        BusyError: another process kept the files busy for too long.
+        DvcError: the command failed.
+    """
+    with dvc.running(["--wait-for-lock", *arguments], place) as process:
+        said, _ = process.communicate()
+    if process.returncode != 0:
+        dvc.raise_if_busy(f"`dvc {arguments[0]}`", said, place)
+        raise dvc.DvcError(f"`dvc {arguments[0]}` in {place} failed:\n{said.strip()[-2000:]}")

@@ -117,6 +117,7 @@ class _Run:
     def __init__(self, root: Path, params: Params, state: State, first: Sequence[str], hear: Hear) -> None:
         self.root, self.params, self.state, self.first, self.hear = root, params, state, first, hear
         self.stopped = threading.Event()
+        self.ended: dict[str, list[str]] = {}  # stages that have ended in this run, by scenario
 
     def work(self, scenarios: Sequence[str]) -> dict[str, str]:
         """Work the scenarios and collect each one when it is done; return the reason by scenario that failed."""
@@ -130,8 +131,8 @@ class _Run:
                         future.result()
                     except LlbnadError as error:
                         failed[scenario] = str(error)
-                    place, stages = self.root / FOLDER / scenario, self.state.stages(scenario)
-                    bring_home(self.root, place, stages, self.state.order, self.first)
+                    stages = [stage for stage in self.ended.get(scenario, []) if stage not in SHARED]
+                    bring_home(self.root, self.root / FOLDER / scenario, stages, self.state.order, self.first)
                     if scenario not in failed:
                         State(self.root, self.params).settle(scenario, started)
             except BaseException:
@@ -141,15 +142,15 @@ class _Run:
         return {scenario: failed[scenario] for scenario in scenarios if scenario in failed}
 
     def _work_one(self, scenario: str) -> None:
-        place = open_slice(self.root, scenario, self.params)
+        place, ended = open_slice(self.root, scenario, self.params), self.ended.setdefault(scenario, [])
 
         def listen(line: str) -> None:
             if self.stopped.is_set():
                 raise StoppedError("interrupted")
             self.hear(scenario, line)
 
-        for _ in repro_stages(place, [lock_blocks.stage_names(place)], listen):
-            pass
+        for stage, _ in repro_stages(place, [lock_blocks.stage_names(place)], listen):
+            ended.append(stage)
 
     def _stop(self) -> None:
         """End the processes of all slices; their threads end with them."""

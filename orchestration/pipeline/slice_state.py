@@ -62,22 +62,26 @@ class State:
 
     def settle(self, scenario: str, started: float) -> None:
         """Keep the fingerprint of a scenario that is done, unless what it reads has changed since `started`."""
-        own, dataset = self.params.scenario(scenario), self.params.dataset(self.params.scenario(scenario).dataset)
-        blocks = [self.blocks[name] for name in self.stages(scenario)]
+        blocks, paths = self._record(scenario)
         made = {path for block in blocks for path in lock_blocks.outputs(block)}
-        read = {path for block in blocks for path in lock_blocks.paths(block)} | {dataset.root, own.review}
-        inputs = [path for path in read if not _inside(path, made) and not path.startswith(SHARED_FILES)]
+        inputs = [path for path in paths if not _inside(path, made) and not path.startswith(SHARED_FILES)]
         if all(file.stat().st_ctime < started for path in inputs for file in _files(self.root / path)):
             self._file(scenario).write_text(self.fingerprint(scenario))
 
     def fingerprint(self, scenario: str) -> str:
         """Return a digest of all that decides whether the scenario has something to do."""
-        own, dataset = self.params.scenario(scenario), self.params.dataset(self.params.scenario(scenario).dataset)
-        blocks = [self.blocks.get(name, "") for name in self.stages(scenario)]
-        paths = {path for block in blocks for path in lock_blocks.paths(block)} | {dataset.root, own.review}
+        blocks, paths = self._record(scenario)
+        dataset = self.params.dataset(self.params.scenario(scenario).dataset)
         content: list[Any] = [entry(self.params, scenario), dataset.model_dump(mode="json"), self._pipeline, blocks]
         content.append([(path, self._signature(path)) for path in sorted(paths)])
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def _record(self, scenario: str) -> tuple[list[str], set[str]]:
+        """Return a scenario's entries in dvc.lock, and all paths that it reads or makes."""
+        own = self.params.scenario(scenario)
+        blocks = [self.blocks.get(name, "") for name in self.stages(scenario)]
+        named = {path for block in blocks for path in lock_blocks.paths(block)}
+        return blocks, named | {self.params.dataset(own.dataset).root, own.review}
 
     def _file(self, scenario: str) -> Path:
         return self.root / FOLDER / scenario / ".dvc" / "tmp" / "fingerprint"

@@ -23,10 +23,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from orchestration.pipeline import dvc, lock_blocks
-from orchestration.pipeline.busy import retry_when_busy
+from orchestration.pipeline import lock_blocks
 from orchestration.pipeline.paths import PARAMS
-from orchestration.pipeline.slice_data import connect, to_pull
+from orchestration.pipeline.slice_data import connect, run_dvc, to_pull
 from orchestration.pipeline.slice_params import slice_params
 from orchestration.pipeline.slice_refs import MAIN, SliceError, fetch, git, record, recorded, remove, tip
 
@@ -111,9 +110,9 @@ def take(root: Path, machine: Path, scenario: str, commit: str | None = None) ->
     entries = {name: own[name] for name in names if name in own}
     _record(place, scenario, f"taken by {_worker(place)}", entries, [base, *([known] if known else [])])
     if data:
-        _dvc(place, "pull", "--quiet", "--no-run-cache", *data)
+        run_dvc(place, "pull", "--quiet", "--no-run-cache", *data)
     if found:  # what the remote has lost is computed again
-        _dvc(place, "pull", "--quiet", "--no-run-cache", "--allow-missing", *found)
+        run_dvc(place, "pull", "--quiet", "--no-run-cache", "--allow-missing", *found)
     return place
 
 
@@ -142,7 +141,7 @@ def publish(place: Path, stages: Sequence[str] | None = None) -> list[str]:
     wanted = found if stages is None else stages
     fresh = {name: found[name] for name in wanted if name in found and found[name] != known.get(name)}
     if fresh:
-        _dvc(place, "push", "--quiet", *fresh)
+        run_dvc(place, "push", "--quiet", *fresh)
         order = lock_blocks.stage_names(place)
         entries = lock_blocks.merged(known, fresh, order)
         _record(place, mark.scenario, ", ".join(fresh), entries, [mark.tip])
@@ -199,13 +198,3 @@ def _record(place: Path, scenario: str, what: str, entries: Mapping[str, str], p
 
 def _worker(place: Path) -> str:
     return f"{place.parents[1].name}@{socket.gethostname()}"
-
-
-@retry_when_busy
-def _dvc(place: Path, *arguments: str) -> None:
-    """Run a command of dvc in a slice, waiting for its lock."""
-    with dvc.running(["--wait-for-lock", *arguments], place) as process:
-        said, _ = process.communicate()
-    if process.returncode != 0:
-        dvc.raise_if_busy(f"`dvc {arguments[0]}`", said, place)
-        raise dvc.DvcError(f"`dvc {arguments[0]}` in {place} failed:\n{said.strip()[-2000:]}")
