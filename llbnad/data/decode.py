@@ -204,7 +204,9 @@ def _check_size(image: Image.Image, name: str) -> None:
     size = f"{image.width} × {image.height} pixels"
     # Pillow's warning is not turned into an error: warning filters belong to the process, and threads share it
     if image.width * image.height > max_pixels():
-        raise DataError(f"{name} is too large: {size}, at most {max_pixels():,}")
+        raise DataError(
+            f"{name} is too large: {size}, at most {max_pixels():,}: set max_pixels to more, or make it smaller"
+        )
     if max(image.size) > MAX_RATIO * min(image.size):
         raise DataError(
             f"{name} is too thin: {size}; expected a longer side of at most {MAX_RATIO} times the shorter: "

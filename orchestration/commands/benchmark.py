@@ -34,6 +34,7 @@ from llbnad.study.table_summary import contamination_figure, gap_closed, gap_ove
 from llbnad.study.young_line import YoungCell, YoungLine, run_young_cell
 from llbnad.study.young_line_summary import over_sets, per_set, young_line_figure
 from llbnad.utils.files import write_csv, write_parquet
+from llbnad.utils.pixel_limit import limit_pixels_of
 from llbnad.utils.plugins import code_version
 from llbnad.utils.progress import track
 from llbnad.utils.runtime import prepare
@@ -123,6 +124,7 @@ def _end_with_parent() -> None:
 
 def _run(cell: AnyCell, grid: AnyGrid, home: Path, root: Path, cache: Path) -> None:
     manifest = read_manifest(_manifest(home, cell.dataset, cell.ratio))
+    limit_pixels_of(grid.source(cell.dataset, cell.ratio))
     run: Callable[..., pd.DataFrame] = run_young_cell if isinstance(grid, YoungLine) else run_cell
     write_parquet(run(cell, grid, manifest, root, cache), _result(home, cell))
 

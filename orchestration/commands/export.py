@@ -19,7 +19,10 @@ from llbnad.model.model import Model
 from llbnad.utils.files import write_json
 from llbnad.utils.hashing import stable_shuffle
 from orchestration.pipeline import pipes
+from orchestration.pipeline.features import allow_images
 from orchestration.pipeline.outputs import read_noisy, read_purified
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.paths import PARAMS
 from orchestration.registry.store import is_address, model_file
 
 IMAGES = 32  # compared
@@ -39,6 +42,7 @@ def export(
     """Write the graphs and the differences to torch."""
     loaded = Model.load(model_file(model), plugins=plugins or is_address(model))
     targets = write_graphs(loaded, format, out)
+    allow_images(load_params(PARAMS), scenario)
     images = sample(scenario, loaded.encoder.input_size)
     reference = torch_session(loaded)
     report: dict[str, dict[str, Any]] = {}

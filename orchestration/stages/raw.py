@@ -46,6 +46,7 @@ def main(dataset: str) -> None:
         join_masks([(new_root / mask).as_posix() for mask in split_masks(cell)]) for cell in manifest["mask_path"]
     ]
     write_csv(scan.rejected, out / "rejected.csv")
+    write_csv(scan.folders, out / "folders.csv")
     write_manifest(manifest, out / "manifest.parquet")
     refuse_changed([root, *root.rglob("*")])
     if load_params(PARAMS).datasets.get(dataset) != config:

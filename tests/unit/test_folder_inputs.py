@@ -114,6 +114,14 @@ def test_every_top_folder_s_meaning_is_said(tmp_path):
         "folder reject/: 1 images, defects",
         "folder validation/: 2 images, held out",
     ]
+    assert found.folders.values.tolist() == [
+        ["NOK/", 2, "defects"],
+        ["OK/", 3, "normal"],
+        ["camera_2/", 1, "unlabelled"],
+        ["n.i.O/", 1, "defects"],
+        ["reject/", 1, "defects"],
+        ["validation/", 2, "held out"],
+    ]
     assert reasons(found) == {
         "@eaDir/0.png": "system_folder",
         "OK/Thumbs.db": "other_file",

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ from llbnad.config import Files, Window
 from llbnad.data.decode import image_digest, pages_of
 from llbnad.data.images import CLIPPED, count_values, load_picture
 from llbnad.data.intensity import shown
-from llbnad.data.manifest import SCHEMA, normalise
+from llbnad.data.manifest import NORMAL, SCHEMA, normalise
 from llbnad.data.masks import misfit, split_masks
 from llbnad.data.sources.survey import Survey, survey
 from llbnad.errors import DataError, PagesError
@@ -46,6 +47,15 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class Meaning:
+    """What a source took the images of a folder or of a label for."""
+
+    place: str  # a folder of the root, with a slash at the end, or `label` and the label
+    images: int
+    meaning: str  # `meaning_of`, or held out
+
+
+@dataclass(frozen=True)
 class Listing:
     """The images that a source found and the files that it rejected."""
 
@@ -55,6 +65,7 @@ class Listing:
     notes: Sequence[str] = ()  # what the source took folders for, one line each
     doubts: Sequence[str] = ()  # what a person should decide, one line each
     files: Files = field(default_factory=Files)  # how its files are read
+    meanings: Sequence[Meaning] = ()  # the same as a table; none: by label
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,7 @@ class Scan:
     notes: Sequence[str] = ()  # of the source
     doubts: Sequence[str] = ()  # of the source
     pixel_notes: Sequence[str] = ()  # the window that images above 8 bits are read by, and what it does to them
+    folders: pd.DataFrame = field(default_factory=lambda: _table(()))  # place, images, meaning (`Meaning`)
 
 
 @dataclass(frozen=True)
@@ -164,7 +176,27 @@ def scan(listing: Listing) -> Scan:
             f"{cut} colour images of 16 bits are read by their upper 8 bits: 12 bits of colour lose 4 of them"
         )
     notes, doubts, told_of_pixels = (tuple(map(_printable, lines)) for lines in (listing.notes, in_doubt, pixel_notes))
-    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, notes, doubts, told_of_pixels)
+    manifest = normalise(pd.DataFrame(rows)[SCHEMA.names])
+    return Scan(manifest, report, notes, doubts, told_of_pixels, _table(listing.meanings or _by_label(listing.records)))
+
+
+def meaning_of(label: str | None, split: str | None) -> str:
+    """Return what an image of this label and split is taken for: `train, normal`, `unlabelled` …"""
+    meaning = {None: "unlabelled", NORMAL: "normal"}.get(label, "defects")
+    return f"{split}, {meaning}" if split else meaning
+
+
+def _by_label(records: Sequence[Record]) -> list[Meaning]:
+    found = Counter(
+        (f"label {record.anomaly_class or '(empty)'}", meaning_of(record.anomaly_class, record.split))
+        for record in records
+    )
+    return [Meaning(place, count, meaning) for (place, meaning), count in sorted(found.items())]
+
+
+def _table(meanings: Sequence[Meaning]) -> pd.DataFrame:
+    rows = [(_printable(one.place), one.images, one.meaning) for one in meanings]
+    return pd.DataFrame(rows, columns=["place", "images", "meaning"])
 
 
 def _pages(listing: Listing, record: Record) -> tuple[list[Record], list[Rejection]]:
