@@ -13,13 +13,17 @@ import pandas as pd
 
 from llbnad.config import Files, Window
 from llbnad.data.decode import image_digest, pages_of
+from llbnad.data.drawn import is_black_and_white
 from llbnad.data.images import CLIPPED, count_values, load_picture
 from llbnad.data.intensity import shown
 from llbnad.data.manifest import NORMAL, SCHEMA, normalise
-from llbnad.data.masks import misfit, split_masks
+from llbnad.data.masks import join_masks, misfit, split_masks
 from llbnad.data.sources.survey import Survey, survey
 from llbnad.errors import DataError, PagesError
 from llbnad.utils.progress import track
+
+SHOWN = 3  # examples in a line
+PART = "another mask of {} is of no use, and this one alone would show a part of the defect"
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class _Finding:
     size: tuple[int, int] = (0, 0)
     pixels: str = ""  # digest of the decoded pixels
     values: int = 0  # distinct grey values, 3 for more
+    black_and_white: bool = False  # nearly, with little between
     deep: bool = False  # more than 8 bits, read by the window
     outside: float = 0.0  # share of the values outside the window
     cut_to_8_bits: bool = False
@@ -105,7 +110,7 @@ def scan(listing: Listing) -> Scan:
     Images above 8 bits are read by one window, which the setting `intensity` gives or, with `auto`, the values of all
     of them (`llbnad.data.intensity`). It stands in their rows, and a note says it. An image with nearly all of its
     values outside the window is left out. A file of several pages is left out, or stands for one image or several
-    (`llbnad.data.decode`), as the setting `pages` says; a mask of such a file is not read.
+    (`llbnad.data.decode`), as the setting `pages` says, and so does a mask of several pages.
 
     Raises:
         DataError: no image is usable.
@@ -121,6 +126,7 @@ def scan(listing: Listing) -> Scan:
     pixels: dict[str, Record] = {}
     rows: list[dict[str, Any]] = []
     two_valued: set[str] = set()  # paths
+    nearly: list[str] = []  # paths of other images that may be masks
     cut = 0  # images
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(lambda one: _examine(listing.root, one, surveyed.window), records)
@@ -146,6 +152,8 @@ def scan(listing: Listing) -> Scan:
                 continue
             if finding.values == 2:
                 two_valued.add(record.path)
+            elif finding.black_and_white:
+                nearly.append(record.path)
             rejected += finding.trouble
             mask = None if finding.trouble else record.mask_path
             black, white = surveyed.window if finding.deep and surveyed.window else (None, None)
@@ -155,6 +163,9 @@ def scan(listing: Listing) -> Scan:
     in_doubt = list(listing.doubts)
     if len(rows) / 2 < len(two_valued) < len(rows):
         in_doubt.append(f"{len(two_valued)} of {len(rows)} images hold two grey values only: are they masks?")
+    if nearly:
+        names = ", ".join(nearly[:SHOWN])
+        in_doubt.append(f"{len(nearly)} of {len(rows)} images are nearly black and white: are they masks? {names}")
     if 2 * len(two_valued) <= len(rows):
         rows = [row for row in rows if row["path"] not in two_valued]
         detail = "holds two grey values only, as a mask does; masks belong into ground_truth/ or are called *_mask"
@@ -200,19 +211,37 @@ def _table(meanings: Sequence[Meaning]) -> pd.DataFrame:
 
 
 def _pages(listing: Listing, record: Record) -> tuple[list[Record], list[Rejection]]:
-    """Return a record for each image that a record's file stands for, and why its masks are not read, if so."""
-    file = listing.root / record.path
-    paths = pages_of(file, listing.files.pages)
-    if paths == [file]:
-        return [record], []
-    folder = record.path[: -len(file.name)]
+    """Return a record for each image that a record's file stands for, and why a mask of it is not read, if so.
+
+    Page 2 of a mask belongs to page 2 of its image. All pages of a mask belong to an image of one page.
+    """
+    wanted = listing.files.pages
+    images = [_name(record.path, page) for page in pages_of(listing.root / record.path, wanted)]
+    masks, rejected = [], []
+    for path in split_masks(record.mask_path):
+        its = [_name(path, page) for page in pages_of(listing.root / path, wanted)]
+        if images == [record.path] or len(its) == len(images):
+            masks.append(its)
+        else:
+            detail = f"a mask of {len(its)} page(s), and {record.path} has {len(images)}: give each page its own"
+            rejected.append(Rejection(path, "mask_of_pages", detail))
+    if rejected:
+        lost = sorted(set(split_masks(record.mask_path)) - {one.path for one in rejected})
+        rejected += [Rejection(mask, "mask_unused", PART.format(record.path)) for mask in lost]
+        masks = []
+    if images == [record.path]:
+        return [replace(record, mask_path=join_masks([page for its in masks for page in its]))], rejected
     alone = record.sample_id == record.path
     pages = []
-    for path in paths:
-        name = folder + path.name
-        pages.append(replace(record, path=name, sample_id=name if alone else record.sample_id, mask_path=None))
-    detail = f"masks of a file of several pages, here {record.path}, are not read"
-    return pages, [Rejection(mask, "mask_of_pages", detail) for mask in split_masks(record.mask_path)]
+    for number, name in enumerate(images):
+        mask = join_masks([its[number] for its in masks])
+        pages.append(replace(record, path=name, sample_id=name if alone else record.sample_id, mask_path=mask))
+    return pages, rejected
+
+
+def _name(path: str, page: Path) -> str:
+    """Return the path of a page of the file `path`, relative as it is."""
+    return path[: len(path) - len(Path(path).name)] + page.name
 
 
 def _shows_nothing(finding: _Finding, surveyed: Survey) -> tuple[str, str] | None:
@@ -243,8 +272,9 @@ def _examine(root: Path, record: Record, window: Window | None) -> _Finding:
         image = picture.image
         pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
         trouble = _checked_masks(root, record, image.size)
-        return _Finding(image_digest(path), image.size, pixels, count_values(image), picture.deep, picture.outside,
-                        picture.cut_to_8_bits, trouble=trouble)  # fmt: skip
+        drawn = is_black_and_white(image.convert("L").histogram())
+        return _Finding(image_digest(path), image.size, pixels, count_values(image), drawn, picture.deep,
+                        picture.outside, picture.cut_to_8_bits, trouble=trouble)  # fmt: skip
     except FileNotFoundError:
         detail = f"{path} is listed but not there"
         return _Finding(rejection=Rejection(record.path, "missing", detail))
@@ -273,10 +303,7 @@ def _unused_masks(
     for record in records:
         for mask in sorted(set(split_masks(record.mask_path)) - used - listed):
             if record.path in kept:
-                detail = (
-                    f"another mask of {record.path} is of no use, and this one alone would show a part of the defect"
-                )
-                found.append(Rejection(mask, "mask_unused", detail))
+                found.append(Rejection(mask, "mask_unused", PART.format(record.path)))
             else:
                 found.append(Rejection(mask, "mask_without_image", f"its image {record.path} is left out"))
     return found
