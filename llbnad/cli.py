@@ -10,7 +10,7 @@ import typer
 
 from llbnad.config import USUAL_PIXELS, Files, InjectedNoise, Noise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
-from llbnad.errors import ConfigError, LlbnadError
+from llbnad.errors import ConfigError, LlbnadError, printable
 from llbnad.inference.export import Format
 from llbnad.options import dataset_of, merged
 from llbnad.policies import POLICIES
@@ -295,10 +295,10 @@ def main() -> None:
     try:
         app()
     except LlbnadError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # --out is a file, a folder is not writable, or the disk is full
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -155,8 +155,9 @@ def _chosen(datasets: Mapping[str, Dataset], names: Sequence[str]) -> dict[str, 
 
 def benchmark(
     config: Annotated[Path, typer.Argument(help="The grid, e.g. benchmarks/purification.yaml.")],
-    processes: Annotated[int, typer.Option(min=1, help="Cells at once; each uses one CPU thread.")] = os.cpu_count()
-    or 1,
+    processes: Annotated[
+        int, typer.Option(min=1, max=1024, help="Cells at once; each uses one CPU thread.")
+    ] = os.cpu_count() or 1,
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Only these of the grid's; repeatable.")] = None,
     datasets: Annotated[
         list[str] | None, typer.Option("--dataset", help="Only these of the grid's; repeatable.")
@@ -166,9 +167,12 @@ def benchmark(
     """Run a grid, or what is missing of it, and write its table."""
     grid = declared = load_grid(config)
     if seeds:
+        if unknown := sorted(set(seeds) - set(grid.seeds)):
+            raise ConfigError(f"--seed {unknown[0]}: the grid has {sorted(grid.seeds)}")
         grid = grid.model_copy(update={"seeds": tuple(seeds)})
     if datasets:
         grid = grid.model_copy(update={"datasets": _chosen(grid.datasets, datasets)})
+    out.mkdir(parents=True, exist_ok=True)  # said now if it cannot be, not after hours
     home = BENCHMARK_FOLDER / _address(grid, config.stem)
     rows = run_grid(grid, home, FEATURE_CACHE, processes)
     if load_grid(config) != declared or BENCHMARK_FOLDER / _address(grid, config.stem) != home:

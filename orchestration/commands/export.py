@@ -40,10 +40,11 @@ def export(
     ] = False,
 ) -> None:
     """Write the graphs and the differences to torch."""
-    loaded = Model.load(model_file(model), plugins=plugins or is_address(model))
-    targets = write_graphs(loaded, format, out)
     allow_images(load_params(PARAMS), scenario)
+    out.mkdir(parents=True, exist_ok=True)
+    loaded = Model.load(model_file(model), plugins=plugins or is_address(model))
     images = sample(scenario, loaded.encoder.input_size)
+    targets = write_graphs(loaded, format, out)
     reference = torch_session(loaded)
     report: dict[str, dict[str, Any]] = {}
     for name, path in targets.items():

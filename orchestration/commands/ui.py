@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from llbnad.errors import ConfigError
 from orchestration.tracking.database import prepare_database
 from orchestration.tracking.server import ENVIRONMENT, LOCAL_UI, MLFLOW_FOLDER
 
@@ -18,11 +20,12 @@ ALL_ADDRESSES = "0.0.0.0"  # an address to listen on, which a browser cannot ope
 
 
 def ui(
-    dagster_port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    dagster_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on; neither UI asks for a password.")] = "127.0.0.1",
 ) -> None:
     """Start both user interfaces."""
+    _refuse_other_machine(host)
     root = Path.cwd()
     (root / MLFLOW_FOLDER).mkdir(exist_ok=True)
     home = os.environ.get("DAGSTER_HOME", str(root / ".dagster"))
@@ -71,3 +74,17 @@ def ui(
                 process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def _refuse_other_machine(host: str) -> None:
+    """Raise ConfigError if nothing can listen on the address `host`."""
+    try:
+        if not host:
+            raise ValueError("it is empty")
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--host {host!r:.80} is no address to listen on ({error}): expected one of this machine, such as 127.0.0.1"
+        ) from None

@@ -19,7 +19,7 @@ from llbnad.data.intensity import shown
 from llbnad.data.manifest import NORMAL, SCHEMA, normalise
 from llbnad.data.masks import join_masks, misfit, split_masks
 from llbnad.data.sources.survey import Survey, survey
-from llbnad.errors import DataError, PagesError
+from llbnad.errors import DataError, PagesError, printable
 from llbnad.utils.progress import track
 
 SHOWN = 3  # examples in a line
@@ -178,7 +178,7 @@ def scan(listing: Listing) -> Scan:
         raise DataError(
             f"no image under {listing.root} is usable; {len(records)} are listed: {reasons or 'none was found'}"
         )
-    told = [{name: _printable(text) for name, text in vars(rejection).items()} for rejection in rejected]
+    told = [{name: printable(text) for name, text in vars(rejection).items()} for rejection in rejected]
     report = pd.DataFrame(told, columns=["path", "reason", "detail"])
     report = report.sort_values(["path", "reason"], ignore_index=True)
     pixel_notes = surveyed.notes()
@@ -186,7 +186,7 @@ def scan(listing: Listing) -> Scan:
         pixel_notes.append(
             f"{cut} colour images of 16 bits are read by their upper 8 bits: 12 bits of colour lose 4 of them"
         )
-    notes, doubts, told_of_pixels = (tuple(map(_printable, lines)) for lines in (listing.notes, in_doubt, pixel_notes))
+    notes, doubts, told_of_pixels = (tuple(map(printable, lines)) for lines in (listing.notes, in_doubt, pixel_notes))
     manifest = normalise(pd.DataFrame(rows)[SCHEMA.names])
     return Scan(manifest, report, notes, doubts, told_of_pixels, _table(listing.meanings or _by_label(listing.records)))
 
@@ -206,7 +206,7 @@ def _by_label(records: Sequence[Record]) -> list[Meaning]:
 
 
 def _table(meanings: Sequence[Meaning]) -> pd.DataFrame:
-    rows = [(_printable(one.place), one.images, one.meaning) for one in meanings]
+    rows = [(printable(one.place), one.images, one.meaning) for one in meanings]
     return pd.DataFrame(rows, columns=["place", "images", "meaning"])
 
 
@@ -253,11 +253,6 @@ def _shows_nothing(finding: _Finding, surveyed: Survey) -> tuple[str, str] | Non
     if finding.values == 1:
         return "constant", f"all of its pixels have one value{hint}"
     return None
-
-
-def _printable(text: str) -> str:
-    """Return a text whose bytes that are not UTF-8, as names may hold, are written out."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _examine(root: Path, record: Record, window: Window | None) -> _Finding:
