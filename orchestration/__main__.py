@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from llbnad.errors import LlbnadError
+from llbnad.errors import LlbnadError, printable
 from orchestration.commands.audit import audit
 from orchestration.commands.backfill import backfill
 from orchestration.commands.benchmark import benchmark
@@ -49,10 +49,10 @@ def main() -> None:
         with pipes.connection():
             app(prog_name="python -m orchestration")
     except LlbnadError as error:
-        print(f"error: {with_advice(error)}", file=sys.stderr)
+        print(f"error: {printable(with_advice(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that is not writable
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 
