@@ -6,6 +6,8 @@ export DAGSTER_HOME := $(CURDIR)/.dagster
 export DAGSTER_DISABLE_TELEMETRY := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
+QUEUE ?= dagster
+SLOTS ?= 1
 
 # One clear line instead of "python3.11: not found"; Debian has venv in a package of its own.
 define need_python
@@ -14,19 +16,21 @@ define need_python
   'python@3.11, uv python install 3.11) or name yours: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)' >&2; exit 2; }
 endef
 
-.PHONY: help setup run test test-fast test-extras lint ui audit clean
+.PHONY: help setup setup-cluster run test test-fast test-extras test-cluster lint ui worker audit clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: $(BIN)/.installed ## both environments
 
+setup-cluster: $(BIN)/.cluster ## what several machines need besides, into the same environments
+
 run: setup ## the main job: purify, train, compare, on the embedded data
 	@$(BIN)/python -m orchestration run
 
 # two processes with a thread each: most of the time goes into starting programs, one after another
 test: setup lint ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/cluster
 
 test-fast: setup ## unit tests: no subprocess of dvc or Dagster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
@@ -34,13 +38,20 @@ test-fast: setup ## unit tests: no subprocess of dvc or Dagster
 test-extras: .venv-extras/.installed ## tests of the extras anomalib and offline-vit, in an environment of their own
 	OMP_NUM_THREADS=1 .venv-extras/bin/python -m pytest tests/unit/test_anomalib.py tests/unit/test_encoders.py
 
+test-cluster: setup-cluster ## tests of several machines; PostgreSQL has to be there (apt install postgresql)
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt 'moto[server]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/cluster
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-ui: setup ## Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000
-	@$(BIN)/python -m orchestration ui
+ui: setup ## Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000; home of a cluster: CLUSTER=cluster/celery
+	@$(BIN)/python -m orchestration ui $(if $(CLUSTER),--cluster $(CLUSTER) --host 0.0.0.0)
+
+worker: setup-cluster ## a machine that works for a cluster: CLUSTER=cluster/celery QUEUE=dagster SLOTS=1
+	@$(BIN)/python -m orchestration worker --queue $(QUEUE) --slots $(SLOTS) $(if $(CLUSTER),--cluster $(CLUSTER))
 
 audit: setup ## compute everything again from raw data and compare with dvc.lock
 	@$(BIN)/python -m orchestration audit
@@ -68,6 +79,13 @@ $(BIN)/.installed: pyproject.toml constraints.txt constraints-dvc.txt
 	@$(BIN)/python -m pip install --quiet --upgrade pip 2>/dev/null
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,pipeline,export,dev]'
 	@$(MAKE) --no-print-directory $(BIN)/dvc
+	@touch $@
+
+# Nothing of what is there changes: the extra only adds packages, at versions that constraints.txt has.
+$(BIN)/.cluster: $(BIN)/.installed
+	@echo "Installing the extra for several machines …"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,pipeline,export,dev,cluster]'
+	@.venv-dvc/bin/python -m pip install --quiet --constraint constraints-dvc.txt 'dvc[s3]'
 	@touch $@
 
 # What the extras bring is not among what the pipeline was resolved with, so they do not share its environment.

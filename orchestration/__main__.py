@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from llbnad.errors import LlbnadError
+from llbnad.errors import LlbnadError, printable
 from orchestration.commands.audit import audit
 from orchestration.commands.backfill import backfill
 from orchestration.commands.benchmark import benchmark
@@ -20,6 +20,7 @@ from orchestration.commands.run import run
 from orchestration.commands.settings import settings
 from orchestration.commands.slices import app as slices
 from orchestration.commands.ui import ui
+from orchestration.commands.worker import worker
 from orchestration.pipeline import pipes
 from orchestration.pipeline.advice import with_advice
 
@@ -32,7 +33,7 @@ app = typer.Typer(
     help="LLBNAD as a pipeline: run it, watch it, feed production lines, use their models. Run from the repository.",
 )
 for panel, commands in {
-    PIPELINE: (run, ui, audit, benchmark, record, backfill, mend, settings),
+    PIPELINE: (run, ui, worker, audit, benchmark, record, backfill, mend, settings),
     LINE: (ingest, review, drift),
     MODELS: (predict, export),
 }.items():
@@ -48,10 +49,10 @@ def main() -> None:
         with pipes.connection():
             app(prog_name="python -m orchestration")
     except LlbnadError as error:
-        print(f"error: {with_advice(error)}", file=sys.stderr)
+        print(f"error: {printable(with_advice(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that is not writable
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration.assets.benchmark_assets import benchmark_assets
+from orchestration.assets.cluster_jobs import cluster_jobs, cluster_sensors, take_in
 from orchestration.assets.drift_asset import drift_asset
 from orchestration.assets.dvc_assets import dvc_assets
+from orchestration.assets.machines import has_several_machines
 from orchestration.assets.partitions import SCENARIOS, sync
 from orchestration.assets.registry_assets import registry_assets
 from orchestration.assets.retraining import INGEST, ingest_asset, retrain
@@ -40,15 +42,18 @@ def definitions(root: Path) -> dg.Definitions:
         selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, *serving, *tables),
         description="One scenario from raw data to the champion; what did not change is not computed again.",
     )
+    several = False
     # without DAGSTER_HOME, the sensor adds the partitions later, in the instance that it is given
     if os.environ.get("DAGSTER_HOME"):
         with dg.DagsterInstance.get() as instance:
             sync(instance, [*params.scenarios, *known_lines(root, params)])
+            several = has_several_machines(instance)
+    of_lines = (take_in if several else retrain).name  # the job that images in an inbox start
     return dg.Definitions(
         assets=[ingest_asset(root), pipeline, drift_asset(root), *registry, *serving, *tables],
-        jobs=[scenario, retrain, verify],
-        sensors=[arrival_sensor(root, params.arrival)],
-        schedules=[retraining_schedule(root, params.arrival), nightly_verify],
+        jobs=[*(cluster_jobs if several else [scenario, retrain]), verify],
+        sensors=[arrival_sensor(root, params.arrival, of_lines), *(cluster_sensors() if several else [])],
+        schedules=[retraining_schedule(root, params.arrival, of_lines), nightly_verify],
         executor=dg.in_process_executor,  # a run is one chain; its sub-models run side by side within their step
     )
 

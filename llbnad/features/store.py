@@ -11,6 +11,9 @@ renamed into place whole, so that two processes may fill the cache at once. Read
 
 An entry says whose features it holds, and the digest of its content. One that is damaged, stands under the name of
 another image, or is of a release without digests is never used: it is encoded again, and a warning counts such entries.
+
+Several machines may share what they encode (`llbnad.features.shared`): a missing entry is then looked for there first,
+and one that is encoded here is put there. What comes from there is checked like every other entry.
 """
 
 import json
@@ -31,6 +34,7 @@ from llbnad.encoders import create_encoder, recipe
 from llbnad.encoders.base import Encoded, Encoder
 from llbnad.errors import DataError, IdentityError, ImageChangedError
 from llbnad.features.batch import Batch, DeferredBatch, Features, as_features, as_images
+from llbnad.features.shared import SharedCache
 from llbnad.utils.files import replacing
 from llbnad.utils.hashing import digest_of
 from llbnad.utils.prefetch import prefetch
@@ -57,6 +61,10 @@ class FeatureStore:
         image_root: folder that the manifest's paths are relative to.
         device: torch's name of the device.
         batch_size: images read and scored at once.
+        shared: address of a cache that machines share beside their own (`SharedCache`); None if there is none.
+
+    Raises:
+        ConfigError: the encoder or the address is unknown.
     """
 
     def __init__(
@@ -67,6 +75,7 @@ class FeatureStore:
         image_root: Path,
         device: str = "cpu",
         batch_size: int = 16,
+        shared: str | None = None,
     ) -> None:
         self.config = config
         self.device = device
@@ -75,6 +84,7 @@ class FeatureStore:
         kind = device.partition(":")[0]  # kinds of device round differently; a run must depend on its own kind only
         self.folder = cache / (self.fingerprint if kind == "cpu" else f"{self.fingerprint}-{kind}")
         self.image_root = image_root
+        self._shared = None if shared is None else SharedCache(f"{shared.rstrip('/')}/{self.folder.name}")
         self._paths: Mapping[str, str] = dict(zip(manifest["image_id"], manifest["path"], strict=True))
         self._windows = windows_of(manifest)
         self._encoder: Encoder | None = None
@@ -85,7 +95,10 @@ class FeatureStore:
         return sorted(self._paths)
 
     def ensure(self, image_ids: Sequence[str]) -> int:
-        """Encode the images of `image_ids` that are not cached, or whose entry is damaged, and return their number.
+        """Fill the cache with the images of `image_ids` that it lacks, or whose entry is damaged.
+
+        Returns:
+            how many of them were encoded; the others came from the shared cache.
 
         Raises:
             IdentityError: an image is not in the manifest, or the bytes of its file changed.
@@ -100,29 +113,29 @@ class FeatureStore:
                 missing.add(image_id)  # somebody deleted the entry meanwhile
             except (EntryError, OSError):
                 damaged.add(image_id)
-        self._encode(sorted(missing | damaged))
+        encoded = self._fill(sorted(missing | damaged))
         if damaged:
             kinds = "damaged, another image's or of an older release"
-            LOG.warning("%d damaged cache entries were encoded again (%s): %s", len(damaged), kinds, self.folder)
-        return len(missing | damaged)
+            LOG.warning("%d damaged cache entries were made again (%s): %s", len(damaged), kinds, self.folder)
+        return encoded
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
         """Yield batches of `image_ids` in their order, `batch_size` images at a time, and show progress.
 
         Nothing is encoded if only images are asked for. When features are asked for the first time, all images of
-        `image_ids` that are not cached are encoded.
+        `image_ids` that are not cached are fetched or encoded.
 
         Raises:
             IdentityError: an image is not in the manifest.
         """
         self._check(image_ids)
-        encoded = False
+        filled = False
 
         def features(chunk: tuple[str, ...]) -> Features:
-            nonlocal encoded
-            if not encoded:
-                self._encode(self._missing(image_ids))
-                encoded = True
+            nonlocal filled
+            if not filled:
+                self._fill(self._missing(image_ids))
+                filled = True
             try:
                 return self._stacked(chunk)
             except (EntryError, OSError):
@@ -186,6 +199,32 @@ class FeatureStore:
         parts = ((f"{name} {array.dtype} {list(array.shape)}", array.data) for name, array in sorted(tensors.items()))
         return json.dumps({**told, "digest": digest_of(json.dumps(told, sort_keys=True), parts)}, sort_keys=True)
 
+    def _fill(self, image_ids: Sequence[str]) -> int:
+        """Fetch or encode the images of `image_ids`, and return how many were encoded."""
+        left = self._fetch(image_ids)
+        self._encode(left)
+        return len(left)
+
+    def _fetch(self, image_ids: Sequence[str]) -> list[str]:
+        """Copy entries from the shared cache; return the ids of those that it lacks or that are damaged there."""
+        wanted = {self._shared_name(image_id): image_id for image_id in image_ids}
+        fetched, damaged = set(), 0
+        for name, content in self._shared.read(list(wanted)) if self._shared else ():
+            image_id = wanted[name]
+            with replacing(self._file(image_id)) as temporary:
+                temporary.write_bytes(content)
+            try:
+                self._open(image_id)
+                fetched.add(image_id)
+            except EntryError:
+                damaged += 1  # it is encoded next, here and there
+        if damaged and self._shared:
+            LOG.warning("%d entries of the shared cache are damaged and made again: %s", damaged, self._shared.address)
+        return [image_id for image_id in image_ids if image_id not in fetched]
+
+    def _shared_name(self, image_id: str) -> str:
+        return self._file(image_id).relative_to(self.folder).as_posix()
+
     def _encode(self, image_ids: Sequence[str]) -> None:
         from safetensors.numpy import save
 
@@ -196,14 +235,19 @@ class FeatureStore:
         chunks = [image_ids[start : start + self.batch_size] for start in range(0, len(image_ids), self.batch_size)]
         for chunk, images in zip(track(chunks, "encode", unit="batch"), prefetch(self._load, chunks), strict=True):
             encoded = self._encoder.encode(np.stack(images))
+            made = {}
             for position, image_id in enumerate(chunk):
                 tensors = {
                     f"{kind}{layer}": np.ascontiguousarray(values[position])
                     for kind, arrays in (("layer", encoded.maps), ("prefix", encoded.prefixes))
                     for layer, values in zip(self.config.layers, arrays, strict=bool(arrays))
                 }
+                content = save(tensors, {"llbnad": self._description(image_id, tensors)})
                 with replacing(self._file(image_id)) as temporary:
-                    temporary.write_bytes(save(tensors, {"llbnad": self._description(image_id, tensors)}))
+                    temporary.write_bytes(content)
+                made[self._shared_name(image_id)] = content
+            if self._shared:
+                self._shared.write(made)
 
     def _load(self, image_id: str) -> np.ndarray:
         path = self.image_root / self._paths[image_id]
@@ -214,50 +258,3 @@ class FeatureStore:
                 "restore the file, or read the data set again"
             )
         return image
-
-
-class PooledFeatures:
-    """The feature maps of a store, averaged to a coarser grid and kept in memory.
-
-    The side of the finest map shrinks by `factor`. Other maps are averaged to the same grid, unless they are coarser
-    already. Everything is read once and kept as float16. This serves studies that train many detectors on the same few
-    thousand images.
-
-    Args:
-        features: the store.
-        factor: positions of the finest map per side that become one position.
-    """
-
-    def __init__(self, features: "FeatureStore", factor: int) -> None:
-        self.features = features
-        self.factor = factor
-        self._known: dict[str, tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]] = {}  # maps and prefixes
-
-    def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
-        """Yield the batches of the store with averaged maps."""
-
-        missing = [image_id for image_id in dict.fromkeys(image_ids) if image_id not in self._known]
-        if missing:
-            for batch in self.features.batches(missing, "pool"):
-                maps, prefixes = self._pooled(batch), [prefix.half().cpu() for prefix in batch.prefixes]
-                for number, image_id in enumerate(batch.image_ids):
-                    self._known[image_id] = tuple(m[number] for m in maps), tuple(p[number] for p in prefixes)
-        size = self.features.batch_size
-        for start in range(0, len(image_ids), size):
-            chunk = tuple(image_ids[start : start + size])
-            known = [self._known[image_id] for image_id in chunk]
-            yield Batch(chunk, self._stacked([one[0] for one in known]), self._stacked([one[1] for one in known]))
-
-    def _stacked(self, images: "Sequence[tuple[torch.Tensor, ...]]") -> "tuple[torch.Tensor, ...]":
-        import torch
-
-        layers = zip(*images, strict=True)
-        return tuple(torch.stack(layer).to(self.features.device).float() for layer in layers)
-
-    def _pooled(self, batch: Batch) -> "list[torch.Tensor]":
-        from torch.nn import functional
-
-        target = batch.maps[0].shape[-1] // self.factor
-        return [
-            functional.adaptive_avg_pool2d(layer, min(target, layer.shape[-1])).half().cpu() for layer in batch.maps
-        ]

@@ -29,8 +29,9 @@ from llbnad.config import (
 from llbnad.data.contaminate import anomalous_samples, contaminate
 from llbnad.data.manifest import contamination, training_images
 from llbnad.evaluation.evaluate import evaluate
+from llbnad.features.pooled import PooledFeatures
 from llbnad.features.source import FeatureSource
-from llbnad.features.store import FeatureStore, PooledFeatures
+from llbnad.features.store import FeatureStore
 from llbnad.model.model import Model, derived_seed, train
 from llbnad.purification.comparators import train_methods, training_sets
 from llbnad.purification.consensus import Consensus

@@ -19,8 +19,9 @@ from llbnad.config import METHOD, Config, Dataset, EncoderConfig
 from llbnad.data.manifest import WINDOW, contamination, is_anomalous, windows_of
 from llbnad.errors import DataError
 from llbnad.evaluation.metrics import ranking
+from llbnad.features.pooled import PooledFeatures
 from llbnad.features.source import FeatureSource
-from llbnad.features.store import FeatureStore, PooledFeatures
+from llbnad.features.store import FeatureStore
 from llbnad.model.calibrate import calibrate
 from llbnad.model.model import Model, derived_seed, train
 from llbnad.model.threshold import Threshold

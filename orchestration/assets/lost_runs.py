@@ -7,6 +7,7 @@ Dagster's own run monitoring (.dagster/dagster.yaml) ends the runs that were abo
 import dagster as dg
 import psutil
 
+from orchestration.assets.machines import end_runs_of_lost_workers, is_celery
 from orchestration.pipeline.left_behind import is_zombie
 
 TOLERANCE = 5  # seconds; a process starts before it reports, but somebody may set the clock meanwhile
@@ -14,7 +15,9 @@ TOLERANCE = 5  # seconds; a process starts before it reports, but somebody may s
 
 def end_lost_runs(instance: dg.DagsterInstance) -> list[str]:
     """Mark runs as failed that are started and have no process any more, and return their ids."""
-    if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):  # another launcher watches its own runs elsewhere
+    if is_celery(instance.run_launcher):
+        return end_runs_of_lost_workers(instance)
+    if not isinstance(instance.run_launcher, dg.DefaultRunLauncher):  # that of Kubernetes watches its own runs
         return []
     return [
         run.run_id

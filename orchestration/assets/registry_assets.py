@@ -11,10 +11,13 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration.assets.command import run_command
+from orchestration.assets.machines import has_several_machines
+from orchestration.pipeline.workplace import place_of
 from orchestration.registry.register_version import CHECKS, report_path
 from orchestration.registry.store import EXIT_REFUSED
 
 CHALLENGER, CHAMPION = "challenger", "champion"
+PROMOTE = ("registry", "promote")
 
 
 def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> list[dg.AssetsDefinition]:
@@ -38,7 +41,9 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
         check_specs=[dg.AssetCheckSpec(check, asset=CHALLENGER, blocking=True) for check in CHECKS],
     )
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        return run_command(context, root, ["registry", "challenge", context.partition_key], allowed=(0, EXIT_REFUSED))
+        scenario = context.partition_key
+        command = ["registry", "challenge", scenario]
+        return run_command(context, place_of(root, scenario), command, allowed=(0, EXIT_REFUSED))
 
     return challenger
 
@@ -53,10 +58,26 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
         description="The detector in use: the alias `champion` of llbnad-<scenario>, moved when no check has failed",
     )
     def champion(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        version = _accepted(root, context.partition_key)
-        return run_command(context, root, ["registry", "promote", context.partition_key, version, "--unless-withdrawn"])
+        line = context.partition_key
+        if has_several_machines(context.instance):  # the report is on the worker that made the challenge
+            version = _challenger_version(context.instance, line)
+            return run_command(context, root, [*PROMOTE, line, version, "--unless-withdrawn", "--unless-refused"])
+        return run_command(context, root, [*PROMOTE, line, _accepted(root, line), "--unless-withdrawn"])
 
     return champion
+
+
+def _challenger_version(instance: dg.DagsterInstance, scenario: str) -> str:
+    """Return the version of the scenario's newest challenger, as Dagster's record has it.
+
+    Raises:
+        Failure: there is no challenger.
+    """
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(CHALLENGER), asset_partitions=[scenario])
+    for found in instance.fetch_materializations(wanted, limit=1).records:
+        if found.asset_materialization and "version" in found.asset_materialization.metadata:
+            return str(found.asset_materialization.metadata["version"].value)
+    raise dg.Failure(f"no challenger of {scenario} is recorded: materialise {CHALLENGER} first", allow_retries=False)
 
 
 def _accepted(root: Path, scenario: str) -> str:

@@ -10,11 +10,13 @@ import dagster as dg
 
 from orchestration.assets.asset_metadata import table
 from orchestration.assets.failure import failing
+from orchestration.assets.machines import has_several_machines
 from orchestration.assets.partitions import SCENARIOS
 from orchestration.assets.registry_assets import CHAMPION
 from orchestration.line.arrivals import Places, batches
 from orchestration.line.ingest import Ingested, ingest
 from orchestration.line.lines import known_lines
+from orchestration.line.share import share
 from orchestration.pipeline import dvc
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
@@ -51,6 +53,8 @@ def ingest_asset(root: Path) -> dg.AssetsDefinition:
                 outcome = {"outcome": "no production line"}
                 return dg.MaterializeResult(data_version=dg.DataVersion("none"), metadata=outcome)
             done = ingest(root, line, params.arrival.stable_seconds, dvc.add)
+            if has_several_machines(context.instance):
+                share(root, line)  # also if nothing is new, because an earlier one may have failed
         context.log.info(str(done))
         arrived = Places(root, line).arrived
         version = dvc.tracked_version(root, Places(root, line).relative(arrived)) or "none"

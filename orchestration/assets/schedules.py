@@ -10,19 +10,19 @@ import dagster as dg
 from llbnad.errors import LlbnadError
 from orchestration.assets.lost_runs import end_lost_runs
 from orchestration.assets.partitions import sync
-from orchestration.assets.retraining import retrain, run_in_progress
+from orchestration.assets.retraining import run_in_progress
 from orchestration.line.lines import known_lines, new_images
 from orchestration.pipeline.params import ArrivalSettings, load_params
 from orchestration.pipeline.paths import PARAMS
 
 
-def retraining_schedule(root: Path, settings: ArrivalSettings) -> dg.ScheduleDefinition:
-    """Return the schedule `nightly` of the repository at `root`. Its time is `arrival.cron` in params.yaml."""
+def retraining_schedule(root: Path, settings: ArrivalSettings, job_name: str) -> dg.ScheduleDefinition:
+    """Return the schedule `nightly`, which starts this job for lines. Its time is `arrival.cron` in params.yaml."""
 
     @dg.schedule(
         name="nightly",
         cron_schedule=settings.cron,
-        job=retrain,
+        job_name=job_name,
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Retrains the lines that have enough new images",
     )

@@ -18,7 +18,7 @@ from llbnad.errors import LlbnadError
 from llbnad.utils.files import file_digest
 from orchestration.assets.lost_runs import end_lost_runs
 from orchestration.assets.partitions import sync
-from orchestration.assets.retraining import retrain, run_in_progress
+from orchestration.assets.retraining import run_in_progress
 from orchestration.line.arrivals import last_batch
 from orchestration.line.inbox import lines, look, untouched
 from orchestration.line.lines import known_lines
@@ -39,12 +39,12 @@ class Decision:
     run_key: str | None = None
 
 
-def arrival_sensor(root: Path, settings: ArrivalSettings) -> dg.SensorDefinition:
-    """Return the sensor `arrivals` of the repository at `root`."""
+def arrival_sensor(root: Path, settings: ArrivalSettings, job_name: str) -> dg.SensorDefinition:
+    """Return the sensor `arrivals` of the repository at `root`, which starts this job for a line."""
 
     @dg.sensor(
         name="arrivals",
-        job=retrain,
+        job_name=job_name,
         minimum_interval_seconds=max(1, math.ceil(settings.stable_seconds)),
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Watches data/incoming; a line with enough new, complete files is retrained",

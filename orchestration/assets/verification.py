@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration.assets.failure import failing
+from orchestration.assets.machines import HOME
 from orchestration.pipeline.verify import refuse_damage
 
 CRON = "0 4 * * *"  # UTC; after the retraining that `arrival.cron` usually starts at two
@@ -19,7 +20,12 @@ def verification(root: Path) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
             refuse_damage(root)
         context.log.info("outputs and cache hold the bytes that were recorded")
 
-    @dg.job(name="verify", executor_def=dg.in_process_executor, description="Reads all outputs and DVC's cache")
+    @dg.job(
+        name="verify",
+        executor_def=dg.in_process_executor,
+        tags=HOME,
+        description="Reads all outputs and DVC's cache",
+    )
     def verify() -> None:
         compare()
 

@@ -20,8 +20,8 @@ from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
 from orchestration.pipeline.slice_run import run_here
 from orchestration.pipeline.verify import refuse_damage
+from orchestration.pipeline.workplace import ABOVE
 
-ABOVE = 20  # scenarios that one `dvc repro` works through; more are worked in slices
 METHODS = ("none", "llbnad", "oracle", "random")
 
 

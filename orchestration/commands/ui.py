@@ -1,7 +1,12 @@
-"""`make ui`: Dagster (web server and daemon) and the MLflow server side by side on this machine, until Ctrl-C."""
+"""`make ui`: Dagster (web server and daemon) and the MLflow server side by side on this machine, until Ctrl-C.
+
+With a cluster folder they are the home of several machines: Dagster takes its configuration from there, and MLflow
+keeps records in the database and artifacts in the bucket that two environment variables name.
+"""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,39 +15,46 @@ from typing import Annotated
 
 import typer
 
+from llbnad.errors import ConfigError
+from orchestration.pipeline.cluster import PAGE, WORKSPACE, cluster_environment
 from orchestration.tracking.database import prepare_database
 from orchestration.tracking.server import ENVIRONMENT, LOCAL_UI, MLFLOW_FOLDER
 
 END_SECONDS = 15  # time that a server has to end
 ALL_ADDRESSES = "0.0.0.0"  # an address to listen on, which a browser cannot open
+STORE, ARTIFACTS = "LLBNAD_MLFLOW_DB", "LLBNAD_MLFLOW_ARTIFACTS"  # addresses of a cluster's records and artifacts
 
 
 def ui(
-    dagster_port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    dagster_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on; neither UI asks for a password.")] = "127.0.0.1",
+    cluster: Annotated[Path | None, typer.Option(help="Be the home of this cluster, e.g. cluster/celery.")] = None,
 ) -> None:
     """Start both user interfaces."""
+    _refuse_other_machine(host)
     root = Path.cwd()
     (root / MLFLOW_FOLDER).mkdir(exist_ok=True)
-    home = os.environ.get("DAGSTER_HOME", str(root / ".dagster"))
+    own = {"DAGSTER_HOME": os.environ.get("DAGSTER_HOME", str(root / ".dagster"))}
     environment = {
         **os.environ,
         **ENVIRONMENT,
-        "DAGSTER_HOME": home,
+        **(own if cluster is None else cluster_environment(cluster)),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # job execution would start ten processes
         LOCAL_UI: f"http://{'127.0.0.1' if host == ALL_ADDRESSES else host}:{mlflow_port}",
     }
     python = Path(sys.executable).parent
-    commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port)]]
-    prepare_database(root)
+    workspace = [] if cluster is None else ["--workspace", str(cluster / WORKSPACE)]
+    commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port), *workspace]]
     if not os.environ.get("MLFLOW_TRACKING_URI"):  # the variable names a server that runs already
-        store, artifacts = root / MLFLOW_FOLDER / "mlflow.db", root / MLFLOW_FOLDER / "artifacts"
+        store, artifacts = _embedded(root) if cluster is None else _shared()
         commands.append(
             [str(python / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1",
-             "--backend-store-uri", f"sqlite:///{store}", "--artifacts-destination", artifacts.as_uri()]
+             "--backend-store-uri", store, "--artifacts-destination", artifacts]
         )  # fmt: skip
+        if cluster is not None:
+            environment["MLFLOW_TRACKING_URI"] = environment[LOCAL_UI]  # of what runs at home
     # a background job of a shell ignores SIGINT, and so do its children: SIGTERM ends both as well
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup, it shall outlive its terminal
@@ -71,3 +83,39 @@ def ui(
                 process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def _embedded(root: Path) -> tuple[str, str]:
+    """Return the addresses of MLflow's database and artifacts in the repository. The database is made if missing."""
+    prepare_database(root)
+    folder = root / MLFLOW_FOLDER
+    return f"sqlite:///{folder / 'mlflow.db'}", (folder / "artifacts").as_uri()
+
+
+def _shared() -> tuple[str, str]:
+    """Return the addresses of a cluster's records and artifacts.
+
+    Raises:
+        ConfigError: a variable is not set.
+    """
+    missing = [name for name in (STORE, ARTIFACTS) if not os.environ.get(name)]
+    if missing:
+        raise ConfigError(
+            f"MLflow needs {' and '.join(missing)} (or MLFLOW_TRACKING_URI, if a server runs): export them; {PAGE} "
+            "says what they hold"
+        )
+    return os.environ[STORE], os.environ[ARTIFACTS]
+
+
+def _refuse_other_machine(host: str) -> None:
+    """Raise ConfigError if nothing can listen on the address `host`."""
+    try:
+        if not host:
+            raise ValueError("it is empty")
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--host {host!r:.80} is no address to listen on ({error}): expected one of this machine, such as 127.0.0.1"
+        ) from None

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from llbnad.errors import LlbnadError
-from orchestration.pipeline import process
+from orchestration.pipeline import lock_blocks, process
 from orchestration.pipeline.busy import BusyError, retry_when_busy
 from orchestration.pipeline.left_behind import YAML_LOADER, held, mend_lock, mend_rwlock, read_whole
 from orchestration.pipeline.paths import PARAMS
@@ -121,6 +121,17 @@ def read_lock(root: Path) -> dict[str, Any]:
     raise DvcError(f"{file} is damaged: `git checkout dvc.lock` takes the committed one, `dvc repro` completes it")
 
 
+def read_entry(root: Path, stage: str) -> dict[str, Any]:
+    """Return what `read_lock` returns, with no other entry than this stage's. The others are not parsed.
+
+    Raises:
+        BusyError: a DVC process kept its lock for too long.
+    """
+    block = lock_blocks.read_blocks(root).get(stage)
+    entries: dict[str, Any] = yaml.load(block, Loader=YAML_LOADER) if block else {}
+    return {"stages": entries}
+
+
 def outputs(lock: Mapping[str, Any], stage: str) -> dict[str, str]:
     """Return the MD5 of each output of a stage, by path; empty if the stage never ran."""
     return {out["path"]: out["md5"] for out in lock.get("stages", {}).get(stage, {}).get("outs", [])}
@@ -157,6 +168,23 @@ def add(root: Path, paths: Sequence[str]) -> None:
         lines = [line.rstrip() for line in started.stdout]
         code = started.wait()
     raise_if_failed(f"versioning {' and '.join(paths)}", lines, code, root)
+
+
+def push(root: Path, targets: Sequence[str]) -> None:
+    """Copy the data of `targets`, such as `data/own/bottle.dvc`, to DVC's default remote.
+
+    Raises:
+        DvcError: there is no remote, or it does not answer.
+    """
+    try:
+        _checked(["push", "--quiet", *targets], root)
+    except DvcBusyError:
+        raise
+    except DvcError as error:
+        raise DvcError(
+            f"{error}\nWorkers get data from DVC's default remote: `dvc remote list` shows whether there is one, "
+            "`dvc remote add -d store URL` adds it"
+        ) from None
 
 
 def running(

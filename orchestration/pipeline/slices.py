@@ -68,6 +68,11 @@ def workspace(root: Path, scenario: str) -> Path:
     return take(root, Path(folder), scenario) if folder else root
 
 
+def slice_folder(machine: Path, scenario: str) -> Path:
+    """Return the folder of a scenario's slice on a machine."""
+    return machine.absolute() / "slices" / scenario
+
+
 def take(root: Path, machine: Path, scenario: str, commit: str | None = None) -> Path:
     """Take a scenario: make its slice ready, with all that was recorded of it, and claim its ref.
 
@@ -87,7 +92,7 @@ def take(root: Path, machine: Path, scenario: str, commit: str | None = None) ->
         DvcError: what was recorded could not be pulled.
     """
     machine = machine.absolute()
-    place = machine / "slices" / scenario
+    place = slice_folder(machine, scenario)
     _hold(place)
     with FileLock(machine / "git.lock"):  # fetches into the same clone get into each other's way
         fetch(root)
@@ -157,7 +162,7 @@ def drop(root: Path, scenario: str) -> None:
     """
     remove(root, scenario)
     if folder := os.environ.get(MACHINE):
-        shutil.rmtree(Path(folder) / "slices" / scenario, ignore_errors=True)
+        shutil.rmtree(slice_folder(Path(folder), scenario), ignore_errors=True)
         git(root, "worktree", "prune")
 
 

@@ -94,7 +94,14 @@ def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[
         "defaults": DEFAULTS,
         "scenarios": dict(scenarios),
         "arrival": {"stable_seconds": 0, "min_new_images": 20, "cron": "0 2 * * *"},
-        "runtime": {"device": "cpu", "processes": processes, "threads": 0, "batch_size": 16, "memory_limit": 0},
+        "runtime": {
+            "device": "cpu",
+            "processes": processes,
+            "threads": 0,
+            "batch_size": 16,
+            "memory_limit": 0,
+            "feature_cache": None,
+        },
         "promotion": Promotion().model_dump(),
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))

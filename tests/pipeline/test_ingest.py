@@ -272,7 +272,7 @@ defaults: &defaults {seed: 0, encoder: {name: efficientnet_lite2, input_size: 64
   calibration: {target_fpr: 0.01, folds: 0, bound: robust, unsure: true}}
 scenarios: {}
 arrival: {stable_seconds: 0, min_new_images: 1, cron: "0 2 * * *"}
-runtime: {device: cpu, processes: 1, threads: 0, batch_size: 16, memory_limit: 0}
+runtime: {device: cpu, processes: 1, threads: 0, batch_size: 16, memory_limit: 0, feature_cache: null}
 promotion:
   probe_size: 200
   min_agreement: 0.4

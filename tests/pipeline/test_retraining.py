@@ -118,7 +118,7 @@ def test_sensor_in_dagster_adds_the_partition_and_asks_for_the_job(root):
     defs = definitions(REPOSITORY)
     arrive(root, range(20), "cap")
     arrive(root, range(20), "elpv_mono")
-    sensor = sensors.arrival_sensor(root, load_params(settings).arrival)
+    sensor = sensors.arrival_sensor(root, load_params(settings).arrival, "retrain")
     repository = defs.get_repository_def()
     with dg.instance_for_test() as instance:
         result = sensor(dg.build_sensor_context(instance, repository_def=repository))
@@ -141,7 +141,7 @@ def test_schedule_retrains_what_no_training_has_seen(root):
     defs = definitions(REPOSITORY)
     from orchestration.assets.schedules import retraining_schedule
 
-    schedule = retraining_schedule(root, load_params(root / "params.yaml").arrival)
+    schedule = retraining_schedule(root, load_params(root / "params.yaml").arrival, "retrain")
     with dg.instance_for_test() as instance:
 
         def night():

@@ -187,7 +187,7 @@ def test_a_damaged_or_foreign_entry_is_encoded_again_and_counted(tmp_path, few_c
     assert tree(tmp_path / "cache") != before
     again = collect(store(tmp_path / "cache", few_cells), ids)
     assert all(torch.equal(one, two) for one, two in zip(whole, again, strict=True))
-    assert "1 damaged cache entries were encoded again" in caplog.text
+    assert "1 damaged cache entries were made again" in caplog.text
     assert tree(tmp_path / "cache") == before
     damage(victim, other)
     assert [store(tmp_path / "cache", few_cells).ensure(ids) for _ in range(2)] == [1, 0]

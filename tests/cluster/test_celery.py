@@ -1,0 +1,139 @@
+"""Celery's launcher with the repository's own configuration, on a broker of files: a worker dies, another one finishes.
+
+Redis is left out, the rest is real: PostgreSQL, Dagster's queue, run monitoring and run retries, two workers, `make
+worker`'s command, and the check that the sensor makes.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from orchestration.assets import machines
+from orchestration.assets.lost_runs import end_lost_runs
+from tests.cluster.conftest import kill_session
+from tests.conftest import REPOSITORY
+from tests.pipeline.conftest import wait_for
+
+SECONDS = 60
+JOB = """
+import os, time
+from pathlib import Path
+import dagster as dg
+
+PLACE = Path(os.environ["TINY_PLACE"])
+
+@dg.op
+def work(context):
+    (PLACE / f"{context.run_id}.new").write_text(os.environ["TINY_WORKER"])
+    (PLACE / f"{context.run_id}.new").rename(PLACE / context.run_id)
+    while not (PLACE / "go on").exists():
+        time.sleep(0.1)
+
+@dg.job(tags={"dagster-celery/queue": "gpu"})
+def tiny():
+    work()
+
+defs = dg.Definitions(jobs=[tiny], executor=dg.in_process_executor)
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path, database, monkeypatch) -> Path:
+    """Return a cluster folder like cluster/celery, but with a broker of files and a job that waits."""
+    folder = tmp_path / "cluster"
+    shutil.copytree(REPOSITORY / "cluster" / "celery", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    files = {name: str(tmp_path / "broker") for name in ("data_folder_in", "data_folder_out")}
+    files["control_folder"] = str(tmp_path / "control")
+    for path in ("broker", "control", "results", "place"):
+        (tmp_path / path).mkdir()
+    dagster = yaml.safe_load((folder / "dagster.yaml").read_text())
+    dagster["run_launcher"]["config"]["config_source"] = {"broker_transport_options": files}
+    dagster["run_monitoring"]["poll_interval_seconds"] = 1
+    (folder / "dagster.yaml").write_text(yaml.safe_dump(dagster))
+    with (folder / "dagster_celery_config.py").open("a") as config:
+        config.write(f"broker_transport_options = {files}\n")
+    (folder / "workspace.yaml").write_text("load_from:\n  - python_module: {module_name: tiny}\n")
+    (folder / "tiny.py").write_text(JOB)
+    for name, value in {
+        "LLBNAD_DAGSTER_DB": database,
+        "LLBNAD_BROKER": "filesystem://",
+        "LLBNAD_RESULTS": (tmp_path / "results").as_uri(),
+        "TINY_PLACE": str(tmp_path / "place"),
+        "TINY_WORKER": "none",
+        "DAGSTER_HOME": str(folder),
+        "DAGSTER_DISABLE_TELEMETRY": "1",
+        "PYTHONPATH": os.pathsep.join([str(folder), str(REPOSITORY)]),
+    }.items():
+        monkeypatch.setenv(name, value)
+    return folder
+
+
+@pytest.fixture
+def start(cluster) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start programs that end with the test; their output is in files beside the cluster folder."""
+    started = []
+
+    def begin(name: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (cluster.parent / f"{name}.log").open("wb") as log:
+            started.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", *arguments],
+                    cwd=cluster, env={**os.environ, "TINY_WORKER": name}, stdout=log, stderr=log,
+                    start_new_session=True,
+                )
+            )  # fmt: skip
+        return started[-1]
+
+    yield begin
+    for process in started:
+        kill_session(process)
+
+
+def test_a_killed_worker_is_noticed_and_another_one_finishes_the_run(cluster, start, monkeypatch):
+    monkeypatch.setattr(machines, "APART_SECONDS", 0.5)
+    monkeypatch.setattr(machines, "ANSWER_SECONDS", 2.0)
+    place, workspace = cluster.parent / "place", str(cluster / "workspace.yaml")
+    worker = ("orchestration", "worker", "--cluster", str(cluster), "--queue", "gpu")
+    workers = {name: start(name, *worker) for name in ("one", "two")}
+    start("daemon", "dagster._daemon", "run", "--workspace", workspace)
+    launched = start("launch", "dagster", "job", "launch", "--workspace", workspace, "--job", "tiny")
+    assert launched.wait(SECONDS) == 0, (cluster.parent / "launch.log").read_text()
+
+    def begun() -> list[Path]:
+        return sorted(path for path in place.iterdir() if path.suffix != ".new")
+
+    assert wait_for(lambda: len(begun()) == 1, SECONDS), logs(cluster)
+    (first,) = begun()
+    with dg.DagsterInstance.from_config(str(cluster)) as instance:
+        for _ in range(2):
+            assert end_lost_runs(instance) == []  # its worker is alive
+            time.sleep(1)
+        kill_session(workers[first.read_text()])
+        assert end_lost_runs(instance) == []  # once is not enough
+        assert instance.get_run_by_id(first.name).status == dg.DagsterRunStatus.STARTED
+        time.sleep(1)
+        assert end_lost_runs(instance) == [first.name]
+        assert instance.get_run_by_id(first.name).status == dg.DagsterRunStatus.FAILURE
+        assert wait_for(lambda: len(begun()) == 2, SECONDS), logs(cluster)
+        (second,) = set(begun()) - {first}
+        assert second.read_text() != first.read_text()
+        (place / "go on").touch()
+
+        def succeeded() -> bool:
+            return instance.get_run_by_id(second.name).status == dg.DagsterRunStatus.SUCCESS
+
+        assert wait_for(succeeded, SECONDS), logs(cluster)
+        assert instance.get_run_by_id(second.name).root_run_id == first.name
+        assert end_lost_runs(instance) == []
+
+
+def logs(cluster: Path) -> str:
+    return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted(cluster.parent.glob("*.log")))
