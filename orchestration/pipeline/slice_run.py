@@ -46,12 +46,11 @@ def run_here(root: Path, params: Params, begin: Callable[[Sequence[str], State],
         DvcError: a stage that serves all scenarios failed.
     """
     (root / FOLDER).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / FOLDER / "lock")
     try:
-        lock.acquire(blocking=False)
+        alone = FileLock(root / FOLDER / "lock").acquire(blocking=False)
     except Timeout:
         raise BusyError("another run works through slices in this workspace") from None
-    with lock:
+    with alone:
         first = renew_shared(root, lambda line: hear("", line))
         state = State(root, params)
         wanted = state.pending()
