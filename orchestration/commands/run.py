@@ -13,6 +13,7 @@ from rich.table import Table
 from llbnad.encoders import recipe
 from orchestration.pipeline import dvc
 from orchestration.pipeline.busy import retry_when_busy
+from orchestration.pipeline.in_place import refuse_changed_in_place, remember
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
@@ -37,11 +38,12 @@ def reproduce(root: Path) -> None:
     for scenario in params.scenarios.values():
         recipe(scenario.encoder)  # the encoder, its settings and weights are there: said now, not after half the work
     console = Console(highlight=False)
-    started = time.monotonic()
+    started, began = time.monotonic(), time.time()
     progress = _Progress(console, len(all_stages(patterns(root, params), params)))
     _repro(root, progress)
     executed = progress.ran
     if executed:
+        remember(root, began)
         console.print(f"{executed} stages ran in {time.monotonic() - started:.0f} s; the others had not changed.")
     else:
         console.print("Nothing to do: data, parameters and code are as they were; all results are up to date.")
@@ -60,6 +62,8 @@ def run(
     try:
         if verify:
             refuse_damage(Path.cwd())
+        else:
+            refuse_changed_in_place(Path.cwd())
         reproduce(Path.cwd())
     except KeyboardInterrupt:
         print("interrupted; finished stages are kept, `make run` goes on from here", file=sys.stderr)
