@@ -37,9 +37,12 @@ class Size:
     rows: tuple[int, int] = (2_000, 20_000)
     repeats: int = 40
     dinomaly_steps: int = 300  # the detector's default
+    sliced: int = 120  # scenarios worked in slices
+    changed: int = 40
+    collected: int = 360
 
 
-QUICK = Size(64, 20, (4,), (100, 200), (2, 4), (500, 2_000), 10, 5)
+QUICK = Size(64, 20, (4,), (100, 200), (2, 4), (500, 2_000), 10, 5, 22, 4, 60)
 
 
 @dataclass
@@ -201,6 +204,30 @@ def no_op(bench: Bench) -> None:
                   times_dvc=[round(one, 2) for one in found["times_dvc"]])  # fmt: skip
 
 
+def slices(bench: Bench) -> None:
+    """Measure `run` through slices: one changed scenario among many, several on two processes, the union of many."""
+    if shutil.which("dvc") is None:
+        print("left out: slices need dvc (`make setup`)")
+        return
+    size = bench.size
+    with tempfile.TemporaryDirectory() as place:
+        folder, alone = f"{place}/many", f"{place}/alone"
+        found = bench.run("slices.make", 2, folder=folder, alone=alone, scenarios=size.sliced)
+        bench.add(f"no-op run through slices, {size.sliced} scenarios", found["seconds"], None, "s",
+                  note=f"the first one, which asks DVC: {found['first_seconds']:.1f} s")  # fmt: skip
+        found = bench.run("slices.one_changed", 2, folder=folder, alone=alone)
+        bench.add(f"one changed scenario among {size.sliced}", found["seconds"], None, "s",
+                  alone_seconds=_short(found["alone_seconds"]),
+                  times_alone=[_short(ratio) for ratio in found["ratios"]])  # fmt: skip
+        found = bench.run("slices.many_changed", 2, folder=folder, changed=size.changed)
+        bench.add(f"{size.changed} changed scenarios on two processes, peer one process", found["seconds_2"],
+                  found["seconds_1"], "s")  # fmt: skip
+        found = bench.run("slices.added", 2, folder=folder, scenarios=size.sliced)
+        bench.add(f"one more scenario beside {size.sliced}", found["seconds"], None, "s", stages=found["stages"])
+        found = bench.run("slices.collect", 2, alone=alone, folder=f"{place}/collect", slices=size.collected)
+        bench.add(f"collecting {size.collected} slices", found["seconds"], None, "s", n=found["stages"])
+
+
 def growth(bench: Bench) -> None:
     """Measure how time and memory grow with N and T."""
     with tempfile.TemporaryDirectory() as folder:
@@ -252,6 +279,7 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
     "prediction": prediction,
     "metrics": pixel_metrics,
     "no-op": no_op,
+    "slices": slices,
     "growth": growth,
     "memory": memory,
 }

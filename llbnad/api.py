@@ -13,6 +13,7 @@ import pandas as pd
 
 from llbnad.config import (
     METHOD,
+    USUAL_PIXELS,
     DetectorConfig,
     EncoderConfig,
     Files,
@@ -140,6 +141,7 @@ def purify(
     device: str = "auto",
     intensity: Intensity = "auto",
     pages: Pages = "error",
+    max_pixels: int = USUAL_PIXELS,
     **settings: Any,
 ) -> Purification:
     """Find out which training images look normal (stage 1). No label is used.
@@ -160,6 +162,8 @@ def purify(
         intensity: values shown as black and white, in images above 8 bits: auto, full or (low, high)
             (`llbnad.data.intensity`).
         pages: a file of several pages is an error (it is left out), stands for its first page, or for each page.
+        max_pixels: most pixels of an image, width × height; a larger one is left out. It holds in this process from
+            then on.
         settings: other keys of `llbnad.scenario.ScenarioSettings`, e.g. patch_rejection=0.
 
     Raises:
@@ -169,7 +173,7 @@ def purify(
     """
     wanted = _wanted("llbnad.purify", detector, policy, seed, encoder, subsets, settings)
     verdicts = verdicts_of(wanted)
-    files = parse(Files, {"intensity": intensity, "pages": pages}, "llbnad.purify")
+    files = parse(Files, {"intensity": intensity, "pages": pages, "max_pixels": max_pixels}, "llbnad.purify")
     with _opened(images, wanted, Path(root), cache, device, files) as work:
         selection = select_images(training_images(work.noisy), work.store, wanted, verdicts)
         return _purification(work, selection)
@@ -188,6 +192,7 @@ def fit(
     device: str = "auto",
     intensity: Intensity = "auto",
     pages: Pages = "error",
+    max_pixels: int = USUAL_PIXELS,
     **settings: Any,
 ) -> TrainedModel:
     """Purify the training images, and train the detector with its threshold on the kept images (both stages).
@@ -196,7 +201,7 @@ def fit(
     """
     wanted = _wanted("llbnad.fit", detector, policy, seed, encoder, subsets, {**settings, "comparators": ()})
     verdicts = verdicts_of(wanted)
-    files = parse(Files, {"intensity": intensity, "pages": pages}, "llbnad.fit")
+    files = parse(Files, {"intensity": intensity, "pages": pages, "max_pixels": max_pixels}, "llbnad.fit")
     with _opened(images, wanted, Path(root), cache, device, files) as work:
         selection = select_images(training_images(work.noisy), work.store, wanted, verdicts)
         rows = training_images(with_verdicts(work.noisy, verdicts))

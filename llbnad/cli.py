@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llbnad.config import Files, InjectedNoise, Noise, NoNoise, Runtime, parse
+from llbnad.config import USUAL_PIXELS, Files, InjectedNoise, Noise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
-from llbnad.errors import ConfigError, LlbnadError
+from llbnad.errors import ConfigError, LlbnadError, printable
 from llbnad.inference.export import Format
 from llbnad.options import dataset_of, merged
 from llbnad.policies import POLICIES
 from llbnad.scenario import ScenarioSettings, make_settings
-from llbnad.utils.pixel_limit import USUAL, limit_pixels
+from llbnad.utils.pixel_limit import limit_pixels
 
 if TYPE_CHECKING:
     from llbnad.data.sources import Scan
@@ -128,7 +128,7 @@ def run(
     cache: Annotated[Path | None, typer.Option(help="Feature cache (default: OUT/features).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
-    max_pixels: Annotated[int, LARGEST] = USUAL,
+    max_pixels: Annotated[int, LARGEST] = USUAL_PIXELS,
 ) -> None:
     """Purify a training set, train the final detector on it and compare with none / oracle / random."""
     from llbnad.data.contaminate import contaminate
@@ -138,7 +138,7 @@ def run(
     from llbnad.utils.files import write_csv
     from llbnad.utils.runtime import prepare
 
-    dataset = dataset_of(source.value, root, category, variant, image_dir, intensity, pages, "llbnad run")
+    dataset = dataset_of(source.value, root, category, variant, image_dir, intensity, pages, max_pixels, "llbnad run")
     options = {
         "detector.name": detector,
         "selection.policy": policy if keep is None else "fraction",
@@ -157,11 +157,11 @@ def run(
         raise ConfigError(f"--out {out} lies in --root {root}: the next run would take its pictures for images")
     noise = _noise(protocol, noise_ratio, max_noise_ratio)
 
-    limit_pixels(max_pixels)
     runtime = Runtime(device=device, threads=threads)
     target = str(prepare(runtime))
     scan, image_root = read_source(dataset, None if root is None else Path(dataset.root))
     write_csv(scan.rejected, out / "left_out.csv")
+    write_csv(scan.folders, out / "folders.csv")
     for line in _read(scan):
         typer.echo(line)
     noisy = contaminate(scan.manifest, noise, settings.seed)
@@ -170,7 +170,8 @@ def run(
     write_run(result, store, image_root, settings.suspects, out, scan.pixel_notes)
     for line in _summary(result):
         typer.echo(line)
-    typer.echo(f"written to {out}: metrics.json, comparison.csv, suspects.csv, scores.parquet, kept.parquet, plots/")
+    tables = "metrics.json, comparison.csv, suspects.csv, scores.parquet, kept.parquet, folders.csv"
+    typer.echo(f"written to {out}: {tables}, plots/")
 
 
 def _noise(protocol: Protocol, ratio: float, max_ratio: float | None) -> Noise:
@@ -212,6 +213,7 @@ def lint(
     image_dir: IMAGE_DIR = "realiad_1024",
     intensity: INTENSITY = "auto",
     pages: PAGES = "error",
+    max_pixels: Annotated[int, LARGEST] = USUAL_PIXELS,
     out: Annotated[Path | None, typer.Option(help="CSV file for the list of all findings.")] = None,
 ) -> None:
     """Read a data set without training and report all that is odd. Exit code 1: something needs a decision."""
@@ -219,7 +221,7 @@ def lint(
     from llbnad.data.sources import read_source
     from llbnad.utils.files import write_csv
 
-    dataset = dataset_of(source.value, root, category, variant, image_dir, intensity, pages, "llbnad lint")
+    dataset = dataset_of(source.value, root, category, variant, image_dir, intensity, pages, max_pixels, "llbnad lint")
     scan, _ = read_source(dataset, None if root is None else Path(dataset.root))
     report = inspect(scan)
     for line in report.lines:
@@ -248,7 +250,7 @@ def predict(
         str, typer.Option(help="A file of several pages: error (its row says so), first (its first page) or each.")
     ] = "error",
     heatmaps: Annotated[bool, HEAT_MAPS] = True,
-    max_pixels: Annotated[int, LARGEST] = USUAL,
+    max_pixels: Annotated[int, LARGEST] = USUAL_PIXELS,
 ) -> None:
     """Score images and call them normal, unsure or defect. Write a CSV, and one heat map per image."""
     from llbnad.inference.predict import find_images, refuse_own_pictures, threshold_of
@@ -293,10 +295,10 @@ def main() -> None:
     try:
         app()
     except LlbnadError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # --out is a file, a folder is not writable, or the disk is full
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

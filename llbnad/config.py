@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 LARGEST = 2**53  # of whole numbers: what a float, and so JSON of other programs, holds exactly
+USUAL_PIXELS = 89_478_485  # 256 MiB of RGB: above this, Pillow warns of a decompression bomb
+MOST_PIXELS = 2**31 - 1
 METHOD = "llbnad"  # name of this package's method beside the comparators none, oracle and random
 
 
@@ -87,6 +89,8 @@ class Files(Config):
 
     intensity: Intensity = "auto"  # values shown as black and white, above 8 bits: auto, full or [low, high]
     pages: Pages = "error"  # a file of several pages is an error, its first page, or one image per page
+    # most pixels of an image or a mask, width times height; a larger one is left out before it is decoded
+    max_pixels: int = Field(USUAL_PIXELS, ge=1, le=MOST_PIXELS)
 
 
 class RealIadDataset(Files):

@@ -1,6 +1,11 @@
 """The errors of this package. Every message states the value, the expectation and the next step."""
 
 
+def printable(text: str) -> str:
+    """Return a text whose bytes that are not UTF-8, as names of files may hold, are written out."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def percent_hint(share: float) -> str:
     """Return the end of a message about a share that must lie in (0, 1), if `share` may have been meant in percent."""
     return f": did you mean {share / 100:g}?" if 1 <= share < 100 else ""

@@ -60,6 +60,7 @@ def dataset_of(
     image_dir: str,
     intensity: str,
     pages: str,
+    max_pixels: int,
     where: str,
 ) -> Dataset:
     """Return the settings of the data set that the options of a command name. `where` begins the error message.
@@ -75,7 +76,7 @@ def dataset_of(
     if source != "elpv":
         if root is None:
             raise ConfigError(f"--root is missing: the folder of the {source} data set")
-        content |= {"root": str(root), "intensity": _window(intensity), "pages": pages}
+        content |= {"root": str(root), "intensity": _window(intensity), "pages": pages, "max_pixels": max_pixels}
     if source == "manifest" and root is not None and not root.is_dir():
         content |= {"root": str(root.parent), "file": root.name}
     dataset: Dataset = parse(Dataset, content, where)

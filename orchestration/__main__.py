@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from llbnad.errors import LlbnadError
+from llbnad.errors import LlbnadError, printable
 from orchestration.commands.audit import audit
 from orchestration.commands.backfill import backfill
 from orchestration.commands.benchmark import benchmark
@@ -18,6 +18,7 @@ from orchestration.commands.registry import app as registry
 from orchestration.commands.review import review
 from orchestration.commands.run import run
 from orchestration.commands.settings import settings
+from orchestration.commands.slices import app as slices
 from orchestration.commands.ui import ui
 from orchestration.commands.worker import worker
 from orchestration.pipeline import pipes
@@ -38,6 +39,7 @@ for panel, commands in {
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+app.add_typer(slices, name="slices", rich_help_panel=PIPELINE)
 app.add_typer(registry, name="registry", rich_help_panel=MODELS)
 
 
@@ -47,10 +49,10 @@ def main() -> None:
         with pipes.connection():
             app(prog_name="python -m orchestration")
     except LlbnadError as error:
-        print(f"error: {with_advice(error)}", file=sys.stderr)
+        print(f"error: {printable(with_advice(error))}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # a full disk, a folder that is not writable
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -41,10 +41,10 @@ def prepare(folder: str) -> dict[str, Any]:
         chosen = manifest[manifest["anomaly_class"] == name].head(IMAGES if label == "good" else IMAGES // 3)
         for file in paths(chosen.assign(split="all"), image_root, "all"):
             shutil.copy(file, root / "data" / "own" / "cells" / label)
-    _scenarios(root, 1)
-    _run(root, "git", "init", "--quiet")
+    write_params(root, 1)
+    run(root, "git", "init", "--quiet")
     started = time.perf_counter()
-    _run(root, "dvc", "repro", "--quiet")
+    run(root, "dvc", "repro", "--quiet")
     return {"seconds": time.perf_counter() - started}
 
 
@@ -54,49 +54,54 @@ def no_op_repro(folder: str, scenarios: int) -> dict[str, Any]:
     The smallest stage alone is measured as well: unchanged, and run, whereupon DVC writes dvc.lock again.
     """
     root = Path(folder)
-    _scenarios(root, scenarios)
-    for number in range(1, scenarios):
-        for stage in STAGES:
-            source, target = root / DATA / stage / FIRST, root / DATA / stage / _name(number)
-            if source.is_dir() and not target.exists():
-                shutil.copytree(source, target)
-    lock = yaml.load((root / "dvc.lock").read_text(), Loader=yaml.CSafeLoader)
-    text = json.dumps({name: stage for name, stage in lock["stages"].items() if FIRST in name})
-    for number in range(1, scenarios):
-        lock["stages"] |= json.loads(text.replace(FIRST, _name(number)))  # equal content has equal hashes
-    (root / "dvc.lock").write_text(yaml.dump(lock, Dumper=yaml.CSafeDumper, sort_keys=False))
-    _run(root, "dvc", "repro", "--single-item", settings.SPLIT)
+    copy_first(root, scenarios)
     seconds = []
     for _ in range(2):
         started = time.perf_counter()
-        said = _run(root, "dvc", "repro")
+        said = run(root, "dvc", "repro")
         seconds.append(time.perf_counter() - started)
         if "Running stage" in said:
             raise RuntimeError(f"something ran:\n{said[-2000:]}")
     single = {}
     for name, arguments in {"single_stage_seconds": [], "single_stage_run_seconds": ["--force"]}.items():
         started = time.perf_counter()
-        _run(root, "dvc", "repro", "--single-item", *arguments, f"settings@{FIRST}")
+        run(root, "dvc", "repro", "--single-item", *arguments, f"settings@{FIRST}")
         single[name] = time.perf_counter() - started
     return {"seconds": min(seconds), "stages": len(dvc.stage_graph(root)), **single}
+
+
+def copy_first(root: Path, scenarios: int) -> None:
+    """Make that many scenarios: the others are copies of the first one's outputs and of its entries in dvc.lock."""
+    write_params(root, scenarios)
+    for number in range(1, scenarios):
+        for stage in STAGES:
+            source, target = root / DATA / stage / FIRST, root / DATA / stage / scenario(number)
+            if source.is_dir() and not target.exists():
+                shutil.copytree(source, target)
+    lock = yaml.load((root / "dvc.lock").read_text(), Loader=yaml.CSafeLoader)
+    text = json.dumps({name: stage for name, stage in lock["stages"].items() if FIRST in name})
+    for number in range(1, scenarios):
+        lock["stages"] |= json.loads(text.replace(FIRST, scenario(number)))  # equal content has equal hashes
+    (root / "dvc.lock").write_text(yaml.dump(lock, Dumper=yaml.CSafeDumper, sort_keys=False))
+    run(root, "dvc", "repro", "--single-item", settings.SPLIT)
 
 
 def no_op_dagster(folder: str, scenarios: int) -> dict[str, Any]:
     """Measure one Dagster run over the whole chain of one scenario."""
     root = Path(folder)
     started = time.perf_counter()
-    _run(root, "dagster", "asset", "materialize", "--select", "+key:evaluation", "--partition", FIRST,
+    run(root, "dagster", "asset", "materialize", "--select", "+key:evaluation", "--partition", FIRST,
          "-m", "orchestration.definitions")  # fmt: skip
     return {"seconds": time.perf_counter() - started, "n": scenarios}
 
 
 def demo_repro() -> dict[str, Any]:
     """Measure `dvc repro` of this repository, if its outputs are there."""
-    status = _run(REPOSITORY, "dvc", "status")
+    status = run(REPOSITORY, "dvc", "status")
     if "up to date" not in status:
         return {"seconds": None}
     started = time.perf_counter()
-    _run(REPOSITORY, "dvc", "repro")
+    run(REPOSITORY, "dvc", "repro")
     return {"seconds": time.perf_counter() - started}
 
 
@@ -113,7 +118,7 @@ def in_turns(folder: str, least: str, stages: int) -> dict[str, Any]:
     for _ in range(PAIRS):
         for one, seconds in found.items():
             started = time.perf_counter()
-            said = _run(Path(one), "dvc", "repro")
+            said = run(Path(one), "dvc", "repro")
             seconds.append(time.perf_counter() - started)
             if "Running stage" in said:
                 raise RuntimeError(f"something ran:\n{said[-2000:]}")
@@ -122,25 +127,25 @@ def in_turns(folder: str, least: str, stages: int) -> dict[str, Any]:
 
 
 def _prepare_least(root: Path, stages: int) -> None:
-    names = [_name(number) for number in range(stages)]
+    names = [scenario(number) for number in range(stages)]
     (root / "in.txt").write_text("in\n")
     for name in names:
         (root / f"{name}.txt").write_text("out\n")
     stage = {"cmd": "touch ${item}.txt", "deps": ["in.txt"], "outs": ["${item}.txt"]}
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"least": {"foreach": names, "do": stage}}}))
-    _run(root, "git", "init", "--quiet")
-    _run(root, "dvc", "init", "--quiet")
-    _run(root, "dvc", "commit", "--force", "--quiet")
-    said = _run(root, "dvc", "repro")
+    run(root, "git", "init", "--quiet")
+    run(root, "dvc", "init", "--quiet")
+    run(root, "dvc", "commit", "--force", "--quiet")
+    said = run(root, "dvc", "repro")
     if said.count("didn't change") != stages:
         raise RuntimeError(f"not {stages} stages without change:\n{said[-2000:]}")
 
 
-def _name(number: int) -> str:
+def scenario(number: int) -> str:
     return f"s{number:03d}"
 
 
-def _scenarios(root: Path, count: int) -> None:
+def write_params(root: Path, count: int) -> None:
     """Write params.yaml with `count` equal scenarios, each a reference to `defaults`, as people write them."""
     params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     params["datasets"] = {"cells": {"source": "image_folder", "root": "data/own/cells", "category": "cells"}}
@@ -149,14 +154,14 @@ def _scenarios(root: Path, count: int) -> None:
     noise = {"protocol": "replace", "ratio": 0.1, "max_ratio": 0.2, "test_share": 0.3}
     own = {"dataset": "cells", "noise": noise, "suspects": 3}
     params["scenarios"] = {
-        _name(number): {"MERGE": "DEFAULTS", **json.loads(json.dumps(own))} for number in range(count)
+        scenario(number): {"MERGE": "DEFAULTS", **json.loads(json.dumps(own))} for number in range(count)
     }
     text = yaml.dump(params, Dumper=yaml.SafeDumper, sort_keys=False)
     text = text.replace("\ndefaults:\n", "\ndefaults: &defaults\n").replace("MERGE: DEFAULTS", "<<: *defaults")
     (root / "params.yaml").write_text(text)
 
 
-def _run(root: Path, *command: str) -> str:
+def run(root: Path, *command: str) -> str:
     environment = {**dvc.environment(), "DAGSTER_HOME": str(root / ".dagster"), "PYTHONPATH": str(root),
                    "DAGSTER_DISABLE_TELEMETRY": "1", "MLFLOW_DISABLE_TELEMETRY": "true"}  # fmt: skip
     environment.pop("MLFLOW_TRACKING_URI", None)

@@ -56,6 +56,7 @@ FORMATS = {
 }
 IMAGE_SUFFIXES = frozenset(suffix for suffixes in FORMATS.values() for suffix in suffixes)
 PAGED = frozenset({"TIFF", "GIF", "WEBP", "PNG", "AVIF", "DCX"})  # formats whose frames are pictures of equal rank
+ORIENTATION, UPRIGHT = 0x0112, 1  # EXIF tag, and its value for an image that is not turned
 MAX_RATIO = 100  # of the longer side to the shorter: a thinner picture says nothing when it is resized to a square
 UNREADABLE = (  # errors of Pillow's decoders and of its EXIF reader
     ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError, RuntimeError, SyntaxError,
@@ -75,6 +76,7 @@ class Decoded:
     image: Image.Image
     white_is_zero: bool = False  # the values above 8 bits count down from white; Pillow turns the others round itself
     cut_to_8_bits: bool = False  # colours of 16 bits, of which Pillow keeps the upper 8
+    format: str = ""  # Pillow's name of the file's format
 
     @property
     def deep(self) -> bool:
@@ -97,12 +99,28 @@ def decode(source: Path | bytes) -> Decoded:
         _turn_to_page(image, source, name)
         tags = getattr(image, "tag_v2", {})
         white_is_zero = tags.get(PHOTOMETRIC) == 0 and image.mode in DEEP_MODES
+        form = image.format or ""
         cut = ";16" in _rawmode(image) and image.mode not in DEEP_MODES
         image.load()
         turned = ImageOps.exif_transpose(image)
         if turned.mode == "LAB":  # Pillow converts it to RGB alone
             turned = turned.convert("RGB")
-        return Decoded(turned, white_is_zero, cut)
+        return Decoded(turned, white_is_zero, cut, form)
+
+
+def as_stored(source: Path) -> tuple[tuple[int, int], int]:
+    """Return width and height of an image file, or a page, as it is stored, and its EXIF orientation, 1 … 8.
+
+    The orientation is 1, not turned, if there is none or it is impossible.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        PagesError, DataError: see `decode`; the content is not looked at.
+    """
+    with _opened(source) as (image, name):
+        _turn_to_page(image, source, name)
+        orientation = image.getexif().get(ORIENTATION, UPRIGHT)
+        return image.size, orientation if orientation in range(1, 9) else UPRIGHT
 
 
 def is_deep(source: Path) -> bool:
@@ -204,7 +222,9 @@ def _check_size(image: Image.Image, name: str) -> None:
     size = f"{image.width} × {image.height} pixels"
     # Pillow's warning is not turned into an error: warning filters belong to the process, and threads share it
     if image.width * image.height > max_pixels():
-        raise DataError(f"{name} is too large: {size}, at most {max_pixels():,}")
+        raise DataError(
+            f"{name} is too large: {size}, at most {max_pixels():,}: set max_pixels to more, or make it smaller"
+        )
     if max(image.size) > MAX_RATIO * min(image.size):
         raise DataError(
             f"{name} is too thin: {size}; expected a longer side of at most {MAX_RATIO} times the shorter: "

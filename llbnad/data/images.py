@@ -1,4 +1,4 @@
-"""Image files of any pixel format, read as 8-bit RGB; masks, read as booleans.
+"""Image files of any pixel format, read as 8-bit RGB.
 
 Cameras write grey 16-bit TIFFs, palettes, floats and alpha channels. Each format has one rule that maps its values to
 0 … 255: 8 bits are not changed, and deeper values are read by the window of their data set (`llbnad.data.intensity`).
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from llbnad.config import Window
-from llbnad.data.decode import SIXTEEN_BIT_MODES, Decoded, decode
+from llbnad.data.decode import Decoded, decode
 from llbnad.data.intensity import (
     FULL_INTEGERS,
     as_grey,
@@ -24,10 +24,7 @@ from llbnad.data.intensity import (
 )
 from llbnad.errors import DataError, ImageGoneError
 
-JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 CLIPPED = 0.99  # share of an image's values outside the window above which it shows nothing
-FEW_COLOURS, EQUAL_NEIGHBOURS = 32, 0.9  # a map of classes: one colour per class, and most pixels equal the next one
-DRAWN, NEARLY = 0.9, 9  # share of the pixels of a mask that are within so many grey values of black or white
 
 
 @dataclass(frozen=True)
@@ -115,37 +112,6 @@ def count_values(image: Image.Image) -> int:
     return min(max(2, sum(count > 0 for count in image.convert("L").histogram())), 3)
 
 
-def looks_like_mask(path: Path) -> bool | None:
-    """Return whether a file is drawn rather than photographed: black and white, but for soft edges or JPEG's ringing.
-
-    A palette counts as drawn. None means that the file cannot be read.
-    """
-    try:
-        image = decode(path).image
-    except (DataError, OSError):
-        return None
-    if image.mode in ("1", "P"):
-        return True
-    if image.mode in SIXTEEN_BIT_MODES or image.mode == "F":
-        return len(np.unique(np.asarray(image))) <= 2
-    counts = image.convert("L").histogram()
-    if sum(count > 0 for count in counts) <= 2:
-        return True
-    if _is_flat(image):
-        return True
-    black, white, all_pixels = sum(counts[:NEARLY]), sum(counts[-NEARLY:]), image.width * image.height
-    rings = path.suffix.lower() in JPEG and black >= DRAWN * all_pixels  # a defect of a few pixels is grey there
-    return (white > 0 and black + white >= DRAWN * all_pixels) or rings
-
-
-def _is_flat(image: Image.Image) -> bool:
-    """Return whether an image is a map of classes: of a few colours, in areas; a dark photo is noisy."""
-    if image.convert("RGB").getcolors(FEW_COLOURS) is None:
-        return False
-    pixels = np.asarray(image.convert("RGB"))
-    return bool((pixels[:, 1:] == pixels[:, :-1]).all(axis=-1).mean() >= EQUAL_NEIGHBOURS)
-
-
 def load_square(source: Path | bytes | np.ndarray, size: int, window: Window | None = None) -> np.ndarray:
     """Return an image as uint8 RGB (size, size, 3). The aspect ratio is not kept.
 
@@ -174,53 +140,3 @@ def load_square(source: Path | bytes | np.ndarray, size: int, window: Window | N
             raise DataError(f"{name} shows nothing: {picture.outside:.1%} of its values are not {by}")
         image = picture.image
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def load_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Return a defect mask as booleans (height, width).
-
-    A pixel belongs to the defect if at least half of its area does. A mask that is too thin everywhere for this rule
-    keeps every pixel that it touches, so that no defect vanishes. A thin part beside a thick part vanishes.
-
-    What is drawn is what is not black: of a palette, its colours; of a JPEG, what is brighter than half, because its
-    edges ring. If the file has an alpha channel that says anything, what is opaque is drawn, in any colour.
-
-    Args:
-        path: image file.
-        size: (width, height) wanted.
-
-    Raises:
-        ImageGoneError: the file does not exist.
-        DataError: the file is unreadable.
-    """
-    try:
-        drawn = decode(path).image
-    except FileNotFoundError:
-        raise ImageGoneError(f"mask {path} is gone: restore the file, or read the data set again") from None
-    defect = _is_drawn(drawn, path.suffix.lower() in JPEG)
-    area = Image.fromarray(defect.astype(np.float32)).resize(size, Image.Resampling.BOX)
-    coverage = np.asarray(area)
-    mask = coverage >= 0.5
-    return mask if mask.any() else coverage > 0
-
-
-def _is_drawn(image: Image.Image, rings: bool) -> np.ndarray:
-    """Return where something is drawn, bool (H, W). `rings`: the file is a JPEG."""
-    if image.mode in ("1", "F", *SIXTEEN_BIT_MODES):
-        return np.nan_to_num(np.asarray(image)) > 0
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        alpha = np.asarray(image.convert("RGBA").getchannel("A"))
-        if alpha.min() != alpha.max():
-            return alpha >= 128
-    brightest = np.asarray(image.convert("RGB")).max(axis=-1)
-    return brightest >= 128 if rings else brightest > 0
-
-
-def mask_size(path: Path) -> tuple[int, int]:
-    """Return width and height of a mask as it is seen, turned as its EXIF orientation says.
-
-    Raises:
-        FileNotFoundError: the file does not exist.
-        DataError: the file is unreadable.
-    """
-    return decode(path).image.size

@@ -18,6 +18,7 @@ from llbnad.data.sources import Scan
 # reasons that a person has decided already, or that change nothing
 SETTLED = frozenset({"held_out", "hidden", "mask_unused", "other_file", "overlay", "system_folder", "uncertain"})
 SHOWN, VALUES = 3, 12  # examples of a reason; labels or sizes in a line
+MEANING = "taken_for"  # reason of the rows that say what a folder or a label was taken for
 COLUMNS = ["path", "reason", "detail", "needs_decision"]
 
 
@@ -26,7 +27,7 @@ class Report:
     """The report on a data set: lines to print, and a table of findings."""
 
     lines: tuple[str, ...]
-    findings: pd.DataFrame  # columns COLUMNS; one row per file that is left out, and one per doubt
+    findings: pd.DataFrame  # columns COLUMNS; one row per file left out, per doubt, and per folder or label that counts
 
     @property
     def needs_decision(self) -> bool:
@@ -39,7 +40,10 @@ def inspect(scan: Scan) -> Report:
     doubts = [*scan.doubts, *_doubts(scan.manifest)]
     left_out = scan.rejected.assign(needs_decision=~scan.rejected["reason"].isin(SETTLED).astype(bool))
     told = pd.DataFrame([("", "doubt", line, True) for line in doubts], columns=COLUMNS)
-    findings = pd.concat([frame for frame in (left_out, told) if len(frame)] or [told], ignore_index=True)
+    taken = scan.folders["images"].astype(str) + " images, " + scan.folders["meaning"]
+    meant = scan.folders.assign(path=scan.folders["place"], reason=MEANING, detail=taken, needs_decision=False)
+    found = [frame[COLUMNS] for frame in (left_out, told, meant) if len(frame)]
+    findings = pd.concat(found or [told], ignore_index=True)
     lines = [*_facts(scan), *_left_out(left_out), *(f"in doubt: {line}" for line in doubts)]
     open_ones = int(findings["needs_decision"].sum())
     lines.append(f"{open_ones} findings need a decision" if open_ones else "nothing needs a decision")

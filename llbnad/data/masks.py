@@ -18,13 +18,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
-from llbnad.data.decode import UNREADABLE
-from llbnad.data.images import load_mask, mask_size
+from llbnad.data.decode import ORIENTATION, UPRIGHT, as_stored
+from llbnad.data.drawn import load_mask, mask_size
 from llbnad.errors import DataError, ImageGoneError
 
 SEPARATOR = "|"
 ASPECT = 0.02  # largest relative difference of the aspect ratios of an image and its mask
-ORIENTATION, UPRIGHT = 0x0112, 1  # EXIF tag, and its value for an image that is not turned
 LYING = (5, 6, 7, 8)  # orientations that exchange width and height
 
 
@@ -101,23 +100,21 @@ def orientation_of(path: Path) -> int:
 
     Raises:
         ImageGoneError: the file does not exist.
+        DataError: the file is unreadable.
     """
     try:
-        with Image.open(path) as image:
-            found = image.getexif().get(ORIENTATION, UPRIGHT)
+        return as_stored(path)[1]
     except FileNotFoundError:
         raise ImageGoneError(f"image {path} is gone: restore the file, or read the data set again") from None
-    return found if found in range(1, 9) else UPRIGHT
 
 
 def _lies_as_stored(mask: Path, seen: tuple[int, int]) -> bool:
     """Return whether a mask that `misfit` has passed was drawn on its image as it is stored, lying on its side."""
     try:
-        with Image.open(mask) as header:
-            upright = header.getexif().get(ORIENTATION, UPRIGHT) == UPRIGHT
-            return upright and not _alike(header.size, seen)
-    except UNREADABLE:
+        size, orientation = as_stored(mask)
+    except (DataError, OSError):
         return False  # `load_mask` says why
+    return orientation == UPRIGHT and not _alike(size, seen)
 
 
 def _alike(one: tuple[int, int], other: tuple[int, int]) -> bool:

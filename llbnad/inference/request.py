@@ -8,8 +8,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from llbnad.config import USUAL_PIXELS
 from llbnad.errors import ConfigError, DataError
-from llbnad.utils.pixel_limit import USUAL
 
 COLUMNS = ("path", "bytes", "array")  # of which each row fills one
 SHOWN = 200  # characters of a wrong value in its error
@@ -28,7 +28,7 @@ class Limits:
     folder: Path | None = None  # files below it may be named; None: no file may
     rows: int = 1000  # of one request
     bytes: int = 128 << 20  # of one encoded image
-    pixels: int = USUAL  # of one image, width × height
+    pixels: int = USUAL_PIXELS  # of one image, width × height
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> Self:

@@ -62,6 +62,11 @@ def assign_subsets(train: pd.DataFrame, subsets: Subsets, seed: int) -> pd.Serie
     )
 
 
+def subset_numbers(subsets: pd.Series) -> range:
+    """Return the numbers 0 … T-1 of the subsets that `assign_subsets` made."""
+    return range(int(subsets.max()) + 1)
+
+
 def training_masks(subsets: pd.Series, num_subsets: int, partition: Partition) -> np.ndarray:
     """Return which sub-model learns from which image.
 

@@ -16,7 +16,7 @@ from llbnad.config import SelectionPolicy
 from llbnad.data.manifest import contamination
 from llbnad.features.source import FeatureSource
 from llbnad.purification.consensus import Consensus, score_together
-from llbnad.purification.partition import training_masks
+from llbnad.purification.partition import subset_numbers, training_masks
 from llbnad.purification.patches import Maps, TrustedFeatures, trusted_patches
 from llbnad.purification.purify import Purified, purify
 from llbnad.purification.sub_models import train_sub_model
@@ -78,7 +78,7 @@ def run_sub_models(
         trusted: masks of the patches to learn from, by image id; None means all patches.
     """
     source = TrustedFeatures(features, trusted) if trusted else features
-    numbers = range(int(subsets.max()) + 1)
+    numbers = subset_numbers(subsets)
     models = [train_sub_model(number, source, subsets, settings, kept)[0] for number in numbers]
     return score_together(models, features, subsets, settings)
 
@@ -129,5 +129,5 @@ def _decide(
 
 
 def _every_sub_model_learns(subsets: pd.Series, kept: Collection[str], settings: ScenarioSettings) -> bool:
-    masks = training_masks(subsets, int(subsets.max()) + 1, settings.partition)
+    masks = training_masks(subsets, len(subset_numbers(subsets)), settings.partition)
     return bool(np.all(masks[subsets.index.isin(kept)].sum(axis=0) >= FEWEST))

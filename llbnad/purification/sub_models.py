@@ -7,7 +7,7 @@ import pandas as pd
 from llbnad.errors import TooFewImagesError
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model, derived_seed, train
-from llbnad.purification.partition import training_masks
+from llbnad.purification.partition import subset_numbers, training_masks
 from llbnad.scenario import ScenarioSettings
 
 
@@ -33,7 +33,8 @@ def train_sub_model(
     Returns:
         the model, and the ids of the images that it learnt from.
     """
-    own = subsets.index[training_masks(subsets, int(subsets.max()) + 1, settings.partition)[:, number]].tolist()
+    masks = training_masks(subsets, len(subset_numbers(subsets)), settings.partition)
+    own = subsets.index[masks[:, number]].tolist()
     if kept is not None:
         own = sorted(set(own).intersection(kept))
     seed = derived_seed(settings.seed, f"sub_model {number}")

@@ -27,7 +27,7 @@ import pandas as pd
 from llbnad.data.manifest import NORMAL
 from llbnad.errors import DataError
 from llbnad.purification.purify import Purified
-from llbnad.utils.files import replacing
+from llbnad.utils.files import refuse_special, replacing
 
 HEADER = ["image_id", "verdict"]
 VERDICTS = ("normal", "defect", "exclude")
@@ -41,6 +41,7 @@ def read_verdicts(path: Path) -> dict[str, str]:
     Raises:
         DataError: the file is missing or malformed, a verdict is unknown, or an image occurs twice.
     """
+    refuse_special(path, f"a CSV file with the header {','.join(HEADER)}")
     try:
         # utf-8-sig: spreadsheets begin the file with a byte-order mark
         lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines()))

@@ -19,6 +19,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from llbnad.errors import DataError
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -26,7 +28,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: the block could not write, as on a full disk. The error names `path`, which the system leaves out.
+        DataError: `path` is a folder, a pipe or a device, in whose place no file may come.
     """
+    refuse_special(path, "a file that may be written")
     path.parent.mkdir(parents=True, exist_ok=True)
     # a name may be as long as the file system allows, so the temporary name holds a digest of it
     temporary = path.with_name(f".{path.name[:40]}.{zlib.crc32(os.fsencode(path.name)):08x}.{os.getpid()}.tmp")
@@ -62,6 +66,21 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Write a table for people and spreadsheets, with 6 decimals for floats and empty cells for missing values."""
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def refuse_special(path: Path, wanted: str) -> None:
+    """Refuse what is no regular file: reading a pipe or a device might never end. A missing file is left to the reader.
+
+    Args:
+        path: the file.
+        wanted: what it should be, such as `a CSV file`.
+
+    Raises:
+        DataError: it is a folder, a pipe, a socket or a device.
+    """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe, a socket or a device"
+        raise DataError(f"{path} is {kind}: expected {wanted}")
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

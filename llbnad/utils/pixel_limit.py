@@ -5,10 +5,10 @@ A file of some hundred bytes may ask for gigabytes of pixels.
 
 from PIL import Image
 
+from llbnad.config import MOST_PIXELS, USUAL_PIXELS, Dataset, Files
 from llbnad.errors import ConfigError
 
-USUAL = 89_478_485  # 256 MiB of RGB: above this, Pillow warns of a decompression bomb
-_pixels = USUAL
+_pixels = USUAL_PIXELS
 
 
 def limit_pixels(pixels: int) -> None:
@@ -18,10 +18,17 @@ def limit_pixels(pixels: int) -> None:
         ConfigError: the number is not in 1 … 2³¹-1.
     """
     global _pixels
-    if not 0 < pixels < 1 << 31:
-        raise ConfigError(f"the most pixels of an image is {pixels}; expected 1 … {(1 << 31) - 1}, usually {USUAL}")
+    if not 0 < pixels <= MOST_PIXELS:
+        raise ConfigError(
+            f"the most pixels of an image is {pixels}; expected 1 … {MOST_PIXELS}, usually {USUAL_PIXELS}"
+        )
     _pixels = pixels
-    Image.MAX_IMAGE_PIXELS = max(pixels, USUAL)  # Pillow's own limit, at twice this number, stays behind ours
+    Image.MAX_IMAGE_PIXELS = max(pixels, USUAL_PIXELS)  # Pillow's own limit, at twice this number, stays behind ours
+
+
+def limit_pixels_of(dataset: Dataset | Files) -> None:
+    """Set the most pixels of an image file, in this process, to those that a data set allows."""
+    limit_pixels(dataset.max_pixels if isinstance(dataset, Files) else USUAL_PIXELS)
 
 
 def max_pixels() -> int:

@@ -14,6 +14,7 @@ from orchestration.line.lines import known_lines
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS, drift_dir
 from orchestration.pipeline.pipes import DRIFT
+from orchestration.pipeline.workplace import place_of
 
 
 def drift_asset(root: Path) -> dg.AssetsDefinition:
@@ -31,13 +32,14 @@ def drift_asset(root: Path) -> dg.AssetsDefinition:
     )
     def watch(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line = context.partition_key
-        if line not in known_lines(root, load_params(root / PARAMS)):
+        place = place_of(root, line)
+        if line not in known_lines(place, load_params(place / PARAMS)):
             reason = "no production line"
             check = dg.AssetCheckResult(passed=True, check_name=DRIFT, description=reason)
             return dg.MaterializeResult(metadata={"outcome": reason}, check_results=[check])
-        history = root / drift_dir(line) / "history.png"
+        history = place / drift_dir(line) / "history.png"
         return run_command(
-            context, root, ["drift", line], show=lambda: {"history": picture(history)} if history.exists() else {}
+            context, place, ["drift", line], show=lambda: {"history": picture(history)} if history.exists() else {}
         )
 
     return watch

@@ -23,6 +23,7 @@ from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.repro import Outcome, StageError, repro_stages
 from orchestration.pipeline.summary import Listener, listening
+from orchestration.pipeline.workplace import open_workplace
 
 STEP = "dvc_repro"  # name of the step that materialises the stages
 VERSION_TAG = "dagster/data_version"
@@ -54,7 +55,8 @@ def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> dg.As
         chosen = {key.to_user_string() for key in context.selected_asset_keys}
         checks = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
         with failing():
-            yield from _Step(root, context.partition_key, found).run(chosen, checks, context)
+            step = _Step(root, context.partition_key, found, context.log.info)
+            yield from step.run(chosen, checks, context.log_event)
 
     return materialise
 
@@ -88,38 +90,42 @@ class _Step:
     """One `dvc repro` of stages of a scenario.
 
     Args:
-        root: root of the repository.
+        home: root of the repository.
         scenario: the scenario.
         found: the stages of any scenario by asset name, causes first.
+        log: called with each line of dvc.
 
     Raises:
         ConfigError: params.yaml is wrong or has no such scenario.
+        SliceError: on a worker, the scenario cannot be taken.
     """
 
-    def __init__(self, root: Path, scenario: str, found: Mapping[str, Pattern]) -> None:
-        self.root, self.scenario, self.found = root, scenario, found
-        self.params = load_params(root / PARAMS)  # read now: the scenario may be younger than this process
+    def __init__(self, home: Path, scenario: str, found: Mapping[str, Pattern], log: Callable[[str], None]) -> None:
+        self.home, self.scenario, self.found, self.log = home, scenario, found, log
+        self.place = open_workplace(home, scenario, log)
+        self.root = self.place.root
+        self.params = load_params(self.root / PARAMS)  # read now: the scenario may be younger than this process
         dataset = self.params.scenario(scenario).dataset
         self.stages = {name: where.stage(scenario, dataset) for name, where in found.items()}
 
     def run(
-        self, chosen: set[str], checks: set[tuple[str, str]], context: dg.AssetExecutionContext
+        self, chosen: set[str], checks: set[tuple[str, str]], tell: Callable[[dg.AssetMaterialization], None]
     ) -> Iterator[dg.MaterializeResult[Any] | dg.AssetCheckResult]:
         """Yield each chosen asset as soon as its stage has ended.
 
-        Prerequisites that an edit made stale run first, whether they are chosen or not. A check without its asset is
-        read from the report of the stage's last run.
+        Prerequisites that an edit made stale run first, whether they are chosen or not; `tell` is called with those
+        that are not. A check without its asset is read from the report of the stage's last run.
         """
-        early = [name for name in self._left_out(chosen) if not self._is_current(name)]
+        early = [name for name in self._left_out(chosen) if self.place.sliced or not self._is_current(name)]
         todo = [name for name in self.found if name in {*early, *chosen}]
         names = {stage: name for name, stage in self.stages.items()}
         try:
-            for stage, shown, version in self._reproduced(todo, context.log.info):
+            for stage, outcome, shown, version in self._reproduced(todo):
                 name = names[stage]
-                if name in early:
-                    tags = {VERSION_TAG: version}
-                    event = dg.AssetMaterialization(name, metadata=shown, partition=self.scenario, tags=tags)
-                    context.log_event(event)
+                if name not in chosen:
+                    if outcome != "unchanged":
+                        tags = {VERSION_TAG: version}
+                        tell(dg.AssetMaterialization(name, metadata=shown, partition=self.scenario, tags=tags))
                     continue
                 own = [check for asset, check in sorted(checks) if asset == name]
                 results = [check_results(report_path(stage, self.root), name, check) for check in own]
@@ -136,32 +142,33 @@ class _Step:
             if name not in chosen and (report := report_path(self.stages[name], self.root)).exists():
                 yield check_results(report, name, check)
 
-    def _reproduced(self, todo: Sequence[str], log: Callable[[str], None]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    def _reproduced(self, todo: Sequence[str]) -> Iterator[tuple[str, Outcome, dict[str, Any], str]]:
         """Run the stages of assets where DVC finds that it must.
 
         Yields:
-            a stage that has ended, what is to be shown of it, and its data version.
+            a stage that has ended, what dvc did, what is to be shown of it, and its data version.
         """
-        lock: Mapping[str, Any] = {}  # read again only when a stage has changed it
         with listening() as listener:
-            for stage, outcome in self._outcomes(todo, log, listener):
-                log(f"{stage}: {outcome}")
-                if outcome != "unchanged" or stage not in lock.get("stages", {}):
-                    lock = dvc.read_lock(self.root)
+            for stage, outcome in self._outcomes(todo, listener):
+                self.log(f"{stage}: {outcome}")
+                root = self.home if stage in self.place.shared else self.root
+                entry = dvc.read_entry(root, stage)
                 said = {"outcome": outcome, "dvc stage": stage, **listener.heard(stage)}
-                shown = {**said, **metadata(dvc.outputs(lock, stage), self.root, self.scenario)}
-                yield stage, shown, dvc.data_version(lock, stage)
+                shown = {**said, **metadata(dvc.outputs(entry, stage), root, self.scenario)}
+                yield stage, outcome, shown, dvc.data_version(entry, stage)
 
-    def _outcomes(
-        self, todo: Sequence[str], log: Callable[[str], None], listener: Listener
-    ) -> Iterator[tuple[str, Outcome]]:
+    def _outcomes(self, todo: Sequence[str], listener: Listener) -> Iterator[tuple[str, Outcome]]:
         left = list(todo)
-        if code.STAGE in left and _code_is_recorded(self.root):
+        yield from self.place.shared.items()
+        if code.STAGE in left and not self.place.sliced and _code_is_recorded(self.root):
             left.remove(code.STAGE)
             yield code.STAGE, "unchanged"
         for shares in phases(left, self.found, self.params.runtime.processes):
             stages = [[self.stages[name] for name in share] for share in shares]
-            yield from repro_stages(self.root, stages, log, listener.environment)
+            for stage, outcome in repro_stages(self.root, stages, self.log, listener.environment):
+                if stage not in self.place.shared:
+                    self.place.keep([stage])
+                    yield stage, outcome
 
     def _left_out(self, chosen: set[str]) -> list[str]:
         """Return the prerequisites of chosen assets that are not chosen themselves, causes first."""

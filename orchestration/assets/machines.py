@@ -47,7 +47,7 @@ def end_runs_of_lost_workers(instance: dg.DagsterInstance) -> list[str]:
     started = [run for run in instance.get_runs(filters) if TASK_TAG in run.tags]
     if not started:
         return []
-    held = _held_tasks(instance.run_launcher, [run.tags[TASK_TAG] for run in started])  # type: ignore[arg-type]
+    held = _held_tasks(instance.run_launcher, [run.tags[TASK_TAG] for run in started])
     return [run.run_id for run in started if _is_lost(instance, run, held)]
 
 

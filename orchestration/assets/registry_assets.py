@@ -12,6 +12,7 @@ import dagster as dg
 
 from orchestration.assets.command import run_command
 from orchestration.assets.machines import has_several_machines
+from orchestration.pipeline.workplace import place_of
 from orchestration.registry.register_version import CHECKS, report_path
 from orchestration.registry.store import EXIT_REFUSED
 
@@ -40,7 +41,9 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
         check_specs=[dg.AssetCheckSpec(check, asset=CHALLENGER, blocking=True) for check in CHECKS],
     )
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        return run_command(context, root, ["registry", "challenge", context.partition_key], allowed=(0, EXIT_REFUSED))
+        scenario = context.partition_key
+        command = ["registry", "challenge", scenario]
+        return run_command(context, place_of(root, scenario), command, allowed=(0, EXIT_REFUSED))
 
     return challenger
 

@@ -34,6 +34,7 @@ from llbnad.study.table_summary import contamination_figure, gap_closed, gap_ove
 from llbnad.study.young_line import YoungCell, YoungLine, run_young_cell
 from llbnad.study.young_line_summary import over_sets, per_set, young_line_figure
 from llbnad.utils.files import write_csv, write_parquet
+from llbnad.utils.pixel_limit import limit_pixels_of
 from llbnad.utils.plugins import code_version
 from llbnad.utils.progress import track
 from llbnad.utils.runtime import prepare
@@ -123,6 +124,7 @@ def _end_with_parent() -> None:
 
 def _run(cell: AnyCell, grid: AnyGrid, home: Path, root: Path, cache: Path) -> None:
     manifest = read_manifest(_manifest(home, cell.dataset, cell.ratio))
+    limit_pixels_of(grid.source(cell.dataset, cell.ratio))
     run: Callable[..., pd.DataFrame] = run_young_cell if isinstance(grid, YoungLine) else run_cell
     write_parquet(run(cell, grid, manifest, root, cache), _result(home, cell))
 
@@ -153,8 +155,9 @@ def _chosen(datasets: Mapping[str, Dataset], names: Sequence[str]) -> dict[str, 
 
 def benchmark(
     config: Annotated[Path, typer.Argument(help="The grid, e.g. benchmarks/purification.yaml.")],
-    processes: Annotated[int, typer.Option(min=1, help="Cells at once; each uses one CPU thread.")] = os.cpu_count()
-    or 1,
+    processes: Annotated[
+        int, typer.Option(min=1, max=1024, help="Cells at once; each uses one CPU thread.")
+    ] = os.cpu_count() or 1,
     seeds: Annotated[list[int] | None, typer.Option("--seed", help="Only these of the grid's; repeatable.")] = None,
     datasets: Annotated[
         list[str] | None, typer.Option("--dataset", help="Only these of the grid's; repeatable.")
@@ -164,9 +167,12 @@ def benchmark(
     """Run a grid, or what is missing of it, and write its table."""
     grid = declared = load_grid(config)
     if seeds:
+        if unknown := sorted(set(seeds) - set(grid.seeds)):
+            raise ConfigError(f"--seed {unknown[0]}: the grid has {sorted(grid.seeds)}")
         grid = grid.model_copy(update={"seeds": tuple(seeds)})
     if datasets:
         grid = grid.model_copy(update={"datasets": _chosen(grid.datasets, datasets)})
+    out.mkdir(parents=True, exist_ok=True)  # said now if it cannot be, not after hours
     home = BENCHMARK_FOLDER / _address(grid, config.stem)
     rows = run_grid(grid, home, FEATURE_CACHE, processes)
     if load_grid(config) != declared or BENCHMARK_FOLDER / _address(grid, config.stem) != home:

@@ -19,7 +19,10 @@ from llbnad.model.model import Model
 from llbnad.utils.files import write_json
 from llbnad.utils.hashing import stable_shuffle
 from orchestration.pipeline import pipes
+from orchestration.pipeline.features import allow_images
 from orchestration.pipeline.outputs import read_noisy, read_purified
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.paths import PARAMS
 from orchestration.registry.store import is_address, model_file
 
 IMAGES = 32  # compared
@@ -37,9 +40,11 @@ def export(
     ] = False,
 ) -> None:
     """Write the graphs and the differences to torch."""
+    allow_images(load_params(PARAMS), scenario)
+    out.mkdir(parents=True, exist_ok=True)
     loaded = Model.load(model_file(model), plugins=plugins or is_address(model))
-    targets = write_graphs(loaded, format, out)
     images = sample(scenario, loaded.encoder.input_size)
+    targets = write_graphs(loaded, format, out)
     reference = torch_session(loaded)
     report: dict[str, dict[str, Any]] = {}
     for name, path in targets.items():

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llbnad import cli
-from llbnad.utils.pixel_limit import USUAL
+from llbnad.config import USUAL_PIXELS
 from orchestration.pipeline import pipes
 from orchestration.registry.store import is_address, model_file
 
@@ -32,7 +32,7 @@ def predict(
         str, typer.Option(help="A file of several pages: error (its row says so), first (its first page) or each.")
     ] = "error",
     heatmaps: Annotated[bool, cli.HEAT_MAPS] = True,
-    max_pixels: Annotated[int, cli.LARGEST] = USUAL,
+    max_pixels: Annotated[int, cli.LARGEST] = USUAL_PIXELS,
 ) -> None:
     """Score images and call them normal, unsure or defect: a CSV, and one heat-map overlay per image."""
     may_import = plugins or is_address(model)

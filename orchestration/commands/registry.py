@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestration.pipeline import pipes
+from orchestration.pipeline.params import SCENARIO_NAME, load_params
+from orchestration.pipeline.paths import PARAMS
 from orchestration.registry.store import (
     EXIT_REFUSED,
     MD5,
@@ -26,7 +28,20 @@ from orchestration.registry.store import (
 
 app = typer.Typer(no_args_is_help=True, help="The model registry: which detector of a line is in use.")
 WORDS = {"passed": "ok     ", "failed": "REFUSED", "skipped": "skipped"}  # outcomes of a check
-Line = Annotated[str, typer.Argument(help="Scenario of params.yaml.")]
+
+
+def _name(line: str) -> str:
+    """Return the name of a line, or of one that params.yaml has no longer.
+
+    Raises:
+        ConfigError: no line can be called so.
+    """
+    if not SCENARIO_NAME.fullmatch(line):
+        load_params(PARAMS).scenario(line)
+    return line
+
+
+Line = Annotated[str, typer.Argument(help="Scenario of params.yaml.", callback=_name)]
 
 
 @app.command()
@@ -85,6 +100,7 @@ def promote(
     with registry_client(line) as client:
         known = [str(one.version) for one in versions(client, line)]
         if not known:
+            load_params(PARAMS).scenario(line)
             raise RegistryError(f"{model_name(line)} has no version: run `… registry challenge {line}` first")
         if version is not None and version not in known:
             raise RegistryError(f"{model_name(line)} has no version {version}; there are {known}")
@@ -114,6 +130,8 @@ def rollback(line: Line) -> None:
     """Make the previous champion the champion again. No schedule promotes the withdrawn version again."""
     with registry_client(line) as client:
         current = champion_of(client, line)
+        if current is None:
+            load_params(PARAMS).scenario(line)
         before = current.tags.get(PREVIOUS) if current else None
         if current is None or before is None or before == str(current.version):
             raise RegistryError(f"{model_name(line)} has no champion before the present one: `… registry list {line}`")
@@ -129,7 +147,10 @@ def list_versions(line: Line) -> None:
     for heading in ("version", "alias", "model md5", "git commit", "note"):
         table.add_column(heading)
     with registry_client(line) as client:
-        for one in versions(client, line):
+        known = versions(client, line)
+        if not known:
+            load_params(PARAMS).scenario(line)
+        for one in known:
             tags, aliases = one.tags, client.get_model_version(one.name, one.version).aliases
             note = tags.get(WITHDRAWN) or (f"refused: {tags[REFUSED]}" if REFUSED in tags else tags.get(UNPROVEN, ""))
             commit, dirty, _ = tags.get("git.commit", "").partition("-dirty")

@@ -17,7 +17,7 @@ from llbnad.purification.heat import StoredHeat
 from llbnad.purification.purify import Purified
 from llbnad.purification.verdicts import read_verdicts
 from llbnad.review.page import GRID, build_suspects, choose_suspects, near_duplicates, review_page
-from llbnad.utils.files import replacing
+from llbnad.utils.files import refuse_special, replacing
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 from orchestration.pipeline.outputs import read_noisy, read_purified
 from orchestration.pipeline.params import load_params
@@ -39,6 +39,7 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     """
     params = load_params(PARAMS)
     config = params.scenario(scenario)
+    refuse_special(out, "an HTML file that may be written")
     verdicts = read_verdicts(known or Path(config.review))
     folder = stage_dir("purified", scenario)
     if not (folder / "summary.json").exists():

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,25 +12,30 @@ from rich.console import Console
 from rich.table import Table
 
 from llbnad.encoders import recipe
+from orchestration.commands.progress import Progress, SliceProgress
 from orchestration.pipeline import dvc
 from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
-from orchestration.pipeline.repro import outcome_of
+from orchestration.pipeline.slice_run import run_here
 from orchestration.pipeline.verify import refuse_damage
+from orchestration.pipeline.workplace import ABOVE
 
-DVC_CHATTER = (">", "Updating", "Generating", "Use `dvc", "Stage '", "To ", "\t")
 METHODS = ("none", "llbnad", "oracle", "random")
 
 
-def reproduce(root: Path) -> None:
+def reproduce(root: Path, sliced: bool | None = None) -> None:
     """Reproduce all stages, report them to Dagster, and show the results.
+
+    Args:
+        root: root of the repository.
+        sliced: whether the scenarios are worked in slices; by default, above `ABOVE` scenarios.
 
     Raises:
         ConfigError: params.yaml is wrong; nothing has run.
         OfflineError: an encoder's weights are missing; nothing has run.
-        DvcError: a stage failed; the outputs of earlier stages are kept.
+        DvcError: a stage failed; the outputs of earlier stages are kept. In slices, the other scenarios went on.
     """
     from orchestration.assets.backfill import record_materialisations  # imports Dagster, which takes a second
     from orchestration.assets.partitions import all_stages, patterns
@@ -38,16 +44,25 @@ def reproduce(root: Path) -> None:
     for scenario in params.scenarios.values():
         recipe(scenario.encoder)  # the encoder, its settings and weights are there: said now, not after half the work
     console = Console(highlight=False)
-    started = time.monotonic()
-    progress = _Progress(console, len(all_stages(patterns(root, params), params)))
-    _repro(root, progress)
-    executed = progress.ran
+    started, failed = time.monotonic(), dict[str, str]()
+    if sliced or (sliced is None and len(params.scenarios) > ABOVE):
+        slices = SliceProgress(console)
+        failed = run_here(root, params, slices.begin, slices.hear_slice)
+        worked, executed = slices.scenarios, slices.ran
+    else:
+        progress = Progress(console, len(all_stages(patterns(root, params), params)))
+        _repro(root, progress)
+        worked, executed = [*params.scenarios], progress.ran
     if executed:
         console.print(f"{executed} stages ran in {time.monotonic() - started:.0f} s; the others had not changed.")
-    else:
+    elif not failed:
         console.print("Nothing to do: data, parameters and code are as they were; all results are up to date.")
-    record_materialisations(root, list(params.scenarios))
-    console.print(results_table(params, root))
+    if worked:
+        record_materialisations(root, worked)
+    console.print(results_table(params, root, failed))
+    if failed:
+        told = [f"{scenario}: {_short(reason)}" for scenario, reason in failed.items()]
+        raise dvc.DvcError("\n".join([f"{len(failed)} of {len(params.scenarios)} scenarios failed", *told]))
     console.print("pictures      data/purified/*/plots, data/evaluation/*/plots")
     console.print("numbers       data/evaluation/*/{metrics.json,comparison.csv}, data/purified/*/rejected.parquet")
     console.print("Dagster UI    make ui, then http://127.0.0.1:3000")
@@ -56,18 +71,26 @@ def reproduce(root: Path) -> None:
 
 def run(
     verify: Annotated[bool, typer.Option(help="First compare the content of all outputs with dvc.lock.")] = False,
+    sliced: Annotated[
+        bool | None,
+        typer.Option(
+            "--slices/--no-slices",
+            help="Work each scenario in a folder of its own, runtime.processes at once, or all in one `dvc repro`. "
+            f"By default, in slices above {ABOVE} scenarios.",
+        ),
+    ] = None,
 ) -> None:
     """Purify, train and compare as params.yaml says. Only stages that a change affects are computed."""
     try:
         if verify:
             refuse_damage(Path.cwd())
-        reproduce(Path.cwd())
+        reproduce(Path.cwd(), sliced)
     except KeyboardInterrupt:
         print("interrupted; finished stages are kept, `make run` goes on from here", file=sys.stderr)
         raise typer.Exit(130) from None
 
 
-def results_table(params: Params, root: Path) -> Table:
+def results_table(params: Params, root: Path, failed: Collection[str] = ()) -> Table:
     """Return a table of the I-AUROC of every method and of the contamination before and after, per scenario."""
     protocol = "image AUROC on the same test images; last model, no choice on the test set"
     table = Table(title="LLBNAD and its comparators", caption=protocol)
@@ -76,6 +99,9 @@ def results_table(params: Params, root: Path) -> Table:
             "LLBNAD" if heading == "llbnad" else heading, justify="left" if heading == "scenario" else "right"
         )
     for scenario in params.scenarios:
+        if scenario in failed:
+            table.add_row(scenario, "failed")
+            continue
         rows = pd.read_csv(root / stage_dir("evaluation", scenario) / "comparison.csv").set_index("method")
         own = rows.loc["llbnad"]
         before, after = (_shown(own[name], ".1%") for name in ("contamination_before", "contamination_after"))
@@ -84,35 +110,8 @@ def results_table(params: Params, root: Path) -> Table:
     return table
 
 
-class _Progress:
-    """The progress of `dvc repro` for people: each stage, the count of stages and the time that is left.
-
-    Args:
-        console: console to print to.
-        total: number of stages.
-    """
-
-    def __init__(self, console: Console, total: int) -> None:
-        self.console, self.total = console, total
-        self.seen = self.ran = 0  # stages that dvc went through, with or without work; stages that ran
-        self.started = time.monotonic()
-
-    def hear(self, text: str) -> None:
-        """Read one line of dvc's output."""
-        event = outcome_of(text)
-        self.seen += event is not None
-        if event and event[1] == "ran":
-            elapsed = time.monotonic() - self.started
-            left = elapsed / self.ran * (self.total - self.seen + 1) if self.ran else None
-            rest = "" if left is None else f", about {left:.0f} s left"
-            self.ran += 1
-            self.console.print(f"[bold]\\[{self.seen}/{self.total}] {event[0]}[/bold]  ({elapsed:.0f} s{rest})")
-        elif text and not text.startswith(DVC_CHATTER):
-            self.console.print(f"  {text}", markup=False)
-
-
 @retry_when_busy
-def _repro(root: Path, progress: _Progress) -> None:
+def _repro(root: Path, progress: Progress) -> None:
     """Run `dvc repro`. A call after waiting for another process does not repeat finished stages."""
     progress.seen, lines = 0, []
     with (
@@ -133,3 +132,9 @@ def _repro(root: Path, progress: _Progress) -> None:
 
 def _shown(value: Any, form: str) -> str:
     return "–" if value is None or pd.isna(value) else format(value, form)
+
+
+def _short(reason: str) -> str:
+    """Return the errors in what a failed stage printed, or the end of it."""
+    lines = [line for line in reason.splitlines() if line]
+    return " ".join([line for line in lines if line.startswith("error: ")] or lines[-1:])

@@ -6,6 +6,7 @@ keeps records in the database and artifacts in the bucket that two environment v
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,12 +26,13 @@ STORE, ARTIFACTS = "LLBNAD_MLFLOW_DB", "LLBNAD_MLFLOW_ARTIFACTS"  # addresses of
 
 
 def ui(
-    dagster_port: Annotated[int, typer.Option(help="Port of the Dagster UI.")] = 3000,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow UI.")] = 5000,
+    dagster_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the MLflow UI.")] = 5000,
     host: Annotated[str, typer.Option(help="Address to listen on; neither UI asks for a password.")] = "127.0.0.1",
     cluster: Annotated[Path | None, typer.Option(help="Be the home of this cluster, e.g. cluster/celery.")] = None,
 ) -> None:
     """Start both user interfaces."""
+    _refuse_other_machine(host)
     root = Path.cwd()
     (root / MLFLOW_FOLDER).mkdir(exist_ok=True)
     own = {"DAGSTER_HOME": os.environ.get("DAGSTER_HOME", str(root / ".dagster"))}
@@ -103,3 +105,17 @@ def _shared() -> tuple[str, str]:
             "says what they hold"
         )
     return os.environ[STORE], os.environ[ARTIFACTS]
+
+
+def _refuse_other_machine(host: str) -> None:
+    """Raise ConfigError if nothing can listen on the address `host`."""
+    try:
+        if not host:
+            raise ValueError("it is empty")
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"--host {host!r:.80} is no address to listen on ({error}): expected one of this machine, such as 127.0.0.1"
+        ) from None

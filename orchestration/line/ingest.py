@@ -18,6 +18,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from llbnad.config import Files, Pages
 from llbnad.errors import ConfigError, DataError
+from llbnad.utils.pixel_limit import limit_pixels_of
 from llbnad.utils.progress import track
 from orchestration.line.arrivals import (
     Arrival,
@@ -84,6 +85,7 @@ def ingest(root: Path, line: str, stable_seconds: float, version: Callable[[Path
         raise ConfigError(reason)
     dataset = params.datasets.get(line)
     pages = dataset.pages if isinstance(dataset, Files) else "error"
+    limit_pixels_of(dataset or Files())
     places = Places(root, line)
     lock = _lock(root, line)
     try:

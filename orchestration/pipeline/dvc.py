@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from llbnad.errors import LlbnadError
-from orchestration.pipeline import process
+from orchestration.pipeline import lock_blocks, process
 from orchestration.pipeline.busy import BusyError, retry_when_busy
 from orchestration.pipeline.left_behind import YAML_LOADER, held, mend_lock, mend_rwlock, read_whole
 from orchestration.pipeline.paths import PARAMS
@@ -119,6 +119,17 @@ def read_lock(root: Path) -> dict[str, Any]:
             if not mend_lock(file):
                 break
     raise DvcError(f"{file} is damaged: `git checkout dvc.lock` takes the committed one, `dvc repro` completes it")
+
+
+def read_entry(root: Path, stage: str) -> dict[str, Any]:
+    """Return what `read_lock` returns, with no other entry than this stage's. The others are not parsed.
+
+    Raises:
+        BusyError: a DVC process kept its lock for too long.
+    """
+    block = lock_blocks.read_blocks(root).get(stage)
+    entries: dict[str, Any] = yaml.load(block, Loader=YAML_LOADER) if block else {}
+    return {"stages": entries}
 
 
 def outputs(lock: Mapping[str, Any], stage: str) -> dict[str, str]:

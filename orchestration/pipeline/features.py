@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from llbnad.features.store import FeatureStore
+from llbnad.utils.pixel_limit import limit_pixels_of
 from llbnad.utils.runtime import prepare
 from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.params import Params
@@ -11,9 +12,15 @@ from orchestration.pipeline.paths import FEATURE_CACHE
 IMAGE_ROOT = Path()  # manifests of the pipeline hold paths relative to the repository's root
 
 
+def allow_images(params: Params, scenario: str) -> None:
+    """Set this process's limit on the pixels of an image to that of the scenario's data set."""
+    limit_pixels_of(params.dataset(params.scenario(scenario).dataset))
+
+
 def feature_store(params: Params, scenario: str) -> FeatureStore:
-    """Open the scenario's features, on the device that params.yaml asks for."""
+    """Open the scenario's features, on the device that params.yaml asks for, and allow its images their size."""
     device = prepare(params.runtime)
+    allow_images(params, scenario)
     return FeatureStore(
         FEATURE_CACHE,
         params.scenario(scenario).encoder,

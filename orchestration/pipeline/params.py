@@ -1,8 +1,8 @@
 """The settings classes of params.yaml, typed and frozen.
 
 An unknown key, a missing key or an impossible value is an error before anything runs. The defaults of the classes are
-for Python and the `llbnad` command. params.yaml has to hold every key, so that DVC sees all of them. Only `intensity`
-and `pages` of a data set may be left out, because entries of earlier releases do not have them.
+for Python and the `llbnad` command. params.yaml has to hold every key, so that DVC sees all of them. Only `intensity`,
+`pages` and `max_pixels` of a data set may be left out, because entries of earlier releases do not have them.
 """
 
 import re

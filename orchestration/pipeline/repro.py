@@ -3,7 +3,7 @@
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +44,7 @@ def repro_stage(root: Path, stage: str, log: Log, extra: Mapping[str, str] | Non
 
 def repro_stages(
     root: Path, shares: Sequence[Sequence[str]], log: Log, extra: Mapping[str, str] | None = None
-) -> Iterator[Event]:
+) -> Generator[Event, None, None]:
     """Reproduce stages, without the stages before them; yield each with its outcome when it has ended.
 
     Each share of the stages is one dvc process, and the shares run side by side. A share ends with its first stage

@@ -4,6 +4,7 @@ The detectors of a line are versions of the registered model `llbnad-<scenario>`
 in use. data/ and dvc.lock are the record of the pipeline, not the registry: a challenge can be repeated at any time.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 CHAMPION = "champion"
 MD5, REFUSED, WITHDRAWN, PREVIOUS = "model.md5", "refused", "withdrawn", "champion.before"  # version tags
 UNPROVEN = "unproven"  # tag of a version that was judged without a champion to compare it with
+ADDRESS = re.compile(r"models:/[^/@\s]+[@/][\w.-]+|runs:/\w+/[\w./-]+|mlflow-artifacts:/[\w./-]+", re.ASCII)
 EXIT_REFUSED = 3  # exit code of a refused challenge; a crash of Python gives 1
 UPLOAD_SECONDS = "120"  # longer than usual, because a model file is larger than a metric
 
@@ -55,7 +57,7 @@ def registry_client(scenario: str) -> Iterator["MlflowClient"]:
             ) from None
         shown = without_password(f"MLflow at {uri}: {' '.join(str(error).split())[:500]}")
         raise RegistryError(
-            f"{shown}\nThe champion is as it was and nothing is lost: the detector is data/detector/{scenario}/. "
+            f"{shown}. The champion is as it was and nothing is lost: the detector is data/detector/{scenario}/. "
             f"Start the server and run `python -m orchestration registry challenge {scenario}` or materialise again."
         ) from None
 
@@ -107,6 +109,9 @@ def model_file(uri: str) -> Path:
     """Return the safetensors file of a path or of an MLflow address. A model at an address is downloaded."""
     if not is_address(uri):
         return Path(uri)
+    if not ADDRESS.fullmatch(uri):
+        expected = "expected models:/NAME@ALIAS, models:/NAME/VERSION or runs:/RUN/PATH, such as"
+        raise RegistryError(f"the model's address is {uri!r}; {expected} models:/llbnad-LINE@champion")
     with registry_client(uri.partition("/llbnad-")[2].partition("@")[0].partition("/")[0] or "…"):
         import mlflow
 

@@ -14,7 +14,7 @@ from llbnad.purification.patches import Maps
 from llbnad.purification.rounds import run_sub_models, select
 from llbnad.purification.verdicts import excluded, read_verdicts
 from llbnad.utils.files import write_csv, write_json, write_parquet
-from orchestration.pipeline.features import IMAGE_ROOT, feature_store
+from orchestration.pipeline.features import IMAGE_ROOT, allow_images, feature_store
 from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
@@ -28,6 +28,7 @@ def main(scenario: str) -> Record:
     """Select SCENARIO's normal training images."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
+    allow_images(settings, scenario)
     everything = read_noisy(scenario)
     verdicts = read_verdicts(Path(config.review))
     left_out = everything["image_id"].isin(excluded(verdicts))

@@ -32,7 +32,7 @@ def main(dataset: str) -> None:
 
     # an image's id is its content; a mask's content stands here, for the stages that read masks to depend on
     masks = sorted({mask for cell in manifest["mask_path"] for mask in split_masks(cell)})
-    digests = [(path, file_digest(root / path)) for path in masks]
+    digests = [(path, file_digest(page_of(root / path)[0])) for path in masks]
     write_csv(pd.DataFrame(digests, columns=["mask_path", "sha256"]), out / "masks.csv")
 
     images.mkdir(parents=True, exist_ok=True)
@@ -46,11 +46,12 @@ def main(dataset: str) -> None:
         join_masks([(new_root / mask).as_posix() for mask in split_masks(cell)]) for cell in manifest["mask_path"]
     ]
     write_csv(scan.rejected, out / "rejected.csv")
+    write_csv(scan.folders, out / "folders.csv")
     write_manifest(manifest, out / "manifest.parquet")
     refuse_changed([root, *root.rglob("*")])
     if load_params(PARAMS).datasets.get(dataset) != config:
         raise ChangedError(f"datasets.{dataset} in {PARAMS} has changed while the stage ran: run again")
-    for note in [*scan.notes, *scan.pixel_notes]:
+    for note in [*scan.notes, *scan.pixel_notes, *(f"in doubt: {doubt}" for doubt in scan.doubts)]:
         say(f"raw {dataset}: {note}")
     say(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
 

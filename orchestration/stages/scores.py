@@ -5,7 +5,7 @@ from llbnad.model.scores import Scores
 from llbnad.purification.aggregate import rank_correlation
 from llbnad.purification.consensus import consensus
 from llbnad.purification.heat import StoredHeat, write_heat
-from llbnad.purification.partition import assign_subsets
+from llbnad.purification.partition import assign_subsets, subset_numbers
 from llbnad.utils.files import write_csv, write_parquet
 from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.paths import stage_dir, sub_model_dir
@@ -22,7 +22,7 @@ def main(scenario: str) -> Record:
     train = training_images(read_noisy(scenario))
     subsets = assign_subsets(train, config.subsets, config.seed)
     stages = len(settings.sub_models)
-    folders = [sub_model_dir(scenario, k % stages) / str(k) for k in range(int(subsets.max()) + 1)]
+    folders = [sub_model_dir(scenario, k % stages) / str(k) for k in subset_numbers(subsets)]
     scores = [Scores.read(folder / "scores.parquet") for folder in folders]
     found = consensus(scores, [StoredHeat(folder / "maps.safetensors") for folder in folders], subsets, config)
     agreement = rank_correlation(found.table)

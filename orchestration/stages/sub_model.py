@@ -5,7 +5,7 @@ A scenario has T sub-models and S such stages. Stage k holds the sub-models k, k
 
 from llbnad.data.manifest import training_images
 from llbnad.purification.heat import write_heat
-from llbnad.purification.partition import assign_subsets
+from llbnad.purification.partition import assign_subsets, subset_numbers
 from llbnad.purification.sub_models import train_sub_model
 from llbnad.utils.files import write_json
 from orchestration.pipeline.features import feature_store
@@ -23,7 +23,7 @@ def main(scenario: str, stage: int) -> Record:
     config = settings.scenario(scenario)
     images = training_images(read_noisy(scenario))
     subsets = assign_subsets(images, config.subsets, config.seed)
-    numbers = sub_models_of(stage, len(settings.sub_models), int(subsets.max()) + 1)
+    numbers = sub_models_of(stage, len(settings.sub_models), len(subset_numbers(subsets)))
     store, home = feature_store(settings, scenario), sub_model_dir(scenario, stage)
     artifacts, learnt, medians = [home / "sub_models.json"], [], []
     write_json({"sub_models": list(numbers)}, artifacts[0])
@@ -39,7 +39,7 @@ def main(scenario: str, stage: int) -> Record:
         learnt.append(len(own))
         medians.append(float(scores.series().median()))
     if not numbers:
-        say(f"sub_model {scenario} {stage}: no sub-model, as the scenario has {int(subsets.max()) + 1}")
+        say(f"sub_model {scenario} {stage}: no sub-model, as the scenario has {len(subset_numbers(subsets))}")
     metrics: dict[str, float] = {"n_sub_models": len(numbers), "n_scored": len(images)}
     if numbers:
         metrics |= {"n_train": sum(learnt) / len(numbers), "score_median": sum(medians) / len(numbers)}

@@ -212,7 +212,7 @@ def _experiment(client: "MlflowClient", uri: str) -> str:
     if experiment is not None:
         return str(experiment.experiment_id)
     # a server decides where artifacts go; for a bare database, MLflow would put them into ./mlruns
-    location = None if is_http(uri) else (MLFLOW_FOLDER / "artifacts").absolute().as_uri()
+    location = None if is_http(uri) else (MLFLOW_FOLDER / "artifacts").resolve().as_uri()
     return str(client.create_experiment(EXPERIMENT, artifact_location=location))
 
 
@@ -268,9 +268,11 @@ def git_tags() -> dict[str, str]:
     The records that the pipeline and the ingest rewrite do not count as changes.
     """
 
+    code = Path("orchestration").resolve().parent  # in a slice of this machine, code is a link into the workspace
+
     def git(*arguments: str) -> str:
         command = ["git", "--no-optional-locks", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(command, cwd=code, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
     try:
         commit = git("rev-parse", "--verify", "HEAD")

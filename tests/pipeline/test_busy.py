@@ -8,7 +8,8 @@ import pytest
 from filelock import FileLock
 from rich.console import Console
 
-from orchestration.commands.run import _Progress, _repro
+from orchestration.commands.progress import Progress
+from orchestration.commands.run import _repro
 from orchestration.line.arrivals import read_report
 from orchestration.line.ingest import ingest
 from orchestration.pipeline import busy, dvc
@@ -66,7 +67,7 @@ def by_stage(folder):
 
 
 def by_run(folder):
-    progress = _Progress(Console(), 1)
+    progress = Progress(Console(), 1)
     _repro(folder, progress)
     assert (progress.seen, progress.ran) == (1, 0)
 
@@ -89,7 +90,7 @@ def test_a_failure_that_is_no_business_of_others_is_not_tried_again(folder, wait
         STAGE.replace("while [ ! -e go ]; do sleep 0.1; done", "echo worked >> log; exit 1")
     )
     with pytest.raises(dvc.DvcError, match="the reason stands above"):
-        _repro(folder, _Progress(Console(), 1))
+        _repro(folder, Progress(Console(), 1))
     assert "failed to reproduce 'copy'" in capfd.readouterr().err
     with pytest.raises(dvc.DvcError, match=r"stage copy failed:[^$]*failed to reproduce 'copy'"):
         repro_stage(folder, "copy", lambda line: None)

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from orchestration.assets.lost_runs import was_there
-from orchestration.commands.run import _Progress, _repro
+from orchestration.commands.progress import Progress
+from orchestration.commands.run import _repro
 from orchestration.pipeline import busy, dvc
 from orchestration.pipeline.busy import BusyError
 from orchestration.pipeline.left_behind import dvc_processes, is_zombie, mend_lock, mend_rwlock
@@ -56,7 +57,7 @@ def by_stage(folder):
 
 
 def by_run(folder):
-    _repro(folder, _Progress(Console(), 2))
+    _repro(folder, Progress(Console(), 2))
 
 
 def by_add(folder):

@@ -13,8 +13,9 @@ import pytest
 from mlflow import MlflowClient
 from safetensors.torch import load_file, safe_open, save_file
 
+from llbnad.errors import ConfigError
 from llbnad.model.content import content_digest
-from orchestration.commands.registry import app, promote, rollback
+from orchestration.commands.registry import app, list_versions, promote, rollback
 from orchestration.registry.register_version import CHECKS, challenge
 from orchestration.registry.store import EXIT_REFUSED, RegistryError, champion_of, model_file, model_name
 from tests.conftest import REPOSITORY
@@ -138,6 +139,9 @@ def test_wrong_names_and_a_server_that_is_down_are_one_clear_line(workspace, mon
         promote(LINE, None)
     with pytest.raises(RegistryError, match=f"registry list {LINE}` shows which versions there are"):
         model_file(f"models:/{model_name(LINE)}@nobody")
+    for command_of in (list_versions, rollback, lambda line: promote(line, None)):
+        with pytest.raises(ConfigError, match=r"unknown scenario 'nope'; params\.yaml has"):
+            command_of("nope")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         uri = f"http://user:secret@127.0.0.1:{taken.getsockname()[1]}"

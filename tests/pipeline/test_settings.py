@@ -1,11 +1,16 @@
 """Settings reach the stages through a file of their own, so that the recorded settings are those a stage ran with."""
 
 import json
+import time
+from importlib import import_module
 
 import pytest
 import yaml
 
+import orchestration
+from llbnad.config import parse
 from llbnad.model.model import Model
+from llbnad.scenario import Scenario
 from llbnad.utils.files import write_json
 from orchestration.pipeline import dvc, settings
 from orchestration.pipeline.code import ChangedError
@@ -99,6 +104,33 @@ def test_settings_come_back_as_they_are_in_params_yaml(copy_of, monkeypatch):
     assert settings.read_settings("noisy20").scenario("noisy20").seed == 0
     own.main("noisy20")
     assert settings.read_settings("noisy20") == now
+
+
+def test_a_stage_reads_only_the_settings_that_it_follows(copy_of, monkeypatch):
+    """Else an edit of another setting would change its outputs, and DVC would not run it."""
+    monkeypatch.chdir(copy_of)
+    edit(copy_of, "noisy20", rounds=2)
+    read = set()
+
+    class Watched(Scenario):
+        def __getattribute__(self, name):
+            read.update({name} & Scenario.model_fields.keys())
+            return super().__getattribute__(name)
+
+    def parsed(kind, content, source):
+        found = parse(Watched if kind is Scenario else kind, content, source)
+        read.clear()  # of what its validation read
+        return found
+
+    split.main()
+    own.main("noisy20")
+    monkeypatch.setattr(settings, "parse", parsed)
+    monkeypatch.setattr(orchestration, "STARTED", time.time())  # this process is older than the workspace
+    for name, keys in own.READ_BY.items():
+        for arguments in [("noisy20", 0), ("noisy20", 1)] if name == "sub_model" else [("noisy20",)]:
+            import_module(f"orchestration.stages.{name}").main(*arguments)
+        allowed = {"detector"} if name == "features" else set()  # decides what is encoded, and no byte of the index
+        assert read and read <= {*keys, "review"} | allowed, name
 
 
 def test_an_edit_during_the_split_is_no_setting(copy_of, monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from llbnad import cli
-from llbnad.config import Runtime
+from llbnad.config import USUAL_PIXELS, Runtime
 from llbnad.data.images import load_rgb
 from llbnad.errors import ConfigError, DataError, TooFewImagesError
 from llbnad.purification.partition import assign_subsets
@@ -103,7 +103,7 @@ def test_too_few_images_of_a_subset_say_what_to_type():
 
 
 def test_the_most_pixels_of_an_image_can_be_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(pixel_limit, "_pixels", pixel_limit.USUAL)
+    monkeypatch.setattr(pixel_limit, "_pixels", USUAL_PIXELS)
     Image.fromarray(np.zeros((10, 20), np.uint8)).save(tmp_path / "a.png")
     pixel_limit.limit_pixels(199)
     with pytest.raises(DataError, match="too large: 20 × 10 pixels, at most 199"):

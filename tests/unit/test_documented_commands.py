@@ -37,6 +37,18 @@ COMMANDS = {
     "python -m orchestration run --verify": (
         "tests/pipeline/test_verify.py::test_the_audit_the_run_and_the_nightly_job_find_it"
     ),
+    "python -m orchestration run --slices": (
+        "tests/pipeline/test_slices.py::test_a_run_in_slices_leaves_what_one_dvc_repro_leaves"
+    ),
+    "python -m orchestration run --no-slices": (
+        "tests/pipeline/test_both_doors.py::test_second_run_says_that_there_is_nothing_to_do"
+    ),
+    "python -m orchestration slices work*": (
+        "tests/pipeline/test_slices.py::test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again"
+    ),
+    "python -m orchestration slices *": (
+        "tests/pipeline/test_slices.py::test_two_machines_give_the_record_of_one_and_whoever_pulls_it_computes_nothing"
+    ),
     "python -m orchestration audit --outputs-only": (
         "tests/pipeline/test_verify.py::test_the_audit_the_run_and_the_nightly_job_find_it"
     ),
@@ -186,7 +198,7 @@ def test_commands_and_options_exist(start, module):
         arguments = shlex.split(command.removeprefix(start))
         if arguments[0] == "COMMAND":
             continue
-        path = arguments[:2] if arguments[0] == "registry" else arguments[:1]
+        path = arguments[:2] if arguments[0] in ("registry", "slices") else arguments[:1]
         shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
         assert shown.exit_code == 0, f"{command}: {shown.output}"
         options = {argument for argument in arguments if argument.startswith("--")} - {"--help"}

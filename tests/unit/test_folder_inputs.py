@@ -10,7 +10,8 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from llbnad.config import ImageFolderDataset
-from llbnad.data.images import load_mask, load_rgb, looks_like_mask
+from llbnad.data.drawn import load_mask, looks_like_mask
+from llbnad.data.images import load_rgb
 from llbnad.data.masks import marked, split_masks
 from llbnad.data.sources import image_folder, read_source
 from llbnad.errors import DataError
@@ -113,6 +114,14 @@ def test_every_top_folder_s_meaning_is_said(tmp_path):
         "folder n.i.O/: 1 images, defects",
         "folder reject/: 1 images, defects",
         "folder validation/: 2 images, held out",
+    ]
+    assert found.folders.values.tolist() == [
+        ["NOK/", 2, "defects"],
+        ["OK/", 3, "normal"],
+        ["camera_2/", 1, "unlabelled"],
+        ["n.i.O/", 1, "defects"],
+        ["reject/", 1, "defects"],
+        ["validation/", 2, "held out"],
     ]
     assert reasons(found) == {
         "@eaDir/0.png": "system_folder",
@@ -507,6 +516,116 @@ def test_maps_of_classes_are_masks(tmp_path, image, drawn, draw):
     assert sorted(scan(tmp_path).manifest["path"]) == [image.format(number) for number in NUMBERS]
 
 
+COLOURS = {  # of the classes of a map, as public sets and tools choose them
+    "VOC": [(128, 0, 0), (0, 128, 0), (128, 128, 0)],
+    "pure": [(255, 0, 0), (0, 0, 255), (255, 255, 0)],
+    "grey steps": [(85, 85, 85), (170, 170, 170), (255, 255, 255)],
+    "one dark red": [(128, 0, 0)],
+    "white": [(255, 255, 255)],
+}
+LOSSES = {
+    "JPEG 75": ("jpg", {"quality": 75}),
+    "JPEG 95": ("jpeg", {"quality": 95, "subsampling": 0}),
+    "WebP": ("webp", {"quality": 80}),
+    "JPEG 2000": ("jp2", {"irreversible": True, "quality_mode": "dB", "quality_layers": [40]}),
+    "no loss": ("png", {}),
+}
+
+
+@pytest.mark.parametrize(("suffix", "options"), LOSSES.values(), ids=LOSSES)
+@pytest.mark.parametrize("colours", COLOURS.values(), ids=COLOURS)
+def test_a_map_of_colours_keeps_its_areas_where_its_format_rings(tmp_path, colours, suffix, options):
+    drawn, areas = np.zeros((256, 256, 3), np.uint8), [(10, 20, 50, 60), (80, 130, 45, 70), (150, 30, 60, 55)]
+    for colour, (top, left, height, width) in zip(colours, areas, strict=False):
+        drawn[top : top + height, left : left + width] = colour
+    save(tmp_path / "test" / "cut" / "0.png", photo(0).resize((256, 256)))
+    save(tmp_path / "labels" / "cut" / f"0.{suffix}", Image.fromarray(drawn), **options)
+    found = scan(tmp_path)
+    (row,) = found.manifest.to_dict("records")
+    assert row["mask_path"] == f"labels/cut/0.{suffix}" and found.rejected.empty
+    expected, seen = drawn.any(axis=-1), marked(row, tmp_path, (256, 256))
+    assert (seen & expected).sum() / (seen | expected).sum() > 0.95
+
+
+def test_what_ringing_drowns_is_listed_and_what_is_small_is_kept(tmp_path):
+    for number in NUMBERS:
+        save(tmp_path / "test" / "cut" / f"{number}.png", photo(number))
+    save(tmp_path / "ground_truth" / "cut" / "0.jpg", mask().point(lambda value: value // 100))  # class number 2
+    small = np.zeros((64, 64, 3), np.uint8)
+    small[30:33, 40:43] = (128, 0, 0)
+    save(tmp_path / "ground_truth" / "cut" / "1.jpg", Image.fromarray(small))
+    save(tmp_path / "ground_truth" / "cut" / "2.jpg", Image.new("L", (64, 64)))  # no defect is drawn
+    found = scan(tmp_path)
+    assert reasons(found) == {"ground_truth/cut/0.jpg": "mask_unreadable"}
+    assert (
+        found.rejected["detail"]
+        .item()
+        .endswith("holds values of at most 2, and its format loses such numbers of classes: save it as PNG")
+    )
+    rows = {row["path"]: row for row in found.manifest.to_dict("records")}
+    seen = marked(rows["test/cut/1.png"], tmp_path, (64, 64))
+    assert seen[30:33, 40:43].all() and seen.sum() < 20
+    assert not marked(rows["test/cut/2.png"], tmp_path, (64, 64)).any()
+
+
+@pytest.mark.parametrize("quality", [40, 75, 95])
+def test_photos_that_ring_are_no_masks(tmp_path, quality):
+    grey = np.asarray(photo(1).resize((128, 128)))
+    part = np.hypot(*(np.mgrid[:128, :128] - 64)) < 44
+    colour = np.dstack([grey, grey // 2, grey // 3])
+    for name, pixels in {
+        "grey": grey,
+        "on black": np.where(part, grey, 0),
+        "on white": np.where(part, grey, 255),
+        "red": colour,
+        "dark": grey // 20 + 4,
+    }.items():
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "a.jpg", quality=quality)
+        assert looks_like_mask(tmp_path / "a.jpg") is False, name
+
+
+def save_pages(path, images):
+    save(path, images[0], save_all=True, append_images=images[1:])
+
+
+@pytest.mark.parametrize("choice", ["error", "first", "each"])
+def test_masks_of_several_pages(tmp_path, choice):
+    """Page 2 of a mask belongs to page 2 of its image; all pages of a mask belong to an image of one page."""
+    save(tmp_path / "bad" / "one.png", photo(0))
+    save_pages(tmp_path / "masks" / "bad" / "one.tif", [mask(0), mask(20)])
+    save_pages(tmp_path / "bad" / "lot.tif", [photo(1), photo(2)])
+    save_pages(tmp_path / "masks" / "bad" / "lot.tif", [mask(5), mask(30)])
+    save_pages(tmp_path / "bad" / "odd.tif", [photo(3), photo(4)])
+    save(tmp_path / "masks" / "bad" / "odd_1.png", mask(3))
+    save_pages(tmp_path / "masks" / "bad" / "odd_2.tif", [mask(5), mask(30)])
+    found, _ = read_source(ImageFolderDataset(root=str(tmp_path), category="c", pages=choice), tmp_path)
+    seen = {row["path"]: marked(row, tmp_path, (64, 64)) for row in found.manifest.to_dict("records")}
+    expected = {
+        "error": {"bad/one.png": None},
+        "first": {"bad/one.png": [0], "bad/lot.tif#1": [5], "bad/odd.tif#1": [3, 5]},
+        "each": {"bad/one.png": [0, 20], "bad/lot.tif#1": [5], "bad/lot.tif#2": [30],
+                 "bad/odd.tif#1": None, "bad/odd.tif#2": None},
+    }[choice]  # fmt: skip
+    assert set(seen) == set(expected)
+    for path, seeds in expected.items():
+        drawn = np.any([np.asarray(mask(seed)) > 0 for seed in seeds or ()], axis=0) if seeds else np.zeros((64, 64))
+        assert np.array_equal(seen[path], drawn), path
+    assert reasons(found) == {
+        "error": {"masks/bad/one.tif": "mask_unreadable", "bad/lot.tif": "pages", "bad/odd.tif": "pages",
+                  "masks/bad/lot.tif": "mask_without_image", "masks/bad/odd_1.png": "mask_without_image",
+                  "masks/bad/odd_2.tif": "mask_without_image"},
+        "first": {},
+        "each": {"masks/bad/odd_1.png": "mask_of_pages", "masks/bad/odd_2.tif": "mask_unused"},
+    }[choice]  # fmt: skip
+
+
+def test_a_mask_of_several_pages_is_no_image(tmp_path):
+    save(tmp_path / "0.png", photo(0))
+    save_pages(tmp_path / "0_GT.tif", [mask(0), mask(20)])
+    found, _ = read_source(ImageFolderDataset(root=str(tmp_path), category="c", pages="each"), tmp_path)
+    assert found.manifest["mask_path"].tolist() == ["0_GT.tif#1|0_GT.tif#2"]
+
+
 @pytest.mark.parametrize("name", ["{}mask.png", "{}_m.png"])
 def test_a_drawing_beside_every_image_is_not_trained_on(tmp_path, name):
     for number in NUMBERS:
@@ -515,6 +634,14 @@ def test_a_drawing_beside_every_image_is_not_trained_on(tmp_path, name):
     found = scan(tmp_path)
     assert sorted(found.manifest["path"]) == [f"{number}.png" for number in NUMBERS]
     assert set(reasons(found).values()) == {"two_valued"}
+
+
+def test_a_drawing_that_rings_is_asked_about(tmp_path):
+    for number in NUMBERS:
+        save(tmp_path / f"{number}.png", photo(number))
+        save(tmp_path / f"{number}_m.jpg", mask(number))
+    found = scan(tmp_path)
+    assert found.doubts == ("4 of 8 images are nearly black and white: are they masks? 0_m.jpg, 1_m.jpg, 2_m.jpg",)
 
 
 def test_more_drawings_than_photos_are_asked_about(tmp_path):

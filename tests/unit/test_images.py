@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llbnad.data.images import load_mask, load_rgb, looks_like_mask
+from llbnad.data.drawn import load_mask, looks_like_mask
+from llbnad.data.images import load_rgb
 from llbnad.errors import DataError, ImageGoneError
 from tests.conftest import save_image
 

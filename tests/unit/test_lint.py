@@ -53,7 +53,10 @@ def test_a_sorted_set_needs_no_decision(tmp_path, monkeypatch, capsys):
     ]
     assert out.splitlines()[-2].startswith("left out: 1 other_file: notes.txt (expected a name ending in")
     findings = pd.read_csv(tmp_path / ".findings.csv")
-    assert findings["path"].tolist() == [".DS_Store", "notes.txt", "validation/0.png"]
+    folders = ["test/cut/", "test/good/", "train/good/", "validation/"]
+    assert findings["path"].tolist() == [".DS_Store", "notes.txt", "validation/0.png", *folders]
+    assert findings.set_index("path")["detail"]["test/cut/"] == "2 images, test, defects"
+    assert set(findings["reason"][-4:]) == {"taken_for"}
     assert not findings["needs_decision"].any()
 
 
@@ -131,7 +134,7 @@ def test_what_needs_a_decision_is_said_and_listed(tmp_path, monkeypatch, capsys,
     (line,) = [line for line in out.splitlines() if FINDINGS[spoil] in line]
     assert line.startswith(("left out: ", "in doubt: "))
     findings = pd.read_csv(tmp_path / "findings.csv")
-    assert findings["needs_decision"].sum() == 1 and len(findings) == 4
+    assert findings["needs_decision"].sum() == 1 and (findings["reason"] != "taken_for").sum() == 4
 
 
 @pytest.mark.parametrize(

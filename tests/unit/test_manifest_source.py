@@ -227,6 +227,7 @@ def test_a_run_on_a_manifest_prints_what_it_read_and_lists_its_bad_rows(cells, t
                   "--subsets", 2, "--no-comparators", "--out", tmp_path / "out")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "parts.csv: 17 rows, 16 images\nlabel (empty): 16 images, unlabelled" in done.stdout
+    assert (tmp_path / "out" / "folders.csv").read_text() == "place,images,meaning\nlabel (empty),16,unlabelled\n"
     left_out = pd.read_csv(tmp_path / "out" / "left_out.csv")
     assert left_out["path"].tolist() == ["gone.png"] and left_out["detail"].str.startswith("row 18: ").all()
 
@@ -244,6 +245,7 @@ def test_the_stage_raw_reads_a_manifest_and_depends_on_its_folder(cells, tmp_pat
     assert len(manifest) == 16 and all(Path(path).is_file() for path in manifest["path"])
     assert set(manifest["sample_id"]) == {str(number) for number in range(16)}
     assert pd.read_csv("data/raw/cells/rejected.csv")["reason"].tolist() == ["missing"]
+    assert Path("data/raw/cells/folders.csv").read_text() == "place,images,meaning\nlabel (empty),16,unlabelled\n"
     stage = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]["raw"]["do"]
     assert "${item.root}" in stage["deps"]  # the folder that holds the list and its images
     for key, value in (("file", "../parts.csv"), ("root", "data/own/cells/parts.csv")):

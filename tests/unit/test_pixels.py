@@ -27,6 +27,7 @@ from llbnad.model.content import opened
 from llbnad.model.model import Model
 from llbnad.monitoring.drift import image_numbers
 from orchestration.line.examine import examine
+from orchestration.pipeline.features import allow_images
 from orchestration.pipeline.params import load_params
 from tests.conftest import REPOSITORY
 
@@ -173,6 +174,34 @@ def test_both_sources_of_files_have_the_settings_and_elpv_has_not():
         parse(ElpvDataset, window, "params.yaml")
     with pytest.raises(ConfigError, match="pages: Input should be 'error', 'first' or 'each'"):
         parse(Files, {"pages": "all"}, "params.yaml")
+
+
+def test_images_above_the_limit_of_their_data_set_are_one_row_each(tmp_path):
+    save(tmp_path / "good" / "small.png", (part(0) * 255).astype(np.uint8))
+    save(tmp_path / "bad" / "marked.png", (part(1) * 255).astype(np.uint8))
+    save(tmp_path / "masks" / "bad" / "marked.png", np.kron(part(1) > 0.7, np.ones((2, 2), bool)))
+    save(tmp_path / "good" / "large.png", (np.tile(part(2), (1, 2)) * 255).astype(np.uint8))
+    found = scan(tmp_path, max_pixels=64 * 64)
+    assert sorted(found.manifest["path"]) == ["bad/marked.png", "good/small.png"]
+    assert reasons(found) == {"good/large.png": "unreadable", "masks/bad/marked.png": "mask_unreadable"}
+    detail = found.rejected.set_index("path")["detail"]["good/large.png"]
+    assert detail.endswith("too large: 128 × 64 pixels, at most 4,096: set max_pixels to more, or make it smaller")
+    assert scan(tmp_path).rejected.empty  # a data set that says nothing has the usual limit
+    for value in (0, -1, 2**31, True, "many", None, 1.5):
+        with pytest.raises(ConfigError, match="max_pixels: "):
+            parse(ImageFolderDataset, {"root": "x", "category": "c", "max_pixels": value}, "params.yaml")
+
+
+def test_a_stage_reads_images_as_large_as_their_data_set_allows(tmp_path, monkeypatch):
+    params = load_params(REPOSITORY / "params.yaml")
+    own = ImageFolderDataset(root="data/own/x", category="c", max_pixels=100)
+    name = next(iter(params.scenarios))
+    allow_images(params.model_copy(update={"datasets": {params.scenario(name).dataset: own}}), name)
+    save(tmp_path / "a.png", np.zeros((10, 11), np.uint8))
+    with pytest.raises(DataError, match="too large: 11 × 10 pixels, at most 100"):
+        load_rgb(tmp_path / "a.png")
+    allow_images(params, name)
+    assert load_rgb(tmp_path / "a.png").size == (11, 10)
 
 
 def test_images_that_show_nothing_are_left_out_and_the_window_is_named(tmp_path):

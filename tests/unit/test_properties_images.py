@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from llbnad.data.images import load_mask, load_rgb, load_square, looks_like_mask, mask_size
+from llbnad.data.drawn import load_mask, looks_like_mask, mask_size
+from llbnad.data.images import load_rgb, load_square
 from tests.unit.properties import damaged, everything, examples, refused
 
 MODES = [

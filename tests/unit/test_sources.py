@@ -147,6 +147,7 @@ def test_elpv_leaves_uncertain_cells_out_with_the_reason():
     assert scan.manifest["anomaly_class"].value_counts().to_dict() == {"OK": 588, "defect": 313}
     assert set(scan.rejected["reason"]) == {"uncertain"}
     assert len(scan.manifest) + len(scan.rejected) == 1074
+    assert scan.folders.values.tolist() == [["label OK", 588, "normal"], ["label defect", 313, "defects"]]
 
 
 def folder_scan(root):

@@ -9,12 +9,13 @@ from llbnad.config import Dataset, ElpvDataset, ImageFolderDataset, ManifestData
 from llbnad.data.sources import elpv, image_folder, manifest_file, real_iad
 from llbnad.data.sources.base import Scan, scan
 from llbnad.errors import DataError
+from llbnad.utils.pixel_limit import limit_pixels_of
 
 __all__ = ["Scan", "read_source"]
 
 
 def read_source(dataset: Dataset, root: Path | None) -> tuple[Scan, Path]:
-    """Read a data set.
+    """Read a data set. Its limit on the pixels of an image holds in this process from then on.
 
     Args:
         dataset: the settings of the data set.
@@ -26,6 +27,7 @@ def read_source(dataset: Dataset, root: Path | None) -> tuple[Scan, Path]:
     Raises:
         DataError: the folder, the JSON or the package is missing or not of the declared form, or no image is readable.
     """
+    limit_pixels_of(dataset)
     if isinstance(dataset, ElpvDataset):
         listing = elpv.records(dataset)
     elif root is None or not root.is_dir():

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,13 +13,17 @@ import pandas as pd
 
 from llbnad.config import Files, Window
 from llbnad.data.decode import image_digest, pages_of
+from llbnad.data.drawn import is_black_and_white
 from llbnad.data.images import CLIPPED, count_values, load_picture
 from llbnad.data.intensity import shown
-from llbnad.data.manifest import SCHEMA, normalise
-from llbnad.data.masks import misfit, split_masks
+from llbnad.data.manifest import NORMAL, SCHEMA, normalise
+from llbnad.data.masks import join_masks, misfit, split_masks
 from llbnad.data.sources.survey import Survey, survey
-from llbnad.errors import DataError, PagesError
+from llbnad.errors import DataError, PagesError, printable
 from llbnad.utils.progress import track
+
+SHOWN = 3  # examples in a line
+PART = "another mask of {} is of no use, and this one alone would show a part of the defect"
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,15 @@ class Rejection:
 
 
 @dataclass(frozen=True)
+class Meaning:
+    """What a source took the images of a folder or of a label for."""
+
+    place: str  # a folder of the root, with a slash at the end, or `label` and the label
+    images: int
+    meaning: str  # `meaning_of`, or held out
+
+
+@dataclass(frozen=True)
 class Listing:
     """The images that a source found and the files that it rejected."""
 
@@ -55,6 +69,7 @@ class Listing:
     notes: Sequence[str] = ()  # what the source took folders for, one line each
     doubts: Sequence[str] = ()  # what a person should decide, one line each
     files: Files = field(default_factory=Files)  # how its files are read
+    meanings: Sequence[Meaning] = ()  # the same as a table; none: by label
 
 
 @dataclass(frozen=True)
@@ -66,6 +81,7 @@ class Scan:
     notes: Sequence[str] = ()  # of the source
     doubts: Sequence[str] = ()  # of the source
     pixel_notes: Sequence[str] = ()  # the window that images above 8 bits are read by, and what it does to them
+    folders: pd.DataFrame = field(default_factory=lambda: _table(()))  # place, images, meaning (`Meaning`)
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,7 @@ class _Finding:
     size: tuple[int, int] = (0, 0)
     pixels: str = ""  # digest of the decoded pixels
     values: int = 0  # distinct grey values, 3 for more
+    black_and_white: bool = False  # nearly, with little between
     deep: bool = False  # more than 8 bits, read by the window
     outside: float = 0.0  # share of the values outside the window
     cut_to_8_bits: bool = False
@@ -93,7 +110,7 @@ def scan(listing: Listing) -> Scan:
     Images above 8 bits are read by one window, which the setting `intensity` gives or, with `auto`, the values of all
     of them (`llbnad.data.intensity`). It stands in their rows, and a note says it. An image with nearly all of its
     values outside the window is left out. A file of several pages is left out, or stands for one image or several
-    (`llbnad.data.decode`), as the setting `pages` says; a mask of such a file is not read.
+    (`llbnad.data.decode`), as the setting `pages` says, and so does a mask of several pages.
 
     Raises:
         DataError: no image is usable.
@@ -109,6 +126,7 @@ def scan(listing: Listing) -> Scan:
     pixels: dict[str, Record] = {}
     rows: list[dict[str, Any]] = []
     two_valued: set[str] = set()  # paths
+    nearly: list[str] = []  # paths of other images that may be masks
     cut = 0  # images
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(lambda one: _examine(listing.root, one, surveyed.window), records)
@@ -134,6 +152,8 @@ def scan(listing: Listing) -> Scan:
                 continue
             if finding.values == 2:
                 two_valued.add(record.path)
+            elif finding.black_and_white:
+                nearly.append(record.path)
             rejected += finding.trouble
             mask = None if finding.trouble else record.mask_path
             black, white = surveyed.window if finding.deep and surveyed.window else (None, None)
@@ -143,6 +163,9 @@ def scan(listing: Listing) -> Scan:
     in_doubt = list(listing.doubts)
     if len(rows) / 2 < len(two_valued) < len(rows):
         in_doubt.append(f"{len(two_valued)} of {len(rows)} images hold two grey values only: are they masks?")
+    if nearly:
+        names = ", ".join(nearly[:SHOWN])
+        in_doubt.append(f"{len(nearly)} of {len(rows)} images are nearly black and white: are they masks? {names}")
     if 2 * len(two_valued) <= len(rows):
         rows = [row for row in rows if row["path"] not in two_valued]
         detail = "holds two grey values only, as a mask does; masks belong into ground_truth/ or are called *_mask"
@@ -155,7 +178,7 @@ def scan(listing: Listing) -> Scan:
         raise DataError(
             f"no image under {listing.root} is usable; {len(records)} are listed: {reasons or 'none was found'}"
         )
-    told = [{name: _printable(text) for name, text in vars(rejection).items()} for rejection in rejected]
+    told = [{name: printable(text) for name, text in vars(rejection).items()} for rejection in rejected]
     report = pd.DataFrame(told, columns=["path", "reason", "detail"])
     report = report.sort_values(["path", "reason"], ignore_index=True)
     pixel_notes = surveyed.notes()
@@ -163,24 +186,62 @@ def scan(listing: Listing) -> Scan:
         pixel_notes.append(
             f"{cut} colour images of 16 bits are read by their upper 8 bits: 12 bits of colour lose 4 of them"
         )
-    notes, doubts, told_of_pixels = (tuple(map(_printable, lines)) for lines in (listing.notes, in_doubt, pixel_notes))
-    return Scan(normalise(pd.DataFrame(rows)[SCHEMA.names]), report, notes, doubts, told_of_pixels)
+    notes, doubts, told_of_pixels = (tuple(map(printable, lines)) for lines in (listing.notes, in_doubt, pixel_notes))
+    manifest = normalise(pd.DataFrame(rows)[SCHEMA.names])
+    return Scan(manifest, report, notes, doubts, told_of_pixels, _table(listing.meanings or _by_label(listing.records)))
+
+
+def meaning_of(label: str | None, split: str | None) -> str:
+    """Return what an image of this label and split is taken for: `train, normal`, `unlabelled` …"""
+    meaning = {None: "unlabelled", NORMAL: "normal"}.get(label, "defects")
+    return f"{split}, {meaning}" if split else meaning
+
+
+def _by_label(records: Sequence[Record]) -> list[Meaning]:
+    found = Counter(
+        (f"label {record.anomaly_class or '(empty)'}", meaning_of(record.anomaly_class, record.split))
+        for record in records
+    )
+    return [Meaning(place, count, meaning) for (place, meaning), count in sorted(found.items())]
+
+
+def _table(meanings: Sequence[Meaning]) -> pd.DataFrame:
+    rows = [(printable(one.place), one.images, one.meaning) for one in meanings]
+    return pd.DataFrame(rows, columns=["place", "images", "meaning"])
 
 
 def _pages(listing: Listing, record: Record) -> tuple[list[Record], list[Rejection]]:
-    """Return a record for each image that a record's file stands for, and why its masks are not read, if so."""
-    file = listing.root / record.path
-    paths = pages_of(file, listing.files.pages)
-    if paths == [file]:
-        return [record], []
-    folder = record.path[: -len(file.name)]
+    """Return a record for each image that a record's file stands for, and why a mask of it is not read, if so.
+
+    Page 2 of a mask belongs to page 2 of its image. All pages of a mask belong to an image of one page.
+    """
+    wanted = listing.files.pages
+    images = [_name(record.path, page) for page in pages_of(listing.root / record.path, wanted)]
+    masks, rejected = [], []
+    for path in split_masks(record.mask_path):
+        its = [_name(path, page) for page in pages_of(listing.root / path, wanted)]
+        if images == [record.path] or len(its) == len(images):
+            masks.append(its)
+        else:
+            detail = f"a mask of {len(its)} page(s), and {record.path} has {len(images)}: give each page its own"
+            rejected.append(Rejection(path, "mask_of_pages", detail))
+    if rejected:
+        lost = sorted(set(split_masks(record.mask_path)) - {one.path for one in rejected})
+        rejected += [Rejection(mask, "mask_unused", PART.format(record.path)) for mask in lost]
+        masks = []
+    if images == [record.path]:
+        return [replace(record, mask_path=join_masks([page for its in masks for page in its]))], rejected
     alone = record.sample_id == record.path
     pages = []
-    for path in paths:
-        name = folder + path.name
-        pages.append(replace(record, path=name, sample_id=name if alone else record.sample_id, mask_path=None))
-    detail = f"masks of a file of several pages, here {record.path}, are not read"
-    return pages, [Rejection(mask, "mask_of_pages", detail) for mask in split_masks(record.mask_path)]
+    for number, name in enumerate(images):
+        mask = join_masks([its[number] for its in masks])
+        pages.append(replace(record, path=name, sample_id=name if alone else record.sample_id, mask_path=mask))
+    return pages, rejected
+
+
+def _name(path: str, page: Path) -> str:
+    """Return the path of a page of the file `path`, relative as it is."""
+    return path[: len(path) - len(Path(path).name)] + page.name
 
 
 def _shows_nothing(finding: _Finding, surveyed: Survey) -> tuple[str, str] | None:
@@ -192,11 +253,6 @@ def _shows_nothing(finding: _Finding, surveyed: Survey) -> tuple[str, str] | Non
     if finding.values == 1:
         return "constant", f"all of its pixels have one value{hint}"
     return None
-
-
-def _printable(text: str) -> str:
-    """Return a text whose bytes that are not UTF-8, as names may hold, are written out."""
-    return text.encode(errors="backslashreplace").decode()
 
 
 def _examine(root: Path, record: Record, window: Window | None) -> _Finding:
@@ -211,8 +267,9 @@ def _examine(root: Path, record: Record, window: Window | None) -> _Finding:
         image = picture.image
         pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
         trouble = _checked_masks(root, record, image.size)
-        return _Finding(image_digest(path), image.size, pixels, count_values(image), picture.deep, picture.outside,
-                        picture.cut_to_8_bits, trouble=trouble)  # fmt: skip
+        drawn = is_black_and_white(image.convert("L").histogram())
+        return _Finding(image_digest(path), image.size, pixels, count_values(image), drawn, picture.deep,
+                        picture.outside, picture.cut_to_8_bits, trouble=trouble)  # fmt: skip
     except FileNotFoundError:
         detail = f"{path} is listed but not there"
         return _Finding(rejection=Rejection(record.path, "missing", detail))
@@ -241,10 +298,7 @@ def _unused_masks(
     for record in records:
         for mask in sorted(set(split_masks(record.mask_path)) - used - listed):
             if record.path in kept:
-                detail = (
-                    f"another mask of {record.path} is of no use, and this one alone would show a part of the defect"
-                )
-                found.append(Rejection(mask, "mask_unused", detail))
+                found.append(Rejection(mask, "mask_unused", PART.format(record.path)))
             else:
                 found.append(Rejection(mask, "mask_without_image", f"its image {record.path} is left out"))
     return found

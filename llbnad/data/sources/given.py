@@ -12,6 +12,7 @@ from llbnad.data.sources import image_folder, manifest_file
 from llbnad.data.sources.base import Listing, Record, Scan, scan
 from llbnad.data.sources.manifest_rows import JSON_SUFFIXES
 from llbnad.errors import DataError
+from llbnad.utils.pixel_limit import limit_pixels_of
 
 MANIFEST_SUFFIXES = JSON_SUFFIXES | {".csv", ".tsv"}
 Images = str | Path | Sequence[str | Path] | pd.DataFrame
@@ -35,6 +36,7 @@ def read_given(images: Images, root: Path, files: Files) -> tuple[Scan, Path]:
     """
     if isinstance(images, pd.DataFrame):
         return Scan(normalise(images), pd.DataFrame(columns=["path", "reason", "detail"])), root
+    limit_pixels_of(files)
     if not isinstance(images, str | Path):
         listing = _files([Path(file) for file in images], files)
     elif Path(images).is_dir():

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from llbnad.config import ImageFolderDataset
 from llbnad.data.manifest import NORMAL
 from llbnad.data.masks import join_masks
-from llbnad.data.sources.base import Listing, Record, Rejection
+from llbnad.data.sources.base import Listing, Meaning, Record, Rejection, meaning_of
 from llbnad.data.sources.folder_names import (
     HELD_OUT,
     HELD_OUT_BESIDE_A_SPLIT,
@@ -61,7 +61,8 @@ def records(dataset: ImageFolderDataset, root: Path) -> Listing:
         counts = Counter(rejection.reason for rejection in rejected)
         told = "; ".join(f"{counts[reason]} {reason} ({details[reason]})" for reason in sorted(counts))
         raise DataError(f"no image below {root} to train on; there is {told or 'nothing'}")
-    return Listing(root, found, rejected, _notes(found, held_out), _doubts(found), dataset)
+    meanings = _meanings(found, held_out)
+    return Listing(root, found, rejected, _notes(meanings), _doubts(found), dataset, meanings)
 
 
 def _held_out(images: Sequence[str]) -> set[str]:
@@ -131,21 +132,23 @@ def _refuse_several_sets(root: Path, images: Sequence[str]) -> None:
         )
 
 
-def _notes(found: Sequence[Record], held_out: Iterable[str]) -> list[str]:
-    """Return what each folder was taken for: the top folders, and those below a split. Many share a line by meaning."""
-    meanings: Counter[tuple[str, str]] = Counter()
-    for record in found:
-        meaning = {None: "unlabelled", NORMAL: "normal"}.get(record.anomaly_class, "defects")
-        meanings[_place(record.path), f"{record.split}, {meaning}" if record.split else meaning] += 1
-    meanings.update((_place(path), "held out") for path in held_out)
-    if {folder for folder, _ in meanings} == {"./"}:
+def _meanings(found: Sequence[Record], held_out: Iterable[str]) -> list[Meaning]:
+    """Return what each folder was taken for: the top folders, and those below a split."""
+    counts = Counter((_place(record.path), meaning_of(record.anomaly_class, record.split)) for record in found)
+    counts.update((_place(path), "held out") for path in held_out)
+    return [Meaning(folder, count, meaning) for (folder, meaning), count in sorted(counts.items())]
+
+
+def _notes(meanings: Sequence[Meaning]) -> list[str]:
+    """Return the meanings as lines to print, none if there is no folder. Many folders share a line by meaning."""
+    if {one.place for one in meanings} == {"./"}:
         return []
     if len(meanings) <= SHOWN:
-        return [f"folder {folder}: {count} images, {meaning}" for (folder, meaning), count in sorted(meanings.items())]
+        return [f"folder {one.place}: {one.images} images, {one.meaning}" for one in meanings]
     lines = []
-    for meaning in sorted({meaning for _, meaning in meanings}):
-        folders = sorted(folder for folder, its in meanings if its == meaning)
-        count = sum(meanings[folder, meaning] for folder in folders)
+    for meaning in sorted({one.meaning for one in meanings}):
+        folders = [one.place for one in meanings if one.meaning == meaning]
+        count = sum(one.images for one in meanings if one.meaning == meaning)
         more = f" and {len(folders) - SHOWN} more" if len(folders) > SHOWN else ""
         lines.append(f"folders {', '.join(folders[:SHOWN])}{more}: {count} images, {meaning}")
     return lines

@@ -22,7 +22,7 @@ from pathlib import Path
 from llbnad.config import ManifestDataset
 from llbnad.data.manifest import NORMAL
 from llbnad.data.masks import SEPARATOR, join_masks
-from llbnad.data.sources.base import Listing, Record, Rejection
+from llbnad.data.sources.base import Listing, Meaning, Record, Rejection, meaning_of
 from llbnad.data.sources.folder_names import (
     HELD_OUT,
     HELD_OUT_BESIDE_A_SPLIT,
@@ -88,7 +88,8 @@ def records(dataset: ManifestDataset, root: Path) -> Listing:
         )
     doubts = [f"column {name} of {dataset.file} is not read" for name in unread] + _torn_groups(found)
     taken = [images[record.path][0] for record in found]
-    return Listing(root, found, rejected, _notes(dataset.file, len(rows), taken), doubts, dataset)
+    meanings = _meanings(taken)
+    return Listing(root, found, rejected, _notes(dataset.file, len(rows), meanings), doubts, dataset, meanings)
 
 
 def _image(row: Row, root: Path) -> _Image:
@@ -191,15 +192,17 @@ def _torn_groups(found: Sequence[Record]) -> list[str]:
     ]
 
 
-def _notes(file: str, rows: int, taken: Sequence[_Image]) -> list[str]:
-    """Return what each label was taken for, one line each."""
-    meanings: Counter[tuple[str, str]] = Counter()
-    for image in taken:
-        meaning = {None: "unlabelled", NORMAL: "normal"}.get(image.label, "defects")
-        meanings[image.text or "(empty)", f"{image.split}, {meaning}" if image.split else meaning] += 1
-    lines = [f"label {text}: {count} images, {meaning}" for (text, meaning), count in sorted(meanings.items())]
+def _meanings(taken: Sequence[_Image]) -> list[Meaning]:
+    """Return what each label was taken for."""
+    counts = Counter((image.text or "(empty)", meaning_of(image.label, image.split)) for image in taken)
+    return [Meaning(f"label {text}", count, meaning) for (text, meaning), count in sorted(counts.items())]
+
+
+def _notes(file: str, rows: int, meanings: Sequence[Meaning]) -> list[str]:
+    """Return how many rows and images there are, and the meanings as lines to print."""
+    lines = [f"{one.place}: {one.images} images, {one.meaning}" for one in meanings]
     more = [f"and {len(lines) - SHOWN} labels more"] if len(lines) > SHOWN else []
-    return [f"{file}: {rows} rows, {len(taken)} images", *lines[:SHOWN], *more]
+    return [f"{file}: {rows} rows, {sum(one.images for one in meanings)} images", *lines[:SHOWN], *more]
 
 
 def _shown_path(row: Row) -> str:

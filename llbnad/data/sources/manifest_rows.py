@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from llbnad.errors import DataError
+from llbnad.utils.files import refuse_special
 
 COLUMNS = ("path", "label", "split", "mask", "group")
 SEPARATORS = (",", ";", "\t")
@@ -45,6 +46,7 @@ def read_rows(file: Path) -> tuple[list[Row], list[str]]:
 
 
 def _text(file: Path) -> str:
+    refuse_special(file, "a CSV or JSON-lines file that names images")
     try:
         content = file.read_bytes()
     except OSError as error:

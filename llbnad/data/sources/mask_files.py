@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from llbnad.data.images import looks_like_mask
+from llbnad.data.drawn import looks_like_mask
 from llbnad.data.masks import SEPARATOR
 from llbnad.data.sources.folder_names import (
     IMAGE_FOLDERS,

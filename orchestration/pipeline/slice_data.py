@@ -1,0 +1,90 @@
+"""What a slice on a worker needs beside code: the machine's caches, and a data set that workers can get."""
+
+import configparser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestration.pipeline import dvc
+from orchestration.pipeline.busy import retry_when_busy
+from orchestration.pipeline.paths import FEATURE_CACHE
+from orchestration.pipeline.slice_refs import SliceError
+
+
+def connect(root: Path, place: Path, machine: Path) -> None:
+    """Let a slice use the machine's caches, and the DVC remote that its clone names.
+
+    Args:
+        root: the clone, whose .dvc/config.local may hold the remote's address or credentials.
+        place: folder of the slice.
+        machine: folder of the machine.
+
+    Raises:
+        SliceError: DVC has no default remote, so no bytes could be exchanged.
+    """
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(root / ".dvc" / "config.local")
+    whole = configparser.ConfigParser(interpolation=None)
+    whole.read([place / ".dvc" / "config", root / ".dvc" / "config.local"])
+    if not whole.get("core", "remote", fallback=""):
+        raise SliceError(
+            "DVC has no default remote to exchange bytes by: `dvc remote add -d store URL`, then commit .dvc/config "
+            "and push"
+        )
+    config.read_dict({"cache": {"dir": str(machine / "cache")}})
+    with (place / ".dvc" / "config.local").open("w", encoding="utf-8") as stream:
+        config.write(stream)
+    features = place / FEATURE_CACHE
+    if not features.is_symlink():
+        features.parent.mkdir(parents=True, exist_ok=True)
+        (machine / "features").mkdir(exist_ok=True)
+        features.symlink_to(machine / "features")
+
+
+def to_pull(place: Path, dataset: Mapping[str, Any]) -> list[str]:
+    """Return what `dvc pull` has to bring of a data set: its root if it is under DVC; nothing otherwise.
+
+    Args:
+        place: folder of the slice.
+        dataset: entry of params.yaml, with its name.
+
+    Raises:
+        SliceError: workers cannot get the data set; the message says what to do.
+    """
+    name, root = dataset["name"], Path(dataset["root"])
+    if root.is_absolute():
+        if root.exists():
+            return []
+        raise SliceError(
+            f"datasets.{name}.root is {root}, which is not on this machine: mount it here, or copy it to "
+            f"data/own/{root.name}, `dvc add data/own/{root.name} && dvc push`, and commit"
+        )
+    if under_dvc(place, root):
+        return [root.as_posix()]
+    if (place / root).exists():  # in git
+        return []
+    raise SliceError(
+        f"datasets.{name}.root is {root}, which workers cannot get, since it is neither in git nor under DVC: "
+        f"`dvc add {root} && dvc push`, then commit {root}.dvc and push; or keep it under the same absolute path on "
+        f"every machine (root: /mnt/{root.name})"
+    )
+
+
+def under_dvc(root: Path, path: Path) -> bool:
+    """Return whether a path of the repository at `root`, or a folder above it, was put under DVC with `dvc add`."""
+    return any((root / f"{one}.dvc").exists() for one in (path, *path.parents))
+
+
+@retry_when_busy
+def run_dvc(place: Path, *arguments: str) -> None:
+    """Run a command of dvc, waiting for its lock.
+
+    Raises:
+        BusyError: another process kept the files busy for too long.
+        DvcError: the command failed.
+    """
+    with dvc.running(["--wait-for-lock", *arguments], place) as process:
+        said, _ = process.communicate()
+    if process.returncode != 0:
+        dvc.raise_if_busy(f"`dvc {arguments[0]}`", said, place)
+        raise dvc.DvcError(f"`dvc {arguments[0]}` in {place} failed:\n{said.strip()[-2000:]}")

@@ -1,0 +1,149 @@
+"""The records of slices in git: one ref per scenario in the remote repository, pushed without force.
+
+A commit of a slice holds the code, a params.yaml with one scenario, and a dvc.lock with the stages whose bytes are in
+DVC's remote. Its parents are what was known of the slice before, so a worker that has been overtaken cannot push.
+"""
+
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llbnad.errors import LlbnadError
+from orchestration.pipeline import lock_blocks
+from orchestration.pipeline.paths import PARAMS
+from orchestration.pipeline.process import environment
+
+REFS = "refs/llbnad"  # in the remote repository
+KNOWN = "refs/remotes/llbnad"  # what this clone knows of them, where `dvc gc --all-commits` sees them
+MAIN = "refs/remotes/llbnad-home"  # the tip of the remote's default branch
+LOCK = "dvc.lock"
+
+
+class SliceError(LlbnadError):
+    """A slice cannot be taken or published."""
+
+
+class OvertakenError(SliceError):
+    """Another worker has taken the scenario over. Do not try again."""
+
+
+def fetch(root: Path) -> None:
+    """Fetch the remote's default branch and all slices.
+
+    Raises:
+        SliceError: git failed.
+    """
+    git(root, "fetch", "--quiet", "--prune", "origin", f"+HEAD:{MAIN}", f"+{REFS}/*:{KNOWN}/*")
+
+
+def tip(root: Path, scenario: str) -> str:
+    """Return the commit on a scenario's ref as it was fetched; empty if there is none."""
+    return _run(root, "rev-parse", "--quiet", "--verify", f"{KNOWN}/{scenario}").stdout.strip()
+
+
+def recorded(root: Path, commit: str) -> dict[str, str]:
+    """Return the entries of dvc.lock in a commit; empty if it has none."""
+    done = _run(root, "cat-file", "blob", f"{commit}:{LOCK}")
+    return lock_blocks.blocks(done.stdout, f"{LOCK} in {commit}") if done.returncode == 0 else {}
+
+
+def record(place: Path, scenario: str, what: str, entries: Mapping[str, str], parents: Sequence[str], by: str) -> str:
+    """Commit the slice's params.yaml and these entries, and push the commit to the scenario's ref.
+
+    Args:
+        place: worktree of the slice.
+        scenario: name of the slice.
+        what: message of the commit.
+        entries: those of dvc.lock whose bytes are in DVC's remote.
+        parents: commits before it.
+        by: the machine that the record names.
+
+    Returns:
+        The commit.
+
+    Raises:
+        OvertakenError: the ref has moved on. Nothing has changed.
+        SliceError: git failed.
+    """
+    git(place, "add", "--force", str(PARAMS))
+    if entries:
+        blob = git(place, "hash-object", "-w", "--stdin", given=lock_blocks.joined(entries))
+        git(place, "update-index", "--add", "--cacheinfo", f"100644,{blob},{LOCK}")
+    else:
+        git(place, "rm", "--quiet", "--cached", "--ignore-unmatch", LOCK)
+    author = ["-c", f"user.name={by}", "-c", f"user.email=llbnad@{socket.gethostname()}"]
+    above = [word for parent in parents for word in ("-p", parent)]
+    new = git(place, *author, "commit-tree", git(place, "write-tree"), "-m", f"{scenario}: {what}", *above)
+    pushed = _run(place, "push", "--porcelain", "origin", f"{new}:{REFS}/{scenario}")
+    if pushed.returncode != 0:
+        said = " ".join((pushed.stdout + pushed.stderr).split())
+        if "rejected]" in said:
+            raise OvertakenError(
+                f"another worker has taken {scenario} over ({REFS}/{scenario} has moved on): what this one computes "
+                "is not recorded any more"
+            )
+        raise SliceError(f"`git push origin … {REFS}/{scenario}` failed: {said}")
+    git(place, "reset", "--quiet", "--soft", new)
+    git(place, "update-ref", f"{KNOWN}/{scenario}", new)
+    return new
+
+
+def remove(root: Path, scenario: str) -> None:
+    """Delete a scenario's ref in the remote repository.
+
+    Raises:
+        SliceError: there is no such ref, or git failed.
+    """
+    fetch(root)
+    if not tip(root, scenario):
+        raise SliceError(f"the remote repository has no slice of {scenario}: `… slices status` lists those it has")
+    git(root, "push", "--quiet", "origin", f":{REFS}/{scenario}")
+    git(root, "update-ref", "-d", f"{KNOWN}/{scenario}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the remote repository knows of a slice."""
+
+    scenario: str
+    by: str  # the machine that wrote it last
+    when: str  # ISO 8601, with the time zone
+    what: str  # the stages that it wrote last
+    entries: Mapping[str, str]  # of dvc.lock, by stage
+
+
+def records(root: Path) -> list[Record]:
+    """Return all slices as they were fetched, by name."""
+    form = "%(refname:lstrip=3)%09%(authorname)%09%(committerdate:iso-strict)%09%(contents:subject)"
+    rows = [line.split("\t", 3) for line in git(root, "for-each-ref", f"--format={form}", KNOWN).splitlines()]
+    wanted = "".join(f"{KNOWN}/{row[0]}:{LOCK}\n" for row in rows)
+    found, texts = git(root, "cat-file", "--batch", given=wanted).encode() + b"\n", []
+    while found:
+        head, _, found = found.partition(b"\n")
+        size = 0 if head.endswith(b"missing") else int(head.split()[2])
+        texts.append(found[:size].decode())
+        found = found[size + 1 :] if size else found
+    return [
+        Record(scenario, by, when, what.partition(": ")[2], lock_blocks.blocks(text, f"{LOCK} of slice {scenario}"))
+        for (scenario, by, when, what), text in zip(rows, texts, strict=True)
+    ]
+
+
+def git(root: Path, *arguments: str, given: str | None = None) -> str:
+    """Run git in `root`, with `given` as its standard input, and return what it prints, without the last line's end.
+
+    Raises:
+        SliceError: git failed; the message holds what it said.
+    """
+    done = _run(root, *arguments, given=given)
+    if done.returncode != 0:
+        said = " ".join((done.stderr or done.stdout).split())
+        raise SliceError(f"`git {' '.join(arguments[:3])} …` in {root} failed: {said}")
+    return done.stdout.rstrip("\n") if arguments[0] != "show" else done.stdout
+
+
+def _run(root: Path, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+    environ = {**environment(), "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
+    return subprocess.run(["git", *arguments], cwd=root, env=environ, input=given, capture_output=True, text=True)

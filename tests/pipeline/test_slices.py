@@ -1,0 +1,315 @@
+"""A scenario worked in a slice has the bytes of one machine's run: on several machines, and here in several folders."""
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from orchestration.pipeline import lock_blocks, slice_refs, slices
+from orchestration.pipeline.collect import collect
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.slice_refs import OvertakenError, SliceError
+from orchestration.pipeline.slice_run import work
+from orchestration.pipeline.slice_state import State
+from tests.campaign.chain import processes_in
+from tests.conftest import shared
+from tests.pipeline.conftest import command, commit, copied, environment, git, repro, wait_for
+
+SHARED = {"code", "params"}
+
+
+def silent(line):
+    pass
+
+
+# ---- many machines: a bare repository, a folder as DVC remote, a folder per machine
+
+
+@pytest.fixture(scope="session")
+def cluster(by_dvc, tmp_path_factory):
+    """A clone of `by_dvc` with data under DVC and nothing computed, its remote repository, and an empty DVC remote."""
+
+    def build(folder):
+        home = folder / "home"
+        shutil.copytree(by_dvc, home, ignore=shutil.ignore_patterns("mlflow", "cache", "dvc.lock", "tmp", ".dagster"))
+        for name in ("code", "params", "raw", "settings", "noisy", "features", "sub_model", "scores", "purified",
+                     "detector", "evaluation"):  # fmt: skip
+            shutil.rmtree(home / "data" / name)
+        git(folder, "init", "--quiet", "--bare", "origin.git")
+        git(home, "remote", "add", "origin", str(folder / "origin.git"))
+        for arguments in (
+            ["remote", "add", "--default", "store", str(folder / "store")],
+            ["add", "data/own/cells", "data/own/line"],
+            ["push", "--quiet"],
+        ):
+            done = command(home, ["dvc", *arguments])
+            assert done.returncode == 0, done.stderr
+        commit(home, "data under DVC")
+        git(home, "push", "--quiet", "origin", "HEAD")
+
+    return shared(tmp_path_factory, "cluster", build)
+
+
+@pytest.fixture
+def remotes(cluster, tmp_path):
+    """A copy of the cluster to work in. Its remote repository is found where it was copied to."""
+    folder = tmp_path / "cluster"
+    shutil.copytree(cluster, folder, symlinks=True)
+    git(folder / "home", "remote", "set-url", "origin", str(folder / "origin.git"))
+    return folder
+
+
+def machine(remotes, name, by_dvc=None):
+    """A clone and a folder of a machine. With `by_dvc`, its cache knows all runs, so a stage takes no time."""
+    clone, folder = remotes / f"{name}-clone", remotes / name
+    git(remotes, "clone", "--quiet", "origin.git", str(clone))
+    # the address of the copied DVC remote, as a machine may have one of its own
+    (clone / ".dvc" / "config.local").write_text(f"['remote \"store\"']\n    url = {remotes / 'store'}\n")
+    if by_dvc is not None:
+        shutil.copytree(by_dvc / ".dvc" / "cache", folder / "cache")
+    return clone, folder
+
+
+def stages_of(by_dvc, scenario):
+    return lock_blocks.stages_of(by_dvc, scenario)
+
+
+def test_two_machines_give_the_record_of_one_and_whoever_pulls_it_computes_nothing(remotes, by_dvc, monkeypatch):
+    whole = lock_blocks.read_blocks(by_dvc)
+    for name, scenario in (("m1", "line"), ("m2", "noisy20")):
+        events = work(*machine(remotes, name, by_dvc), scenario, silent)
+        assert [stage for stage, _ in events] == stages_of(by_dvc, scenario)
+        found = lock_blocks.read_blocks(remotes / name / "slices" / scenario)
+        assert {stage: block for stage, block in found.items() if stage not in SHARED} == {
+            stage: block for stage, block in whole.items() if stage in found and stage not in SHARED
+        }
+        assert found["code"] == whole["code"]
+
+    home = remotes / "home"
+    monkeypatch.chdir(home)
+    (home / ".dvc" / "config.local").write_text(f"['remote \"store\"']\n    url = {remotes / 'store'}\n")
+    status = command(home, ["python", "-m", "orchestration", "slices", "status"], COLUMNS="200").stdout
+    assert "12 of 12" in status and "m1@" in status and "m2@" in status
+    collected = command(home, ["python", "-m", "orchestration", "slices", "collect"])
+    assert collected.returncode == 0, collected.stderr
+    assert "2 slices with 20 stages: 20 entries of dvc.lock are new" in collected.stdout
+    assert (home / "dvc.lock").read_bytes() == (by_dvc / "dvc.lock").read_bytes()
+    pulled = command(home, ["dvc", "pull", "--quiet"])
+    assert pulled.returncode == 0, pulled.stderr
+    assert "up to date" in command(home, ["dvc", "status"]).stdout
+    assert "Running stage" not in repro(home)
+
+    dropped = command(home, ["python", "-m", "orchestration", "slices", "drop", "line"])
+    assert dropped.returncode == 0, dropped.stderr
+    assert [record.scenario for record in slice_refs.records(home)] == ["noisy20"]
+    assert collect(home, silent).changed == []
+
+
+def test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again(remotes, by_dvc):
+    clone, folder = machine(remotes, "m1")
+    arguments = ["python", "-m", "orchestration", "slices", "work", "line"]
+    worker = subprocess.Popen(
+        arguments, cwd=clone, env=environment(clone, LLBNAD_MACHINE=str(folder)), stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert any("Running stage 'noisy@line'" in line for line in worker.stdout)
+    worker.kill()
+    worker.wait()
+    place = (folder / "slices" / "line").resolve()
+    assert wait_for(lambda: not _killed(place))
+
+    slice_refs.fetch(remotes / "home")
+    (record,) = slice_refs.records(remotes / "home")
+    done = ["code", "raw@line", "params"]  # `settings` may have ended, and not been published
+    assert [*record.entries][:3] == done and "noisy@line" not in record.entries
+
+    events = dict(work(*machine(remotes, "m2", by_dvc), "line", silent))
+    assert {events[stage] for stage in record.entries} == {"unchanged"}
+    assert {events[stage] for stage in events.keys() - record.entries.keys()} == {"restored from cache"}
+    mine = lock_blocks.read_blocks(remotes / "m2" / "slices" / "line")
+    assert {stage: mine[stage] for stage in record.entries} == record.entries
+
+    # the first one comes back, as it was when it was killed: nothing of it is recorded any more
+    lock_blocks.update(place, {"noisy@line": mine["noisy@line"].replace("size: ", "size: 1")}, [])
+    with pytest.raises(OvertakenError, match="another worker has taken line over"):
+        slice_refs.record(place, "line", "zombie", {}, [slices.Mark.read(place).tip], "m1")
+    slice_refs.fetch(remotes / "home")
+    assert slice_refs.records(remotes / "home")[0].entries == mine
+
+
+def _killed(place):
+    """Kill what the worker had started; return what lived."""
+    found = processes_in(place)
+    for number in found:
+        os.kill(number, signal.SIGKILL)
+    return found
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A repository whose data set is in git: to take it needs nothing of DVC."""
+    home = tmp_path / "home"
+    (home / ".dvc").mkdir(parents=True)
+    (home / ".dvc" / "config").write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = /nowhere\n")
+    (home / ".gitignore").write_text("/data/own\n")
+    (home / "dvc.yaml").write_text("stages:\n  raw:\n    foreach: ${datasets}\n    do: {cmd: x}\n")
+    (home / "images.txt").write_text("images\n")
+    (home / "data" / "own" / "x").mkdir(parents=True)
+    roots = {"in_git": "images.txt", "own": "data/own/x", "far": "/nowhere/at/all"}
+    content = {"datasets": {name: {"root": root} for name, root in roots.items()},
+               "scenarios": {name: {"dataset": name} for name in roots}}  # fmt: skip
+    (home / "params.yaml").write_text(yaml.safe_dump(content))
+    git(tmp_path, "init", "--quiet", "--bare", "origin.git")
+    git(home, "init", "--quiet")
+    commit(home, "small")
+    git(home, "remote", "add", "origin", str(tmp_path / "origin.git"))
+    git(home, "push", "--quiet", "origin", "HEAD")
+    return home
+
+
+def test_the_fence_is_git_s(small, tmp_path):
+    entries = {"raw@in_git": "  raw@in_git:\n    cmd: x\n"}
+    first = slices.take(small, tmp_path / "m1", "in_git")
+    second = slices.take(small, tmp_path / "m2", "in_git")
+    before = slices.Mark.read(first)
+    with pytest.raises(OvertakenError, match=r"refs/llbnad/in_git has moved on"):
+        slice_refs.record(first, "in_git", "raw@in_git", entries, [before.tip], "m1")
+    assert slices.Mark.read(first) == before
+    slice_refs.record(second, "in_git", "raw@in_git", entries, [slices.Mark.read(second).tip], "m2")
+    slice_refs.fetch(small)
+    (record,) = slice_refs.records(small)
+    assert (record.by, record.what, record.entries) == ("m2", "raw@in_git", entries)
+    assert len(git(tmp_path / "origin.git", "rev-list", "--all").split()) == 4, "no history is lost"
+    slices.release(first)
+    again = slices.take(small, tmp_path / "m1", "in_git")
+    assert again == first and lock_blocks.read_blocks(again) == entries
+
+
+def test_one_process_of_a_machine_has_a_slice_at_a_time(small, tmp_path):
+    place = slices.take(small, tmp_path / "m1", "in_git")
+    code = "from pathlib import Path; from orchestration.pipeline import slices; import sys\n"
+    code += "slices.take(Path(sys.argv[1]), Path(sys.argv[2]), 'in_git')"
+    again = ["python", "-c", code, str(small), str(tmp_path / "m1")]
+    done = command(Path.cwd(), again)
+    assert "another process of this machine works on in_git" in done.stderr
+    slices.release(place)
+    assert command(Path.cwd(), again).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("scenario", "said"),
+    [
+        ("own", r"datasets.own.root is data/own/x, .*neither in git nor under DVC: `dvc add data/own/x && dvc push`"),
+        ("far", r"datasets.far.root is /nowhere/at/all, which is not on this machine: mount it here, or copy it"),
+    ],
+)
+def test_data_that_workers_cannot_get_is_refused_with_the_remedy(small, tmp_path, scenario, said):
+    with pytest.raises(SliceError, match=said):
+        slices.take(small, tmp_path / "m1", scenario)
+    assert git(tmp_path / "origin.git", "for-each-ref", "refs/llbnad") == "", "nothing is claimed"
+
+
+def test_a_repository_without_a_dvc_remote_is_refused(small, tmp_path):
+    (small / ".dvc" / "config").write_text("")
+    commit(small, "no remote")
+    git(small, "push", "--quiet", "origin", "HEAD")
+    with pytest.raises(SliceError, match=r"no default remote .*`dvc remote add -d store URL`"):
+        slices.take(small, tmp_path / "m1", "in_git")
+
+
+def test_without_a_machine_s_folder_the_workspace_is_the_root_and_nothing_is_published(small, tmp_path, monkeypatch):
+    assert slices.workspace(small, "in_git") == small
+    assert slices.publish(small, ["raw@in_git"]) == []
+    monkeypatch.setenv("LLBNAD_MACHINE", str(tmp_path / "m3"))
+    assert slices.workspace(small, "in_git") == tmp_path / "m3" / "slices" / "in_git"
+
+
+# ---- one machine
+
+
+def edit(folder, scenario, **settings):
+    path = folder / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["scenarios"][scenario].update(settings)
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def run(folder, *options, **extra):
+    return command(folder, ["python", "-m", "orchestration", "run", "--slices", *options], **extra)
+
+
+def pending(folder):
+    return State(folder, load_params(folder / "params.yaml")).pending()
+
+
+def test_a_run_in_slices_leaves_what_one_dvc_repro_leaves(copy_of, tmp_path):
+    before = (copy_of / "dvc.lock").read_bytes()
+    assert pending(copy_of) == ["noisy20", "line"], "nobody has looked at them yet"
+    done = run(copy_of)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 scenarios may have something to do" in done.stdout and "Nothing to do" in done.stdout
+    assert (copy_of / "dvc.lock").read_bytes() == before
+    assert "up to date" in command(copy_of, ["dvc", "status"]).stdout
+
+    # what may give one something to do
+    assert pending(copy_of) == []
+    metrics = copy_of / "data/evaluation/line/metrics.json"
+    metrics.unlink()
+    shutil.copy(copy_of / "data/own/line/0000.png", copy_of / "data/own/line/new.png")
+    (copy_of / "data/code/raw.csv").chmod(0o644)
+    assert pending(copy_of) == ["line"]
+    (copy_of / "data/own/line/new.png").unlink()
+    assert pending(copy_of) == ["line"]
+
+    # one is edited and works, while the other one fails
+    review = copy_of / "data/review/line.csv"
+    review.write_text("no verdicts\n")
+    edit(copy_of, "line", review="data/review/line.csv")
+    edit(copy_of, "noisy20", suspects=4)
+    plain = copied(copy_of, tmp_path / "plain")
+    done = run(copy_of)
+    assert done.returncode == 2
+    assert "1 of 2 scenarios failed\nline: " in done.stderr and "line.csv" in done.stderr.split("failed\nline: ")[1]
+    assert "evaluation@noisy20" in done.stdout and "5 stages ran" in done.stdout
+    assert pending(copy_of) == ["line"]
+
+    # mended, one machine with the same cache restores all of it
+    edit(copy_of, "line", review="data/review/none.csv")
+    done = run(copy_of)
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 scenarios" in done.stdout and metrics.is_file()
+    edit(plain, "line", review="data/review/none.csv")
+    shutil.rmtree(plain / ".dvc" / "cache")
+    shutil.copytree(copy_of / ".dvc" / "cache", plain / ".dvc" / "cache")
+    assert "Running stage 'evaluation" not in repro(plain)
+    assert (plain / "dvc.lock").read_bytes() == (copy_of / "dvc.lock").read_bytes()
+    assert "up to date" in command(copy_of, ["dvc", "status"]).stdout
+
+
+def test_an_interrupted_run_ends_its_processes_and_goes_on(copy_of, cold_programs):
+    edit(copy_of, "line", suspects=4)
+    arguments = ["python", "-m", "orchestration", "run", "--slices"]
+    process = subprocess.Popen(
+        arguments, cwd=copy_of, env=environment(copy_of, cold=True), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+    assert any("purified@line" in line for line in process.stdout)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on from here" in said
+    assert wait_for(lambda: not processes_in(copy_of.resolve()), 20)
+    done = run(copy_of)
+    assert done.returncode == 0, done.stderr
+    assert "evaluation@line" in done.stdout and "settings@line" not in done.stdout
+    assert "up to date" in command(copy_of, ["dvc", "status"]).stdout
+
+
+def test_a_path_that_leaves_the_repository_is_refused(copy_of):
+    edit(copy_of, "line", review="../none.csv")
+    done = run(copy_of)
+    assert done.returncode == 2
+    assert "the path ../none.csv leaves the repository" in done.stderr
