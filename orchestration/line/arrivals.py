@@ -21,7 +21,7 @@ from llbnad.data.decode import page_of
 from llbnad.data.manifest import paths_of
 from llbnad.utils.files import replacing
 from orchestration.line.inbox import Mark
-from orchestration.pipeline.paths import QUARANTINE, stage_dir
+from orchestration.pipeline.paths import ARRIVALS, QUARANTINE, stage_dir
 
 Fate = Literal["raw", "quarantine", "duplicate"]
 
@@ -67,7 +67,7 @@ class Places:
     @property
     def report(self) -> Path:
         """File with all arrivals."""
-        return self.folder / "arrivals.jsonl"
+        return self.folder / ARRIVALS
 
     @property
     def plan(self) -> Path:
