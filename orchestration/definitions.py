@@ -21,6 +21,7 @@ from orchestration.line.lines import known_lines
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.pipes import DRIFT
+from orchestration.pipeline.slices import MACHINE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,8 +47,9 @@ def definitions(root: Path) -> dg.Definitions:
     # without DAGSTER_HOME, the sensor adds the partitions later, in the instance that it is given
     if os.environ.get("DAGSTER_HOME"):
         with dg.DagsterInstance.get() as instance:
-            sync(instance, [*params.scenarios, *known_lines(root, params)])
             several = has_several_machines(instance)
+            if MACHINE not in os.environ:  # the clone of a worker may be older than the scenarios at home
+                sync(instance, [*params.scenarios, *known_lines(root, params)])
     of_lines = (take_in if several else retrain).name  # the job that images in an inbox start
     return dg.Definitions(
         assets=[ingest_asset(root), pipeline, drift_asset(root), *registry, *serving, *tables],

@@ -10,12 +10,12 @@ from orchestration.line.params_entry import conflict
 from orchestration.pipeline import dvc
 from orchestration.pipeline.outputs import noisy_manifest
 from orchestration.pipeline.params import Params
-from orchestration.pipeline.paths import FINAL_STAGE, INCOMING, stage_dir
+from orchestration.pipeline.paths import ARRIVALS, FINAL_STAGE, INCOMING, stage_dir
 
 
 def known_lines(root: Path, params: Params) -> list[str]:
     """Return the names of all lines that have or had an inbox, sorted."""
-    reports = (root / stage_dir("raw", "")).glob("*/arrivals.jsonl")
+    reports = (root / stage_dir("raw", "")).glob(f"*/{ARRIVALS}")
     names = {line for line, reason in lines(root).items() if not reason} | {path.parent.name for path in reports}
     return sorted(name for name in names if not conflict(params, name))
 

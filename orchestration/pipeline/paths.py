@@ -6,6 +6,7 @@ PARAMS = Path("params.yaml")
 DATA = Path("data")
 FEATURE_CACHE = DATA / "cache" / "features"
 INCOMING = DATA / "incoming"  # holds one inbox per production line
+ARRIVALS = "arrivals.jsonl"  # report of a production line, beside its images: what arrived, in which batch
 QUARANTINE = DATA / "quarantine"
 BENCHMARK_STAGES = "benchmarks/dvc.yaml"  # stages of the benchmark tables, which are no part of the pipeline
 STAGES = ("raw", "settings", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestration.pipeline import dvc
 from orchestration.pipeline.busy import retry_when_busy
-from orchestration.pipeline.paths import FEATURE_CACHE
+from orchestration.pipeline.paths import ARRIVALS, FEATURE_CACHE
 from orchestration.pipeline.slice_refs import SliceError
 
 
@@ -44,6 +44,8 @@ def connect(root: Path, place: Path, machine: Path) -> None:
 def to_pull(place: Path, dataset: Mapping[str, Any]) -> list[str]:
     """Return what `dvc pull` has to bring of a data set: its root if it is under DVC; nothing otherwise.
 
+    With the images of a production line comes the report of their batches, which its drift is measured by.
+
     Args:
         place: folder of the slice.
         dataset: entry of params.yaml, with its name.
@@ -60,7 +62,8 @@ def to_pull(place: Path, dataset: Mapping[str, Any]) -> list[str]:
             f"data/own/{root.name}, `dvc add data/own/{root.name} && dvc push`, and commit"
         )
     if under_dvc(place, root):
-        return [root.as_posix()]
+        report = root.with_name(ARRIVALS)
+        return [path.as_posix() for path in (root, report) if path == root or (place / f"{report}.dvc").exists()]
     if (place / root).exists():  # in git
         return []
     raise SliceError(

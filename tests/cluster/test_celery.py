@@ -4,6 +4,7 @@ Redis is left out, the rest is real: PostgreSQL, Dagster's queue, run monitoring
 worker`'s command, and the check that the sensor makes.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -23,7 +24,8 @@ from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import wait_for
 
 SECONDS = 60
-JOB = """
+SCENARIOS = ("bottle", "screw")
+JOB = f"""
 import os, time
 from pathlib import Path
 import dagster as dg
@@ -32,16 +34,22 @@ PLACE = Path(os.environ["TINY_PLACE"])
 
 @dg.op
 def work(context):
-    (PLACE / f"{context.run_id}.new").write_text(os.environ["TINY_WORKER"])
-    (PLACE / f"{context.run_id}.new").rename(PLACE / context.run_id)
+    new = PLACE / f"{{context.run_id}}.new"
+    new.write_text(os.environ["TINY_WORKER"])
+    new.rename(new.with_suffix(".begun"))
     while not (PLACE / "go on").exists():
         time.sleep(0.1)
 
-@dg.job(tags={"dagster-celery/queue": "gpu"})
+@dg.job(partitions_def=dg.StaticPartitionsDefinition({list(SCENARIOS)}))
 def tiny():
     work()
 
 defs = dg.Definitions(jobs=[tiny], executor=dg.in_process_executor)
+"""
+MUTATION = """
+mutation ($given: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $given) { __typename ... on PythonError { message } }
+}
 """
 
 
@@ -60,7 +68,7 @@ def cluster(tmp_path, database, monkeypatch) -> Path:
     (folder / "dagster.yaml").write_text(yaml.safe_dump(dagster))
     with (folder / "dagster_celery_config.py").open("a") as config:
         config.write(f"broker_transport_options = {files}\n")
-    (folder / "workspace.yaml").write_text("load_from:\n  - python_module: {module_name: tiny}\n")
+    (folder / "workspace.yaml").write_text("load_from:\n  - python_module: {module_name: tiny, location_name: tiny}\n")
     (folder / "tiny.py").write_text(JOB)
     for name, value in {
         "LLBNAD_DAGSTER_DB": database,
@@ -97,41 +105,62 @@ def start(cluster) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         kill_session(process)
 
 
-def test_a_killed_worker_is_noticed_and_another_one_finishes_the_run(cluster, start, monkeypatch):
+def launch(workspace: str) -> None:
+    """Launch a backfill as the UI does; the tag chooses the workers, such as those with a GPU."""
+    location = {"repositoryName": "__repository__", "repositoryLocationName": "tiny"}
+    given = {
+        "selector": {"partitionSetName": "tiny_partition_set", "repositorySelector": location},
+        "partitionNames": list(SCENARIOS),
+        "tags": [{"key": "dagster-celery/queue", "value": "gpu"}],
+    }
+    program = Path(sys.executable).with_name("dagster-graphql")
+    command = [str(program), "--workspace", workspace, "--text", MUTATION, "--variables", json.dumps({"given": given})]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "LaunchBackfillSuccess" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_backfill_outlives_a_worker(cluster, start, monkeypatch):
     monkeypatch.setattr(machines, "APART_SECONDS", 0.5)
     monkeypatch.setattr(machines, "ANSWER_SECONDS", 2.0)
     place, workspace = cluster.parent / "place", str(cluster / "workspace.yaml")
     worker = ("orchestration", "worker", "--cluster", str(cluster), "--queue", "gpu")
     workers = {name: start(name, *worker) for name in ("one", "two")}
+    launch(workspace)
     start("daemon", "dagster._daemon", "run", "--workspace", workspace)
-    launched = start("launch", "dagster", "job", "launch", "--workspace", workspace, "--job", "tiny")
-    assert launched.wait(SECONDS) == 0, (cluster.parent / "launch.log").read_text()
 
-    def begun() -> list[Path]:
-        return sorted(path for path in place.iterdir() if path.suffix != ".new")
+    def begun() -> dict[str, Path]:
+        """Return the runs that have begun, by id."""
+        return {path.stem: path for path in place.glob("*.begun")}
 
-    assert wait_for(lambda: len(begun()) == 1, SECONDS), logs(cluster)
-    (first,) = begun()
+    assert wait_for(lambda: len(begun()) == 2, SECONDS), logs(cluster)
+    first = begun()
     with dg.DagsterInstance.from_config(str(cluster)) as instance:
+
+        def status(run: str) -> dg.DagsterRunStatus:
+            return instance.get_run_by_id(run).status
+
         for _ in range(2):
             assert end_lost_runs(instance) == []  # its worker is alive
             time.sleep(1)
-        kill_session(workers[first.read_text()])
+        lost = next(run for run, path in first.items() if path.read_text() == "one")
+        kill_session(workers["one"])
         assert end_lost_runs(instance) == []  # once is not enough
-        assert instance.get_run_by_id(first.name).status == dg.DagsterRunStatus.STARTED
+        assert status(lost) == dg.DagsterRunStatus.STARTED
         time.sleep(1)
-        assert end_lost_runs(instance) == [first.name]
-        assert instance.get_run_by_id(first.name).status == dg.DagsterRunStatus.FAILURE
-        assert wait_for(lambda: len(begun()) == 2, SECONDS), logs(cluster)
-        (second,) = set(begun()) - {first}
-        assert second.read_text() != first.read_text()
+        assert end_lost_runs(instance) == [lost]
+        assert status(lost) == dg.DagsterRunStatus.FAILURE
+        # while another run of it is at work, the backfill is not over, and so Dagster tries the lost one again
+        assert wait_for(lambda: len(instance.get_run_ids()) == 3, SECONDS), logs(cluster)
         (place / "go on").touch()
-
-        def succeeded() -> bool:
-            return instance.get_run_by_id(second.name).status == dg.DagsterRunStatus.SUCCESS
-
-        assert wait_for(succeeded, SECONDS), logs(cluster)
-        assert instance.get_run_by_id(second.name).root_run_id == first.name
+        assert wait_for(lambda: len(begun()) == 3, SECONDS), logs(cluster)
+        (again,) = begun().keys() - first.keys()
+        assert wait_for(lambda: status(again) == dg.DagsterRunStatus.SUCCESS, SECONDS), logs(cluster)
+        assert begun()[again].read_text() == "two"
+        runs = {run: instance.get_run_by_id(run) for run in begun()}
+        assert runs[again].root_run_id == lost
+        partitions = {run: runs[run].tags["dagster/partition"] for run in runs}
+        assert partitions[again] == partitions[lost] and set(partitions.values()) == set(SCENARIOS)
+        assert [status(run) for run in first if run != lost] == [dg.DagsterRunStatus.SUCCESS]
         assert end_lost_runs(instance) == []
 
 

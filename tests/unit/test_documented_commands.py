@@ -24,6 +24,11 @@ COMMANDS = {
     "make test": "runs the tests",
     "make test-fast": "runs the tests",
     "make lint": "a part of `make test`",
+    "make setup setup-cluster": "installs 7 GB; CI does so for `make test-cluster`",
+    "make setup-cluster": "installs from the network; CI does so for `make test-cluster`",
+    "make test-cluster": "runs the tests of tests/cluster",
+    "make worker*": "tests/cluster/test_celery.py::test_a_backfill_outlives_a_worker",
+    "make ui CLUSTER=*": "tests/cluster/test_home.py::test_home_serves_the_jobs_of_several_machines",
     "make ui": "installs, then runs `python -m orchestration ui`, which has a test",
     "make audit": "installs, then runs `python -m orchestration audit`, which has a test",
     "make clean": "removes environments",
@@ -78,7 +83,7 @@ COMMANDS = {
     "python -m orchestration benchmark benchmarks/*.yaml": (
         "takes minutes to an hour; tests/unit/test_docs.py reads the grid"
     ),
-    "python -m orchestration ingest bottle": "tests/pipeline/test_ingest.py::test_everything_through_the_command",
+    "python -m orchestration ingest*": "tests/pipeline/test_ingest.py::test_everything_through_the_command",
     "python -m orchestration registry challenge *": "tests/pipeline/test_production_line.py::test_days_of_a_line",
     "python -m orchestration registry promote *": "tests/pipeline/test_registry.py::test_the_life_of_a_champion",
     "python -m orchestration registry rollback *": "tests/pipeline/test_registry.py::test_the_life_of_a_champion",
@@ -129,6 +134,7 @@ COMMANDS = {
         "tests/pipeline/test_benchmark.py::test_the_table_is_a_stage_beside_the_pipeline_and_an_asset"
     ),
     "dvc *": "DVC's own command, as its documentation has it",
+    "dagster job *": "Dagster's own command, as its documentation has it",
     "dagster dev": "Dagster's own command; tests/pipeline/test_production_line.py runs its daemon",
     "mlflow models serve *": "tests/pipeline/test_serving.py::test_a_server_answers_over_http",
     "pip install *": "installs from the network",
