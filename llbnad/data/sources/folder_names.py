@@ -18,12 +18,14 @@ HELD_OUT = frozenset({"validation", "holdout", "heldout", "testprivate", "testpr
 HELD_OUT_BESIDE_A_SPLIT = frozenset({"val", "valid", "dev", "eval", "evaluation"})
 GOOD = frozenset(
     {"good", "ok", "okay", "normal", "pass", "passed", "io", "gut", "gutteil", "gutteile", "nodefect", "nodefects",
-     "defectfree", "nondefective", "healthy", "fehlerfrei", "conforming"}
+     "defectfree", "nondefective", "healthy", "fehlerfrei", "conforming", "conforme", "undamaged", "intact", "flawless",
+     "良品", "正常", "合格"}
 )  # fmt: skip
 BAD = frozenset(
     {"bad", "ng", "nok", "ko", "notok", "notgood", "nogood", "defect", "defects", "defective", "anomaly", "anomalies",
      "anomalous", "abnormal", "fail", "failed", "failure", "faulty", "reject", "rejected", "rejects", "scrap", "nio",
-     "ausschuss", "schlecht", "schlechtteil", "schlechtteile", "nonconforming", "def"}
+     "ausschuss", "schlecht", "schlechtteil", "schlechtteile", "nonconforming", "nonconforme", "def", "不良", "不良品",
+     "次品", "异常", "不合格"}
 )  # fmt: skip
 NEGATIONS = frozenset({"no", "not", "non", "without", "kein", "keine", "ohne", "nicht", "free", "un"})
 UNNAMED_CLASS = "defect"
@@ -52,6 +54,11 @@ SYSTEM_FOLDERS = frozenset(
         "lost+found",
         "thumbs",
         "thumbnails",
+        "@recycle",
+        "#snapshot",
+        "@recently-snapshot",
+        "recycler",
+        "found.000",
     }
 )
 
