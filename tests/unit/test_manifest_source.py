@@ -135,7 +135,7 @@ def test_a_bad_row_is_listed_with_its_number_and_stops_no_other(folder, row, pat
         ("parts.csv", 'path,label\n"a.png,good\nb.png,bad\n', "row 2: a quote is opened and never closed"),
         ("parts.csv", "path\n", "no image under .* is usable"),
         ("parts.csv", "path\nx.png\ny.png\n", r"no image under .* row 2: .*x.png is not a file; row 3: .*y.png"),
-        ("parts.json", '{"images": [{"path": "a.png"}]}', "has no key path in any of its lines; expected one JSON object per line"),
+        ("parts.json", '{"images": [{"path": "a.png"}]}', "has no key path in any of its lines; expected one JSON"),
         ("parts.jsonl", '{"file": "a.png"}', "has no key path in any of its lines"),
     ],
 )  # fmt: skip
