@@ -54,6 +54,17 @@ CONVENTIONS = {  # places of image and mask, as public sets have them; number â†
     "gt/ in a split": ("test/crack/{}.png", "test/gt/crack/{}.png"),
     "VOC": ("JPEGImages/{}.jpg", "SegmentationClass/{}.png"),
     "MVTec": ("test/crack/{}.png", "ground_truth/crack/{}_mask.png"),
+    "BTAD": ("test/ko/{}.bmp", "ground_truth/ko/{}.png"),
+    "DAGM": ("Train/{}.PNG", "Train/Label/{}_label.PNG"),
+    "Severstal": ("train_images/{}.jpg", "train_masks/{}.png"),
+    "img_ and mask_": ("images/img_{}.png", "masks/mask_{}.png"),
+    "image_ and label_": ("image_{}.png", "label_{}.png"),
+    "a folder of masks for each of images": ("bad/{}.png", "bad_mask/{}.png"),
+    "ROI": ("images/{}.png", "roi/{}.png"),
+    "German": ("images/{}.png", "Masken/{}.png"),
+    "gt_ before the name": ("bad/{}.png", "bad/gt_{}.png"),
+    "annotations of instances": ("a/{}.jpg", "a_masks/{}_0.png"),
+    "upper case": ("a/{}.JPG", "a/{}_MASK.PNG"),
 }
 
 
