@@ -76,6 +76,7 @@ def cluster(tmp_path, database, monkeypatch) -> Path:
         "LLBNAD_RESULTS": (tmp_path / "results").as_uri(),
         "TINY_PLACE": str(tmp_path / "place"),
         "TINY_WORKER": "none",
+        "LLBNAD_MACHINE": str(tmp_path / "machine"),
         "DAGSTER_HOME": str(folder),
         "DAGSTER_DISABLE_TELEMETRY": "1",
         "PYTHONPATH": os.pathsep.join([str(folder), str(REPOSITORY)]),
