@@ -10,7 +10,7 @@ import typer
 
 from llbnad.config import USUAL_PIXELS, Files, InjectedNoise, Noise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
-from llbnad.errors import ConfigError, LlbnadError, printable
+from llbnad.errors import ConfigError, LlbnadError, TooFewImagesError, printable
 from llbnad.inference.export import Format
 from llbnad.options import dataset_of, merged
 from llbnad.policies import POLICIES
@@ -166,7 +166,11 @@ def run(
         typer.echo(line)
     noisy = contaminate(scan.manifest, noise, settings.seed)
     store = FeatureStore(cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size)
-    result = run_two_stage(noisy, store, image_root, settings, verdicts_of(settings))
+    verdicts = verdicts_of(settings)
+    try:
+        result = run_two_stage(noisy, store, image_root, settings, verdicts)
+    except TooFewImagesError as error:
+        raise TooFewImagesError("; ".join([str(error), *_left_out(scan)])) from None
     write_run(result, store, image_root, settings.suspects, out, scan.pixel_notes)
     for line in _summary(result):
         typer.echo(line)
@@ -186,6 +190,10 @@ def _read(scan: "Scan") -> Iterator[str]:
     """Yield the lines on the images, which are printed before the training, because it may fail for want of images."""
     yield from [*scan.notes, *scan.pixel_notes]
     yield from (f"in doubt: {line}" for line in scan.doubts)
+    yield from _left_out(scan)
+
+
+def _left_out(scan: "Scan") -> Iterator[str]:
     if len(scan.rejected):
         reasons = ", ".join(f"{count} {reason}" for reason, count in scan.rejected["reason"].value_counts().items())
         yield f"{len(scan.rejected)} files were left out ({reasons}): left_out.csv says why"

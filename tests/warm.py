@@ -11,7 +11,7 @@ import atexit
 import fcntl
 import gc
 import importlib
-import json
+import marshal
 import multiprocessing
 import os
 import runpy
@@ -25,8 +25,10 @@ import tempfile
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 LIBRARIES = (  # of the commands and stages; what is forgotten here is imported by the process, only later
@@ -34,14 +36,15 @@ LIBRARIES = (  # of the commands and stages; what is forgotten here is imported 
     "matplotlib.backends.backend_agg", "matplotlib.pyplot", "sklearn.metrics", "sklearn.decomposition", "scipy.stats",
     "pandas", "pyarrow.parquet", "safetensors.torch", "PIL.Image", "pydantic", "typer", "rich.table", "yaml",
     "ruamel.yaml", "zc.lockfile", "tqdm", "dagster", "dagster._cli",
-    "mlflow.server.fastapi_app", "uvicorn",
+    "mlflow.server.fastapi_app", "uvicorn", "tabulate",  # torch lists compile times at the end of every process
 )  # fmt: skip
 DVC_LIBRARIES = ("dvc.cli.parser", "dvc.repo", "dvc.repo.reproduce", "dvc.stage", "dvc.stage.cache", "dvc_data.index")
 FOLDER = "LLBNAD_WARM_PROGRAMS"  # environment variable: where the servers of this test session are
 OWNER = "LLBNAD_WARM_OWNER"  # environment variable: the process whose end is theirs as well
+# Of the standard library only what is compiled in: the program runs some thousand times in a test session.
 PROGRAM = """\
 #!{python} -IS
-import json, os, signal, socket, sys
+import _signal, _socket, marshal, os, sys
 arguments = {arguments} or sys.argv[1:]
 while arguments[:1] in (["-B"], ["-u"]):
     del arguments[0]
@@ -49,16 +52,17 @@ if arguments[:1] not in (["-m"], ["-c"]):
     os.execv({python!r}, [{python!r}, *arguments])
 inherited = [int(name) for name in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + name)]
 inherited = [number for number in inherited if os.get_inheritable(number)]
-with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:
-    server.connect({address!r})
-    request = json.dumps([arguments, os.getcwd(), dict(os.environ), inherited]).encode("utf-8", "surrogateescape")
-    socket.send_fds(server, [request], inherited)
-    handed_on = signal.SIGINT, signal.SIGTERM
-    for number in handed_on:
-        signal.signal(number, lambda number, frame: server.send(b"%d" % number))
-    code = int(server.recv(100) or b"1")
+server = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+server.connect({address!r})
+numbers = b"".join(number.to_bytes(4, sys.byteorder) for number in inherited)
+request = marshal.dumps([arguments, os.getcwd(), dict(os.environ), inherited])
+server.sendmsg([request], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, numbers)])
+handed_on = _signal.SIGINT, _signal.SIGTERM
 for number in handed_on:
-    signal.signal(number, signal.SIG_DFL)
+    _signal.signal(number, lambda number, frame: server.send(b"%d" % number))
+code = int(server.recv(100) or b"1")
+for number in handed_on:
+    _signal.signal(number, _signal.SIG_DFL)
 if code < 0:
     os.kill(os.getpid(), -code)
 sys.exit(code)
@@ -117,44 +121,76 @@ def serve(address: Path, executable: str, libraries: list[str]) -> None:
         importlib.import_module(library)
     sys.executable = executable  # what a warm process starts is warm as well
     multiprocessing.set_executable(executable)
+    for one in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+        one.atexit = False  # libraries that undo what they registered: that costs each fork most of its end
     gc.collect()
     gc.freeze()  # a collection in a fork would touch, and so copy, all of its memory
     assert threading.active_count() == 1
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    owner, forks = Path(f"/proc/{os.environ[OWNER]}"), dict[int, Fork]()
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(str(address.with_suffix(".new")))
         listener.listen(100)
         address.with_suffix(".new").rename(address)
-        owner = Path(f"/proc/{os.environ[OWNER]}")
         while address.exists() and owner.exists():
-            if select.select([listener], [], [], 1)[0]:
-                connection, _ = listener.accept()
-                if os.fork() == 0:
-                    listener.close()
-                    _attend(connection)
-                connection.close()
+            callers = {fork.caller.fileno(): fork for fork in forks.values() if not fork.killed}
+            for ready in select.select([listener, *callers, *forks], [], [], 1)[0]:
+                if ready is listener:
+                    _answer(listener, forks)
+                elif ready in callers:
+                    callers[ready].hear()
+                else:
+                    forks.pop(ready).end()
+    for fork in forks.values():
+        signal.pidfd_send_signal(fork.ended, signal.SIGKILL)
 
 
-def _attend(connection: socket.socket) -> None:
-    """Run what is asked for in a process, hand signals on to it and tell its exit code; kill it if the caller is."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    request, received, _, _ = socket.recv_fds(connection, 1 << 20, 100)
+@dataclass
+class Fork:
+    """A process that runs for a caller, who may send it signals and waits for its exit code."""
+
+    process: int
+    ended: int  # file descriptor that is readable when the process has ended
+    caller: socket.socket
+    killed: bool = False
+
+    def hear(self) -> None:
+        """Hand a signal on; the end of the caller is that of the process."""
+        number = b""
+        with suppress(OSError):
+            number = self.caller.recv(100)
+        self.killed = not number
+        signal.pidfd_send_signal(self.ended, int(number or signal.SIGKILL))
+
+    def end(self) -> None:
+        """Tell the exit code."""
+        code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
+        with suppress(OSError):  # nobody is there to hear it
+            self.caller.send(b"%d" % code)
+        self.close()
+
+    def close(self) -> None:
+        os.close(self.ended)
+        self.caller.close()
+
+
+def _answer(listener: socket.socket, forks: dict[int, Fork]) -> None:
+    """Run what is asked for in a process."""
+    caller, _ = listener.accept()
+    request, received, _, _ = socket.recv_fds(caller, 1 << 20, 100)
+    if not request:  # the caller was killed before it could ask
+        caller.close()
+        return
     process = os.fork()
     if process == 0:
-        connection.close()
-        _run(*json.loads(request.decode("utf-8", "surrogateescape")), received)
+        listener.close()
+        caller.close()
+        for fork in forks.values():
+            fork.close()
+        _run(*marshal.loads(request), received)
     for number in received:
         os.close(number)
     ended = os.pidfd_open(process)
-    while ended not in select.select([ended, connection], [], [])[0]:
-        number = connection.recv(100)
-        signal.pidfd_send_signal(ended, int(number or signal.SIGKILL))
-        if not number:
-            break
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    with suppress(OSError):  # nobody is there to hear it
-        connection.send(b"%d" % code)
-    os._exit(0)
+    forks[ended] = Fork(process, ended, caller)
 
 
 def _run(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import Partition, Subsets
-from llbnad.errors import DataError
+from llbnad.errors import TooFewImagesError
 from llbnad.utils.hashing import deal
 
 FEW = 200  # samples
@@ -44,7 +44,7 @@ def assign_subsets(train: pd.DataFrame, subsets: Subsets, seed: int) -> pd.Serie
         integers, indexed by image id.
 
     Raises:
-        DataError: a subset would be empty.
+        TooFewImagesError: a subset would be empty.
     """
     samples = train["sample_id"].nunique()
     num_subsets = count_subsets(subsets, samples)
@@ -52,9 +52,9 @@ def assign_subsets(train: pd.DataFrame, subsets: Subsets, seed: int) -> pd.Serie
     empty = num_subsets - numbers.nunique()
     if empty:
         if subsets == "auto":
-            raise DataError(f"{samples} training sample is too few: 2 are needed, better some hundred")
+            raise TooFewImagesError(f"{samples} training sample is too few: 2 are needed, better some hundred")
         fewer = "--subsets 2 or " if samples >= 2 else ""
-        raise DataError(
+        raise TooFewImagesError(
             f"{samples} different training samples leave {empty} of {num_subsets} subsets empty: use {fewer}more images"
         )
     return pd.Series(

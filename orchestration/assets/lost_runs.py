@@ -4,9 +4,12 @@ Dagster still calls such a run started. A line with a run in progress is not ret
 Dagster's own run monitoring (.dagster/dagster.yaml) ends the runs that were about to start or to be cancelled.
 """
 
+import time
+
 import dagster as dg
 import psutil
 
+import orchestration
 from orchestration.assets.machines import end_runs_of_lost_workers, is_celery
 from orchestration.pipeline.left_behind import is_zombie
 
@@ -45,11 +48,19 @@ def was_there(pid: int, moment: float) -> bool:
     """Return whether process `pid` is running and was running at `moment`, in seconds since 1970.
 
     A process that started later only has the same number. One that has ended and still has a number, since nobody asked
-    for its exit status, is not running.
+    for its exit status, is not running. When the clock is set forward, the system moves the start of every process by
+    as much, and the moment stays as it was written down; so by as much may a process seem too young.
     """
     try:
-        return not is_zombie(pid) and bool(psutil.Process(pid).create_time() <= moment + TOLERANCE)
+        started = psutil.Process(pid).create_time()
+        return not is_zombie(pid) and bool(started <= moment + TOLERANCE + _set_forward())
     except psutil.NoSuchProcess:
         return False
     except psutil.AccessDenied:
         return True  # the process of another user
+
+
+def _set_forward() -> float:
+    """Return the seconds by which the clock was set forward since this process started, 0 if it was not."""
+    shown = time.time() - orchestration.STARTED
+    return max(0.0, shown - (time.monotonic() - orchestration.STARTED_MONOTONIC))

@@ -29,6 +29,7 @@ from llbnad.utils.files import write_json
 from orchestration.pipeline import dvc
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
+from orchestration.pipeline.process import echoed_stderr
 from orchestration.pipeline.verify import damaged_cache, damaged_outputs
 
 REFERENCE = DATA / "reference.json"
@@ -70,9 +71,14 @@ def audit_commit(root: Path, console: Console) -> list[Comparison]:
         _link_raw_data(params, root, clone)
         console.print(f"computing everything again in {clone}, with an empty cache …")
         os.environ.pop("MLFLOW_TRACKING_URI", None)  # an audit is no training run: it is recorded in the clone alone
-        with dvc.running(["repro", "--force"], clone, stdout=None, stderr=None) as process:
-            if process.wait() != 0:
-                raise dvc.DvcError("`dvc repro` failed in the clone; its messages stand above")
+        with (
+            echoed_stderr() as (stderr, complaints),
+            dvc.running(["repro", "--force"], clone, stdout=None, stderr=stderr) as process,
+        ):
+            code = process.wait()
+        dvc.raise_if_not_kept("`dvc repro` in the clone", complaints.decode(errors="replace"))
+        if code != 0:
+            raise dvc.DvcError("`dvc repro` failed in the clone; its messages stand above")
         compared = compare(committed, dvc.read_lock(clone))
         _report(compared, console)
         if not all(one.identical for one in compared):

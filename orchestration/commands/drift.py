@@ -15,7 +15,7 @@ import typer
 from llbnad.monitoring.drift import DriftReport, drift_report
 from llbnad.monitoring.drift_history import drift_history
 from llbnad.utils.files import write_json
-from orchestration.line.arrivals import batches
+from orchestration.line.arrivals import batches_of
 from orchestration.pipeline import pipes
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 from orchestration.pipeline.outputs import read_noisy, read_purified
@@ -37,8 +37,7 @@ def watch(root: Path, line: str) -> dict[int, DriftReport]:
     out = root / drift_dir(line)
     known = read_reports(root, line)
     manifest = read_noisy(line, root)
-    there, rejected = set(manifest["image_id"]), _rejected(root, line)
-    arrived = {image_id: batch for image_id, batch in batches(root, line).items() if image_id in there}
+    arrived, rejected = batches_of(root, line, manifest), _rejected(root, line)
     store = None
     for number in sorted(set(arrived.values()) - set(known)):
         before = sorted(image_id for image_id, batch in arrived.items() if batch < number)

@@ -15,6 +15,7 @@ from llbnad.encoders import recipe
 from orchestration.commands.progress import Progress, SliceProgress
 from orchestration.pipeline import dvc
 from orchestration.pipeline.busy import retry_when_busy
+from orchestration.pipeline.in_place import refuse_changed_in_place, remember
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
@@ -44,7 +45,7 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
     for scenario in params.scenarios.values():
         recipe(scenario.encoder)  # the encoder, its settings and weights are there: said now, not after half the work
     console = Console(highlight=False)
-    started, failed = time.monotonic(), dict[str, str]()
+    started, began, failed = time.monotonic(), time.time(), dict[str, str]()
     if sliced or (sliced is None and len(params.scenarios) > ABOVE):
         slices = SliceProgress(console)
         failed = run_here(root, params, slices.begin, slices.hear_slice)
@@ -54,6 +55,7 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
         _repro(root, progress)
         worked, executed = [*params.scenarios], progress.ran
     if executed:
+        remember(root, began)
         console.print(f"{executed} stages ran in {time.monotonic() - started:.0f} s; the others had not changed.")
     elif not failed:
         console.print("Nothing to do: data, parameters and code are as they were; all results are up to date.")
@@ -84,6 +86,8 @@ def run(
     try:
         if verify:
             refuse_damage(Path.cwd())
+        else:
+            refuse_changed_in_place(Path.cwd())
         reproduce(Path.cwd(), sliced)
     except KeyboardInterrupt:
         print("interrupted; finished stages are kept, `make run` goes on from here", file=sys.stderr)

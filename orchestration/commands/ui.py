@@ -10,12 +10,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llbnad.errors import ConfigError
+from llbnad.errors import ConfigError, DataError
 from orchestration.pipeline.cluster import PAGE, WORKSPACE, cluster_environment
 from orchestration.tracking.database import prepare_database
 from orchestration.tracking.server import ENVIRONMENT, LOCAL_UI, MLFLOW_FOLDER
@@ -45,9 +46,11 @@ def ui(
         LOCAL_UI: f"http://{'127.0.0.1' if host == ALL_ADDRESSES else host}:{mlflow_port}",
     }
     python = Path(sys.executable).parent
+    ports = {"--dagster-port": dagster_port}
     workspace = [] if cluster is None else ["--workspace", str(cluster / WORKSPACE)]
     commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port), *workspace]]
     if not os.environ.get("MLFLOW_TRACKING_URI"):  # the variable names a server that runs already
+        ports["--mlflow-port"] = mlflow_port
         store, artifacts = _embedded(root) if cluster is None else _shared()
         commands.append(
             [str(python / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1",
@@ -55,14 +58,45 @@ def ui(
         )  # fmt: skip
         if cluster is not None:
             environment["MLFLOW_TRACKING_URI"] = environment[LOCAL_UI]  # of what runs at home
-    # a background job of a shell ignores SIGINT, and so do its children: SIGTERM ends both as well
+    raise_if_not_free(host, ports)
+    serve_together(
+        commands,
+        environment,
+        f"Dagster http://{host}:{dagster_port}    MLflow http://{host}:{mlflow_port}    (Ctrl-C ends both)",
+    )
+
+
+def raise_if_not_free(host: str, ports: Mapping[str, int]) -> None:
+    """Raise a DataError that names the option if `host` cannot listen on one of the ports, or on one port twice.
+
+    Args:
+        host: address to listen on.
+        ports: port by the option that chooses it.
+    """
+    taken = dict[int, str]()
+    for option, port in ports.items():
+        if port in taken:
+            raise DataError(f"{option} {port} is the port of {taken[port]} too: choose another")
+        taken[port] = option
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: a server that ended just now
+            try:
+                probe.bind((host, port))
+            except (OSError, OverflowError) as error:
+                raise DataError(f"{option} {port} cannot be listened on at {host} ({error}): choose another") from None
+
+
+def serve_together(commands: Sequence[Sequence[str]], environment: Mapping[str, str], announcement: str) -> None:
+    """Run servers until Ctrl-C, SIGTERM or SIGHUP, or until one ends: then it is named, and the exit code is 1.
+
+    None of them, and nothing that they started, outlives this.
+    """
+    # a background job of a shell ignores SIGINT, and so do its children: SIGTERM ends all as well
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup, it shall outlive its terminal
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
     started = [subprocess.Popen(command, env=environment, start_new_session=True) for command in commands]
-    print(
-        f"Dagster http://{host}:{dagster_port}    MLflow http://{host}:{mlflow_port}    (Ctrl-C ends both)", flush=True
-    )
+    print(announcement, flush=True)
     try:
         while all(process.poll() is None for process in started):
             time.sleep(0.5)
@@ -70,7 +104,6 @@ def ui(
             command[0] for command, process in zip(commands, started, strict=True) if process.poll() is not None
         )
         print(f"error: {ended} has ended, its reason stands above", file=sys.stderr)
-        print("is its port in use? --dagster-port and --mlflow-port choose others", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("ending both …", flush=True)

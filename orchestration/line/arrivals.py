@@ -15,6 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pandas as pd
+
+from llbnad.data.decode import page_of
+from llbnad.data.manifest import paths_of
 from llbnad.utils.files import replacing
 from orchestration.line.inbox import Mark
 from orchestration.pipeline.paths import ARRIVALS, QUARANTINE, stage_dir
@@ -113,12 +117,22 @@ def last_batch(root: Path, line: str) -> int:
 
 
 def batches(root: Path, line: str) -> dict[str, int]:
-    """Return the batch in which each good image first arrived, by image id."""
+    """Return the batch in which each good file first arrived, by its SHA-256, the id of its only or first image."""
     found: dict[str, int] = {}
     for arrival in read_report(root, line):
         if arrival.fate == "raw":
             found.setdefault(arrival.sha256, arrival.batch)
     return found
+
+
+def batches_of(root: Path, line: str, manifest: pd.DataFrame) -> dict[str, int]:
+    """Return the batch in which the file of each image of a manifest first arrived, by image id.
+
+    All pages of a file arrived with it. An image whose file never arrived is left out.
+    """
+    arrived = batches(root, line)  # arrived/ names a file by its content
+    files = {image_id: page_of(root / path)[0].stem for image_id, path in paths_of(manifest).items()}
+    return {image_id: arrived[file] for image_id, file in files.items() if file in arrived}
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

@@ -68,10 +68,12 @@ def renew_shared(root: Path, hear: Callable[[str], None]) -> list[str]:
     Raises:
         DvcError: one of them failed.
     """
-    place, before = open_shared(root)
-    for _ in repro_stages(place, [SHARED], hear):
-        pass
-    bring_home(root, place, SHARED, SHARED, before)
+    (root / FOLDER).mkdir(parents=True, exist_ok=True)
+    with FileLock(root / FOLDER / "shared.lock"):  # runs of several scenarios need it at the same moment
+        place, before = open_shared(root)
+        for _ in repro_stages(place, [SHARED], hear):
+            pass
+        bring_home(root, place, SHARED, SHARED, before)
     return before
 
 

@@ -2,7 +2,8 @@
 
 DVC knows a file again by inode, size and time, and trusts its read-only cache, which may be the same inode (a hard
 link). A byte that changes in place is therefore never noticed by DVC. A stage compares the content of all that it reads
-before it starts; `audit`, `run --verify` and the nightly job `verify` compare everything.
+before it starts; `audit`, `run --verify` and the nightly job `verify` compare everything. Each `run` looks for files
+that changed in place (`orchestration.pipeline.in_place`).
 """
 
 import configparser
@@ -36,6 +37,7 @@ class Damage:
     recorded: str  # MD5
     found: str
     way_back: str  # commands that bring it back
+    linked: bool = False  # the same inode as its copy in DVC's cache, so that this copy is damaged as well
 
     def __str__(self) -> str:
         told = f"its MD5 is {self.found}, recorded is {self.recorded}"
@@ -129,17 +131,24 @@ def _damages(
     for stage, entry in stages.items():
         for out in entry.get("outs", []):
             path, recorded = out["path"], out["md5"]
-            if (wanted is not None and not _overlap(path, wanted)) or _overlap(path, left_out):
+            if (wanted is not None and not overlap(path, wanted)) or overlap(path, left_out):
                 continue
-            for file, expected in _files(root, path, recorded):
-                if (wanted is None or _overlap(file, wanted)) and (actual := _digest(root / file)) not in (
+            for file, expected in recorded_files(root, path, recorded):
+                if (wanted is None or overlap(file, wanted)) and (actual := _digest(root / file)) not in (
                     None,
                     expected,
                 ):
-                    yield Damage(file, expected, str(actual), _way_back(root, stage, path, file, expected))
+                    yield damage_of(root, stage, path, file, expected, str(actual))
 
 
-def _files(root: Path, path: str, recorded: str) -> Iterator[tuple[str, str]]:
+def damage_of(root: Path, stage: str, path: str, file: str, recorded: str, found: str) -> Damage:
+    """Return the damage of a file of the output `path` of a stage, with the way back."""
+    cached = _cached(root, recorded)
+    linked = cached.is_file() and cached.samefile(root / file)
+    return Damage(file, recorded, found, _way_back(root, stage, path, file, recorded), linked)
+
+
+def recorded_files(root: Path, path: str, recorded: str) -> Iterator[tuple[str, str]]:
     """Yield the files of an output with their recorded MD5; a folder whose listing the cache lacks is one."""
     listing = _cached(root, recorded)
     if not recorded.endswith(".dir") or not listing.exists() or file_digest(listing, "md5") != recorded[:32]:
@@ -195,5 +204,6 @@ def _shown(path: Path, root: Path) -> str:
     return os.path.relpath(path, root)
 
 
-def _overlap(path: str, others: Sequence[str]) -> bool:
+def overlap(path: str, others: Sequence[str]) -> bool:
+    """Return whether a path is one of the others, or lies in it, or holds it."""
     return any(path == one or path.startswith(f"{one}/") or one.startswith(f"{path}/") for one in others)

@@ -1,10 +1,15 @@
 """The reproducibility audit, for real: everything is computed again, and one forged hash is found."""
 
-import yaml
+import shutil
 
-from orchestration.commands.audit import compare
+import pytest
+import yaml
+from rich.console import Console
+
+from orchestration.commands.audit import audit_commit, compare
 from orchestration.pipeline import dvc
-from tests.pipeline.conftest import command, commit
+from tests.conftest import REPOSITORY
+from tests.pipeline.conftest import command, commit, git
 
 
 def audit(folder, *arguments, **options):
@@ -39,6 +44,21 @@ def test_without_a_committed_lock_it_says_so(tmp_path):
     done = audit(tmp_path)
     assert done.returncode == 2
     assert "dvc.lock" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_full_cache_of_the_clone_is_an_error_though_dvc_gives_zero(tmp_path, monkeypatch):
+    folder, program = tmp_path / "repository", tmp_path / "dvc"
+    program.write_text("#!/bin/sh\necho \"ERROR: failed to transfer '3f' - [Errno 28] No space left on device\" >&2\n")
+    program.chmod(0o755)
+    folder.mkdir()
+    for name in ("params.yaml", "dvc.yaml", "constraints.txt"):
+        shutil.copy(REPOSITORY / name, folder)
+    (folder / "dvc.lock").write_text("schema: '2.0'\n")
+    git(folder, "init", "--quiet")
+    commit(folder, "workspace")
+    monkeypatch.setattr(dvc, "_executable", lambda: str(program))
+    with pytest.raises(dvc.DvcError, match=r"`dvc repro` in the clone: 1 files did not get .*No space left on device"):
+        audit_commit(folder, Console())
 
 
 def test_compare_finds_changed_missing_and_new_outputs():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import dagster as dg
 import pandas as pd
@@ -88,6 +89,12 @@ def test_plain_dvc_runs_are_told_to_dagster_once(copy_of, monkeypatch):
     assert record_materialisations(copy_of, ["line"]) == 0
     event = events(copy_of, "line")["raw"]
     assert event.metadata["rows of rejected.csv"].value == 3
+    for verdict in ("normal", "defect"):  # every time that something has changed, with its checks
+        image = pd.read_parquet(copy_of / "data/purified/line/kept.parquet")["image_id"].min()
+        (copy_of / "data/review/none.csv").write_text(f"image_id,verdict\n{image},{verdict}\n")
+        time.sleep(0.1)
+        repro(copy_of, "purified@line")
+        assert record_materialisations(copy_of, ["line"]) == 1
 
 
 def test_lost_outputs_are_restored_and_dagster_says_so(copy_of):

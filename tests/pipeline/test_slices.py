@@ -11,6 +11,7 @@ import yaml
 
 from orchestration.pipeline import lock_blocks, slice_refs, slices
 from orchestration.pipeline.collect import collect
+from orchestration.pipeline.lock_blocks import DisagreementError
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.slice_refs import OvertakenError, SliceError
 from orchestration.pipeline.slice_run import work
@@ -106,7 +107,9 @@ def test_two_machines_give_the_record_of_one_and_whoever_pulls_it_computes_nothi
     dropped = command(home, ["python", "-m", "orchestration", "slices", "drop", "line"])
     assert dropped.returncode == 0, dropped.stderr
     assert [record.scenario for record in slice_refs.records(home)] == ["noisy20"]
-    assert collect(home, silent).changed == []
+    git(home, "push", "--quiet", "origin", "HEAD:refs/llbnad/gone")
+    again = collect(home, silent)
+    assert (again.changed, again.unfinished, again.gone, again.slices) == ([], [], ["gone"], 1)
 
 
 def test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again(remotes, by_dvc):
@@ -149,6 +152,9 @@ def _killed(place):
     return found
 
 
+FINAL = "  evaluation:\n    foreach: ${scenarios}\n    do: {cmd: x}\n"
+
+
 @pytest.fixture
 def small(tmp_path):
     """A repository whose data set is in git: to take it needs nothing of DVC."""
@@ -156,12 +162,12 @@ def small(tmp_path):
     (home / ".dvc").mkdir(parents=True)
     (home / ".dvc" / "config").write_text("[core]\n    remote = store\n['remote \"store\"']\n    url = /nowhere\n")
     (home / ".gitignore").write_text("/data/own\n")
-    (home / "dvc.yaml").write_text("stages:\n  raw:\n    foreach: ${datasets}\n    do: {cmd: x}\n")
+    (home / "dvc.yaml").write_text("stages:\n  raw:\n    foreach: ${datasets}\n    do: {cmd: x}\n" + FINAL)
     (home / "images.txt").write_text("images\n")
     (home / "data" / "own" / "x").mkdir(parents=True)
     roots = {"in_git": "images.txt", "own": "data/own/x", "far": "/nowhere/at/all"}
     content = {"datasets": {name: {"root": root} for name, root in roots.items()},
-               "scenarios": {name: {"dataset": name} for name in roots}}  # fmt: skip
+               "scenarios": {**{name: {"dataset": name} for name in roots}, "twin": {"dataset": "in_git"}}}  # fmt: skip
     (home / "params.yaml").write_text(yaml.safe_dump(content))
     git(tmp_path, "init", "--quiet", "--bare", "origin.git")
     git(home, "init", "--quiet")
@@ -187,6 +193,16 @@ def test_the_fence_is_git_s(small, tmp_path):
     slices.release(first)
     again = slices.take(small, tmp_path / "m1", "in_git")
     assert again == first and lock_blocks.read_blocks(again) == entries
+
+
+def test_slices_that_disagree_are_not_collected(small, tmp_path):
+    for scenario in ("in_git", "twin"):
+        place = slices.take(small, tmp_path / "m1", scenario)
+        entries = {"raw@in_git": f"  raw@in_git:\n    cmd: {scenario}\n"}
+        slice_refs.record(place, scenario, "raw@in_git", entries, [slices.Mark.read(place).tip], "m1")
+    with pytest.raises(DisagreementError, match=r"slices in_git and twin disagree about stage raw@in_git"):
+        collect(small, silent)
+    assert not (small / "dvc.lock").exists()
 
 
 def test_one_process_of_a_machine_has_a_slice_at_a_time(small, tmp_path):
@@ -242,6 +258,11 @@ def run(folder, *options, **extra):
     return command(folder, ["python", "-m", "orchestration", "run", "--slices", *options], **extra)
 
 
+def ran(done):
+    """The stages that a run has told of: `[3/22] settings@line  (4 s)`."""
+    return {line.split()[1] for line in done.stdout.splitlines() if line.startswith("[")}
+
+
 def pending(folder):
     return State(folder, load_params(folder / "params.yaml")).pending()
 
@@ -272,9 +293,10 @@ def test_a_run_in_slices_leaves_what_one_dvc_repro_leaves(copy_of, tmp_path):
     edit(copy_of, "noisy20", suspects=4)
     plain = copied(copy_of, tmp_path / "plain")
     done = run(copy_of)
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr[-3000:]
     assert "1 of 2 scenarios failed\nline: " in done.stderr and "line.csv" in done.stderr.split("failed\nline: ")[1]
-    assert "evaluation@noisy20" in done.stdout and "5 stages ran" in done.stdout
+    stages = {f"{stage}@noisy20" for stage in ("settings", "purified", "evaluation")}
+    assert ran(done) == stages | {"params", "settings@line", "purified@line"}
     assert pending(copy_of) == ["line"]
 
     # mended, one machine with the same cache restores all of it
@@ -295,7 +317,7 @@ def test_an_interrupted_run_ends_its_processes_and_goes_on(copy_of, cold_program
     arguments = ["python", "-m", "orchestration", "run", "--slices"]
     process = subprocess.Popen(
         arguments, cwd=copy_of, env=environment(copy_of, cold=True), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, start_new_session=True,
+        text=True, start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert any("purified@line" in line for line in process.stdout)
     process.send_signal(signal.SIGINT)
@@ -304,12 +326,12 @@ def test_an_interrupted_run_ends_its_processes_and_goes_on(copy_of, cold_program
     assert wait_for(lambda: not processes_in(copy_of.resolve()), 20)
     done = run(copy_of)
     assert done.returncode == 0, done.stderr
-    assert "evaluation@line" in done.stdout and "settings@line" not in done.stdout
+    assert ran(done) == {"purified@line", "evaluation@line"}
     assert "up to date" in command(copy_of, ["dvc", "status"]).stdout
 
 
 def test_a_path_that_leaves_the_repository_is_refused(copy_of):
     edit(copy_of, "line", review="../none.csv")
     done = run(copy_of)
-    assert done.returncode == 2
+    assert done.returncode == 2, done.stderr[-3000:]
     assert "the path ../none.csv leaves the repository" in done.stderr

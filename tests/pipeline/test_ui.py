@@ -1,19 +1,58 @@
 """`make ui`: if one of its servers cannot start, it says so and leaves no process behind."""
 
+import os
+import signal
 import socket
+import sys
 
+import pytest
+
+from orchestration.__main__ import main
+from orchestration.commands.ui import serve_together
 from tests.campaign.chain import processes_in
-from tests.pipeline.conftest import COLD, command, make_workspace, wait_for
+from tests.pipeline.conftest import COLD, wait_for
+
+SERVER = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(300)'])"
 
 
-def test_a_server_that_ends_is_named_and_takes_the_other_with_it(tmp_path):
-    folder = make_workspace(tmp_path / "workspace", {}, {})
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
+@pytest.fixture
+def kept_handlers():
+    """Put back what the command does with signals."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_a_server_that_ends_is_named_and_takes_the_other_with_it(tmp_path, monkeypatch, capsys, kept_handlers):
+    monkeypatch.chdir(tmp_path)
+    lasting = [COLD, "-c", f"{SERVER}; open('ready', 'w'); time.sleep(300)"]
+    ending = ["sh", "-c", "until [ -e ready ]; do sleep .1; done; exit 3"]
+    with pytest.raises(SystemExit) as ended:
+        serve_together([lasting, ending], dict(os.environ), "both have started")
+    said = capsys.readouterr()
+    assert ended.value.code == 1 and said.out == "both have started\n"
+    assert said.err == "error: sh has ended, its reason stands above\n"
+    assert wait_for(lambda: processes_in(tmp_path.resolve()) == [os.getpid()], 10)
+
+
+@pytest.mark.parametrize("option", ["--dagster-port", "--mlflow-port", "both"])
+def test_a_taken_port_is_one_clear_line_before_anything_starts(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with socket.socket() as taken, socket.socket() as free:
+        for one in (taken, free):
+            one.bind(("127.0.0.1", 0))
         taken.listen()
-        port = str(taken.getsockname()[1])
-        ui = [COLD, "-m", "orchestration", "ui", "--mlflow-port", port, "--dagster-port", port]
-        done = command(folder, ui, cold=True, PYTHONPATH=str(folder))
-    assert done.returncode == 1
-    assert "has ended, its reason stands above" in done.stderr and "--mlflow-port" in done.stderr
-    assert wait_for(lambda: not processes_in(folder.resolve()), 10)
+        used, other = (str(one.getsockname()[1]) for one in (taken, free))
+        free.close()
+        options = {"--dagster-port": other, "--mlflow-port": other} | ({} if option == "both" else {option: used})
+        given = [text for pair in options.items() for text in pair]
+        monkeypatch.setattr(sys, "argv", ["orchestration", "ui", *given])
+        with pytest.raises(SystemExit) as ended:
+            main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    expected = f"--mlflow-port {other} is the port of --dagster-port too" if option == "both" else f"{option} {used} "
+    assert line.startswith(f"error: {expected}") and line.endswith(": choose another")
+    assert not (tmp_path / "mlflow" / "mlflow.db").exists() and processes_in(tmp_path.resolve()) == [os.getpid()]

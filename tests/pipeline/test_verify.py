@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from orchestration.assets.verification import verification
 from orchestration.commands.audit import audit
-from orchestration.pipeline import dvc
+from orchestration.pipeline import dvc, in_place
+from orchestration.pipeline.in_place import refuse_changed_in_place
 from orchestration.pipeline.verify import DamagedError, damaged_cache, damaged_outputs, refuse_damage
 from tests.pipeline.conftest import command, environment, stage
 
@@ -109,6 +110,39 @@ def test_the_audit_the_run_and_the_nightly_job_find_it(copy_of, monkeypatch):
         refuse_damage(copy_of)
     run = command(copy_of, ["python", "-m", "orchestration", "run", "--verify"])
     assert run.returncode == 2 and "error: 4 files are damaged\n" in run.stderr
+
+
+def test_a_run_sees_what_changed_in_place_and_reads_the_rest_once(copy_of, monkeypatch):
+    linked(copy_of, MANIFEST)
+    refuse_changed_in_place(copy_of)
+    monkeypatch.setattr(in_place, "file_digest", lambda *_: pytest.fail("a file that is as it was is read"))
+    refuse_changed_in_place(copy_of)
+    monkeypatch.undo()
+    flip(copy_of / MANIFEST)  # the same inode as its copy in the cache: DVC cannot bring it back
+    flip(copy_of / INSIDE, keep_time=True)  # DVC cannot see it
+    flip(copy_of / "data/noisy/line/manifest.parquet")  # DVC sees it, and has a sound copy
+    replaced = copy_of / "data/scores/line/scores.parquet"  # as a stage that was killed leaves it
+    content = replaced.read_bytes()
+    replaced.unlink()
+    replaced.write_bytes(content[:-1])
+    with pytest.raises(DamagedError, match=r"^2 files are damaged\n") as told:
+        refuse_changed_in_place(copy_of)
+    for path in (MANIFEST, INSIDE):
+        assert f"{path} is damaged: its MD5 is" in str(told.value)
+    run = command(copy_of, ["python", "-m", "orchestration", "run"])
+    assert run.returncode == 2 and "error: 2 files are damaged\n" in run.stderr
+    for line in str(told.value).splitlines()[1:]:
+        follow(copy_of, line)
+    done = command(copy_of, ["python", "-m", "orchestration", "run"])
+    assert done.returncode == 0, done.stderr
+    refuse_damage(copy_of)
+
+
+def test_a_list_that_is_lost_or_damaged_only_costs_time(copy_of):
+    for content in (b"", b"[]", b"\xff", b'{"data/x": 1}'):
+        (copy_of / in_place.SEEN).write_bytes(content)
+        refuse_changed_in_place(copy_of)
+    assert (copy_of / in_place.SEEN).stat().st_size > 1000
 
 
 def test_what_a_running_command_writes_is_left_out(copy_of):

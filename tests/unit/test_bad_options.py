@@ -102,6 +102,17 @@ def test_too_few_images_of_a_subset_say_what_to_type():
     )
 
 
+def test_a_camera_that_froze_is_named_in_the_last_line(outcome, tmp_path):
+    for number in range(4):
+        save_image(tmp_path / "images" / f"{number}.png")
+        (tmp_path / "images" / f"{number}.png").open("ab").write(bytes([number]))
+    code, said = outcome(cli, *RUN)
+    assert code == 2 and said.splitlines()[-1] == (
+        "error: 1 training sample is too few: 2 are needed, better some hundred; "
+        "3 files were left out (3 duplicate): left_out.csv says why"
+    )
+
+
 def test_the_most_pixels_of_an_image_can_be_set(tmp_path, monkeypatch):
     monkeypatch.setattr(pixel_limit, "_pixels", USUAL_PIXELS)
     Image.fromarray(np.zeros((10, 20), np.uint8)).save(tmp_path / "a.png")

@@ -1,11 +1,13 @@
 """A clock that was set back: nothing waits for the hour to pass, and nothing that changes passes unnoticed."""
 
+import subprocess
 import time
 from types import SimpleNamespace
 
 import pytest
 
 import orchestration
+from orchestration.assets.lost_runs import was_there
 from orchestration.line import inbox
 from orchestration.pipeline import stage
 from orchestration.pipeline.code import ChangedError
@@ -59,6 +61,20 @@ def test_what_changes_while_the_stage_runs_is_refused(file, set_clock, clock, st
     set_clock(clock, started)
     with pytest.raises(ChangedError, match=r"a\.png has changed while the stage ran"):
         stage.refuse_changed([file])
+
+
+@pytest.mark.parametrize(
+    ("forward", "told", "there"),
+    [(0, 0, True), (0, -HOUR, False), (HOUR, 0, True), (HOUR, -HOUR, True), (HOUR, -3 * HOUR, False), (-HOUR, 0, True)],
+    ids=["as ever", "another process", "told afterwards", "told before", "another process all the same", "set back"],
+)
+def test_a_clock_set_forward_loses_no_run(monkeypatch, forward, told, there):
+    """The system's clock cannot be set here; that this process seems to have started earlier looks the same to us."""
+    monkeypatch.setattr(orchestration, "STARTED_MONOTONIC", time.monotonic() - 100)
+    monkeypatch.setattr(orchestration, "STARTED", time.time() - 100 - forward)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        assert was_there(child.pid, time.time() + told) == there
+        child.kill()
 
 
 def test_what_is_gone_is_a_change_at_any_time(file, set_clock):

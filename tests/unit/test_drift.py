@@ -14,6 +14,7 @@ from llbnad.errors import DataError, IdentityError
 from llbnad.features.store import FeatureStore
 from llbnad.monitoring.drift import LEVEL, Described, DriftReport, compare, describe, drift_report, image_numbers
 from llbnad.monitoring.drift_history import drift_history
+from orchestration.line.arrivals import Arrival, batches_of, write_report
 
 REFERENCE, BATCH = 70, 30
 CHANGES = {
@@ -144,3 +145,15 @@ def test_history_shows_every_batch_and_has_the_same_bytes(tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.height > 400
+
+
+def test_every_page_of_a_file_is_in_the_batch_that_it_arrived_with(tmp_path):
+    lot, single, other = ("a" * 64, "b" * 64, "c" * 64)
+    arrivals = [Arrival(name, name, "raw", batch, "") for name, batch in ((lot, 1), (single, 2), (other, 3))]
+    write_report(tmp_path, "line", arrivals)
+    folder = "data/raw/line/arrived"
+    images = [(lot, f"{folder}/aa/{lot}.tif#1"), ("1" * 64, f"{folder}/aa/{lot}.tif#2"),
+              ("2" * 64, f"{folder}/aa/{lot}.tif#3"), (single, f"{folder}/bb/{single}.png"),
+              ("3" * 64, "data/own/elsewhere.png")]  # fmt: skip
+    manifest = pd.DataFrame(images, columns=["image_id", "path"])
+    assert batches_of(tmp_path, "line", manifest) == {lot: 1, "1" * 64: 1, "2" * 64: 1, single: 2}
