@@ -247,13 +247,14 @@ class Runtime(Config):
     """
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1 …
-    processes: int = Field(1, ge=1, le=1024)  # processes that compute at once: assets of a Dagster run side by side
+    processes: int = Field(
+        1, ge=1, le=1024
+    )  # dvc processes at once: sub-models of a Dagster run; scenarios of a large `run`
     threads: int = Field(0, ge=0, le=1024)  # CPU threads of one process; 0 = the cores, divided among `processes`
     batch_size: int = Field(16, ge=1, le=65536)  # images read and scored at once
     memory_limit: int = Field(0, ge=0)  # MiB of distances held at once, 0 = 16; softpatch holds 32 times as much
-    feature_cache: str | None = Field(
-        None, min_length=1
-    )  # folder or fsspec address, such as s3://BUCKET/features, where machines share encoded images; null = none
+    # folder or fsspec address, such as s3://BUCKET/features, where machines share encoded images; null = none
+    feature_cache: str | None = Field(None, min_length=1)
 
 
 class Promotion(Config):

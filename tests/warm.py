@@ -230,7 +230,8 @@ def _run(
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        if not stream.closed:
+            stream.flush()
     os._exit(code if isinstance(code, int) else int(code is not None))
 
 

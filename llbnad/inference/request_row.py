@@ -108,8 +108,8 @@ def _pixels(value: Any, limits: Limits) -> np.ndarray | bytes:
         pixels = np.asarray(_plain(value))
     except (ValueError, OverflowError, RecursionError):
         raise DataError(f"array has rows of unequal length; expected {SHAPES}") from None
-    if pixels.dtype.kind not in "iu" or (pixels.size and (pixels.min() < 0 or pixels.max() > 255)):
-        raise DataError(f"array holds values of type {pixels.dtype} outside 0 … 255; expected whole numbers 0 … 255")
+    if not _are_bytes(pixels):
+        raise DataError(f"array holds values of type {pixels.dtype}; expected whole numbers 0 … 255")
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in CHANNELS or not pixels.size:
@@ -123,6 +123,13 @@ def _pixels(value: Any, limits: Limits) -> np.ndarray | bytes:
         Image.fromarray(pixels, "RGBA").save(file, "png", compress_level=1)
         return file.getvalue()
     return np.broadcast_to(pixels, (height, width, 3)).copy() if channels == 1 else pixels
+
+
+def _are_bytes(pixels: np.ndarray) -> bool:
+    """Return whether all values are whole numbers 0 … 255; programs write 7 as 7.0, too."""
+    if pixels.dtype.kind not in "iuf":
+        return False
+    return bool(((pixels >= 0) & (pixels <= 255) & (pixels % 1 == 0)).all())
 
 
 def _plain(value: Any) -> Any:

@@ -145,7 +145,8 @@ class Model:
             return cls(encoder, config, detector, Threshold.restore(content["threshold"], scores), window)
         except INCOMPLETE as error:
             raise DataError(
-                f"{path} is no complete model file ({type(error).__name__}: {error}): restore the file, or train again"
+                f"{path} is no complete model file ({type(error).__name__}: {' '.join(str(error).split())}): "
+                "restore the file, or train again"
             ) from None
 
 
@@ -158,12 +159,15 @@ def _settings(path: Path, content: Mapping[str, Any], plugins: bool) -> tuple[En
         ENCODERS.get(registered(encoder.name))
         return encoder, DETECTORS.get(settings["name"]).config_class.model_validate(settings)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} was made by another release, or with classes of your own: {error}") from None
+        said = " ".join(str(error).split())
+        raise DataError(f"{path} was made by another release, or with classes of your own: {said}") from None
 
 
 def _window(content: Mapping[str, Any]) -> Window | None:
     """Return the window in a model file's description. Raise ValueError if it is none."""
     if content["format"] != WINDOW_FORMAT:
+        if "window" in content:
+            raise ValueError(f"its format {content['format']!r} has no window")
         return None
     window = Files.model_validate({"intensity": content["window"]}).intensity
     if isinstance(window, str):

@@ -1,10 +1,10 @@
 """Other machines: whether there are any, and the runs that Celery's launcher started on one that is gone.
 
 Dagster would call such runs started for ever: the launcher asks Celery's results, where a task that began stays
-"started" when its worker dies. So the workers are asked instead: a run whose task no living worker has, twice in a row,
-is marked as failed, and Dagster's run retries start it on another machine. Once is not enough, since a task is nobody's
-for a moment before it begins, and an answer may be late. What was found the first time is a tag of the run, so that it
-outlives the process that asked.
+"started" when its worker dies. So the workers are asked instead: a run whose task no living worker has, at least twice
+in a row and for half a minute, is marked as failed, and Dagster's run retries start it on another machine. Once is not
+enough, since a task is nobody's for a moment before it begins, and a busy worker may answer late. What was found the
+first time is a tag of the run, so that it outlives the process that asked.
 """
 
 import time
@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from orchestration.pipeline.cluster import HOME_QUEUE
+
 if TYPE_CHECKING:
     from dagster_celery.launcher import CeleryRunLauncher
 
 CELERY, KUBERNETES = "CeleryRunLauncher", "K8sRunLauncher"  # classes of packages that need not be installed
-HOME = {"dagster-celery/queue": "home"}  # tags of jobs that a worker at home executes
+HOME = {"dagster-celery/queue": HOME_QUEUE}  # tags of jobs that a worker at home executes
 TASK_TAG = "dagster-celery/task_id"  # written by the launcher
 MISSED_TAG = "llbnad/not_found_at"  # seconds since 1970, or empty after the task was found again
 ANSWER_SECONDS = 5.0  # workers have so long to answer; asking takes as long
-APART_SECONDS = 10.0  # at least, between the two times that no worker had a run
+APART_SECONDS = 30.0  # at least, from the first time that no worker had a run: a busy one may answer late
 
 
 def is_celery(launcher: object) -> bool:
@@ -38,7 +40,7 @@ def _kinds(launcher: object) -> set[str]:
 
 
 def end_runs_of_lost_workers(instance: dg.DagsterInstance) -> list[str]:
-    """Mark runs as failed whose task no living worker has, twice in a row, and return their ids.
+    """Mark runs as failed whose task no living worker has had for a while, and return their ids.
 
     Raises:
         Exception: the broker does not answer, by an error of its own kind. No run is marked then.

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from orchestration.pipeline.cluster import cluster_environment
+from orchestration.pipeline.cluster import check_machine, cluster_environment
 
 Cluster = Annotated[Path, typer.Option(help="Folder with the cluster's dagster.yaml.")]
 
@@ -19,6 +19,7 @@ def worker(
 ) -> None:
     """Execute runs of a cluster on this machine."""
     environment = {**os.environ, **cluster_environment(cluster)}
+    check_machine(queue)
     name = f"{queue}-{os.getpid()}@%h"  # two of a name would be taken for one
     celery = [sys.executable, "-m", "celery", "-A", "dagster_celery.app", "worker", "--hostname", name]
     os.execve(

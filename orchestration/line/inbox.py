@@ -45,7 +45,7 @@ def why_not(name: str) -> str | None:
     """Return why a folder's name cannot be the name of a line, or None if it can."""
     if SCENARIO_NAME.fullmatch(name):
         return None
-    return f"its name {name!r} must be letters, digits and '_' ({NAME_REASON}): rename the folder"
+    return f"its name {name!r} must be letters, digits and '_', at most 100 ({NAME_REASON}): rename the folder"
 
 
 def look(inbox: Path) -> dict[str, os.stat_result]:

@@ -11,9 +11,11 @@ from typing import Any
 
 from llbnad.errors import ConfigError
 from llbnad.utils.yaml_files import read_yaml
+from orchestration.pipeline.slices import MACHINE
 
 INSTANCE, WORKSPACE = "dagster.yaml", "workspace.yaml"
 PAGE = "docs/many-machines.md"
+HOME_QUEUE = "home"  # Celery's queue of the jobs that stay at home
 
 
 def cluster_environment(folder: Path) -> dict[str, str]:
@@ -32,6 +34,24 @@ def cluster_environment(folder: Path) -> dict[str, str]:
         raise ConfigError("dagster-celery is not installed here: `make setup-cluster` installs the extra `cluster`")
     places = [str(folder.resolve()), os.environ.get("PYTHONPATH", "")]
     return {"DAGSTER_HOME": str(folder.resolve()), "PYTHONPATH": os.pathsep.join(place for place in places if place)}
+
+
+def check_machine(queues: str) -> None:
+    """Raise ConfigError if this machine cannot work for these queues, separated by commas.
+
+    A worker works in slices below the folder that LLBNAD_MACHINE names: without it, what it computes would stay in its
+    clone. Home works in its clone, because the inboxes are there.
+    """
+    at_home = HOME_QUEUE in queues.split(",")
+    if at_home and queues != HOME_QUEUE:
+        raise ConfigError(f"--queue {queues}: a worker at home serves {HOME_QUEUE} alone; start another for the rest")
+    if at_home and os.environ.get(MACHINE):
+        raise ConfigError(f"--queue {HOME_QUEUE}: home works in its own clone, so unset {MACHINE}")
+    if not at_home and not os.environ.get(MACHINE):
+        raise ConfigError(
+            f"--queue {queues} needs {MACHINE}, a folder for the slices and caches of this machine: "
+            f"export {MACHINE}=/data/llbnad"
+        )
 
 
 def variables_of(content: Any) -> set[str]:

@@ -5,6 +5,7 @@ for Python and the `llbnad` command. params.yaml has to hold every key, so that 
 `pages` and `max_pixels` of a data set may be left out, because entries of earlier releases do not have them.
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,15 +16,10 @@ from llbnad.config import Config, Dataset, Files, Promotion, Runtime, parse
 from llbnad.errors import ConfigError
 from llbnad.scenario import Scenario, ScenarioSettings
 from llbnad.utils.yaml_files import read_yaml
+from orchestration.pipeline.cron import why_not
+from orchestration.pipeline.paths import DATA
 
-SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]*")
-CRON = (
-    ("minute", 0, 59),
-    ("hour", 0, 23),
-    ("day", 1, 31),
-    ("month", 1, 12),
-    ("weekday", 0, 7),
-)  # name, lowest, highest
+SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,99}")  # files are called so
 NAME_REASON = "DVC joins names with '-' and splits them at '.'"
 
 
@@ -41,14 +37,9 @@ class ArrivalSettings(Config):
 
     @field_validator("cron")
     @classmethod
-    def _five_fields(cls, cron: str) -> str:
-        fields = cron.split()
-        if len(fields) != 5:
-            raise ValueError("expected minute hour day month weekday, such as '0 2 * * *'")
-        for field, (name, low, high) in zip(fields, CRON, strict=True):
-            numbers = [int(number) for number in re.findall(r"\d+", field.partition("/")[0])]
-            if not re.fullmatch(r"[\d*,/A-Za-z-]+", field) or any(not low <= number <= high for number in numbers):
-                raise ValueError(f"{name} is {field!r}; expected {low} to {high}, as in '0 2 * * *'")
+    def _possible(cls, cron: str) -> str:
+        if reason := why_not(cron):
+            raise ValueError(reason)
         return cron
 
 
@@ -75,7 +66,10 @@ class Params(Config):
     def _names(self) -> "Params":
         for name in [*self.scenarios, *self.datasets]:
             if not SCENARIO_NAME.fullmatch(name):
-                raise ValueError(f"the name {name!r} must be letters, digits and '_' ({NAME_REASON})")
+                raise ValueError(f"the name {name!r} must be letters, digits and '_', at most 100 ({NAME_REASON})")
+        for name, dataset in self.datasets.items():
+            if reason := _no_root(dataset.root):
+                raise ValueError(f"datasets.{name}.root is {dataset.root!r}, {reason}")
         for name, scenario in self.scenarios.items():
             if scenario.dataset not in self.datasets:
                 raise ValueError(f"scenarios.{name}.dataset is {scenario.dataset!r}; known: {sorted(self.datasets)}")
@@ -92,6 +86,16 @@ class Params(Config):
         if name not in self.datasets:
             raise ConfigError(f"unknown dataset {name!r}; params.yaml has {sorted(self.datasets)}")
         return self.datasets[name]
+
+
+def _no_root(root: str) -> str | None:
+    """Return why a folder can be no data set's, or None if it can."""
+    if root.startswith("~"):
+        return "and `~` is not read: write the whole path"
+    place = os.path.normpath(root)
+    if place in (".", os.sep, str(DATA)) or set(Path(place).parts) == {".."}:
+        return "which holds what the pipeline writes: give the data set a folder of its own, such as data/own/NAME"
+    return None
 
 
 def load_params(path: Path) -> Params:

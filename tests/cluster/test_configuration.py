@@ -48,6 +48,23 @@ def test_the_environment_of_a_machine_is_the_folder(variables):
     assert cluster_environment(CELERY)["DAGSTER_HOME"] == str(CELERY)
 
 
+@pytest.mark.parametrize(
+    ("queue", "machine", "said"),
+    [
+        ("gpu", None, "--queue gpu needs LLBNAD_MACHINE"),
+        ("home", "/data/llbnad", "unset LLBNAD_MACHINE"),
+        ("dagster,home", None, "serves home alone"),
+    ],
+)
+def test_a_worker_has_a_folder_of_its_own_and_home_has_none(variables, queue, machine, said, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.delenv("LLBNAD_MACHINE", raising=False)
+    if machine:
+        monkeypatch.setenv("LLBNAD_MACHINE", machine)
+    done = CliRunner().invoke(app, ["worker", "--queue", queue])
+    assert done.exit_code != 0 and said in str(done.exception)
+
+
 @pytest.mark.parametrize("command", ["worker", "ui"])
 @pytest.mark.parametrize(
     ("folder", "said"),

@@ -37,6 +37,9 @@ def workspace(tmp_path, cells):
     grid = yaml.safe_load((REPOSITORY / "benchmarks" / "purification.yaml").read_text())
     source = {"source": "image_folder", "root": "data/own/cells", "category": "cells"}
     grid |= TINY | {"datasets": {"cells": source}, "ratios": [0.2], "noise": {**grid["noise"], "max_ratio": 0.2}}
+    for name in ("bold", "shy", "tail_bold", "mixture_2_patches"):  # neighbours of others
+        del grid["policies"][name]
+        grid["candidates"].remove(name)
     (folder / "benchmarks" / "purification.yaml").write_text(yaml.safe_dump(grid))
     commit(folder, "a grid")
     return folder
@@ -140,9 +143,10 @@ def made_category(root, category, alphas):
 def test_real_iad_s_protocol_on_a_miniature_in_its_layout(tmp_path):
     grid = yaml.safe_load((REPOSITORY / "benchmarks" / "real_iad.yaml").read_text())
     assert len(grid["datasets"]) == 30 and grid["ratios"] == [0, 0.1, 0.2, 0.4]
+    ratios = [0.1, 0.4]
     for category in ("toy", "zipper"):
-        made_category(tmp_path / "data" / "own" / "real_iad", category, grid["ratios"])
-    (tmp_path / "real_iad.yaml").write_text(yaml.safe_dump(grid | TINY))
+        made_category(tmp_path / "data" / "own" / "real_iad", category, ratios)
+    (tmp_path / "real_iad.yaml").write_text(yaml.safe_dump(grid | TINY | {"ratios": ratios}))
     done = command(
         tmp_path, ["python", "-m", "orchestration", "benchmark", "real_iad.yaml"], PYTHONPATH=str(REPOSITORY),
         MLFLOW_TRACKING_URI=f"sqlite:///{tmp_path}/mlflow.db",
@@ -153,6 +157,7 @@ def test_real_iad_s_protocol_on_a_miniature_in_its_layout(tmp_path):
     assert set(rows["dataset"]) == {"toy", "zipper"} and set(rows["rule"]) == {"official"}
     assert {"none", "oracle", "random", "default", "paper", "misindexed"} <= set(rows["policy"])
     none = rows[rows["policy"] == "none"]
+    assert set(none["alpha"]) == set(ratios)
     assert np.allclose(none["sample_contamination"], none["alpha"])
     assert np.allclose(none["contamination_before"], none["alpha"] * 2 / 5)  # a defect shows in two views of five
     assert set(none["n_train"]) == {50} and set(none["n_test"]) == {40}

@@ -67,6 +67,17 @@ A20 = "scenarios|elpv_mono_a20|"
         ("arrival|cron", "at two", "arrival.cron: expected minute hour day month weekday"),
         ("arrival|cron", "99 2 * * *", "arrival.cron: minute is '99'; expected 0 to 59"),
         ("arrival|cron", "0 2 31 13 *", "arrival.cron: month is '13'; expected 1 to 12"),
+        *(
+            ("arrival|cron", f"{field} 0 1 * *", f"arrival.cron: minute is '{field}'; expected 0 to 59")
+            for field in ("*/0", "*/100", "5-1", "0-70", "a", "5,", "-1", "1--2", "1/2/3", "mon")
+        ),
+        ("arrival|cron", "0 0 31 2,4 *", "arrival.cron: day is '31', which no month '2,4' has"),
+        *(
+            ("datasets|elpv_mono|root", root, f"datasets.elpv_mono.root is '{root}', which holds what the pipeline")
+            for root in ("/", ".", "..", "../..", "data", "data/", "./data/own/..")
+        ),
+        ("datasets|elpv_mono|root", "~/images", "root is '~/images', and `~` is not read: write the whole path"),
+        ("datasets|" + "a" * 101, {"source": "elpv", "root": "x", "category": "mono"}, "digits and '_', at most 100"),
         ("arrival|stable_seconds", float("inf"), "arrival.stable_seconds"),
         ("arrival|min_new_images", 0, "arrival.min_new_images"),
         ("runtime", ..., "runtime is missing"),
@@ -192,3 +203,11 @@ def test_merged_keys_may_be_overridden_and_merged_again(tmp_path):
     found = read_yaml(path)
     assert found == yaml.safe_load(path.read_text())
     assert found["c"] == {"x": 2, "y": 3}
+
+
+@pytest.mark.parametrize(
+    "cron",
+    ["0 2 * * *", "*/15 0-5,22 1,15 jan-MAR mon-fri", "59 23 31 1 7", "0 0 31 2 1", "0 0 29 2 *", "5/10 * * * 0"],
+)
+def test_times_that_come_are_taken(tmp_path, cron):
+    assert load(tmp_path, ("arrival|cron", cron)).arrival.cron == cron

@@ -1,6 +1,7 @@
 """A model file that is not what was saved is refused in one line: it must never call a defect normal."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -76,6 +77,45 @@ def test_a_description_that_is_not_whole_is_one_line(parts, tmp_path, key, chang
     with pytest.raises(DataError, match=r"model\.safetensors") as caught:
         Model.load(written(tmp_path, tensors, told))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("encoder", {"name": "efficientnet_lite2", "input_size": 10**9, "layers": [9, 2]}, "validation error"),
+        ("encoder", [], "made by another release"),
+        ("encoder", {"name": "os:system"}, "encoder 'os:system' cannot be used"),
+        ("detector", {"name": "patchcore", "memory_size": "many", "neighbours": -1}, "validation error"),
+        ("detector", {"name": "../x"}, "detector"),
+        ("threshold", {"value": "nan"}, "no complete model file"),
+        ("threshold", [1], "no complete model file"),
+        ("window", [5, 1], "its format 'llbnad model 2' has no window"),
+        ("window", "auto", "its format 'llbnad model 2' has no window"),
+        ("encoder_fingerprint", 5, "other weights"),
+        ("format", ["llbnad model 2"], "its format is"),
+        ("digest", None, "damaged"),
+        ("digest", "", "damaged"),
+        ("colour", 1, "its description holds 'colour'"),
+    ],
+)
+def test_a_description_with_another_value_is_one_line(parts, tmp_path, key, value, message):
+    tensors, content = parts
+    told = {name: one for name, one in content.items() if name != "digest"} | {key: value}
+    with pytest.raises(DataError, match=re.escape(message)) as caught:
+        Model.load(written(tmp_path, tensors, told))
+    assert "\n" not in str(caught.value) and "model.safetensors" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\0" * 999, b"\xff" * 8 + b"{}", b"\x80\x04.", b"PK\x03\x04" * 99, b"<!DOCTYPE html>" * 9,
+     b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 5\n"],
+    ids=["empty", "zeros", "a huge header", "pickle", "zip", "a page of an error", "a pointer of git"],
+)  # fmt: skip
+def test_a_file_of_another_kind_is_one_line(tmp_path, content):
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(DataError, match=r"model\.safetensors is not a model file .*: expected the safetensors"):
+        Model.load(tmp_path / "model.safetensors")
 
 
 def test_a_tensor_that_is_not_there_is_one_line(parts, tmp_path):

@@ -54,6 +54,17 @@ CONVENTIONS = {  # places of image and mask, as public sets have them; number �
     "gt/ in a split": ("test/crack/{}.png", "test/gt/crack/{}.png"),
     "VOC": ("JPEGImages/{}.jpg", "SegmentationClass/{}.png"),
     "MVTec": ("test/crack/{}.png", "ground_truth/crack/{}_mask.png"),
+    "BTAD": ("test/ko/{}.bmp", "ground_truth/ko/{}.png"),
+    "DAGM": ("Train/{}.PNG", "Train/Label/{}_label.PNG"),
+    "Severstal": ("train_images/{}.jpg", "train_masks/{}.png"),
+    "img_ and mask_": ("images/img_{}.png", "masks/mask_{}.png"),
+    "image_ and label_": ("image_{}.png", "label_{}.png"),
+    "a folder of masks for each of images": ("bad/{}.png", "bad_mask/{}.png"),
+    "ROI": ("images/{}.png", "roi/{}.png"),
+    "German": ("images/{}.png", "Masken/{}.png"),
+    "gt_ before the name": ("bad/{}.png", "bad/gt_{}.png"),
+    "annotations of instances": ("a/{}.jpg", "a_masks/{}_0.png"),
+    "upper case": ("a/{}.JPG", "a/{}_MASK.PNG"),
 }
 
 
@@ -355,6 +366,7 @@ def test_masks_of_what_is_left_out_and_of_a_defect_in_part_are_listed(tmp_path):
 FOLDERS = {  # folder → what is said of the one image in it
     "KO": "defects", "Fail": "defects", "n.i.O.": "defects", "N.i.O": "defects", "NOT OK": "defects",
     "not_good": "defects", "REJECTED": "defects", "Ausschuss": "defects", "i.O.": "normal", "o.k.": "normal",
+    "良品": "normal", "不良品": "defects", "Undamaged": "normal", "non conforme": "defects",
     "Gut": "normal", "defect-free": "normal", "No_Defects": "normal", "ok_front": "unlabelled", "okra": "unlabelled",
     "line 3": "unlabelled", "train/good": "train, normal", "Training/OK": "train, normal",
     "train/ok_front": "train, normal", "train/def_front": "train, defects", "train/camera": "train, unlabelled",
@@ -385,6 +397,8 @@ def test_what_is_no_image_is_listed_whatever_it_is(tmp_path):
         "Thumbs.db": "other_file", "desktop.ini": "other_file", "readme": "other_file", "x.heic": "other_file",
         ".DS_Store": "hidden", "._a.png": "hidden", "sub/.a.png": "hidden", "__MACOSX/._a.png": "system_folder",
         "@eaDir/a.png/x.jpg": "system_folder", "#recycle/b.png": "system_folder", "thumbnails/a.png": "system_folder",
+        "@Recycle/c.png": "system_folder", "FOUND.000/d.png": "system_folder",
+        "#snapshot/day/e.png": "system_folder",
         "x_json/label_viz.png": "overlay", "masks_human/a.png": "overlay", "masks/M\xfcller.png": "mask_without_image",
     }  # fmt: skip
     for name in [*names, ".thumbs/a.png", ".thumbs/deep/b.png"]:
@@ -582,6 +596,23 @@ def test_photos_that_ring_are_no_masks(tmp_path, quality):
     }.items():
         Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "a.jpg", quality=quality)
         assert looks_like_mask(tmp_path / "a.jpg") is False, name
+
+
+@pytest.mark.parametrize(
+    ("draw", "said"),
+    [
+        (lambda seed: mask(seed).point(lambda value: 255 - value), "mark more than 75% of them: are black and white"),
+        (lambda seed: mask(seed).point(lambda value: 1 if value else 255), "mark more than 75% of them"),  # 255 is void
+        (lambda seed: Image.new("L", (64, 64)), "mark nothing, though a defect is named: test/cut/0.png, test/cut/1"),
+    ],
+    ids=["white is black", "void", "nothing"],
+)
+def test_masks_that_mark_everything_or_nothing_are_asked_about(tmp_path, draw, said):
+    for number in NUMBERS:
+        save(tmp_path / "test" / "cut" / f"{number}.png", photo(number))
+        save(tmp_path / "ground_truth" / "cut" / f"{number}.png", draw(number))
+    (doubt,) = scan(tmp_path).doubts
+    assert doubt.startswith("the masks of 4 of 4 images ") and said in doubt
 
 
 def save_pages(path, images):

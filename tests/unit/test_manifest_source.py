@@ -73,6 +73,8 @@ FORMS = {
     "no line end": ("parts.csv", PLAIN.strip()),
     "quotes": ("parts.csv", PLAIN.replace("a.png", '"a.png"').replace("scratch", '"scratch"')),
     "JSON lines": ("parts.jsonl", "\n".join(map(json.dumps, OBJECTS))),
+    "a JSON list": ("parts.json", json.dumps(OBJECTS, indent=1)),
+    "a JSON list in one line": ("parts.jsonl", json.dumps(OBJECTS)),
     "JSON with BOM": ("parts.ndjson", "\r\n".join(map(json.dumps, OBJECTS)).encode("utf-8-sig")),
 }  # fmt: skip
 
@@ -97,6 +99,8 @@ ROWS = {  # one bad row between good ones → path and reason of what is listed,
     "a way round": ("sub/../../outside.png,", "sub/../../outside.png", "bad_row", "row 3: .*expected a file"),
     "absolute": ("/etc/passwd,good", "/etc/passwd", "bad_row", "row 3: path is '/etc/passwd'; expected a file inside"),
     "a drive": ("C:\\b.png,good", "C:\\b.png", "bad_row", "row 3: .*expected a file inside"),
+    "NUL in a label": ("b.png,o\0k", "b.png", "bad_row", "row 3: label is 'o.x00k'; expected a text without control"),
+    "a label turned round": ("b.png,\u202eok", "b.png", "bad_row", "row 3: label is .*without control characters"),
     "NUL": ("b\0.png,good", "b\0.png", "bad_row", "row 3: .*expected a file inside"),
     "unknown split": ("b.png,good,tset", "b.png", "bad_row", "row 3: split is 'tset'; expected train, test"),
     "a number as label": ("b.png,1", "b.png", "bad_row", "row 3: label is '1', which may mean either; expected good"),
@@ -131,7 +135,7 @@ def test_a_bad_row_is_listed_with_its_number_and_stops_no_other(folder, row, pat
         ("parts.csv", 'path,label\n"a.png,good\nb.png,bad\n', "row 2: a quote is opened and never closed"),
         ("parts.csv", "path\n", "no image under .* is usable"),
         ("parts.csv", "path\nx.png\ny.png\n", r"no image under .* row 2: .*x.png is not a file; row 3: .*y.png"),
-        ("parts.json", '[{"path": "a.png"}]', "has no key path in any of its lines; expected one JSON object per line"),
+        ("parts.json", '{"images": [{"path": "a.png"}]}', "has no key path in any of its lines; expected one JSON"),
         ("parts.jsonl", '{"file": "a.png"}', "has no key path in any of its lines"),
     ],
 )  # fmt: skip

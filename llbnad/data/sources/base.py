@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,12 +17,13 @@ from llbnad.data.drawn import is_black_and_white
 from llbnad.data.images import CLIPPED, count_values, load_picture
 from llbnad.data.intensity import shown
 from llbnad.data.manifest import NORMAL, SCHEMA, normalise
-from llbnad.data.masks import join_masks, misfit, split_masks
+from llbnad.data.masks import join_masks, marked, misfit, split_masks
 from llbnad.data.sources.survey import Survey, survey
 from llbnad.errors import DataError, PagesError, printable
 from llbnad.utils.progress import track
 
 SHOWN = 3  # examples in a line
+MUCH = 0.75  # share of an image's pixels that is more than a defect
 PART = "another mask of {} is of no use, and this one alone would show a part of the defect"
 
 
@@ -96,6 +97,7 @@ class _Finding:
     cut_to_8_bits: bool = False
     rejection: Rejection | None = None
     trouble: Sequence[Rejection] = ()  # with its mask
+    marked: float | None = None  # share of the pixels that its masks mark
 
 
 def scan(listing: Listing) -> Scan:
@@ -127,6 +129,7 @@ def scan(listing: Listing) -> Scan:
     rows: list[dict[str, Any]] = []
     two_valued: set[str] = set()  # paths
     nearly: list[str] = []  # paths of other images that may be masks
+    shares: dict[str, float] = {}  # of the pixels that are marked, by path
     cut = 0  # images
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(lambda one: _examine(listing.root, one, surveyed.window), records)
@@ -155,6 +158,8 @@ def scan(listing: Listing) -> Scan:
             elif finding.black_and_white:
                 nearly.append(record.path)
             rejected += finding.trouble
+            if finding.marked is not None:
+                shares[record.path] = finding.marked
             mask = None if finding.trouble else record.mask_path
             black, white = surveyed.window if finding.deep and surveyed.window else (None, None)
             rows.append({**vars(record), "mask_path": mask, "image_id": finding.image_id, "black": black,
@@ -166,6 +171,7 @@ def scan(listing: Listing) -> Scan:
     if nearly:
         names = ", ".join(nearly[:SHOWN])
         in_doubt.append(f"{len(nearly)} of {len(rows)} images are nearly black and white: are they masks? {names}")
+    in_doubt += _odd_masks(shares, {record.path for record in records if record.anomaly_class not in (None, NORMAL)})
     if 2 * len(two_valued) <= len(rows):
         rows = [row for row in rows if row["path"] not in two_valued]
         detail = "holds two grey values only, as a mask does; masks belong into ground_truth/ or are called *_mask"
@@ -267,9 +273,13 @@ def _examine(root: Path, record: Record, window: Window | None) -> _Finding:
         image = picture.image
         pixels = hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest()
         trouble = _checked_masks(root, record, image.size)
+        share = None
+        if record.mask_path and not trouble:
+            row = {**vars(record), "width": image.width, "height": image.height}
+            share = float(marked(row, root, image.size).mean())
         drawn = is_black_and_white(image.convert("L").histogram())
         return _Finding(image_digest(path), image.size, pixels, count_values(image), drawn, picture.deep,
-                        picture.outside, picture.cut_to_8_bits, trouble=trouble)  # fmt: skip
+                        picture.outside, picture.cut_to_8_bits, trouble=trouble, marked=share)  # fmt: skip
     except FileNotFoundError:
         detail = f"{path} is listed but not there"
         return _Finding(rejection=Rejection(record.path, "missing", detail))
@@ -277,6 +287,22 @@ def _examine(root: Path, record: Record, window: Window | None) -> _Finding:
         return _Finding(rejection=Rejection(record.path, "pages", str(error)))
     except (DataError, OSError) as error:
         return _Finding(rejection=Rejection(record.path, "unreadable", str(error)))
+
+
+def _odd_masks(shares: Mapping[str, float], defects: Collection[str]) -> Iterator[str]:
+    """Yield a line on the masks that mark nearly everything, and one on those that mark nothing of a defect."""
+    much = sorted(path for path, share in shares.items() if share > MUCH)
+    if much:
+        yield (
+            f"the masks of {len(much)} of {len(shares)} images mark more than {MUCH:.0%} of them: are black and white "
+            f"exchanged? {', '.join(much[:SHOWN])}"
+        )
+    nothing = sorted(path for path, share in shares.items() if share == 0 and path in defects)
+    if nothing:
+        yield (
+            f"the masks of {len(nothing)} of {len(shares)} images mark nothing, though a defect is named: "
+            f"{', '.join(nothing[:SHOWN])}"
+        )
 
 
 def _duplicate(first: Record, double: Record, what: str) -> Rejection:

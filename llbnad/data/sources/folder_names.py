@@ -18,12 +18,14 @@ HELD_OUT = frozenset({"validation", "holdout", "heldout", "testprivate", "testpr
 HELD_OUT_BESIDE_A_SPLIT = frozenset({"val", "valid", "dev", "eval", "evaluation"})
 GOOD = frozenset(
     {"good", "ok", "okay", "normal", "pass", "passed", "io", "gut", "gutteil", "gutteile", "nodefect", "nodefects",
-     "defectfree", "nondefective", "healthy", "fehlerfrei", "conforming"}
+     "defectfree", "nondefective", "healthy", "fehlerfrei", "conforming", "conforme", "undamaged", "intact", "flawless",
+     "良品", "正常", "合格"}
 )  # fmt: skip
 BAD = frozenset(
     {"bad", "ng", "nok", "ko", "notok", "notgood", "nogood", "defect", "defects", "defective", "anomaly", "anomalies",
      "anomalous", "abnormal", "fail", "failed", "failure", "faulty", "reject", "rejected", "rejects", "scrap", "nio",
-     "ausschuss", "schlecht", "schlechtteil", "schlechtteile", "nonconforming", "def"}
+     "ausschuss", "schlecht", "schlechtteil", "schlechtteile", "nonconforming", "nonconforme", "def", "不良", "不良品",
+     "次品", "异常", "不合格"}
 )  # fmt: skip
 NEGATIONS = frozenset({"no", "not", "non", "without", "kein", "keine", "ohne", "nicht", "free", "un"})
 UNNAMED_CLASS = "defect"
@@ -39,7 +41,7 @@ OVERLAYS = frozenset(
 )  # fmt: skip
 # names that products have as well, labels for example: the content of their files decides
 MASK_WORDS = ("ground_truth", "groundtruth", "segmentation", "annotations", "annotation", "labels", "label",
-              "masks", "mask", "anno", "seg", "gt")  # fmt: skip
+              "masks", "mask", "masken", "maske", "anno", "seg", "gts", "gt", "roi")  # fmt: skip
 SURE_MASK_WORDS = frozenset({"mask", "masks"})
 IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages"})  # they say nothing of an image
 SYSTEM_FOLDERS = frozenset(
@@ -52,6 +54,11 @@ SYSTEM_FOLDERS = frozenset(
         "lost+found",
         "thumbs",
         "thumbnails",
+        "@recycle",
+        "#snapshot",
+        "@recently-snapshot",
+        "recycler",
+        "found.000",
     }
 )
 
@@ -62,6 +69,7 @@ _BEFORE = re.compile(rf"(?P<word>{_MASK})[ ._-]+(?P<image>.+)$")  # mask_NAME
 _ALONE = re.compile(rf"(?P<word>{_MASK})(?:{_NUMBER})?$")  # mask, mask_2
 _NUMBERED = re.compile(r"(?P<image>.+?)(?:[ ._-]+\d+|[ ._-]*\(\d+\))$")  # NAME_2, NAME (2)
 _SUFFIXED = re.compile(r"(?P<image>.+)\.(?:png|jpe?g|bmp|tiff?|webp)$")  # NAME.png
+_PICTURE = re.compile(rf"(?:{'|'.join(PICTURE_NAMES)})[ ._-]+(?P<image>.+)")  # img_NAME beside mask_NAME
 _LABEL_STUDIO = re.compile(r"(?P<image>.+)-annotation-\d+-by-.+-tag-.+$")
 
 
@@ -112,6 +120,12 @@ def mask_names(stem: str) -> list[tuple[str, str]]:
     """
     matches = [pattern.fullmatch(stem) for pattern in (_AFTER, _BEFORE, _ALONE)]
     return [(match.groupdict().get("image", ""), match["word"]) for match in matches if match]
+
+
+def picture_name(stem: str) -> str | None:
+    """Return NAME of `img_NAME`, whose mask may be called `mask_NAME`; None for other names."""
+    match = _PICTURE.fullmatch(stem)
+    return match["image"] if match else None
 
 
 def named_by_task(stem: str) -> bool:

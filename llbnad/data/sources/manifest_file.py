@@ -101,10 +101,16 @@ def _image(row: Row, root: Path) -> _Image:
     path = _inside("path", row.cells["path"][0], root)
     masks = [part.strip() for text in row.cells.get("mask", []) for part in text.split(SEPARATOR)]
     cells = {name: " ".join(row.cells.get(name, [])) for name in ("label", "split", "group")}
+    for name, text in cells.items():
+        if not text.isprintable():
+            raise DataError(f"{name} is {text[:80]!r}; expected a text without control characters")
     split = plain(cells["split"])
     held_out = split in HELD_OUT or split in HELD_OUT_BESIDE_A_SPLIT
     if split and split not in SPLITS and not held_out:
         raise DataError(f"split is {cells['split']!r}; expected train, test, validation or empty")
+    drawn = tuple(_inside("mask", mask, root) for mask in masks if mask)
+    if path in drawn:
+        raise DataError(f"mask is the image itself, {path}; expected another file, or empty")
     return _Image(
         row.number,
         path,
@@ -112,7 +118,7 @@ def _image(row: Row, root: Path) -> _Image:
         _label(cells["label"]),
         SPLITS.get(split),
         held_out,
-        tuple(_inside("mask", mask, root) for mask in masks if mask),
+        drawn,
         cells["group"] or None,
     )
 

@@ -2,7 +2,7 @@
 
 A CSV may come from a spreadsheet: with a byte-order mark, in UTF-16, with semicolons or tabs between the cells, with a
 first line `sep=;`. Its rows are counted as a spreadsheet counts them: the header is row 1. In a JSON-lines file, each
-line is one object.
+line is one object; a JSON file may also hold one list of objects.
 """
 
 import codecs
@@ -102,13 +102,7 @@ def _cells(file: Path, text: str, separator: str, header: Sequence[str], skipped
 
 def _json_rows(file: Path, text: str) -> tuple[list[Row], list[str]]:
     rows, unread = [], set()
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            content = json.loads(line, object_pairs_hook=list)
-        except (ValueError, RecursionError):
-            content = None
+    for number, content in _json_objects(text):
         if not (isinstance(content, list) and all(isinstance(pair, tuple) for pair in content)):
             rows.append(Row(number, {}, 'is not a JSON object such as {"path": "a.png"}'))
             continue
@@ -118,6 +112,24 @@ def _json_rows(file: Path, text: str) -> tuple[list[Row], list[str]]:
     if not any("path" in row.cells for row in rows):
         raise DataError(f"{file} has no key path in any of its lines; expected one JSON object per line, with path")
     return rows, sorted(unread)
+
+
+def _json_objects(text: str) -> Iterator[tuple[int, Any]]:
+    """Yield the objects of one list, or those of each line, with their numbers; None for what is no JSON."""
+    whole = _json(text) if text.lstrip().startswith("[") else None
+    if isinstance(whole, list) and whole:
+        yield from enumerate(whole, start=1)
+        return
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield number, _json(line)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=list)  # a mapping becomes a list of pairs, which shows doubled keys
+    except (ValueError, RecursionError):
+        return None
 
 
 def _json_row(number: int, pairs: Sequence[tuple[str, Any]]) -> Row:

@@ -9,6 +9,7 @@ and lies beside a photo of the same name. It belongs to the first image that the
 | `masks/0_1.png`, `masks/0_mask_2.png`, `0.jpg.png` | one of several masks of `0.*`                               |
 | `ground_truth/crack/0/000.png`                     | one of several masks of `crack/0.*`, as in MVTec LOCO       |
 | `a/masks/x.png`, `a/label.png`                     | `a/a.*`, `a/image.*`: the folder is that of one image       |
+| `masks/mask_0.png`, `mask_0.png`                   | `img_0.*`, `image_0.*`, if there is no `0.*`                |
 | `masks/0.png`                                      | the only image called `0.*` in any folder beside `masks/`   |
 
 A mask that may mean images of several places is of none.
@@ -32,6 +33,7 @@ from llbnad.data.sources.folder_names import (
     mask_names,
     may_hold_masks,
     named_by_task,
+    picture_name,
     plain,
     stem_of,
 )
@@ -82,23 +84,26 @@ class _Index:
         self.by_place: dict[str, list[str]] = defaultdict(list)
         self.without_split: dict[str, list[str]] = defaultdict(list)
         self.by_name: dict[str, list[str]] = defaultdict(list)
+        self.prefixed: dict[str, list[str]] = defaultdict(list)
         for image in images:
             folders = _speaking(folders_of(image))
             inside = [folder for folder in folders if plain(folder) not in SPLITS]
             name = PurePosixPath(image.lower()).name
+            if (rest := picture_name(stem_of(name))) is not None:
+                self.prefixed["/".join([*inside, rest])].append(image)
             for end in dict.fromkeys((stem_of(name), name)):
                 self.by_place["/".join([*folders, end])].append(image)
                 self.without_split["/".join([*inside, end])].append(image)
                 for depth in range(len(folders) + 1):
                     self.by_name["/".join([*folders[:depth], "*", end])].append(image)
 
-    def first(self, keys: Iterable[str]) -> list[str]:
-        """Return the images of the first key that has some, or none."""
+    def first(self, keys: Sequence[str]) -> list[str]:
+        """Return the images of the first key that has some, or none. `img_0` is 0 only if no other image is."""
         for key in keys:
             for found in (self.by_place, self.without_split, self.by_name):
                 if key in found:
                     return found[key]
-        return []
+        return next((self.prefixed[key] for key in keys if key in self.prefixed), [])
 
 
 def _meanings_below(path: str, mask_folders: set[str]) -> Iterator[str]:
