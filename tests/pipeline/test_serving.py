@@ -21,7 +21,7 @@ from llbnad.inference.predict import Predictor
 from llbnad.inference.request import FOLDER, MAXIMA
 from llbnad.model.model import Model
 from orchestration.registry.packaging import contents, requirements
-from tests.pipeline.conftest import COLD
+from tests.pipeline.conftest import COLD, environment
 
 
 @pytest.fixture(scope="module")
@@ -206,11 +206,10 @@ def test_a_server_answers_over_http(packaged, images, tmp_path):
         port = probe.getsockname()[1]
     log = (tmp_path / "server.log").open("w")
     server = subprocess.Popen(
-        [str(Path(COLD).parent / "mlflow"), "models", "serve", "--env-manager", "local",
+        ["mlflow", "models", "serve", "--env-manager", "local",
          "--model-uri", str(packaged), "--host", "127.0.0.1", "--port", str(port), "--workers", "1"],
         cwd=tmp_path, stdout=log, stderr=log, start_new_session=True,
-        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true",
-             "PATH": f"{Path(COLD).parent}{os.pathsep}{os.environ['PATH']}"},
+        env=environment(tmp_path),
     )  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     try:
