@@ -8,6 +8,7 @@ and `dvc repro`, therefore lead to the same bytes.
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -165,10 +166,12 @@ class _Step:
             yield code.STAGE, "unchanged"
         for shares in phases(left, self.found, self.params.runtime.processes):
             stages = [[self.stages[name] for name in share] for share in shares]
-            for stage, outcome in repro_stages(self.root, stages, self.log, listener.environment):
-                if stage not in self.place.shared:
-                    self.place.keep([stage])
-                    yield stage, outcome
+            # closed at once if a stage cannot be kept: dvc would go on as long as somebody holds the error
+            with closing(repro_stages(self.root, stages, self.log, listener.environment)) as events:
+                for stage, outcome in events:
+                    if stage not in self.place.shared:
+                        self.place.keep([stage])
+                        yield stage, outcome
 
     def _left_out(self, chosen: set[str]) -> list[str]:
         """Return the prerequisites of chosen assets that are not chosen themselves, causes first."""
