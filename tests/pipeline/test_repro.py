@@ -85,7 +85,7 @@ def test_what_is_no_stage_is_an_error(folder):
         list(repro_stages(folder, [["moon"]], ignore))
 
 
-def test_whoever_stops_listening_ends_the_processes(folder):
+def test_whoever_stops_listening_ends_the_processes(folder, cold_programs):
     events = repro_stages(folder, [["first", "waits"]], ignore)
     assert next(events) == ("first", "ran")
     events.close()

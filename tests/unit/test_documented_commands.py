@@ -56,7 +56,7 @@ COMMANDS = {
         "tests/pipeline/test_both_doors.py::test_second_run_says_that_there_is_nothing_to_do"
     ),
     "python -m orchestration ui*": (
-        "tests/pipeline/test_ui.py::test_a_server_that_ends_is_named_and_takes_the_other_with_it"
+        "tests/pipeline/test_ui.py::test_a_taken_port_is_one_clear_line_before_anything_starts"
     ),
     "python -m orchestration audit*": "tests/pipeline/test_audit.py::test_a_forged_hash_is_the_one_difference",
     "python -m orchestration mend": (

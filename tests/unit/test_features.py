@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import multiprocessing
+import multiprocessing.spawn
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from llbnad.errors import ConfigError, DataError, IdentityError, ImageChangedErr
 from llbnad.features.batch import Batch, fresh_batch
 from llbnad.features.store import FeatureStore
 from llbnad.scenario import ScenarioSettings
+from tests.warm import programs
 
 CONFIG = EncoderConfig(input_size=64)
 
@@ -132,9 +135,13 @@ def fill(arguments):
 
 
 def test_two_processes_may_fill_it_at_once(tmp_path, few_cells):
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
-        list(pool.map(fill, [(tmp_path / "both", few_cells)] * 2))
+    context, usual = multiprocessing.get_context("spawn"), multiprocessing.spawn.get_executable()
+    context.set_executable(str(Path(programs()) / "python"))
+    try:
+        with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as pool:
+            list(pool.map(fill, [(tmp_path / "both", few_cells)] * 2))
+    finally:
+        context.set_executable(usual)
     fill((tmp_path / "one", few_cells))
     assert tree(tmp_path / "both") == tree(tmp_path / "one")
     assert not [path for path in (tmp_path / "both").rglob("*") if path.suffix == ".tmp"]
