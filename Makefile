@@ -28,9 +28,9 @@ setup-cluster: $(BIN)/.cluster ## what several machines need besides, into the s
 run: setup ## the main job: purify, train, compare, on the embedded data
 	@$(BIN)/python -m orchestration run
 
-# two processes with a thread each: most of the time goes into starting programs, one after another
+# a thread each, and one process more than cores, because tests often wait for programs
 test: setup lint ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --ignore tests/cluster
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal --ignore tests/cluster
 
 test-fast: setup ## unit tests: no subprocess of dvc or Dagster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
