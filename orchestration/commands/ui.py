@@ -46,11 +46,11 @@ def ui(
         LOCAL_UI: f"http://{'127.0.0.1' if host == ALL_ADDRESSES else host}:{mlflow_port}",
     }
     python = Path(sys.executable).parent
-    ports = {"--dagster-port": dagster_port}
+    own_mlflow = not os.environ.get("MLFLOW_TRACKING_URI")  # the variable names a server that runs already
+    raise_if_not_free(host, {"--dagster-port": dagster_port} | ({"--mlflow-port": mlflow_port} if own_mlflow else {}))
     workspace = [] if cluster is None else ["--workspace", str(cluster / WORKSPACE)]
     commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port), *workspace]]
-    if not os.environ.get("MLFLOW_TRACKING_URI"):  # the variable names a server that runs already
-        ports["--mlflow-port"] = mlflow_port
+    if own_mlflow:
         store, artifacts = _embedded(root) if cluster is None else _shared()
         commands.append(
             [str(python / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1",
@@ -58,7 +58,6 @@ def ui(
         )  # fmt: skip
         if cluster is not None:
             environment["MLFLOW_TRACKING_URI"] = environment[LOCAL_UI]  # of what runs at home
-    raise_if_not_free(host, ports)
     serve_together(
         commands,
         environment,
