@@ -18,10 +18,10 @@ from orchestration.assets.sensors import arrival_sensor
 from orchestration.assets.serving_assets import serving_assets
 from orchestration.assets.verification import verification
 from orchestration.line.lines import known_lines
+from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.pipes import DRIFT
-from orchestration.pipeline.slices import MACHINE
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -14,7 +14,7 @@ from orchestration.line.lines import known_lines
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS, drift_dir
 from orchestration.pipeline.pipes import DRIFT
-from orchestration.pipeline.workplace import place_of
+from orchestration.slices.workplace import place_of
 
 
 def drift_asset(root: Path) -> dg.AssetsDefinition:

@@ -24,7 +24,7 @@ from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.repro import Outcome, StageError, repro_stages
 from orchestration.pipeline.summary import Listener, listening
-from orchestration.pipeline.workplace import open_workplace
+from orchestration.slices.workplace import open_workplace
 
 STEP = "dvc_repro"  # name of the step that materialises the stages
 VERSION_TAG = "dagster/data_version"

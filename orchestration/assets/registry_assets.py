@@ -12,9 +12,9 @@ import dagster as dg
 
 from orchestration.assets.command import run_command
 from orchestration.assets.machines import has_several_machines
-from orchestration.pipeline.workplace import place_of
 from orchestration.registry.register_version import CHECKS, report_path
 from orchestration.registry.store import EXIT_REFUSED
+from orchestration.slices.workplace import place_of
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 PROMOTE = ("registry", "promote")

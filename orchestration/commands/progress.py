@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from orchestration.pipeline.local_slices import SHARED
 from orchestration.pipeline.repro import outcome_of
-from orchestration.pipeline.slice_state import State
+from orchestration.slices.local_slice import SHARED
+from orchestration.slices.state import State
 
 DVC_CHATTER = (">", "Updating", "Generating", "Use `dvc", "Stage '", "To ", "\t")
 QUIET = re.compile(r"\d%\||Data and pipelines are up to date")  # bars of several slices would run into each other

@@ -19,9 +19,9 @@ from orchestration.pipeline.in_place import refuse_changed_in_place, remember
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
-from orchestration.pipeline.slice_run import run_here
 from orchestration.pipeline.verify import refuse_damage
-from orchestration.pipeline.workplace import ABOVE
+from orchestration.slices.run import run_here
+from orchestration.slices.workplace import ABOVE
 
 METHODS = ("none", "llbnad", "oracle", "random")
 

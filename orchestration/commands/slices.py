@@ -25,7 +25,7 @@ def status() -> None:
     from orchestration.pipeline import lock_blocks
     from orchestration.pipeline.params import load_params
     from orchestration.pipeline.paths import PARAMS
-    from orchestration.pipeline.slice_refs import fetch, records
+    from orchestration.slices.refs import fetch, records
 
     root = Path.cwd()
     scenarios = load_params(root / PARAMS).scenarios
@@ -53,8 +53,8 @@ def work(scenarios: Scenarios) -> None:
     What another machine has published is not computed again. LLBNAD_MACHINE names the folder of this machine.
     """
     from orchestration.pipeline import dvc
-    from orchestration.pipeline.slice_run import work as run
-    from orchestration.pipeline.slices import MACHINE
+    from orchestration.pipeline.cluster import MACHINE
+    from orchestration.slices.run import work as run
 
     root, failed = Path.cwd(), {}
     machine = Path(os.environ.get(MACHINE) or root / OWN_MACHINE)
@@ -76,7 +76,7 @@ def work(scenarios: Scenarios) -> None:
 @app.command()
 def collect() -> None:
     """Put the records of all slices into dvc.lock here. `dvc pull` then brings the bytes that you want to see."""
-    from orchestration.pipeline.collect import collect as run
+    from orchestration.slices.collect import collect as run
 
     done = run(Path.cwd(), lambda line: None)
     print(f"{done.slices} slices with {done.stages} stages: {len(done.changed)} entries of dvc.lock are new")
@@ -91,7 +91,7 @@ def collect() -> None:
 @app.command()
 def drop(scenarios: Scenarios) -> None:
     """Forget the slices of SCENARIOS in the remote repository. Entries of dvc.lock and bytes stay."""
-    from orchestration.pipeline.slices import drop as forget
+    from orchestration.slices.worker_slice import drop as forget
 
     for scenario in scenarios:
         forget(Path.cwd(), scenario)

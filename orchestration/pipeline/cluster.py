@@ -11,11 +11,11 @@ from typing import Any
 
 from llbnad.errors import ConfigError
 from llbnad.utils.yaml_files import read_yaml
-from orchestration.pipeline.slices import MACHINE
 
 INSTANCE, WORKSPACE = "dagster.yaml", "workspace.yaml"
 PAGE = "docs/many-machines.md"
 HOME_QUEUE = "home"  # Celery's queue of the jobs that stay at home
+MACHINE = "LLBNAD_MACHINE"  # environment variable: the folder of this machine; set on workers
 
 
 def cluster_environment(folder: Path) -> dict[str, str]:

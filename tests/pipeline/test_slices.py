@@ -10,14 +10,15 @@ import pytest
 import yaml
 
 from llbnad.errors import ConfigError
-from orchestration.pipeline import lock_blocks, slice_refs, slices
-from orchestration.pipeline.collect import collect
-from orchestration.pipeline.local_slices import open_slice
+from orchestration.pipeline import lock_blocks
 from orchestration.pipeline.lock_blocks import DisagreementError
 from orchestration.pipeline.params import load_params
-from orchestration.pipeline.slice_refs import OvertakenError, SliceError
-from orchestration.pipeline.slice_run import work
-from orchestration.pipeline.slice_state import State
+from orchestration.slices import refs, worker_slice
+from orchestration.slices.collect import collect
+from orchestration.slices.local_slice import open_slice
+from orchestration.slices.refs import OvertakenError, SliceError
+from orchestration.slices.run import work
+from orchestration.slices.state import State
 from tests.campaign.chain import processes_in
 from tests.conftest import shared
 from tests.pipeline.conftest import command, commit, copied, environment, git, repro, wait_for
@@ -108,7 +109,7 @@ def test_two_machines_give_the_record_of_one_and_whoever_pulls_it_computes_nothi
 
     dropped = command(home, ["python", "-m", "orchestration", "slices", "drop", "line"])
     assert dropped.returncode == 0, dropped.stderr
-    assert [record.scenario for record in slice_refs.records(home)] == ["noisy20"]
+    assert [record.scenario for record in refs.records(home)] == ["noisy20"]
     git(home, "push", "--quiet", "origin", "HEAD:refs/llbnad/gone")
     again = collect(home, silent)
     assert (again.changed, again.unfinished, again.gone, again.slices) == ([], [], ["gone"], 1)
@@ -127,8 +128,8 @@ def test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again(r
     place = (folder / "slices" / "line").resolve()
     assert wait_for(lambda: not _killed(place))
 
-    slice_refs.fetch(remotes / "home")
-    (record,) = slice_refs.records(remotes / "home")
+    refs.fetch(remotes / "home")
+    (record,) = refs.records(remotes / "home")
     done = ["code", "raw@line", "params"]  # `settings` may have ended, and not been published
     assert [*record.entries][:3] == done and "noisy@line" not in record.entries
 
@@ -141,9 +142,9 @@ def test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again(r
     # the first one comes back, as it was when it was killed: nothing of it is recorded any more
     lock_blocks.update(place, {"noisy@line": mine["noisy@line"].replace("size: ", "size: 1")}, [])
     with pytest.raises(OvertakenError, match="another worker has taken line over"):
-        slice_refs.record(place, "line", "zombie", {}, [slices.Mark.read(place).tip], "m1")
-    slice_refs.fetch(remotes / "home")
-    assert slice_refs.records(remotes / "home")[0].entries == mine
+        refs.record(place, "line", "zombie", {}, [worker_slice.Mark.read(place).tip], "m1")
+    refs.fetch(remotes / "home")
+    assert refs.records(remotes / "home")[0].entries == mine
 
 
 def _killed(place):
@@ -181,40 +182,43 @@ def small(tmp_path):
 
 def test_the_fence_is_git_s(small, tmp_path):
     entries = {"raw@in_git": "  raw@in_git:\n    cmd: x\n"}
-    first = slices.take(small, tmp_path / "m1", "in_git")
-    second = slices.take(small, tmp_path / "m2", "in_git")
-    before = slices.Mark.read(first)
+    place = tmp_path / "m1" / "slices" / "in_git"
+    git(small, "worktree", "add", "--lock", "--detach", str(place))  # as `git worktree add` leaves it when killed
+    shutil.rmtree(place)
+    first = worker_slice.take(small, tmp_path / "m1", "in_git")
+    second = worker_slice.take(small, tmp_path / "m2", "in_git")
+    before = worker_slice.Mark.read(first)
     with pytest.raises(OvertakenError, match=r"refs/llbnad/in_git has moved on"):
-        slice_refs.record(first, "in_git", "raw@in_git", entries, [before.tip], "m1")
-    assert slices.Mark.read(first) == before
-    slice_refs.record(second, "in_git", "raw@in_git", entries, [slices.Mark.read(second).tip], "m2")
-    slice_refs.fetch(small)
-    (record,) = slice_refs.records(small)
+        refs.record(first, "in_git", "raw@in_git", entries, [before.tip], "m1")
+    assert worker_slice.Mark.read(first) == before
+    refs.record(second, "in_git", "raw@in_git", entries, [worker_slice.Mark.read(second).tip], "m2")
+    refs.fetch(small)
+    (record,) = refs.records(small)
     assert (record.by, record.what, record.entries) == ("m2", "raw@in_git", entries)
     assert len(git(tmp_path / "origin.git", "rev-list", "--all").split()) == 4, "no history is lost"
-    slices.release(first)
-    again = slices.take(small, tmp_path / "m1", "in_git")
+    worker_slice.release(first)
+    again = worker_slice.take(small, tmp_path / "m1", "in_git")
     assert again == first and lock_blocks.read_blocks(again) == entries
 
 
 def test_slices_that_disagree_are_not_collected(small, tmp_path):
     for scenario in ("in_git", "twin"):
-        place = slices.take(small, tmp_path / "m1", scenario)
+        place = worker_slice.take(small, tmp_path / "m1", scenario)
         entries = {"raw@in_git": f"  raw@in_git:\n    cmd: {scenario}\n"}
-        slice_refs.record(place, scenario, "raw@in_git", entries, [slices.Mark.read(place).tip], "m1")
+        refs.record(place, scenario, "raw@in_git", entries, [worker_slice.Mark.read(place).tip], "m1")
     with pytest.raises(DisagreementError, match=r"slices in_git and twin disagree about stage raw@in_git"):
         collect(small, silent)
     assert not (small / "dvc.lock").exists()
 
 
 def test_one_process_of_a_machine_has_a_slice_at_a_time(small, tmp_path):
-    place = slices.take(small, tmp_path / "m1", "in_git")
-    code = "from pathlib import Path; from orchestration.pipeline import slices; import sys\n"
-    code += "slices.take(Path(sys.argv[1]), Path(sys.argv[2]), 'in_git')"
+    place = worker_slice.take(small, tmp_path / "m1", "in_git")
+    code = "from pathlib import Path; from orchestration.slices import worker_slice; import sys\n"
+    code += "worker_slice.take(Path(sys.argv[1]), Path(sys.argv[2]), 'in_git')"
     again = ["python", "-c", code, str(small), str(tmp_path / "m1")]
     done = command(Path.cwd(), again)
     assert "another process of this machine works on in_git" in done.stderr
-    slices.release(place)
+    worker_slice.release(place)
     assert command(Path.cwd(), again).returncode == 0
 
 
@@ -227,7 +231,7 @@ def test_one_process_of_a_machine_has_a_slice_at_a_time(small, tmp_path):
 )
 def test_data_that_workers_cannot_get_is_refused_with_the_remedy(small, tmp_path, scenario, said):
     with pytest.raises(SliceError, match=said):
-        slices.take(small, tmp_path / "m1", scenario)
+        worker_slice.take(small, tmp_path / "m1", scenario)
     assert git(tmp_path / "origin.git", "for-each-ref", "refs/llbnad") == "", "nothing is claimed"
 
 
@@ -236,14 +240,14 @@ def test_a_repository_without_a_dvc_remote_is_refused(small, tmp_path):
     commit(small, "no remote")
     git(small, "push", "--quiet", "origin", "HEAD")
     with pytest.raises(SliceError, match=r"no default remote .*`dvc remote add -d store URL`"):
-        slices.take(small, tmp_path / "m1", "in_git")
+        worker_slice.take(small, tmp_path / "m1", "in_git")
 
 
 def test_without_a_machine_s_folder_the_workspace_is_the_root_and_nothing_is_published(small, tmp_path, monkeypatch):
-    assert slices.workspace(small, "in_git") == small
-    assert slices.publish(small, ["raw@in_git"]) == []
+    assert worker_slice.workspace(small, "in_git") == small
+    assert worker_slice.publish(small, ["raw@in_git"]) == []
     monkeypatch.setenv("LLBNAD_MACHINE", str(tmp_path / "m3"))
-    assert slices.workspace(small, "in_git") == tmp_path / "m3" / "slices" / "in_git"
+    assert worker_slice.workspace(small, "in_git") == tmp_path / "m3" / "slices" / "in_git"
 
 
 # ---- one machine

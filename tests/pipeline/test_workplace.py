@@ -7,8 +7,10 @@ import pytest
 
 from orchestration.assets.dvc_assets import dvc_assets
 from orchestration.assets.partitions import sync
-from orchestration.pipeline import dvc, slice_refs, slices, workplace
+from orchestration.pipeline import dvc
+from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.params import load_params
+from orchestration.slices import refs, worker_slice, workplace
 from tests.pipeline.conftest import repro
 from tests.pipeline.test_settings import edit
 from tests.pipeline.test_slices import cluster, machine, remotes  # noqa: F401
@@ -62,20 +64,20 @@ def test_a_stage_that_fails_in_a_slice_keeps_what_was_done_and_reports_its_check
 
 def test_on_a_worker_every_stage_is_published_and_an_overtaken_run_fails(remotes, by_dvc, monkeypatch):  # noqa: F811
     clone, folder = machine(remotes, "m1", by_dvc)
-    monkeypatch.setenv(slices.MACHINE, str(folder))
+    monkeypatch.setenv(MACHINE, str(folder))
     result, events = materialised(clone, "line", ["raw", "noisy", "features"])
     assert result.success, result
     assert outcomes(events)["features"] == "restored from cache"
-    slice_refs.fetch(remotes / "home")
-    (record,) = slice_refs.records(remotes / "home")
+    refs.fetch(remotes / "home")
+    (record,) = refs.records(remotes / "home")
     assert {*record.entries} == {"code", "params", "settings@line", "raw@line", "noisy@line", "features@line"}
     assert workplace.place_of(clone, "line") == folder / "slices" / "line"
 
     other, another = machine(remotes, "m2", by_dvc)
     place = workplace.open_workplace(clone, "line", lambda line: None)
-    slices.take(other, another, "line")
-    with pytest.raises(slice_refs.OvertakenError):
+    worker_slice.take(other, another, "line")
+    with pytest.raises(refs.OvertakenError):
         repro(place.root, "--single-item", "sub_model@line-0")
         place.keep(["sub_model@line-0"])
-    slices.release(place.root)
-    slices.release(another / "slices" / "line")
+    worker_slice.release(place.root)
+    worker_slice.release(another / "slices" / "line")

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from llbnad.errors import ConfigError
-from orchestration.pipeline.slice_params import slice_params
+from orchestration.slices.params import slice_params
 from tests.conftest import REPOSITORY
 
 WHOLE = """\

@@ -12,13 +12,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from llbnad.errors import LlbnadError
-from orchestration.pipeline import lock_blocks, slices
+from orchestration.pipeline import lock_blocks
 from orchestration.pipeline.busy import BusyError, retry_when_busy
 from orchestration.pipeline.left_behind import dvc_processes
-from orchestration.pipeline.local_slices import FOLDER, SHARED, bring_home, open_shared, open_slice
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.repro import Event, repro_stages
-from orchestration.pipeline.slice_state import State
+from orchestration.slices import worker_slice
+from orchestration.slices.local_slice import FOLDER, SHARED, bring_home, open_shared, open_slice
+from orchestration.slices.state import State
 
 Hear = Callable[[str, str], None]  # called with a scenario, or "" for what serves all, and a line of dvc
 
@@ -93,14 +94,14 @@ def work(root: Path, machine: Path, scenario: str, hear: Callable[[str], None]) 
         SliceError: it cannot be taken.
         DvcError: a stage failed, or its bytes could not be pushed; the stages before it are published.
     """
-    place, events = slices.take(root, machine, scenario), []
+    place, events = worker_slice.take(root, machine, scenario), []
     try:
         with closing(repro_stages(place, [lock_blocks.stage_names(place)], hear)) as stages:
             for stage, outcome in stages:
                 events.append((stage, outcome))
-                slices.publish(place, [stage])
+                worker_slice.publish(place, [stage])
     finally:
-        slices.release(place)
+        worker_slice.release(place)
     return events
 
 

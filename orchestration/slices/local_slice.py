@@ -21,9 +21,9 @@ from llbnad.utils.files import replacing
 from orchestration.pipeline import code, lock_blocks, settings
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import DATA, FEATURE_CACHE, PARAMS, STAGES
-from orchestration.pipeline.slice_data import run_dvc, under_dvc
-from orchestration.pipeline.slice_params import slice_params
 from orchestration.pipeline.verify import cache_folder
+from orchestration.slices.data import run_dvc, under_dvc
+from orchestration.slices.params import slice_params
 
 FOLDER = Path(".dvc") / "tmp" / "slices"
 SHARED = (code.STAGE, settings.SPLIT)  # stages that serve all scenarios; a slice has entries of its own of them

@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestration.pipeline import slices
-from orchestration.pipeline.local_slices import bring_home, open_slice
+from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.repro import Outcome, outcome_of
-from orchestration.pipeline.slice_run import renew_shared
-from orchestration.pipeline.slice_state import State
+from orchestration.slices import worker_slice
+from orchestration.slices.local_slice import bring_home, open_slice
+from orchestration.slices.run import renew_shared
+from orchestration.slices.state import State
 
 ABOVE = 20  # scenarios that one dvc.lock holds without slowing each stage down; more are worked in slices
 
@@ -52,9 +53,9 @@ def open_workplace(root: Path, scenario: str, log: Callable[[str], None]) -> Wor
         SliceError: on a worker, the scenario cannot be taken.
         DvcError: a stage that serves all scenarios failed.
     """
-    if slices.MACHINE in os.environ:
-        place = slices.workspace(root, scenario)
-        return Workplace(place, sliced=True, keep=lambda stages: slices.publish(place, stages))
+    if MACHINE in os.environ:
+        place = worker_slice.workspace(root, scenario)
+        return Workplace(place, sliced=True, keep=lambda stages: worker_slice.publish(place, stages))
     params = load_params(root / PARAMS)
     if len(params.scenarios) <= ABOVE or scenario not in params.scenarios:
         return Workplace(root)
@@ -71,5 +72,5 @@ def open_workplace(root: Path, scenario: str, log: Callable[[str], None]) -> Wor
 
 def place_of(root: Path, scenario: str) -> Path:
     """Return the folder that holds a scenario's outputs: its slice on a worker, `root` itself elsewhere."""
-    folder = os.environ.get(slices.MACHINE)
-    return slices.slice_folder(Path(folder), scenario) if folder else root
+    folder = os.environ.get(MACHINE)
+    return worker_slice.slice_folder(Path(folder), scenario) if folder else root

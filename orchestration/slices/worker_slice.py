@@ -24,12 +24,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from orchestration.pipeline import lock_blocks
+from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.paths import PARAMS
-from orchestration.pipeline.slice_data import connect, run_dvc, to_pull
-from orchestration.pipeline.slice_params import slice_params
-from orchestration.pipeline.slice_refs import MAIN, SliceError, fetch, git, record, recorded, remove, tip
-
-MACHINE = "LLBNAD_MACHINE"  # environment variable: the folder of this machine; set on workers
+from orchestration.slices.data import connect, run_dvc, to_pull
+from orchestration.slices.params import slice_params
+from orchestration.slices.refs import MAIN, SliceError, fetch, git, record, recorded, remove, tip
 
 _held: dict[Path, FileLock] = {}  # slices of this process; the system takes them back when it ends
 
@@ -186,7 +185,8 @@ def _worktree(root: Path, place: Path, base: str, known: str) -> None:
         shutil.rmtree(place)
     git(root, "worktree", "prune")
     if not place.exists():
-        git(root, "worktree", "add", "--quiet", "--force", "--detach", str(place), base)
+        # force twice: a git that was killed here has left the worktree locked
+        git(root, "worktree", "add", "--quiet", "--force", "--force", "--detach", str(place), base)
     Path(git(place, "rev-parse", "--absolute-git-dir"), "index.lock").unlink(missing_ok=True)  # of a killed git
     git(place, "checkout", "--quiet", "--force", "--detach", base)
 

@@ -8,7 +8,7 @@ from typing import Any
 from orchestration.pipeline import dvc
 from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.paths import ARRIVALS, FEATURE_CACHE
-from orchestration.pipeline.slice_refs import SliceError
+from orchestration.slices.refs import SliceError
 
 
 def connect(root: Path, place: Path, machine: Path) -> None:

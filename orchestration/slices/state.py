@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.pipeline import dvc, lock_blocks
-from orchestration.pipeline.local_slices import FOLDER, SHARED
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import DATA, PARAMS
 from orchestration.pipeline.settings import entry
+from orchestration.slices.local_slice import FOLDER, SHARED
 
 SHARED_FILES = tuple(f"{(DATA / name).as_posix()}/" for name in SHARED)  # written anew for another scenario's sake
 ASK_DVC = 5  # scenarios without a fingerprint; for fewer, their slices are cheaper

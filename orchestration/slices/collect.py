@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestration.pipeline import lock_blocks
-from orchestration.pipeline.local_slices import SHARED
 from orchestration.pipeline.paths import FINAL_STAGE
-from orchestration.pipeline.slice_refs import fetch, records
-from orchestration.pipeline.slice_run import renew_shared
+from orchestration.slices.local_slice import SHARED
+from orchestration.slices.refs import fetch, records
+from orchestration.slices.run import renew_shared
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Scenarios worked apart: slices of the repository on this machine and on others, and their union."""
