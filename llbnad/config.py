@@ -247,9 +247,8 @@ class Runtime(Config):
     """
 
     device: str = "auto"  # auto, cpu, cuda, cuda:1 …
-    processes: int = Field(
-        1, ge=1, le=1024
-    )  # dvc processes at once: sub-models of a Dagster run; scenarios of a large `run`
+    # dvc processes at once: sub-models of a Dagster run; scenarios of a large `run`
+    processes: int = Field(1, ge=1, le=1024)
     threads: int = Field(0, ge=0, le=1024)  # CPU threads of one process; 0 = the cores, divided among `processes`
     batch_size: int = Field(16, ge=1, le=65536)  # images read and scored at once
     memory_limit: int = Field(0, ge=0)  # MiB of distances held at once, 0 = 16; softpatch holds 32 times as much

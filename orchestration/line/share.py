@@ -1,4 +1,4 @@
-"""What an ingest took in, handed on to other machines: bytes to DVC's remote, their record to the branch in git.
+"""Handing on what an ingest took in to other machines: bytes to DVC's remote, their record to the branch in git.
 
 Only a line's own files and params.yaml are committed, whatever else has changed in the repository. Bytes go first, so
 that whoever sees the record can get them. All of it may be repeated: what is there already is left alone.

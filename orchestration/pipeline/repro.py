@@ -83,7 +83,7 @@ def outcome_of(line: str) -> Event | None:
 
 @dataclass
 class _Share:
-    """What one dvc process has said."""
+    """The stages of one dvc process that have not ended, and the words of the one at work."""
 
     stages: list[str]
     begun: Event | None = None  # a stage that has begun and not ended

@@ -13,7 +13,7 @@ from orchestration.slices.run import renew_shared
 
 @dataclass(frozen=True)
 class Collected:
-    """What `collect` did."""
+    """The result of `collect`."""
 
     slices: int
     stages: int  # entries that the slices hold

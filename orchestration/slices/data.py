@@ -1,4 +1,4 @@
-"""What a slice on a worker needs beside code: the machine's caches, and a data set that workers can get."""
+"""The caches and the data set of a slice on a worker: those of the machine, and one that workers can get."""
 
 import configparser
 from collections.abc import Mapping

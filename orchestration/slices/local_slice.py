@@ -10,6 +10,7 @@ The stages `code` and `params` serve all scenarios. They run in a folder of thei
 
 import configparser
 import filecmp
+import io
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -112,8 +113,9 @@ def _prepare(root: Path, place: Path, params: str, dvc_yaml: str) -> None:
     cache = cache_folder(root).parents[1].resolve()
     config.read_dict({"core": {"no_scm": "true", "site_cache_dir": str((place / ".dvc" / "tmp" / "site").resolve())}})
     config.read_dict({"cache": {"dir": str(cache)}})
-    with (place / ".dvc" / "config").open("w", encoding="utf-8") as stream:
-        config.write(stream)
+    stream = io.StringIO()
+    config.write(stream)
+    _write(place / ".dvc" / "config", stream.getvalue())
 
 
 def _link(root: Path, place: Path, path: Path) -> None:
@@ -130,7 +132,7 @@ def _link(root: Path, place: Path, path: Path) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file if its content differs, so that its time does not change under a running stage."""
+    """Write a file as a whole and only if its content differs: a dvc of this slice may be at work."""
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

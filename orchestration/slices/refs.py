@@ -105,7 +105,7 @@ def remove(root: Path, scenario: str) -> None:
 
 @dataclass(frozen=True)
 class Record:
-    """What the remote repository knows of a slice."""
+    """A slice as the remote repository knows it."""
 
     scenario: str
     by: str  # the machine that wrote it last

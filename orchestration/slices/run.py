@@ -137,7 +137,7 @@ class _Run:
                     bring_home(self.root, self.root / FOLDER / scenario, stages, self.state.order, self.first)
                     if scenario not in failed:
                         State(self.root, self.params).settle(scenario, started)
-            except BaseException:
+            except BaseException:  # Ctrl-C as well: no process of a slice outlives the run
                 self._stop()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestration.pipeline import lock_blocks
 from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
@@ -17,7 +18,6 @@ from orchestration.pipeline.repro import Outcome, outcome_of
 from orchestration.slices import worker_slice
 from orchestration.slices.local_slice import bring_home, open_slice
 from orchestration.slices.run import renew_shared
-from orchestration.slices.state import State
 
 ABOVE = 20  # scenarios that one dvc.lock holds without slowing each stage down; more are worked in slices
 
@@ -66,7 +66,7 @@ def open_workplace(root: Path, scenario: str, log: Callable[[str], None]) -> Wor
         shared.update([event] if (event := outcome_of(line)) else [])
 
     first = renew_shared(root, hear)
-    place, order = open_slice(root, scenario, params), State(root, params).order
+    place, order = open_slice(root, scenario, params), lock_blocks.stage_names(root)
     return Workplace(place, True, lambda stages: bring_home(root, place, stages, order, first), shared)
 
 

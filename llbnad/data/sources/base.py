@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,6 +17,7 @@ from llbnad.data.images import CLIPPED, count_values, load_picture
 from llbnad.data.intensity import shown
 from llbnad.data.manifest import NORMAL, SCHEMA, normalise
 from llbnad.data.masks import join_masks, marked, misfit, split_masks
+from llbnad.data.sources.meanings import Meaning, by_label, table
 from llbnad.data.sources.survey import Survey, survey
 from llbnad.errors import DataError, PagesError, printable
 from llbnad.utils.progress import track
@@ -52,15 +52,6 @@ class Rejection:
 
 
 @dataclass(frozen=True)
-class Meaning:
-    """What a source took the images of a folder or of a label for."""
-
-    place: str  # a folder of the root, with a slash at the end, or `label` and the label
-    images: int
-    meaning: str  # `meaning_of`, or held out
-
-
-@dataclass(frozen=True)
 class Listing:
     """The images that a source found and the files that it rejected."""
 
@@ -82,7 +73,7 @@ class Scan:
     notes: Sequence[str] = ()  # of the source
     doubts: Sequence[str] = ()  # of the source
     pixel_notes: Sequence[str] = ()  # the window that images above 8 bits are read by, and what it does to them
-    folders: pd.DataFrame = field(default_factory=lambda: _table(()))  # place, images, meaning (`Meaning`)
+    folders: pd.DataFrame = field(default_factory=lambda: table(()))  # place, images, meaning (`Meaning`)
 
 
 @dataclass(frozen=True)
@@ -194,26 +185,8 @@ def scan(listing: Listing) -> Scan:
         )
     notes, doubts, told_of_pixels = (tuple(map(printable, lines)) for lines in (listing.notes, in_doubt, pixel_notes))
     manifest = normalise(pd.DataFrame(rows)[SCHEMA.names])
-    return Scan(manifest, report, notes, doubts, told_of_pixels, _table(listing.meanings or _by_label(listing.records)))
-
-
-def meaning_of(label: str | None, split: str | None) -> str:
-    """Return what an image of this label and split is taken for: `train, normal`, `unlabelled` …"""
-    meaning = {None: "unlabelled", NORMAL: "normal"}.get(label, "defects")
-    return f"{split}, {meaning}" if split else meaning
-
-
-def _by_label(records: Sequence[Record]) -> list[Meaning]:
-    found = Counter(
-        (f"label {record.anomaly_class or '(empty)'}", meaning_of(record.anomaly_class, record.split))
-        for record in records
-    )
-    return [Meaning(place, count, meaning) for (place, meaning), count in sorted(found.items())]
-
-
-def _table(meanings: Sequence[Meaning]) -> pd.DataFrame:
-    rows = [(printable(one.place), one.images, one.meaning) for one in meanings]
-    return pd.DataFrame(rows, columns=["place", "images", "meaning"])
+    folders = table(listing.meanings or by_label((one.anomaly_class, one.split) for one in listing.records))
+    return Scan(manifest, report, notes, doubts, told_of_pixels, folders)
 
 
 def _pages(listing: Listing, record: Record) -> tuple[list[Record], list[Rejection]]:

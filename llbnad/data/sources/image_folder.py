@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from llbnad.config import ImageFolderDataset
 from llbnad.data.manifest import NORMAL
 from llbnad.data.masks import join_masks
-from llbnad.data.sources.base import Listing, Meaning, Record, Rejection, meaning_of
+from llbnad.data.sources.base import Listing, Record, Rejection
 from llbnad.data.sources.folder_names import (
     HELD_OUT,
     HELD_OUT_BESIDE_A_SPLIT,
@@ -34,6 +34,7 @@ from llbnad.data.sources.folder_names import (
     says_something,
 )
 from llbnad.data.sources.mask_files import MaskFiles, find_masks
+from llbnad.data.sources.meanings import Meaning, meaning_of
 from llbnad.data.sources.walk import walk
 from llbnad.errors import DataError
 
