@@ -19,6 +19,7 @@ from orchestration.commands.review import review
 from orchestration.commands.run import run
 from orchestration.commands.settings import settings
 from orchestration.commands.slices import app as slices
+from orchestration.commands.status import status
 from orchestration.commands.ui import ui
 from orchestration.commands.worker import worker
 from orchestration.pipeline import pipes
@@ -33,7 +34,7 @@ app = typer.Typer(
     help="LLBNAD as a pipeline: run it, watch it, feed production lines, use their models. Run from the repository.",
 )
 for panel, commands in {
-    PIPELINE: (run, ui, worker, audit, benchmark, record, backfill, mend, settings),
+    PIPELINE: (run, status, ui, worker, audit, benchmark, record, backfill, mend, settings),
     LINE: (ingest, review, drift),
     MODELS: (predict, export),
 }.items():

@@ -69,12 +69,19 @@ def write_listings(root: Path) -> dict[str, pd.DataFrame]:
     return found
 
 
+def outdated(root: Path) -> list[Path]:
+    """Return the listings, relative to `root`, that are missing or differ from the listings of the current code."""
+    found = {listing_path(entry): table for entry, table in listings(root).items()}
+    return [
+        path
+        for path, table in found.items()
+        if not (root / path).exists() or not pd.read_csv(root / path).equals(table)
+    ]
+
+
 def are_current(root: Path) -> bool:
     """Return whether the listings on disk equal the listings of the current code."""
-    paths = {entry: root / listing_path(entry) for entry in ENTRIES}
-    if not all(path.exists() for path in paths.values()):
-        return False
-    return all(pd.read_csv(paths[entry]).equals(table) for entry, table in listings(root).items())
+    return not outdated(root)
 
 
 def code_version(command: str, listing: pd.DataFrame) -> str:

@@ -86,12 +86,12 @@ def read_settings(scenario: str) -> Params:
 
 def are_current(root: Path, scenario: str, params: Params) -> bool:
     """Return whether the scenario's file of settings equals its settings in params.yaml."""
-    return _holds(root / settings_path(scenario), with_versions(entry(params, scenario)))
+    return holds(root / settings_path(scenario), with_versions(entry(params, scenario)))
 
 
 def entry_is_current(root: Path, scenario: str, params: Params) -> bool:
     """Return whether the scenario's file from stage `params` equals its entry in params.yaml."""
-    return _holds(root / entry_path(scenario), entry(params, scenario))
+    return holds(root / entry_path(scenario), entry(params, scenario))
 
 
 def plugin_versions(scenario: Scenario) -> dict[str, str]:
@@ -110,10 +110,11 @@ def settings_path(scenario: str) -> Path:
     return stage_dir(STAGE, scenario) / "settings.json"
 
 
+def holds(path: Path, content: dict[str, Any]) -> bool:
+    """Return whether a JSON file exists and has this content."""
+    return path.exists() and bool(json.loads(path.read_text()) == content)
+
+
 def _scenario(content: dict[str, Any], source: str) -> Scenario:
     own: Scenario = parse(Scenario, {key: value for key, value in content.items() if key != SUB_MODELS}, source)
     return own
-
-
-def _holds(path: Path, content: dict[str, Any]) -> bool:
-    return path.exists() and bool(json.loads(path.read_text()) == content)

@@ -4,32 +4,17 @@ A stage depends on the file with the settings that it reads, so that an edit of 
 """
 
 from llbnad.utils.files import write_json
-from orchestration.pipeline.paths import stage_dir
-from orchestration.pipeline.settings import STAGE, read_entry, settings_path, with_versions
+from orchestration.pipeline.read_by import files
+from orchestration.pipeline.settings import read_entry, settings_path, with_versions
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.summary import say
-
-READ_BY = {  # `review` is missing, since stages depend on the file that it names
-    "noisy": ("dataset", "noise", "seed"),
-    "features": ("encoder",),
-    "sub_model": ("sub_models", "subsets", "seed", "encoder", "detector", "sub_model_detector", "partition"),
-    "scores": ("sub_models", "subsets", "seed", "partition", "aggregation"),
-    # further rounds train sub-models again
-    "purified": ("seed", "encoder", "detector", "sub_model_detector", "partition", "aggregation",
-                 "selection", "rounds", "patch_rejection", "suspects"),
-    "detector": ("seed", "encoder", "detector", "calibration", "comparators"),
-    "evaluation": ("seed", "encoder", "suspects"),
-}  # fmt: skip
 
 
 def main(scenario: str) -> None:
     """Write SCENARIO's settings."""
-    content = with_versions(read_entry(scenario))
-    path = settings_path(scenario)
-    write_json(content, path)
-    for reader, keys in READ_BY.items():
-        write_json({key: content[key] for key in keys}, stage_dir(STAGE, scenario) / "read_by" / f"{reader}.json")
-    say(f"settings {scenario}: {path}")
+    for path, content in files(scenario, with_versions(read_entry(scenario))).items():
+        write_json(content, path)
+    say(f"settings {scenario}: {settings_path(scenario)}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from llbnad.scenario import Scenario
 from llbnad.utils.files import write_json
 from orchestration.pipeline import dvc, settings
 from orchestration.pipeline.code import ChangedError
+from orchestration.pipeline.read_by import READ_BY
 from orchestration.stages import params as split
 from orchestration.stages import settings as own
 from tests.pipeline.conftest import command, materialise, repro, stage
@@ -126,7 +127,7 @@ def test_a_stage_reads_only_the_settings_that_it_follows(copy_of, monkeypatch):
     own.main("noisy20")
     monkeypatch.setattr(settings, "parse", parsed)
     monkeypatch.setattr(orchestration, "STARTED", time.time())  # this process is older than the workspace
-    for name, keys in own.READ_BY.items():
+    for name, keys in READ_BY.items():
         for arguments in [("noisy20", 0), ("noisy20", 1)] if name == "sub_model" else [("noisy20",)]:
             import_module(f"orchestration.stages.{name}").main(*arguments)
         # these two decide what is encoded, and which images are too large to read: no byte of an output

@@ -55,6 +55,7 @@ COMMANDS = {
     "python -m orchestration run": (
         "tests/pipeline/test_both_doors.py::test_second_run_says_that_there_is_nothing_to_do"
     ),
+    "python -m orchestration status*": "tests/pipeline/test_status.py::test_one_screen",
     "python -m orchestration ui*": (
         "tests/pipeline/test_ui.py::test_a_taken_port_is_one_clear_line_before_anything_starts"
     ),

@@ -1,0 +1,148 @@
+"""`python -m orchestration status`: one screen that says where each scenario stands."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from llbnad.errors import LlbnadError
+from llbnad.purification.verdicts import read_verdicts
+from orchestration.line.inbox import look
+from orchestration.line.lines import known_lines, new_images
+from orchestration.pipeline import lock_blocks
+from orchestration.pipeline.params import Params, load_params
+from orchestration.pipeline.paths import FINAL_STAGE, INCOMING, PARAMS, stage_dir
+from orchestration.pipeline.staleness import Freshness, freshness
+
+SHOWN_STAGES = 4  # names of stale stages that fit on a line
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a scenario stands. A dash stands for what there is none of."""
+
+    scenario: str
+    stages: str  # up to date, stale with the first names, or never ran
+    last_run: str  # when its evaluation was written, local time
+    champion: str  # version in use, and whether a newer one waits or was refused
+    suspects: str  # rejected images that nobody has judged, of all
+    inbox: str  # files that wait to be taken in, and images that no finished training has seen
+
+
+def status(
+    scenarios: Annotated[list[str] | None, typer.Argument(help="Scenarios of params.yaml; all by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects for programs.")] = False,
+) -> None:
+    """Show where each scenario stands: stages, last run, champion, suspects to review, inbox. Nothing is changed."""
+    root = Path.cwd()
+    params = load_params(root / PARAMS)
+    chosen = list(dict.fromkeys(scenarios or params.scenarios))
+    for scenario in chosen:
+        params.scenario(scenario)
+    states = freshness(root, params, chosen)
+    champions, unknown = _champions(root, chosen)
+    lines = {*known_lines(root, params)}
+    rows = [
+        Standing(
+            scenario,
+            described({name: states[name] for name in lock_blocks.stages_of(root, scenario)}),
+            _last_run(root, scenario),
+            champions.get(scenario, "?" if unknown else "–"),
+            _suspects(root, params, scenario),
+            _inbox(root, scenario) if scenario in lines else "–",
+        )
+        for scenario in chosen
+    ]
+    if as_json:
+        print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
+        return
+    table = Table(title="scenarios")
+    for heading in ("scenario", "stages", "last run", "champion", "suspects to review", "inbox"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(*asdict(row).values())
+    console = Console(highlight=False)
+    console.print(table)
+    for line in _notes(rows, sorted(lines - {*params.scenarios}), unknown, root):
+        console.print(line, markup=False)
+
+
+def described(states: Mapping[str, Freshness]) -> str:
+    """Return the states of a scenario's stages in a few words."""
+    counts = Counter(states.values())
+    if counts["up to date"] == len(states):
+        return f"all {len(states)} up to date"
+    if counts["never ran"] == len(states):
+        return "never ran"
+    names = list(dict.fromkeys(name.partition("@")[0] for name, one in states.items() if one != "up to date"))
+    shown = ", ".join(names[:SHOWN_STAGES]) + (" …" if len(names) > SHOWN_STAGES else "")
+    kinds = [f"{counts[kind]} {kind}" for kind in ("stale", "never ran") if counts[kind]]
+    return f"{' and '.join(kinds)} of {len(states)}: {shown}"
+
+
+def _last_run(root: Path, scenario: str) -> str:
+    file = root / stage_dir(FINAL_STAGE, scenario) / "metrics.json"
+    return f"{datetime.fromtimestamp(file.stat().st_mtime):%Y-%m-%d %H:%M}" if file.exists() else "–"
+
+
+def _champions(root: Path, scenarios: list[str]) -> tuple[dict[str, str], str]:
+    """Return the version in use by scenario, and why it is not known; empty if it is."""
+    from orchestration.tracking.server import MLFLOW_FOLDER, is_http, tracking_uri
+
+    if not is_http(tracking_uri()) and not (root / MLFLOW_FOLDER / "mlflow.db").exists():
+        return {}, ""
+    from orchestration.registry.store import REFUSED, champion_of, registry_client, versions
+
+    found = {}
+    try:
+        for scenario in scenarios:
+            with registry_client(scenario) as client:
+                known, champion = versions(client, scenario), champion_of(client, scenario)
+                if not known:
+                    continue
+                newest = known[0]
+                said = f"version {champion.version}" if champion else "none"
+                if champion is None or int(newest.version) > int(champion.version):
+                    fate = "refused" if REFUSED in newest.tags else "not promoted"
+                    said += f"; {newest.version} {fate}"
+                found[scenario] = said
+    except LlbnadError as error:
+        return found, str(error)
+    return found, ""
+
+
+def _suspects(root: Path, params: Params, scenario: str) -> str:
+    file = root / stage_dir("purified", scenario) / "rejected.parquet"
+    if not file.exists():
+        return "–"
+    rejected = set(pq.read_table(file, columns=["image_id"])["image_id"].to_pylist())
+    try:
+        judged = read_verdicts(root / params.scenario(scenario).review)
+    except LlbnadError as error:
+        return f"? ({error})"
+    return f"{len(rejected - judged.keys())} of {len(rejected)}"
+
+
+def _inbox(root: Path, line: str) -> str:
+    waiting = len(look(root / INCOMING / line))
+    return f"{waiting} waiting, {new_images(root, line) - waiting} taken in and not trained on"
+
+
+def _notes(rows: list[Standing], new_lines: list[str], unknown: str, root: Path) -> list[str]:
+    notes = [f"{line}: a new line with {len(look(root / INCOMING / line))} files; `… ingest` takes it in"
+             for line in new_lines]  # fmt: skip
+    if unknown:
+        notes.append(f"champions are not known: {unknown}")
+    if any("up to date" not in row.stages for row in rows):
+        notes.append("`make run` brings everything up to date and computes only what changed")
+    if any(row.suspects[0].isdigit() and not row.suspects.startswith("0 ") for row in rows):
+        notes.append("`python -m orchestration review SCENARIO` shows the suspects to judge")
+    return notes

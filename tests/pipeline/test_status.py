@@ -1,0 +1,74 @@
+"""`python -m orchestration status`: what it says of stages, suspects, champions and inboxes."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from orchestration.__main__ import app
+from orchestration.commands.status import described
+from orchestration.pipeline.staleness import propagated
+
+BLOCK = "  {}:\n    cmd: x\n    deps:\n{}    outs:\n{}"
+
+
+def block(name, reads, makes):
+    return BLOCK.format(name, *("".join(f"    - path: {one}\n" for one in paths) for paths in (reads, makes)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "copies", "stale"),
+    [
+        ([], [], set()),
+        (["raw@a"], [], {"raw@a", "noisy@x"}),
+        (["noisy@x"], [], {"noisy@x"}),
+        (["code"], ["data/code/noisy.csv"], {"code", "noisy@x"}),  # code of one stage, not of the other
+        (["code"], [], set()),  # an edit of a module that no stage reaches changes no listing
+    ],
+)
+def test_a_change_reaches_what_reads_it(changed, copies, stale):
+    blocks = {
+        "code": block("code", ["llbnad"], ["data/code/raw.csv", "data/code/noisy.csv"]),
+        "raw@a": block("raw@a", ["data/own/a", "data/code/raw.csv"], ["data/raw/a"]),
+        "noisy@x": block("noisy@x", ["data/raw/a/manifest.parquet", "data/code/noisy.csv"], ["data/noisy/x"]),
+    }
+    found = propagated([*blocks, "scores@x"], blocks, changed, copies)
+    assert {stage for stage, state in found.items() if state == "stale"} == stale
+    assert found["scores@x"] == "never ran"
+
+
+def test_states_in_a_few_words():
+    assert described({"raw@a": "up to date", "scores@x": "up to date"}) == "all 2 up to date"
+    assert described({"raw@a": "never ran"}) == "never ran"
+    states = {"raw@a": "up to date", "sub_model@x-0": "stale", "sub_model@x-1": "stale", "scores@x": "never ran"}
+    assert described(states) == "2 stale and 1 never ran of 4: sub_model, scores"
+
+
+def test_one_screen(copy_of, monkeypatch):
+    monkeypatch.chdir(copy_of)
+    purified = copy_of / "data/purified/noisy20"
+    shutil.copy(purified / "kept.parquet", purified / "rejected.parquet")  # of these few images, none is rejected
+    rejected = pd.read_parquet(purified / "rejected.parquet")["image_id"].tolist()
+    (copy_of / "data/review/judged.csv").write_text(f"image_id,verdict\n{rejected[0]},defect\n")
+    params = yaml.safe_load((copy_of / "params.yaml").read_text())
+    params["scenarios"]["noisy20"]["review"] = "data/review/judged.csv"
+    params["scenarios"]["fresh"] = params["scenarios"]["noisy20"]
+    (copy_of / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (copy_of / "data/incoming/new_line").mkdir(parents=True)
+    shutil.copy(next((copy_of / "data/own/cells/good").iterdir()), copy_of / "data/incoming/new_line/first.png")
+    done = CliRunner().invoke(app, ["status", "--json"])
+    assert done.exit_code == 0, done.output
+    noisy, line, fresh = json.loads(done.stdout)
+    assert (noisy["scenario"], line["scenario"], fresh["scenario"]) == ("noisy20", "line", "fresh")
+    assert (line["stages"], line["champion"]) == ("1 stale of 12: params", "–")  # one stage splits params.yaml for all
+    assert noisy["stages"].startswith("5 stale of ")  # params, settings, purified and what follows
+    assert "never ran" in fresh["stages"] and (fresh["last_run"], fresh["suspects"]) == ("–", "–")
+    assert noisy["suspects"] == f"{len(rejected) - 1} of {len(rejected)}"
+    done = CliRunner().invoke(app, ["status", "line"])
+    assert done.exit_code == 0 and "noisy20" not in done.stdout
+    assert "new_line: a new line with 1 files; `… ingest` takes it in" in done.stdout.replace("\n", " ")
+    with pytest.raises(Exception, match="lien"):
+        CliRunner().invoke(app, ["status", "lien"], catch_exceptions=False)
