@@ -14,7 +14,8 @@ from orchestration.pipeline.settings import settings_path
 from orchestration.pipeline.tables import plain_table
 
 PICTURE_WIDTH = 900  # pixels; Dagster keeps metadata in its database
-PREVIEW_ROWS, DECIMALS = 30, 4  # of a CSV file
+PREVIEW_ROWS, DECIMALS = 30, 4  # of a CSV file; numbers are rounded for people, the files hold all digits
+QUALITY = 88  # of JPEG
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
 HIDDEN_FOLDERS = {"images", "params", "read_by"}  # counted by the manifest; shown as settings
 
@@ -48,7 +49,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMeta
 
 def picture(file: Path) -> dg.MarkdownMetadataValue:
     """Return a small copy of a picture as metadata."""
-    return dg.MetadataValue.md(f"![{file.stem}](data:image/png;base64,{_preview(file)})")
+    return dg.MetadataValue.md(f"![{file.stem}](data:image/jpeg;base64,{_preview(file)})")
 
 
 def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
@@ -89,13 +90,18 @@ def _of_file(file: Path) -> dict[str, Any]:
         numbers = json.loads(file.read_text())
         if file.name == "settings.json":
             return {"settings": dg.MetadataValue.json(numbers)}
-        shown = {key: value for key, value in numbers.items() if isinstance(value, int | float)}
+        shown = {key: _rounded(value) for key, value in numbers.items() if isinstance(value, int | float)}
         if notes := numbers.get("notes"):
             shown["notes"] = dg.MetadataValue.text("\n".join(notes))
         return shown
     if file.suffix == ".png":
-        return {file.stem: picture(file)}
+        return {f"{file.stem} (picture)": picture(file)}
     return {}
+
+
+def _rounded(value: float) -> float:
+    """Return a number with four significant digits; a whole number as it is."""
+    return float(f"{value:.4g}") if isinstance(value, float) else value
 
 
 def _preview(file: Path) -> str:
@@ -105,5 +111,7 @@ def _preview(file: Path) -> str:
         small = picture.convert("RGB")
         small.thumbnail((PICTURE_WIDTH, 10 * PICTURE_WIDTH))
         buffer = io.BytesIO()
-        small.quantize(128).save(buffer, format="png", optimize=True)
+        small.save(
+            buffer, format="jpeg", quality=QUALITY, subsampling=0
+        )  # all colours; a sheet of photographs takes a third of a PNG
     return base64.b64encode(buffer.getvalue()).decode()

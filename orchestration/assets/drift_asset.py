@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration.assets.asset_metadata import picture
+from orchestration.assets.check_texts import check_spec
 from orchestration.assets.command import run_command
 from orchestration.assets.partitions import SCENARIOS
 from orchestration.line.lines import known_lines
@@ -28,7 +29,7 @@ def drift_asset(root: Path) -> dg.AssetsDefinition:
         kinds={"torch", "scipy"},
         description="Each batch of a production line against the images before it: features, brightness, sharpness, "
         "size, share of rejected images",
-        check_specs=[dg.AssetCheckSpec(DRIFT, asset=DRIFT, description="The newest batch is like those before it")],
+        check_specs=[check_spec(DRIFT, DRIFT)],
     )
     def watch(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line = context.partition_key

@@ -17,6 +17,7 @@ import pandas as pd
 
 from llbnad.utils.files import file_digest
 from orchestration.assets.asset_metadata import metadata, table
+from orchestration.assets.check_texts import check_spec
 from orchestration.assets.failure import failing
 from orchestration.assets.partitions import SCENARIOS, Pattern, patterns
 from orchestration.pipeline import code, dvc, settings
@@ -48,7 +49,7 @@ def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> dg.As
         name=STEP,
         description="One `dvc repro` of the selected stages of a scenario",
         specs=[_spec(name, where, listings, sources) for name, where in found.items()],
-        check_specs=[dg.AssetCheckSpec(check, asset=name, blocking=True) for name, check in _checks(found)],
+        check_specs=[check_spec(check, name, blocking=True) for name, check in _checks(found)],
         partitions_def=SCENARIOS,
         can_subset=True,
     )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from orchestration.assets.check_texts import check_spec
 from orchestration.assets.command import run_command
 from orchestration.assets.machines import has_several_machines
 from orchestration.registry.register_version import CHECKS, report_path
@@ -38,7 +39,7 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
         group_name="registry",
         kinds={"mlflow"},
         description="The detector as a version of the registered model llbnad-<scenario>, compared with the champion",
-        check_specs=[dg.AssetCheckSpec(check, asset=CHALLENGER, blocking=True) for check in CHECKS],
+        check_specs=[check_spec(check, CHALLENGER, blocking=True) for check in CHECKS],
     )
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         scenario = context.partition_key

@@ -8,6 +8,7 @@ import dagster as dg
 
 from llbnad.inference.export import ExtraMissingError, Format, check_installed
 from orchestration.assets.asset_metadata import metadata_of_files
+from orchestration.assets.check_texts import check_spec
 from orchestration.assets.command import run_command
 from orchestration.assets.registry_assets import CHAMPION
 from orchestration.pipeline.paths import DATA
@@ -83,7 +84,7 @@ def _exported(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
         kinds={"onnx", "openvino"},
         output_required=False,
         description="The champion as ONNX and OpenVINO graphs, compared with torch on images it was not trained on",
-        check_specs=[dg.AssetCheckSpec(PARITY, asset=EXPORTED)],
+        check_specs=[check_spec(PARITY, EXPORTED)],
     )
     def exported(context: dg.AssetExecutionContext, config: ExportConfig) -> Iterator[Any]:
         formats = [format for format in Format if getattr(config, format.value)]

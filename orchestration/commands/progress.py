@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from orchestration.pipeline.repro import outcome_of
+from orchestration.pipeline.repro import is_advice, outcome_of
 from orchestration.slices.local_slice import SHARED
 from orchestration.slices.state import State
 
-DVC_CHATTER = (">", "Updating", "Generating", "Use `dvc", "Stage '", "To ", "\t")
 QUIET = re.compile(r"\d%\||Data and pipelines are up to date")  # bars of several slices would run into each other
 
 
@@ -38,7 +37,7 @@ class Progress:
             rest = "" if left is None else f", about {left:.0f} s left"
             self.ran += 1
             self.console.print(f"[bold]\\[{self.seen}/{self.total}] {event[0]}[/bold]  ({elapsed:.0f} s{rest})")
-        elif text and not text.startswith(DVC_CHATTER):
+        elif text and not event and not is_advice(text):
             self.console.print(f"  {text}", markup=False)
 
 

@@ -22,6 +22,7 @@ OUTCOMES: dict[str, Outcome] = {
     r"Stage '(.+)' is cached - skipping run": "restored from cache",
     r"Stage '(.+)' didn't change, skipping": "unchanged",
 }
+ADVICE = (">", "Updating", "Generating", "Use `dvc", "To ", "\t")  # how dvc's lines begin that say nothing of a stage
 FAILED = re.compile(r"failed to reproduce '(.+?)'")
 
 Event = tuple[str, Outcome]  # a stage and what dvc did with it
@@ -54,7 +55,7 @@ def repro_stages(
     Args:
         root: root of the repository.
         shares: names in dvc.lock, e.g. `sub_model@a-0`; causes before what depends on them.
-        log: called with each line as dvc prints it.
+        log: called with each line as dvc prints it, without its advice.
         extra: environment variables for dvc and the stages.
 
     Raises:
@@ -79,6 +80,11 @@ def outcome_of(line: str) -> Event | None:
         if match := re.match(pattern, line):
             return match[1], outcome
     return None
+
+
+def is_advice(line: str) -> bool:
+    """Return whether a line of `dvc repro` is empty, names the command, or advises on git and dvc push."""
+    return not line or line.startswith(ADVICE)
 
 
 @dataclass
@@ -142,7 +148,8 @@ def _attempt(root: Path, shares: Sequence[Sequence[str]], log: Log, extra: Mappi
         ]
         for number, line in _lines(processes):
             if line is not None:
-                log(line)
+                if not is_advice(line):
+                    log(line)
                 yield from heard[number].hear(line)
                 continue
             try:

@@ -64,8 +64,8 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
         assert event.metadata["outcome"].value == "ran"
     one = found["features"]
     assert one.tags["dagster/data_version"] == next(iter(dvc.outputs(lock, "features@noisy20").values()))
-    assert "data:image/png;base64," in found["purified"].metadata["suspects"].value
-    assert "data:image/png;base64," in found["evaluation"].metadata["curves"].value
+    assert "data:image/jpeg;base64," in found["purified"].metadata["suspects (picture)"].value
+    assert "data:image/jpeg;base64," in found["evaluation"].metadata["curves (picture)"].value
     metrics = json.loads((by_dagster / "data/evaluation/noisy20/metrics.json").read_text())
     assert found["evaluation"].metadata["image_auroc"].value == metrics["image_auroc"]
     assert found["evaluation"].metadata["notes"].value == "\n".join(metrics["notes"])

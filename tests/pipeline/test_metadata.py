@@ -7,8 +7,10 @@ import pytest
 from llbnad.data.manifest import normalise
 from orchestration.assets.asset_metadata import metadata, metadata_of_files
 from orchestration.assets.dvc_assets import check_results
+from orchestration.definitions import defs
 from orchestration.pipeline.tables import plain_table
 from orchestration.pipeline.validation import ValidationError, check_manifest
+from orchestration.registry.register_version import CHECKS
 from tests.conftest import made_manifest, save_image
 
 
@@ -36,7 +38,7 @@ def test_outputs_are_listed_with_their_hashes(tmp_path):
     save_image(tmp_path / "data" / "curve.png")
     found = metadata({"data/curve.png": "f00"}, tmp_path, "line")
     assert shown(found["outputs"])[0] == [{"path": "data/curve.png", "md5": "f00"}]
-    assert found["curve"].value.startswith("![curve](data:image/png;base64,")
+    assert found["curve (picture)"].value.startswith("![curve](data:image/jpeg;base64,")
 
 
 def test_a_validation_report_is_an_asset_check_with_a_table(tmp_path):
@@ -55,3 +57,16 @@ def test_mixed_columns_are_text():
     plain = plain_table(("value",), [[1], ["a"], [[2, 3]], [None]])
     assert plain.types == {"value": "string"}
     assert [record["value"] for record in plain.records] == ["1", "a", "[2, 3]", None]
+
+
+def test_numbers_are_shown_with_four_digits(tmp_path):
+    (tmp_path / "metrics.json").write_text('{"auroc": 0.930483526, "images": 412345, "threshold": 0.000123456}')
+    assert metadata_of_files([tmp_path / "metrics.json"]) == {
+        "auroc": 0.9305, "images": 412345, "threshold": 0.0001235,
+    }  # fmt: skip
+
+
+def test_every_check_says_what_it_protects_against_and_what_to_do():
+    specs = [spec for assets in defs.assets for spec in getattr(assets, "check_specs", ())]
+    assert len(specs) > len(CHECKS) and {"noisy", "drift", "parity", *CHECKS} <= {spec.name for spec in specs}
+    assert all("If it " in spec.description for spec in specs)

@@ -274,7 +274,7 @@ def day_3(factory: Factory) -> None:
     check = factory.check("drift", "drift")
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "batch 3: " in check.description and "brightness has changed" in check.description
-    assert "data:image/png;base64," in check.metadata["history"].value
+    assert "data:image/jpeg;base64," in check.metadata["history"].value
     refusal = factory.check("challenger", "shift")
     assert (refusal.passed, refusal.severity, refusal.blocking) == (False, dg.AssetCheckSeverity.ERROR, True)
     assert "newly learnt as normal differ" in refusal.description and "brightness by" in refusal.description
