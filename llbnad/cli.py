@@ -171,8 +171,8 @@ def run(
         result = run_two_stage(noisy, store, image_root, settings, verdicts)
     except TooFewImagesError as error:
         raise TooFewImagesError("; ".join([str(error), *_left_out(scan)])) from None
-    write_run(result, store, image_root, settings.suspects, out, scan.pixel_notes)
-    for line in _summary(result):
+    drawn = write_run(result, store, image_root, settings, out, scan.pixel_notes)
+    for line in [*_summary(result), *([drawn.line] if drawn else [])]:
         typer.echo(line)
     tables = "metrics.json, comparison.csv, suspects.csv, scores.parquet, kept.parquet, folders.csv"
     typer.echo(f"written to {out}: {tables}, plots/")

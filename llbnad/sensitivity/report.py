@@ -30,6 +30,11 @@ class Sensitivity:
     line: str  # the summary, or why nothing could be measured
     files: tuple[Path, ...] = ()
 
+    @property
+    def content(self) -> dict[str, float | str | None]:
+        """The metrics and the summary, for metrics.json."""
+        return {**self.metrics, "sensitivity_line": self.line}
+
 
 def measure(
     predictor: Predictor,

@@ -50,6 +50,7 @@ DEFAULTS = {
     "patch_rejection": 0.5,
     "review": "data/review/none.csv",
     "calibration": {"target_fpr": 0.1, "folds": 3, "bound": "robust", "unsure": True},
+    "sensitivity": {"images": 0, "sizes": "auto", "contrasts": [0.2]},
     "comparators": ["none", "oracle", "random"],
     "suspects": 6,
 }

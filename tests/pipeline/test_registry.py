@@ -24,7 +24,7 @@ from tests.pipeline.test_serving import wait_for
 
 LINE = "noisy20"
 # what a first detector cannot be held against; of `separation`, too few images were rejected
-COMPARISONS = ("verdicts", "separation", "agreement", "alarms", "shift")
+COMPARISONS = ("verdicts", "separation", "agreement", "sensitivity", "alarms", "shift")
 
 
 @pytest.fixture
