@@ -299,7 +299,7 @@ class Promotion(Config):
     min_auroc: float = Field(0.5, ge=0, le=1)  # AUROC on labelled test images, if there are any; 0.5 is chance
     max_auroc_loss: float = Field(0.02, ge=0, le=1)  # loss of AUROC against the champion; another seed changes as much
     sensitivity_images: int = Field(12, ge=0, le=1000)  # images on which synthetic defects are drawn; 0 = no such check
-    # share of a kind of synthetic defect that the champion finds for sure and the new detector passes for sure
+    # share of a kind of synthetic defect that the new detector passes, of those that the champion finds for sure
     max_sensitivity_loss: float = Field(0.2, ge=0, le=1)
     min_kept_share: float = Field(0.15, ge=0, le=1)  # share of images kept; just below the paper's fixed 0.2
     max_kept_change: float = Field(0.2, ge=0, le=1)  # change of the kept share; a larger change means other data

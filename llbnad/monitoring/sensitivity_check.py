@@ -4,13 +4,13 @@ Defects are drawn on normal test images where there are enough of them. Elsewher
 left that neither detector has learnt, so they are drawn on images that both have learnt: there the detection rate is no
 estimate of anything, but neither detector has an advantage, and the check only compares.
 
-Chance must not refuse. Another draw of calibration images moves a threshold, and with it every image at once. A defect
-therefore counts as lost only if the champion is sure of it (its score is above the interval of the champion's
-threshold) and the new detector is sure of the contrary (below the interval of its own); gains are counted likewise and
-subtracted. The net loss is a share of the champion's sure finds, so that a weak champion is no excuse. A kind refuses
-if its net loss exceeds the limit L beyond chance: the mean over images of (lost - gained - L · found before) is above 0
-with its whole 99 % interval (Student's t; one image is one observation, since the drawings on one are no independent
-ones). It is 99 %, not 95 %, since each kind has its own.
+Chance must not refuse. Another draw of calibration images moves a threshold, and with it every image at once. The
+champion has therefore found a defect only if its score is above the interval of the threshold, where the label is
+`defect` and not `unsure`; it is lost if the new detector's score is not even above its threshold. Gains are counted
+likewise and subtracted. The net loss is a share of what the champion found, so a weak champion is no excuse. A kind
+refuses if its net loss exceeds the limit L beyond chance: the mean over images of (lost - gained - L · found before) is
+above 0 with its whole 99 % interval (Student's t; one image is one observation, since the drawings on one image are no
+independent ones). It is 99 %, not 95 %, since each kind has its own.
 """
 
 from collections.abc import Collection
@@ -33,6 +33,7 @@ from llbnad.utils.hashing import stable_shuffle
 NAME = "sensitivity"
 CONFIDENCE = 0.99
 CONTRASTS = (0.2,)
+PASSED, FOUND = 0, 2  # answers; 1 is a find within the interval of the threshold
 NO_CHAMPION = "there is no champion"
 UNREADABLE = "the champion cannot be loaded, or does not say what it learnt"
 FEW = "{} normal images that both or neither have learnt, and that the champion passes, are too few"
@@ -43,7 +44,7 @@ REMEDY = "look at synthetic_defects.png of `llbnad sensitivity`, or promote by h
 class Compared:
     """What two detectors make of the same drawings."""
 
-    table: pd.DataFrame  # image_id, kind, size, before and now: -1 sure that it is normal, 1 sure of a defect, else 0
+    table: pd.DataFrame  # image_id, kind, size, and the answers `before` (the champion's) and `now`: see `answers`
     images: int
 
 
@@ -91,7 +92,7 @@ def compare(model: Predictor, champion: Predictor, pool: pd.DataFrame, image_roo
     same = new.digest() == old.digest() and new.encoder == old.encoder
     now = before if same else score_drawings(model, images, wanted)
     table = before[["image_id", "kind", "size"]].assign(
-        before=sure(before["score"].to_numpy(), old.threshold), now=sure(now["score"].to_numpy(), new.threshold)
+        before=answers(before["score"].to_numpy(), old.threshold), now=answers(now["score"].to_numpy(), new.threshold)
     )
     alarmed = table["image_id"][(table["kind"] == CLEAN) & (before["score"] > old.threshold.value)]
     table = table[~table["image_id"].isin(alarmed) & (table["kind"] != CLEAN)].reset_index(drop=True)
@@ -99,9 +100,9 @@ def compare(model: Predictor, champion: Predictor, pool: pd.DataFrame, image_roo
     return Compared(table, left) if left >= ENOUGH else FEW.format(left)
 
 
-def sure(scores: np.ndarray, threshold: Threshold) -> np.ndarray:
-    """Return 1 for scores above the interval of the threshold, -1 for scores below it, and 0 between: (N,) int."""
-    return (scores > threshold.unsure_high).astype(int) - (scores < threshold.unsure_low).astype(int)
+def answers(scores: np.ndarray, threshold: Threshold) -> np.ndarray:
+    """Return an answer per score (N,): 2 (`FOUND`) above the threshold's interval, 1 above the threshold, else 0."""
+    return (scores > threshold.unsure_high).astype(int) + (scores > threshold.value).astype(int)
 
 
 def sensitivity(compared: Compared | str, bounds: Promotion) -> Finding:
@@ -120,14 +121,14 @@ def sensitivity(compared: Compared | str, bounds: Promotion) -> Finding:
     for kind, rows in compared.table.groupby("kind", sort=False):
         blind = beyond_chance(rows, bounds.max_sensitivity_loss)
         refused |= blind
-        saw, sees = ((rows[name] > 0).mean() for name in ("before", "now"))
+        saw, sees = ((rows[name] == FOUND).mean() for name in ("before", "now"))
         parts.append(f"{kind} {sees:.0%} (champion {saw:.0%}, lost {net_loss(rows):.0%}{', BLIND' if blind else ''})")
-    observed = f"sure finds on {compared.images} images: {', '.join(parts)}"
+    observed = f"found on {compared.images} images: {', '.join(parts)}"
     return decided(NAME, not refused, observed, f"{expected}; {REMEDY}" if refused else expected)
 
 
 def net_loss(rows: pd.DataFrame) -> float:
-    """Return the drawings lost for sure, less those gained, as a share of the champion's sure finds; 0 without any.
+    """Return the drawings lost less those gained, as a share of what the champion found; 0 if it found none.
 
     Args:
         rows: rows of `Compared.table`.
@@ -147,9 +148,9 @@ def beyond_chance(rows: pd.DataFrame, most: float) -> bool:
 
 
 def _by_image(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return the net loss and the champion's sure finds of each image: (images,) float64 each."""
-    lost = ((rows["before"] > 0) & (rows["now"] < 0)).astype(float)
-    gained = ((rows["before"] < 0) & (rows["now"] > 0)).astype(float)
-    found = (rows["before"] > 0).astype(float)
+    """Return the net loss and the champion's finds of each image: (images,) float64 each."""
+    lost = ((rows["before"] == FOUND) & (rows["now"] == PASSED)).astype(float)
+    gained = ((rows["before"] == PASSED) & (rows["now"] == FOUND)).astype(float)
+    found = (rows["before"] == FOUND).astype(float)
     net, all_found = (part.groupby(rows["image_id"]).sum().to_numpy() for part in (lost - gained, found))
     return net, all_found

@@ -24,6 +24,7 @@ from orchestration.pipeline.outputs import read_noisy, read_purified, read_summa
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
+from orchestration.registry.model_card import describe, model_card, read_metrics
 from orchestration.registry.packaging import contents
 from orchestration.registry.store import (
     CHAMPION,
@@ -94,6 +95,7 @@ def challenge(scenario: str) -> dict[str, Any]:
             suspects = stage_dir("purified", scenario) / "plots" / "suspects.png"
             advice = f"{champion_checks.UNPROVEN} ({suspects})"
         _tag(client, scenario, str(version), findings, advice)
+        describe(client, scenario, str(version), model_card(path, read_metrics(scenario)))
     report = {
         "name": model_name(scenario),
         "version": str(version),

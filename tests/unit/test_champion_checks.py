@@ -61,7 +61,7 @@ def test_all_checks_are_judged_and_a_first_model_can_pass():
 
 def test_with_a_champion_labels_and_new_images_nothing_is_skipped():
     judged = Judged({"d.png": 4.0}, {"n.png": 1.0})
-    drawn = Compared(drawn_on(12, before=1, now=1), 12)
+    drawn = Compared(drawn_on(12, before=2, now=2), 12)
     findings = judge(probe(), probe(), probe(), BOUNDS, calibrated(), learnt(brightness=0.1), judged, drawn)
     assert {finding.outcome for finding in findings} == {"passed"}
 

@@ -13,11 +13,11 @@ from llbnad.model.threshold import threshold_at
 from llbnad.monitoring.sensitivity_check import (
     NO_CHAMPION,
     Compared,
+    answers,
     common_images,
     compare,
     net_loss,
     sensitivity,
-    sure,
 )
 
 BOUNDS = Promotion()
@@ -38,14 +38,14 @@ def drawn_on(images, before, now, kinds=("scratch", "blot"), sizes=(4, 8, 16)):
 @pytest.mark.parametrize(
     ("before", "now", "refuses"),
     [
-        (1, 1, False),
-        (1, -1, True),
-        (1, 0, False),  # the new detector is unsure: no loss for sure
-        (0, -1, False),  # the champion was unsure
-        (-1, 1, False),
-        (1, [-1] * 2 + [1] * 10, False),  # two images of twelve: chance
-        (1, [-1] * 9 + [1] * 3, True),
-        ([1] * 6 + [-1] * 6, [-1] * 6 + [1] * 6, False),  # as many gained as lost
+        (2, 2, False),
+        (2, 0, True),
+        (2, 1, False),  # still above the threshold
+        (1, 0, False),  # the champion was unsure
+        (0, 2, False),
+        (2, [0] * 2 + [2] * 10, False),  # two images of twelve: chance
+        (2, [0] * 11 + [2], True),
+        ([2] * 6 + [0] * 6, [0] * 6 + [2] * 6, False),  # as many gained as lost
     ],
 )
 def test_only_losses_beyond_chance_refuse(before, now, refuses):
@@ -55,7 +55,7 @@ def test_only_losses_beyond_chance_refuse(before, now, refuses):
 
 
 def test_a_kind_that_is_lost_is_named_though_another_is_gained():
-    table = pd.concat([drawn_on(12, 1, -1, ["scratch"]), drawn_on(12, -1, 1, ["blot"])])
+    table = pd.concat([drawn_on(12, 2, 0, ["scratch"]), drawn_on(12, 0, 2, ["blot"])])
     finding = sensitivity(Compared(table, 12), BOUNDS)
     assert finding.failed
     assert "scratch 0% (champion 100%, lost 100%, BLIND)" in finding.observed
@@ -76,7 +76,7 @@ def line(model_files, few_cells):
 def test_an_equal_challenger_passes_and_a_blinded_one_is_refused(line):
     model, rows, root = line
     same = compare(Predictor(model), Predictor(model), rows, root, 9)
-    assert (same.table["before"] == same.table["now"]).all() and (same.table["before"] > 0).any()
+    assert (same.table["before"] == same.table["now"]).all() and (same.table["before"] == 2).any()
     assert not sensitivity(same, BOUNDS).failed
     blinded = replace(model, threshold=threshold_at(model.threshold.scores + 0.3, 0.1))
     compared = compare(Predictor(blinded), Predictor(model), rows, root, 9)
@@ -110,8 +110,8 @@ def test_drawn_on_are_test_images_or_what_both_learnt(few_cells):
     assert set(common_images(tested, ids, ids)["anomaly_class"]) == {"OK"}
 
 
-def test_sure_is_outside_of_the_interval():
+def test_a_sure_find_is_above_the_interval_of_the_threshold():
     threshold = threshold_at(np.linspace(1, 2, 99), 0.1)
     edges = np.array([threshold.unsure_low, threshold.value, threshold.unsure_high])
-    assert sure(edges, threshold).tolist() == [0, 0, 0]
-    assert sure(np.array([edges[0] - 0.01, edges[2] + 0.01]), threshold).tolist() == [-1, 1]
+    assert answers(edges, threshold).tolist() == [0, 0, 1]
+    assert answers(edges + 0.001, threshold).tolist() == [0, 1, 2]
