@@ -281,10 +281,8 @@ def day_3(factory: Factory) -> None:
     assert "call them normal in the review file, or promote by hand" in refusal.description
     others = {one: factory.check("challenger", one) for one in CHECKS if one != "shift"}
     skipped = {name for name, one in others.items() if one.description.startswith("skipped: ")}
-    assert (
-        {name for name, one in others.items() if not one.passed} == skipped
+    assert {name for name, one in others.items() if not one.passed} == skipped
     assert skipped <= {"separation", "labelled", "sensitivity"}
-    )
     assert all(others[name].severity == dg.AssetCheckSeverity.WARN for name in skipped)
     found = "calls 0 of 1 images normal that people called defects"
     assert (others["verdicts"].passed, others["verdicts"].metadata["observed"].value) == (True, found)
