@@ -19,6 +19,7 @@ from llbnad.model.model import Model, derived_seed, train
 from llbnad.model.threshold import threshold_at
 from llbnad.sensitivity.defects import KINDS, draw
 from llbnad.sensitivity.measure import drawings, score_drawings, usual_sizes
+from llbnad.sensitivity.pictures import sensitivity_curves
 from llbnad.sensitivity.rates import CLEAN, binomial_interval, detection_rates, smallest_found, summary_line
 from llbnad.sensitivity.report import numbers, sensitivity_of
 from llbnad.sensitivity.robustness import CHANGES, robustness, rotation, shift
@@ -90,6 +91,14 @@ def test_rates_of_a_known_detector():
     assert [smallest_found(rates, "scratch", 0.2, share) for share in (0.5, 0.75, 0.9)] == [4, 8, 16]
     line = summary_line(rates, 0.2, 0.01)
     assert "scratch 4 × 1 / 16 × 3 px" in line and "4 images at 1 % false positives" in line
+
+
+def test_where_every_image_is_called_a_defect_nothing_is_measured(tmp_path):
+    rates = detection_rates(scored({"a": 4, "b": 4}), -1.0)
+    assert rates.empty and list(rates) == ["kind", "contrast", "size", "images", "found", "rate", "low", "high"]
+    assert summary_line(rates, 0.2, 0.01).endswith(": none could be measured")
+    assert numbers(rates, 0.2) == {"sensitivity": None}
+    sensitivity_curves(rates, tmp_path / "empty.png", "none")
 
 
 def test_a_size_does_not_count_if_a_larger_one_is_missed():
