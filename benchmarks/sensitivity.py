@@ -141,8 +141,9 @@ def reality(data: DATA = Path("data/own"), seeds: SEEDS = 2) -> None:
     prepare(Runtime())
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as cache:
-        for name, manifest, root in sets(data):
-            for seed in range(seeds):
+        found = list(sets(data))
+        for seed in range(seeds):
+            for name, manifest, root in found:
                 for row in _draw(manifest, root, seed, Path(cache) / name):
                     add({"set": name, "seed": seed, **row}, rows, RESULTS / "sensitivity_reality.csv")
     print(agreement(pd.DataFrame(rows)).to_string(index=False, float_format="%.2f"))
