@@ -172,3 +172,13 @@ def test_small_table_is_the_file():
     assert list(shown) == ["none", "paper", "default", "oracle"]
     for policy, values in shown.items():
         assert values.replace(" ", "").split("|") == [known[*cell, policy] for cell in cells]
+
+
+def test_what_successors_lose_of_synthetic_defects_is_what_the_table_says():
+    page = text(REPOSITORY / "docs" / "acceptance-limits.md")
+    measured = pd.read_csv(RESULTS / "sensitivity_limits.csv")
+    for successor, rows in measured.groupby("successor", sort=False):
+        loss, refused = rows["largest_loss"], int(rows["refused"].sum())
+        found = f"{rows['champion_finds'].mean():.0%} → {rows['finds'].mean():.0%}"
+        shown = f"{loss.median():.2f} ({loss.min():.2f} to {loss.max():.2f}) | {refused} of {len(rows)}"
+        assert f"| {successor} | {found} | {shown} |" in page
