@@ -65,6 +65,9 @@ def common_images(noisy: pd.DataFrame, learnt_now: Collection[str], learnt_befor
 def compare(model: Predictor, champion: Predictor, pool: pd.DataFrame, image_root: Path, count: int) -> Compared | str:
     """Draw the same defects on the same images for both detectors.
 
+    The new detector's threshold is that for the champion's rate of false positives: a rate that somebody lowered makes
+    no detector blind.
+
     Args:
         model: the new detector.
         champion: the detector in use.
@@ -91,8 +94,10 @@ def compare(model: Predictor, champion: Predictor, pool: pd.DataFrame, image_roo
     before = score_drawings(champion, images, wanted)
     same = new.digest() == old.digest() and new.encoder == old.encoder
     now = before if same else score_drawings(model, images, wanted)
+    rate = old.threshold.target_fpr
+    at_its_rate = new.threshold if new.threshold.target_fpr == rate else new.threshold.at(rate)
     table = before[["image_id", "kind", "size"]].assign(
-        before=answers(before["score"].to_numpy(), old.threshold), now=answers(now["score"].to_numpy(), new.threshold)
+        before=answers(before["score"].to_numpy(), old.threshold), now=answers(now["score"].to_numpy(), at_its_rate)
     )
     alarmed = table["image_id"][(table["kind"] == CLEAN) & (before["score"] > old.threshold.value)]
     table = table[~table["image_id"].isin(alarmed) & (table["kind"] != CLEAN)].reset_index(drop=True)

@@ -82,6 +82,9 @@ def test_an_equal_challenger_passes_and_a_blinded_one_is_refused(line):
     compared = compare(Predictor(blinded), Predictor(model), rows, root, 9)
     finding = sensitivity(compared, BOUNDS)
     assert finding.failed and "blot 0%" in finding.observed
+    lower = replace(model, threshold=model.threshold.at(0.01))  # another rate: fewer finds, but no blindness
+    at_its_rate = compare(Predictor(lower), Predictor(model), rows, root, 9)
+    assert at_its_rate.table.equals(same.table) and lower.threshold.value > model.threshold.value
     turned = compared.table.rename(columns={"before": "now", "now": "before"})
     assert not sensitivity(Compared(turned, compared.images), BOUNDS).failed
 
