@@ -79,7 +79,9 @@ def defect_sheet(
         tiles.append(_tile(predictor, draw(pixels, image_id, kind, size, contrast, seed), name, threshold))
     # as in the pictures of a prediction
     scale = (0.5 * threshold.value, 1.5 * threshold.value) if threshold.value > 0 else None
-    contact_sheet(tiles, out, f"Synthetic defects on {path.name}, outlined in green, and what the model saw", scale)
+    contrasts = " and ".join(f"{contrast:g}" for contrast in dict.fromkeys(one[2] for one in wanted))
+    title = f"Synthetic defects of contrast {contrasts} on {path.name}, outlined in green, and what the model saw"
+    contact_sheet(tiles, out, title, scale)
 
 
 def _tile(predictor: Predictor, pasted: Pasted, name: str, threshold: Threshold) -> Tile:
