@@ -197,7 +197,8 @@ def fit(
 ) -> TrainedModel:
     """Purify the training images, and train the detector with its threshold on the kept images (both stages).
 
-    Arguments and errors are the same as for `purify`. Comparators are not trained; use `llbnad run` to compare.
+    Arguments and errors are the same as for `purify`. Comparators are not trained and no synthetic defects
+    are drawn; `llbnad run` does both.
     """
     wanted = _wanted("llbnad.fit", detector, policy, seed, encoder, subsets, {**settings, "comparators": ()})
     verdicts = verdicts_of(wanted)

@@ -171,8 +171,8 @@ def run(
         result = run_two_stage(noisy, store, image_root, settings, verdicts)
     except TooFewImagesError as error:
         raise TooFewImagesError("; ".join([str(error), *_left_out(scan)])) from None
-    write_run(result, store, image_root, settings.suspects, out, scan.pixel_notes)
-    for line in _summary(result):
+    drawn = write_run(result, store, image_root, settings, out, scan.pixel_notes)
+    for line in [*_summary(result), *([drawn.line] if drawn else [])]:
         typer.echo(line)
     tables = "metrics.json, comparison.csv, suspects.csv, scores.parquet, kept.parquet, folders.csv"
     typer.echo(f"written to {out}: {tables}, plots/")
@@ -281,6 +281,42 @@ def predict(
     typer.echo(threshold.describe() if threshold is not None else "the model has no threshold: scores only")
     if failed == len(table):
         raise LlbnadError("none of the images could be read; predictions.csv says why")
+
+
+@app.command()
+def sensitivity(
+    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    images: Annotated[list[Path], typer.Argument(help="Normal images that the model has not learnt.")],
+    out: Annotated[Path, typer.Option(help="Folder for tables and pictures.")],
+    count: Annotated[int, typer.Option(min=1, max=1000, help="Most images to draw on, chosen by their content.")] = 24,
+    sizes: Annotated[str, typer.Option(help="Sizes in pixels, such as 4,8,16; auto: from the images' size.")] = "auto",
+    contrasts: Annotated[str, typer.Option(help="Changes of grey value as shares of 255, such as 0.1,0.2.")] = "0.2",
+    fpr: Annotated[float | None, typer.Option(help="Rate of false positives, in (0, 1). Default: the model's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Another seed draws in other places.")] = 0,
+    robustness: Annotated[
+        bool, typer.Option("--robustness/--no-robustness", help="Measure false positives after harmless changes too.")
+    ] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
+    plugins: Annotated[bool, PLUGINS] = False,
+    max_pixels: Annotated[int, LARGEST] = USUAL_PIXELS,
+) -> None:
+    """Draw synthetic defects on normal images and say which the model finds, and what alarms it without reason."""
+    from llbnad.inference.predict import Predictor, find_images, refuse_own_pictures, threshold_of
+    from llbnad.model.model import Model
+    from llbnad.sensitivity.command import settings_of, write_sensitivity
+    from llbnad.utils.runtime import prepare
+
+    settings = settings_of(count, sizes, contrasts)
+    paths = find_images(images)
+    refuse_own_pictures(images, paths, out)
+    limit_pixels(max_pixels)
+    target = str(prepare(Runtime(device=device, threads=threads)))
+    loaded = Model.load(model, target, plugins)
+    threshold = threshold_of(loaded, fpr)
+    for line in write_sensitivity(Predictor(loaded, target), paths, threshold, settings, out, seed, robustness):
+        typer.echo(line)
+    typer.echo(f"written to {out}")
 
 
 @app.command()

@@ -222,6 +222,29 @@ class CalibrationConfig(Config):
         return folds
 
 
+class SensitivityConfig(Config):
+    """Synthetic defects that evaluation draws on unseen images, to say what a detector finds (`llbnad.sensitivity`)."""
+
+    images: int = Field(0, ge=0, le=1000)  # images to draw on; 0 = off
+    # sizes in pixels of the image; auto: 1/64, 1/32, 1/16, 1/8 and 1/4 of its shorter side
+    sizes: Literal["auto"] | tuple[int, ...] = "auto"
+    contrasts: tuple[float, ...] = (0.2,)  # change of grey value as a share of 255, in (0, 1]; metrics are of the first
+
+    @field_validator("sizes")
+    @classmethod
+    def _pixels(cls, sizes: Any) -> Any:
+        if sizes != "auto" and (not sizes or min(sizes) < 1 or list(sizes) != sorted(set(sizes))):
+            raise ValueError(f"sizes must be auto, or ascending whole numbers of pixels from 1 on, got {list(sizes)}")
+        return sizes
+
+    @field_validator("contrasts")
+    @classmethod
+    def _shares(cls, contrasts: tuple[float, ...]) -> tuple[float, ...]:
+        if not contrasts or not all(0 < one <= 1 for one in contrasts) or len(set(contrasts)) < len(contrasts):
+            raise ValueError(f"contrasts must be distinct numbers in (0, 1], got {list(contrasts)}")
+        return contrasts
+
+
 Aggregation = Literal["mean", "oof_mean", "robust_mean", "max", "rank_mean", "max_var"]
 Comparator = Literal["none", "oracle", "random"]
 Partition = Literal["disjoint", "leave_out"]
@@ -275,6 +298,9 @@ class Promotion(Config):
     max_missed: float = Field(0.0, ge=0, le=1)  # share of the defects named by people that may be called normal
     min_auroc: float = Field(0.5, ge=0, le=1)  # AUROC on labelled test images, if there are any; 0.5 is chance
     max_auroc_loss: float = Field(0.02, ge=0, le=1)  # loss of AUROC against the champion; another seed changes as much
+    sensitivity_images: int = Field(12, ge=0, le=1000)  # images on which synthetic defects are drawn; 0 = no such check
+    # share of a kind of synthetic defect that the new detector passes, of those that the champion finds for sure
+    max_sensitivity_loss: float = Field(0.2, ge=0, le=1)
     min_kept_share: float = Field(0.15, ge=0, le=1)  # share of images kept; just below the paper's fixed 0.2
     max_kept_change: float = Field(0.2, ge=0, le=1)  # change of the kept share; a larger change means other data
     max_alarms: float = Field(0.2, ge=0, le=1)  # share of the newly learnt images that the champion calls defects

@@ -17,6 +17,7 @@ from llbnad.config import (
     Noise,
     Partition,
     SelectionPolicy,
+    SensitivityConfig,
     Subsets,
     parse,
 )
@@ -91,6 +92,7 @@ class ScenarioSettings(Config):
     patch_rejection: float = Field(0.7, ge=0, le=2)
     review: str = Field("data/review/none.csv", min_length=1)  # CSV of people's verdicts, which override the policy
     calibration: CalibrationConfig = CalibrationConfig()
+    sensitivity: SensitivityConfig = SensitivityConfig()
     comparators: tuple[Comparator, ...] = ("none", "oracle", "random")
     suspects: int = Field(24, ge=0, le=500)  # images on the contact sheet
 

@@ -29,6 +29,7 @@ from llbnad.purification.purify import Purified
 from llbnad.purification.rounds import Selection, run_sub_models, select
 from llbnad.purification.verdicts import read_verdicts, with_verdicts
 from llbnad.scenario import ScenarioSettings
+from llbnad.sensitivity.report import Sensitivity, sensitivity_of
 from llbnad.utils.files import write_csv, write_json, write_parquet
 
 
@@ -41,6 +42,7 @@ class TwoStageRun:
     scores: pd.DataFrame  # indexed by image id: sub_model_0 …, subset, score
     purified: Purified
     rounds: pd.DataFrame  # see `llbnad.purification.rounds.Selection.history`
+    trusted: Maps  # patches of the kept images to learn from, by image id
     models: dict[str, Model]  # by method: `llbnad` and its comparators
     evaluation: Evaluation
 
@@ -75,7 +77,14 @@ def run_two_stage(
     evaluation = evaluate(models, sets, noisy, features, image_root, settings.seed)
     consensus = selection.consensus
     return TwoStageRun(
-        consensus.maps, noisy, consensus.table, selection.purified, selection.history, models, evaluation
+        consensus.maps,
+        noisy,
+        consensus.table,
+        selection.purified,
+        selection.history,
+        selection.trusted,
+        models,
+        evaluation,
     )
 
 
@@ -132,18 +141,27 @@ def verdicts_of(settings: ScenarioSettings) -> dict[str, str]:
 
 
 def write_run(
-    run: TwoStageRun, features: FeatureStore, image_root: Path, shown: int, out: Path, notes: Sequence[str] = ()
-) -> None:
+    run: TwoStageRun,
+    features: FeatureStore,
+    image_root: Path,
+    settings: ScenarioSettings,
+    out: Path,
+    notes: Sequence[str] = (),
+) -> Sensitivity | None:
     """Write a run's tables, models and pictures into `out`.
 
     Args:
         run: the results.
         features: features of its images.
         image_root: folder that its paths are relative to.
-        shown: most images on a contact sheet.
+        settings: settings of the run.
         out: folder to write to.
         notes: notes on the images that were read, which come before the run's own.
+
+    Returns:
+        what the final detector finds of synthetic defects; None if `settings.sensitivity` asks for no image.
     """
+    shown = settings.suspects
     images = training_images(run.noisy)
     scored = images.merge(run.scores["score"].reset_index(), on="image_id", validate="1:1")
     write_parquet(run.scores.reset_index(), out / "scores.parquet")
@@ -158,4 +176,10 @@ def write_run(
     write_csv(run.rounds, out / "rounds.csv")
     write_csv(run.evaluation.comparison, out / "comparison.csv")
     write_csv(suspects(run.scores, run.purified, paths_of(run.noisy)), out / "suspects.csv")
-    write_json({**run.evaluation.metrics(), "notes": [*notes, *run.notes]}, out / "metrics.json")
+    trusted = TrustedFeatures(features, run.trusted)
+    model, kept = run.models[METHOD], run.purified.kept
+    drawn = sensitivity_of(model, run.noisy, kept, trusted, image_root, settings.sensitivity, settings.seed,
+                           features.device, out / "plots" / "evaluation")  # fmt: skip
+    found = drawn.content if drawn else {}
+    write_json({**run.evaluation.metrics(), **found, "notes": [*notes, *run.notes]}, out / "metrics.json")
+    return drawn

@@ -15,12 +15,13 @@ from llbnad.model.threshold import Threshold
 from llbnad.monitoring.finding import Finding, decided, skipped
 from llbnad.monitoring.novelty import CHANCE, ENOUGH, Novelty
 from llbnad.monitoring.probe import Probe, values
+from llbnad.monitoring.sensitivity_check import NO_CHAMPION, Compared, sensitivity
 from llbnad.monitoring.threshold_check import threshold
 from llbnad.monitoring.verdict_check import Judged, verdicts
 
 CHECKS = (
-    "finite_scores", "spread", "threshold", "verdicts", "separation", "agreement", "labelled", "kept_share", "alarms",
-    "shift",
+    "finite_scores", "spread", "threshold", "verdicts", "separation", "agreement", "labelled", "sensitivity",
+    "kept_share", "alarms", "shift",
 )  # fmt: skip
 UNPROVEN = "nothing to compare with: look at the suspects before you trust it"  # said of a line's first detector
 NOTHING_REJECTED = 0.995  # a kept share from which on a champion has purified nothing
@@ -35,6 +36,7 @@ def judge(
     calibration: Threshold | None = None,
     learnt: Novelty | None = None,
     judged: Judged | None = None,
+    drawn: Compared | str = NO_CHAMPION,
 ) -> list[Finding]:
     """Return one finding per check, in the order of `CHECKS`.
 
@@ -47,6 +49,7 @@ def judge(
         learnt: images that the new detector learnt and the champion did not; None if there is no champion, or its list
             of images is lost.
         judged: images that people judged, as the new detector sees them; None if there are none.
+        drawn: what both detectors make of synthetic defects, or why that is not known.
     """
     compared = challenger or own
     enough = len(compared.kept) >= ENOUGH  # the champion's probe images may be gone
@@ -58,6 +61,7 @@ def judge(
         separation(own, champion, challenger, bounds),
         agreement(challenger, champion, bounds.min_agreement),
         labelled(own, champion, challenger, bounds),
+        sensitivity(drawn, bounds),
         kept_share(own, champion, bounds),
         alarms(learnt, bounds.max_alarms),
         shift(learnt, bounds),

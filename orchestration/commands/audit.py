@@ -104,7 +104,7 @@ def metrics(params: Params, root: Path) -> dict[str, dict[str, float | None]]:
         if not path.exists():
             raise DataError(f"{path} is missing: run `dvc repro` first")
         content = json.loads(path.read_text())
-        found[scenario] = {name: value for name, value in content.items() if not isinstance(value, list)}
+        found[scenario] = {name: value for name, value in content.items() if not isinstance(value, list | str)}
     return found
 
 

@@ -15,11 +15,14 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.mergevalue import MergeValue
 from ruamel.yaml.scalarstring import SingleQuotedScalarString
 
+from llbnad.config import SensitivityConfig
 from llbnad.errors import ConfigError
 from llbnad.purification.verdicts import write_verdicts
 from llbnad.utils.files import replacing
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, review_file, stage_dir
+
+DRAWN_ON = 12  # images of a line that evaluation draws synthetic defects on
 
 
 def conflict(params: Params, line: str) -> str | None:
@@ -76,6 +79,8 @@ def _scenario(line: str, defaults: CommentedMap) -> CommentedMap:
     comparators = CommentedSeq(["none"])  # without labels there is no oracle
     comparators.fa.set_flow_style()
     entry["comparators"] = comparators
+    # nobody labels a line's images, so drawn defects are all that says what its detector finds
+    entry["sensitivity"] = _flow({**SensitivityConfig(images=DRAWN_ON).model_dump(), "contrasts": [0.2]})
     if defaults.yaml_anchor() is None:
         defaults.yaml_set_anchor("defaults")
     merge = MergeValue()

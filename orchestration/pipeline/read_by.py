@@ -16,7 +16,7 @@ READ_BY = {  # `review` is missing, since stages depend on the file that it name
     "purified": ("seed", "encoder", "detector", "sub_model_detector", "partition", "aggregation",
                  "selection", "rounds", "patch_rejection", "suspects"),
     "detector": ("seed", "encoder", "detector", "calibration", "comparators"),
-    "evaluation": ("seed", "encoder", "suspects"),
+    "evaluation": ("seed", "encoder", "suspects", "sensitivity"),
 }  # fmt: skip
 
 

@@ -14,8 +14,9 @@ from llbnad.data.manifest import is_anomalous, read_manifest
 from llbnad.errors import DataError
 from llbnad.monitoring import champion_checks
 from llbnad.monitoring.finding import Finding, decided
-from llbnad.monitoring.novelty import novelty
+from llbnad.monitoring.novelty import Novelty, novelty
 from llbnad.monitoring.probe import Probe, retake, take_probe
+from llbnad.monitoring.sensitivity_check import UNREADABLE, Compared, common_images, compare
 from llbnad.monitoring.verdict_check import judged_images
 from llbnad.purification.verdicts import read_verdicts
 from llbnad.utils.files import file_digest, write_json
@@ -23,6 +24,7 @@ from orchestration.pipeline.outputs import read_noisy, read_purified, read_summa
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
+from orchestration.registry.model_card import describe, model_card, read_metrics
 from orchestration.registry.packaging import contents
 from orchestration.registry.store import (
     CHAMPION,
@@ -93,6 +95,7 @@ def challenge(scenario: str) -> dict[str, Any]:
             suspects = stage_dir("purified", scenario) / "plots" / "suspects.png"
             advice = f"{champion_checks.UNPROVEN} ({suspects})"
         _tag(client, scenario, str(version), findings, advice)
+        describe(client, scenario, str(version), model_card(path, read_metrics(scenario)))
     report = {
         "name": model_name(scenario),
         "version": str(version),
@@ -107,6 +110,7 @@ def challenge(scenario: str) -> dict[str, Any]:
 
 
 def _judge(scenario: str, settings: Params, path: Path, version: "ModelVersion | None") -> tuple[Probe, list[Finding]]:
+    from llbnad.inference.predict import Predictor
     from llbnad.model.model import Model
     from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 
@@ -127,17 +131,23 @@ def _judge(scenario: str, settings: Params, path: Path, version: "ModelVersion |
         judged = judged_images(model, store, verdicts, set(kept), names)
         return own, champion_checks.judge(own, None, None, settings.promotion, model.threshold, judged=judged)
     held = _artifacts(version)
-    champion = _comparable(held / path.name, store)
+    readable = _readable(held / path.name, store)
+    champion = readable if readable and readable.encoder == store.config else None
     judged = judged_images(model, store, verdicts, set(kept), names, champion)
     held_probe = Probe.of(json.loads((held / PROBE).read_text()))
     before, again = retake(held_probe, model, store, set(store.image_ids), set(tested["image_id"]), own)
-    learnt = None
+    learnt: Novelty | None = None
+    drawn: Compared | str = UNREADABLE
     if (held / LEARNT).exists():  # versions of earlier releases lack this file
         unseen = [image_id for image_id in kept if verdicts.get(image_id) != "normal"]
         learnt_before = read_manifest(held / LEARNT)["image_id"]
         seed = settings.scenario(scenario).seed
         learnt = novelty(champion, learnt_before, unseen, store, noisy, IMAGE_ROOT, seed)
-    return own, champion_checks.judge(own, before, again, settings.promotion, model.threshold, learnt, judged)
+        if readable is not None:
+            pool = common_images(noisy, kept, learnt_before)
+            new, old = (Predictor(one, store.device, settings.runtime.batch_size) for one in (model, readable))
+            drawn = compare(new, old, pool, IMAGE_ROOT, settings.promotion.sensitivity_images)
+    return own, champion_checks.judge(own, before, again, settings.promotion, model.threshold, learnt, judged, drawn)
 
 
 def _artifacts(version: "ModelVersion") -> Path:
@@ -146,15 +156,14 @@ def _artifacts(version: "ModelVersion") -> Path:
     return Path(mlflow.artifacts.download_artifacts(f"models:/{version.name}/{version.version}/artifacts"))
 
 
-def _comparable(path: Path, store: "FeatureStore") -> "Model | None":
-    """Return the detector of a version, or None if it works on other features because the encoder has changed."""
+def _readable(path: Path, store: "FeatureStore") -> "Model | None":
+    """Return the detector of a version, or None if the weights of its encoder are not on this machine any more."""
     from llbnad.model.model import Model
 
     try:
-        model = Model.load(path, store.device, plugins=True)  # trusted, because the pipeline registered it
+        return Model.load(path, store.device, plugins=True)  # trusted, because the pipeline registered it
     except DataError:  # other weights of the same encoder
         return None
-    return model if model.encoder == store.config else None
 
 
 def _add_version(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from llbnad.config import METHOD
 from llbnad.evaluation.evaluate import evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots
 from llbnad.model.model import Model
+from llbnad.purification.heat import StoredHeat
 from llbnad.purification.notes import threshold_notes
+from llbnad.purification.patches import TrustedFeatures
 from llbnad.purification.verdicts import read_verdicts, with_verdicts
+from llbnad.sensitivity.report import sensitivity_of
 from llbnad.utils.files import write_csv, write_json, write_parquet
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 from orchestration.pipeline.outputs import read_noisy
@@ -36,19 +40,28 @@ def main(scenario: str) -> Record:
     out = stage_dir("evaluation", scenario)
     images = images_to_evaluate(noisy)
     plots = evaluation_plots(result, images, models, store, IMAGE_ROOT, config.suspects, out / "plots")
+    trusted = TrustedFeatures(store, StoredHeat(stage_dir("purified", scenario) / "trusted.safetensors"))
+    drawn = sensitivity_of(models[METHOD], noisy, sets[METHOD], trusted, IMAGE_ROOT, config.sensitivity, config.seed,
+                           store.device, out / "plots")  # fmt: skip
     write_parquet(result.predictions(images), out / "predictions.parquet")
     write_csv(result.comparison, out / "comparison.csv")
     metrics = result.metrics()
     tested = bool((noisy["split"] == "test").any())
     about_images = json.loads((stage_dir("purified", scenario) / "summary.json").read_text())["notes"]
     notes = about_images + threshold_notes(result.threshold, metrics["fpr_at_threshold"] if tested else None)
-    write_json({**metrics, "notes": notes}, out / "metrics.json")
+    write_json({**metrics, **(drawn.content if drawn else {}), "notes": notes}, out / "metrics.json")
     auroc = metrics["image_auroc"]
     known = f"{result.n_labelled} of {len(images)} images have a label"
     say(f"evaluation {scenario}: " + (f"I-AUROC {auroc:.3f}, " if auroc is not None else "scores only, ") + known)
-    for line in [*result.caveats(), *notes]:
+    for line in [*result.caveats(), *notes, *([drawn.line] if drawn else [])]:
         say(f"evaluation {scenario}: {line}")
-    artifacts = [out / "comparison.csv", out / "predictions.parquet", out / "metrics.json", *plots]
+    artifacts = [
+        out / "comparison.csv",
+        out / "predictions.parquet",
+        out / "metrics.json",
+        *plots,
+        *(drawn.files if drawn else ()),
+    ]
     refuse_changed([Path(config.review)])
     return lambda: record_stage("evaluation", scenario, settings, artifacts=artifacts)
 

@@ -50,6 +50,7 @@ DEFAULTS = {
     "patch_rejection": 0.5,
     "review": "data/review/none.csv",
     "calibration": {"target_fpr": 0.1, "folds": 3, "bound": "robust", "unsure": True},
+    "sensitivity": {"images": 0, "sizes": "auto", "contrasts": [0.2]},
     "comparators": ["none", "oracle", "random"],
     "suspects": 6,
 }
@@ -102,7 +103,8 @@ def make_workspace(folder: Path, images: Mapping[str, Path], scenarios: Mapping[
             "memory_limit": 0,
             "feature_cache": None,
         },
-        "promotion": Promotion().model_dump(),
+        # synthetic defects take seconds: tests/pipeline/test_registry.py draws them once
+        "promotion": Promotion(sensitivity_images=0).model_dump(),
     }
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     git(folder, "init", "--quiet")

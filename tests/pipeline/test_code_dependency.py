@@ -29,7 +29,9 @@ def stages_that_reach(listings, path):
         ("llbnad/policies/mixture.py", {"purified", "evaluation", "benchmark"}),
         ("llbnad/policies/adaptive.py", {"purified", "evaluation", "benchmark"}),
         ("llbnad/detectors/dfr.py", {"sub_model", "scores", "purified", "detector", "evaluation", "benchmark"}),
-        ("llbnad/model/calibrate.py", {"detector", "benchmark"}),  # a young line is measured by its threshold
+        # a young line is measured by its threshold, and evaluation draws on a fold of the calibration
+        ("llbnad/model/calibrate.py", {"detector", "evaluation", "benchmark"}),
+        ("llbnad/sensitivity/defects.py", {"evaluation", "benchmark"}),
         ("llbnad/study/table.py", {"benchmark"}),
         ("llbnad/purification/rounds.py", {"purified", "benchmark"}),
         ("llbnad/purification/sub_models.py", {"sub_model", "purified", "benchmark"}),

@@ -269,6 +269,7 @@ defaults: &defaults {seed: 0, encoder: {name: efficientnet_lite2, input_size: 64
   detector: {name: padim, dimensions: 100, regularisation: 0.1}, aggregation: mean, comparators: [],
   sub_model_detector: null, subsets: 1, partition: disjoint, selection: {policy: mad, k: 2.5}, rounds: 1,
   patch_rejection: 0, review: data/review/none.csv,
+  sensitivity: {images: 0, sizes: auto, contrasts: [0.2]},
   calibration: {target_fpr: 0.01, folds: 0, bound: robust, unsure: true}}
 scenarios: {}
 arrival: {stable_seconds: 0, min_new_images: 1, cron: "0 2 * * *"}
@@ -283,6 +284,8 @@ promotion:
   max_threshold_reach: 5.0
   threshold_slack: 1.0
   max_missed: 0.0
+  sensitivity_images: 12
+  max_sensitivity_loss: 0.2
   min_auroc: 0.5
   max_auroc_loss: 0.02
   min_kept_share: 0.15

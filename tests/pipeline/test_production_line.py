@@ -172,6 +172,11 @@ class Factory:
         found: str | None = client.get_model_version(f"llbnad-{LINE}", version).tags.get("refused")
         return found
 
+    def card(self, version: str) -> str:
+        """The description of a version."""
+        client = MlflowClient(f"sqlite:///{self.root / 'mlflow' / 'mlflow.db'}")
+        return str(client.get_model_version(f"llbnad-{LINE}", version).description)
+
     def manifest(self) -> pd.DataFrame:
         return pd.read_parquet(self.root / "data" / "noisy" / LINE / "manifest.parquet")
 
@@ -219,6 +224,12 @@ def day_1(factory: Factory) -> None:
     assert (first.passed, first.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "skipped: there is no champion" in first.description
     assert "look at the suspects before you trust it" in factory.shown("challenger")["advice"]
+    said = json.loads((factory.root / "data/evaluation" / LINE / "metrics.json").read_text())["sensitivity_line"]
+    assert "kept images that a detector trained on the other" in said  # this one learnt every kept image
+    assert said[1:] in factory.card("1")
+    assert (factory.root / "data/evaluation" / LINE / "plots/sensitivity.png").exists()
+    params = factory.root / "params.yaml"  # the other days are of other things
+    params.write_text(params.read_text().replace("sensitivity: {images: 12,", "sensitivity: {images: 0,"))
     factory.assert_nothing_is_lost()
 
 
@@ -281,7 +292,8 @@ def day_3(factory: Factory) -> None:
     assert "call them normal in the review file, or promote by hand" in refusal.description
     others = {one: factory.check("challenger", one) for one in CHECKS if one != "shift"}
     skipped = {name for name, one in others.items() if one.description.startswith("skipped: ")}
-    assert {name for name, one in others.items() if not one.passed} == skipped <= {"separation", "labelled"}
+    assert {name for name, one in others.items() if not one.passed} == skipped
+    assert skipped <= {"separation", "labelled", "sensitivity"}
     assert all(others[name].severity == dg.AssetCheckSeverity.WARN for name in skipped)
     found = "calls 0 of 1 images normal that people called defects"
     assert (others["verdicts"].passed, others["verdicts"].metadata["observed"].value) == (True, found)

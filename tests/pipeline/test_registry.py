@@ -24,7 +24,7 @@ from tests.pipeline.test_serving import wait_for
 
 LINE = "noisy20"
 # what a first detector cannot be held against; of `separation`, too few images were rejected
-COMPARISONS = ("verdicts", "separation", "agreement", "alarms", "shift")
+COMPARISONS = ("verdicts", "separation", "agreement", "sensitivity", "alarms", "shift")
 
 
 @pytest.fixture
@@ -89,7 +89,13 @@ def test_the_life_of_a_champion(workspace, capsys):
 
     good = detector(workspace).read_bytes()
     scale_memory(detector(workspace), 1 + 1e-5)  # other bytes, as good a detector
+    params = workspace / "params.yaml"
+    params.write_text(params.read_text().replace("sensitivity_images: 0", "sensitivity_images: 8"))
     second = challenge(LINE)
+    assert outcomes(second)["sensitivity"] == "passed"
+    params.write_text(params.read_text().replace("sensitivity_images: 8", "sensitivity_images: 0"))
+    card = client.get_model_version(model_name(LINE), "2").description
+    assert card.startswith("Detector patchcore on efficientnet_lite2 at 64 px.") and "was not measured" in card
     assert second["registered"] and second["version"] == "2" and second["advice"] is None
     assert "unproven" not in client.get_model_version(model_name(LINE), "2").tags
     assert outcomes(second)["agreement"] == "passed" and outcomes(second)["alarms"] == "skipped"  # nothing newly learnt

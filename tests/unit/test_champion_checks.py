@@ -13,9 +13,11 @@ from llbnad.monitoring.champion_checks import CHECKS, judge, kept_share
 from llbnad.monitoring.drift import DriftReport, DriftStatistic
 from llbnad.monitoring.novelty import Novelty, chance_of_alarms
 from llbnad.monitoring.probe import Probe, retake, take_probe
+from llbnad.monitoring.sensitivity_check import Compared
 from llbnad.monitoring.threshold_check import reach
 from llbnad.monitoring.verdict_check import Judged, judged_images
 from tests.unit.test_detectors import DEFECT, NORMAL, MadeFeatures, fitted
+from tests.unit.test_sensitivity_check import drawn_on
 
 BOUNDS = Promotion()
 RANKS = np.linspace(1, 2, 40)
@@ -52,14 +54,15 @@ def test_all_checks_are_judged_and_a_first_model_can_pass():
     assert tuple(finding.name for finding in findings) == CHECKS
     outcomes = {finding.name: finding.outcome for finding in findings}
     assert {name for name, outcome in outcomes.items() if outcome == "skipped"} == {
-        "verdicts", "agreement", "alarms", "shift"
+        "verdicts", "agreement", "sensitivity", "alarms", "shift"
     }  # fmt: skip
     assert set(outcomes.values()) == {"passed", "skipped"}
 
 
 def test_with_a_champion_labels_and_new_images_nothing_is_skipped():
     judged = Judged({"d.png": 4.0}, {"n.png": 1.0})
-    findings = judge(probe(), probe(), probe(), BOUNDS, calibrated(), learnt(brightness=0.1), judged)
+    drawn = Compared(drawn_on(12, before=2, now=2), 12)
+    findings = judge(probe(), probe(), probe(), BOUNDS, calibrated(), learnt(brightness=0.1), judged, drawn)
     assert {finding.outcome for finding in findings} == {"passed"}
 
 

@@ -11,6 +11,7 @@ import pytest
 from typer.main import get_command
 
 from llbnad.cli import app, main
+from llbnad.sensitivity.defects import KINDS
 from tests.conftest import REPOSITORY, llbnad, save_image
 
 METRICS = {"image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro"}
@@ -20,6 +21,8 @@ DECISION = {
     "unsure_share",
 }  # fmt: skip
 
+DRAWN = {"sensitivity", "sensitivity_line", *(f"smallest_{kind}_px" for kind in KINDS)}
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, cells):
@@ -28,6 +31,7 @@ def trained(tmp_path_factory, cells):
     arguments = ["run", "--source", "image_folder", "--root", cells, "--category", "cells", "--noise-ratio", 0.2,
                  "--max-noise-ratio", 0.3, "--subsets", 2, "--suspects", 6, "--target-fpr", 0.1,
                  "--set", "encoder.input_size=64", "--set", "detector.memory_size=1024",
+                 "--set", "sensitivity={images: 2, sizes: [20, 60]}",
                  "--cache", cache]  # fmt: skip
     for name in ("a", "b"):
         done = llbnad(*arguments, "--out", out / name)
@@ -38,7 +42,7 @@ def trained(tmp_path_factory, cells):
 def test_run_writes_what_it_promises(trained):
     out, done = trained
     metrics = json.loads((out / "a" / "metrics.json").read_text())
-    assert set(metrics) == METRICS | COUNTS | DECISION | {"notes"}
+    assert set(metrics) == METRICS | COUNTS | DECISION | DRAWN | {"notes"}
     assert metrics["notes"] == [line.removeprefix("note: ") for line in done.stdout.splitlines() if "note: " in line]
     assert metrics["notes"][0].startswith(f"kept {metrics['n_selected']} of {metrics['n_train']}")
     assert set(pd.read_csv(out / "a" / "suspects.csv")["status"]) <= {"kept", "rejected"}
@@ -53,6 +57,7 @@ def test_run_writes_what_it_promises(trained):
     assert len(scores) == metrics["n_train"]
     assert len(pd.read_parquet(out / "a" / "kept.parquet")) == metrics["n_selected"]
     assert "oracle" in done.stdout and "written to" in done.stdout
+    assert metrics["sensitivity_line"] in done.stdout and "(normal test images)" in done.stdout
     assert "for 10.00% false positives, from" in done.stdout
 
 

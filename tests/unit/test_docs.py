@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from benchmarks.sensitivity import agreement
 from orchestration.commands.benchmark import load_grid
 from orchestration.commands.settings import BEGIN, END, MEANINGS, settings, settings_table
 from orchestration.pipeline.params import load_params
@@ -172,3 +173,26 @@ def test_small_table_is_the_file():
     assert list(shown) == ["none", "paper", "default", "oracle"]
     for policy, values in shown.items():
         assert values.replace(" ", "").split("|") == [known[*cell, policy] for cell in cells]
+
+
+def test_what_successors_lose_of_synthetic_defects_is_what_the_table_says():
+    page = text(REPOSITORY / "docs" / "acceptance-limits.md")
+    measured = pd.read_csv(RESULTS / "sensitivity_limits.csv")
+    for successor, rows in measured.groupby("successor", sort=False):
+        loss, refused = rows["largest_loss"], int(rows["refused"].sum())
+        found = f"{rows['champion_finds'].mean():.0%} → {rows['finds'].mean():.0%}"
+        shown = f"{loss.median():.2f} ({loss.min():.2f} to {loss.max():.2f}) | {refused} of {len(rows)}"
+        assert f"| {successor} | {found} | {shown} |" in page
+
+
+def test_what_synthetic_defects_say_of_real_ones_is_what_the_table_says():
+    page = text(REPOSITORY / "docs" / "sensitivity.md")
+    measured = pd.read_csv(RESULTS / "sensitivity_reality.csv")
+    agree = agreement(measured).set_index("set")
+    for name, rows in measured.groupby("set", sort=False):
+        numbers = [rows["sensitivity"].mean(), rows["recall"].mean(), *agree.loc[name].drop("models")]
+        assert f"| {name} | {len(rows)} | {' | '.join(f'{number:.2f}' for number in numbers)} |" in page
+    for name, rows in measured.groupby("trained_on", sort=False):
+        means = rows[["sensitivity", "recall", "fpr", "synthetic_auroc", "auroc"]].mean()
+        shown = [f"{value:.3f}" if key == "fpr" else f"{value:.2f}" for key, value in means.items()]
+        assert f"| {name} | {' | '.join(shown)} |" in page

@@ -38,6 +38,7 @@ def test_a_new_line_adds_its_own_lines_and_nothing_else(repository, line):
         "    noise: {protocol: as_is}",
         f"    review: data/review/{line}.csv",
         "    comparators: [none]",
+        "    sensitivity: {images: 12, sizes: auto, contrasts: [0.2]}",
     ]
     assert (repository / "data" / "review" / f"{line}.csv").read_text() == "image_id,verdict\n"
     scenario = load_params(path).scenario(line)
