@@ -2,12 +2,15 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from llbnad.cli import app
 from llbnad.errors import DataError
 from llbnad.inference.predict import predict
 from llbnad.inference.prediction import Prediction
@@ -20,11 +23,13 @@ from llbnad.inference.region_files import (
     region_lines,
     write_coco,
 )
+from llbnad.inference.request import FOLDER
 from llbnad.model.model import Model
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.threshold import threshold_at
 from llbnad.regions.find import find_regions, region_level, region_mask
 from llbnad.regions.outline import lay_outline
+from orchestration.registry.pyfunc_model import LlbnadModel
 
 REGION_COLUMNS = ["width", "height", "regions", "largest_area", "largest_box", "highest_peak", "disagreement"]
 
@@ -39,10 +44,11 @@ def scored(model_files, few_cells, tmp_path_factory):
     table = predict(model, paths, out, heatmaps=False)
     assert table[REGION_COLUMNS[2:-1]].isna().all(axis=None) and not (out / "regions.jsonl").exists()
     levels = [region_level(map_of(model, path), 1 / 64) for path in paths]
-    model = replace(model, pixel_threshold=PixelThreshold(threshold_at(levels, 0.4, unsure=False), 1 / 64))
+    threshold = threshold_at(table["score"].to_numpy(), 0.5, unsure=False)
+    pixels = PixelThreshold(threshold_at(levels, 0.4, unsure=False), 1 / 64)
+    model = replace(model, threshold=threshold, pixel_threshold=pixels)
     model.save(out / "model.safetensors")
     (out / "broken.png").write_bytes(b"nothing")
-    threshold = threshold_at(table["score"].to_numpy(), 0.5, unsure=False)
     predict(model, [*paths, out / "broken.png"], out, threshold=threshold,
             pixels=model.pixel_threshold, coco=out / "coco.json")  # fmt: skip
     return out, paths, pd.read_csv(out / "predictions.csv")
@@ -158,6 +164,46 @@ def test_min_area_drops_regions_and_one_below_the_calibrated_area_is_said(scored
     assert len(region_lines(few, model.pixel_threshold, largest)) == 1
     (*_, note) = region_lines(few, model.pixel_threshold, 1)
     assert note.startswith("note: --min-area 1 is below the 1.562% of an image") and "more than 40.00%" in note
+
+
+def test_the_command_finds_regions_and_refuses_them_of_an_older_model(scored, model_files, tmp_path):
+    out, paths, table = scored
+    images = list(map(str, paths[:4]))
+    arguments = [*images, "--out", str(tmp_path / "out"), "--coco", str(tmp_path / "coco.json")]
+    done = CliRunner().invoke(app, ["predict", str(out / "model.safetensors"), *arguments])
+    assert done.exit_code == 0, done.output
+    found = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert found["regions"].tolist() == table["regions"][:4].tolist()
+    total = int(found["regions"].sum())
+    assert f"{total} regions in " in done.output and len(lines_of(tmp_path / "out")) == total
+    assert len(json.loads((tmp_path / "coco.json").read_text())["annotations"]) == total
+    heat_map = np.asarray(Image.open(tmp_path / "out" / found["heatmap"][found["regions"].idxmax()]))
+    assert (heat_map == (0, 255, 0)).all(axis=2).any()
+    more = CliRunner().invoke(app, ["predict", str(out / "model.safetensors"), *arguments, "--fpr", "0.9"])
+    assert more.exit_code == 0 and len(lines_of(tmp_path / "out")) > total
+
+    old = ["predict", str(model_files["patchcore"]), *images, "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, old)
+    assert done.exit_code == 0 and "no regions: the model has no pixel threshold" in done.output
+    assert not (tmp_path / "out" / "regions.jsonl").exists()  # none of the call before
+    for option in (["--min-area", "9"], ["--coco", str(tmp_path / "other.json")]):
+        refused = CliRunner().invoke(app, [*old, *option])
+        assert isinstance(refused.exception, DataError) and "train it again" in str(refused.exception)
+    assert not (tmp_path / "other.json").exists()
+
+
+def test_the_served_model_answers_with_the_regions_of_the_command(scored, monkeypatch):
+    out, paths, _ = scored
+    monkeypatch.setenv(FOLDER, str(paths[0].parent))
+    served = LlbnadModel()
+    served.load_context(SimpleNamespace(artifacts={"model": str(out / "model.safetensors")}))
+    rows = [{"path": path.name} for path in paths] + [{"bytes": "no image"}]
+    answers = served.predict(None, pd.DataFrame(rows))
+    assert list(answers.columns) == ["score", "label", "heat_map", "regions", "error"]
+    assert answers["regions"].iloc[-1] is None and answers["error"].iloc[-1]
+    lines = lines_of(out)[["path", "area", "box", "centre", "peak"]]
+    expected = [lines[lines["path"] == str(path)].drop(columns="path").to_dict("records") for path in paths]
+    assert json.loads(json.dumps(answers["regions"].tolist()[:-1])) == expected
 
 
 def test_the_model_file_carries_the_pixel_threshold_and_older_files_have_none(scored, model_files):
