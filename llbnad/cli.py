@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llbnad.config import USUAL_PIXELS, Files, InjectedNoise, Noise, NoNoise, Runtime, parse
+from llbnad.config import METHOD, USUAL_PIXELS, Files, InjectedNoise, Noise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, LlbnadError, TooFewImagesError, printable
 from llbnad.inference.export import Format
@@ -210,6 +210,8 @@ def _summary(result: "TwoStageRun") -> Iterator[str]:
     yield from result.evaluation.caveats()
     if result.evaluation.threshold is not None:
         yield result.evaluation.threshold.describe()
+    if (pixels := result.models[METHOD].pixel_threshold) is not None:
+        yield pixels.describe()
     yield from (f"note: {note}" for note in result.notes)
     kept, trained = len(result.purified.kept), len(result.scores)
     if kept < trained / 2:

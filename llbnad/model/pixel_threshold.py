@@ -63,7 +63,7 @@ class PixelThreshold:
 
     def describe(self) -> str:
         """Describe the threshold in one line: level, rate, and smallest area."""
-        return f"regions from {self.min_area:.3%} of an image on: {self.levels.describe()}"
+        return f"regions of at least {self.min_area:.3%} of an image, {self.levels.describe()}"
 
     def summary(self) -> dict[str, float | int | bool | str | None]:
         """Return everything but the levels of the images, as JSON values."""
