@@ -91,7 +91,7 @@ def out_of_fold(
         model = train(encoder, detector, features, others, fold_seed)
         scores, maps = model.score_with_maps(features, held_out, f"calibration fold {number}", np.float32)
         parts.append(scores)
-        share = min_area or 1 / maps[held_out[0]].size
+        share = share or max(1 / one.size for one in maps.values())
         levels += [region_level(maps[image_id], share) for image_id in scores.image_ids]
     ids = tuple(image_id for part in parts for image_id in part.image_ids)
     scores = Scores(ids, np.concatenate([part.values for part in parts]))

@@ -42,8 +42,8 @@ class Model:
     config: DetectorConfig
     detector: Detector
     threshold: Threshold | None = None
-    pixel_threshold: PixelThreshold | None = None  # where regions begin; None in files of earlier releases
     window: Window | None = None  # by which its training images above 8 bits were read; None if there were none
+    pixel_threshold: PixelThreshold | None = None  # where regions begin; None in files of earlier releases
 
     def score(self, features: FeatureSource, image_ids: Sequence[str], description: str = "score") -> Scores:
         """Return the image scores of `image_ids`. The maps are not kept."""
@@ -149,7 +149,7 @@ class Model:
                 threshold = Threshold.restore(content["threshold"], calibration.cpu().numpy())
             if levels is not None:
                 pixels = PixelThreshold.restore(content["pixel_threshold"], levels.cpu().numpy())
-            return cls(encoder, config, detector, threshold, pixels, _window(content))
+            return cls(encoder, config, detector, threshold, _window(content), pixels)
         except INCOMPLETE as error:
             raise DataError(
                 f"{path} is no complete model file ({type(error).__name__}: {' '.join(str(error).split())}): "
