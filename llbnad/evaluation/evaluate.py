@@ -210,11 +210,11 @@ def _score(
     for image_id in track(ids, f"pixels of {description}"):
         if image_id not in silent:
             pixels.add_normal(*_pixels(maps[image_id], rows[image_id], image_root, size))
-    regions = {} if regions_of is None else _region_rates(regions_of, maps, rows, image_root, description)
+    regions = {} if regions_of is None else region_rates(regions_of, maps, rows, image_root, description)
     return Scored(scores, pixels.result(), regions)
 
 
-def _region_rates(
+def region_rates(
     threshold: PixelThreshold,
     maps: Mapping[str, np.ndarray],
     rows: Mapping[str, Mapping[Any, Any]],
@@ -224,6 +224,13 @@ def _region_rates(
     """Return the rates of `REGION_METRICS`, in pixels of the original images.
 
     A defective image without a mask, or with an empty mask, says nothing about regions.
+
+    Args:
+        threshold: where regions begin.
+        maps: patch maps (h, w) by image id.
+        rows: rows of the manifest by image id.
+        image_root: folder that mask paths are relative to.
+        description: what is measured, for the progress line.
     """
     rates = RegionRates()
     for image_id, row in track(rows.items(), f"regions of {description}", len(rows)):
