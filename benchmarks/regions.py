@@ -1,6 +1,6 @@
 """Regions on the real images with masks that are beside the clone: defects touched, and false regions.
 
-    python -m benchmarks.regions            # some minutes on two cores; --only NAME for one data set, --data FOLDER
+    python -m benchmarks.regions            # half an hour on two cores; --only NAME for one data set, --data FOLDER
 
 Writes benchmarks/results/regions.csv: the numbers of `metrics.json` by data set, detector, share of defects among the
 training images and target rate. A detector is trained once, and its thresholds are moved to each rate, as `--fpr` does.
