@@ -32,6 +32,7 @@ from llbnad.data.sources.base import Scan
 from llbnad.data.sources.given import Images, read_given
 from llbnad.features.store import FeatureStore
 from llbnad.inference.predict import Predictor, Source, find_images, threshold_of
+from llbnad.inference.region_files import pixel_threshold_of
 from llbnad.model.model import Model
 from llbnad.model.threshold import Threshold
 from llbnad.purification.notes import selection_notes, suspects, threshold_notes
@@ -59,7 +60,7 @@ class Purification:
 
 
 class TrainedModel:
-    """A detector with its threshold, ready to score images.
+    """A detector with its thresholds, ready to score images.
 
     Args:
         model: detector, encoder and threshold.
@@ -100,7 +101,8 @@ class TrainedModel:
 
         Returns:
             one row per image, in their order: path (None for bytes and pixels), score, label (`normal`,
-            `unsure` or `defect`; empty without a threshold), heat_map ((h, w) float32), error (empty for a readable
+            `unsure` or `defect`; empty without a threshold), heat_map ((h, w) float32), regions
+            (list of `llbnad.regions.find.Region`; None without a pixel threshold), error (empty for a readable
             image; otherwise score and heat map are missing).
 
         Raises:
@@ -108,13 +110,15 @@ class TrainedModel:
             DataError: a folder has no image, or `target_fpr` is given and the model has no threshold.
         """
         sources = _sources(images, parse(Files, {"pages": pages}, "predict").pages)
-        found = list(self._predictor.predict(sources, threshold_of(self.model, target_fpr)))
+        threshold, pixels = threshold_of(self.model, target_fpr), pixel_threshold_of(self.model, target_fpr)
+        found = list(self._predictor.predict(sources, threshold, pixels))
         return pd.DataFrame(
             {
                 "path": pd.Series([one if isinstance(one, Path) else None for one in sources], dtype=object),
                 "score": pd.Series([one.score for one in found], dtype="float64"),
                 "label": pd.Series([one.label for one in found], dtype=object),
                 "heat_map": pd.Series([one.patch_map for one in found], dtype=object),
+                "regions": pd.Series([one.regions for one in found], dtype=object),
                 "error": pd.Series([one.error for one in found], dtype=object),
             }
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llbnad.config import USUAL_PIXELS, Files, InjectedNoise, Noise, NoNoise, Runtime, parse
+from llbnad.config import METHOD, USUAL_PIXELS, Files, InjectedNoise, Noise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, LlbnadError, TooFewImagesError, printable
 from llbnad.inference.export import Format
@@ -46,6 +46,10 @@ PLUGINS = typer.Option(
     "--plugins", help="Import a module:Class that the model file names; only for files that you trust."
 )
 HEAT_MAPS = typer.Option("--heatmaps/--no-heatmaps", help="Write one heat map per image, as large as the image.")
+MIN_AREA = typer.Option(
+    min=1, help="Fewest pixels of a region, of the original image.", show_default="what the model was calibrated for"
+)
+COCO = typer.Option(help="JSON file to write the regions to, in COCO's form.")
 LARGEST = typer.Option(help="Most pixels of an image, width × height; larger ones are refused.")
 
 
@@ -206,6 +210,8 @@ def _summary(result: "TwoStageRun") -> Iterator[str]:
     yield from result.evaluation.caveats()
     if result.evaluation.threshold is not None:
         yield result.evaluation.threshold.describe()
+    if (pixels := result.models[METHOD].pixel_threshold) is not None:
+        yield pixels.describe()
     yield from (f"note: {note}" for note in result.notes)
     kept, trained = len(result.purified.kept), len(result.scores)
     if kept < trained / 2:
@@ -244,7 +250,7 @@ def lint(
 def predict(
     model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
-    out: Annotated[Path, typer.Option(help="Folder for predictions.csv and heatmaps/.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv, regions.jsonl and heatmaps/.")],
     fpr: Annotated[
         float | None,
         typer.Option(
@@ -259,10 +265,13 @@ def predict(
     ] = "error",
     heatmaps: Annotated[bool, HEAT_MAPS] = True,
     max_pixels: Annotated[int, LARGEST] = USUAL_PIXELS,
+    min_area: Annotated[int | None, MIN_AREA] = None,
+    coco: Annotated[Path | None, COCO] = None,
 ) -> None:
-    """Score images and call them normal, unsure or defect. Write a CSV, and one heat map per image."""
+    """Score images, call them normal, unsure or defect, and find regions. Write tables, and one heat map per image."""
     from llbnad.inference.predict import find_images, refuse_own_pictures, threshold_of
     from llbnad.inference.predict import predict as predict_images
+    from llbnad.inference.region_files import pixel_threshold_of, region_lines
     from llbnad.model.model import Model
     from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
     from llbnad.utils.runtime import prepare
@@ -273,12 +282,25 @@ def predict(
     target = str(prepare(Runtime(device=device, threads=threads)))
     loaded = Model.load(model, target, plugins)
     threshold = threshold_of(loaded, fpr)
-    table = predict_images(loaded, paths, out, target, threshold=threshold, heatmaps=heatmaps)
+    pixels = pixel_threshold_of(loaded, fpr, wanted=min_area is not None or coco is not None)
+    table = predict_images(
+        loaded,
+        paths,
+        out,
+        target,
+        threshold=threshold,
+        heatmaps=heatmaps,
+        pixels=pixels,
+        min_area=min_area,
+        coco=coco,
+    )
     failed = int((table["error"] != "").sum())
     defects, unsure = (int((table["label"] == label).sum()) for label in (DEFECT_LABEL, UNSURE_LABEL))
     called = "" if threshold is None else f" ({defects} called defects, {unsure} unsure)"
     typer.echo(f"{len(table) - failed} images scored{called}, {failed} unreadable; written to {out}")
     typer.echo(threshold.describe() if threshold is not None else "the model has no threshold: scores only")
+    for line in region_lines(table, pixels, min_area):
+        typer.echo(line)
     if failed == len(table):
         raise LlbnadError("none of the images could be read; predictions.csv says why")
 

@@ -206,6 +206,7 @@ class CalibrationConfig(Config):
     folds: int = Field(5, ge=0)  # K; each fold costs one training on (K-1)/K of the kept images; 0 = no threshold
     bound: Bound = "robust"  # robust: limited by the body of the scores, which kept defects cannot raise; or none
     unsure: bool = True  # call scores unsure that lie within the interval of the threshold
+    min_area: float = Field(0.0, ge=0, lt=1)  # smallest region, as a share of the image; 0 = one patch of the map
 
     @field_validator("target_fpr")
     @classmethod

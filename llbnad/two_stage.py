@@ -113,7 +113,7 @@ def select_images(
 def train_final(
     images: pd.DataFrame, selection: Selection, features: FeatureSource, settings: ScenarioSettings
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, Model]]:
-    """Run stage 2: train a new detector with its threshold on the selected images, and the comparators on their images.
+    """Run stage 2: train a new detector with thresholds on the selected images, and the comparators on their images.
 
     Args:
         images: manifest rows of the training images, without the images that people excluded.
@@ -128,8 +128,8 @@ def train_final(
     sets = training_sets(images, kept, settings.comparators, seed)
     models = train_methods(sets, {METHOD: selection.trusted}, features, encoder, detector, seed)
     purified, rows = TrustedFeatures(features, selection.trusted), images[images["image_id"].isin(kept)]
-    threshold = calibrate(rows, purified, encoder, detector, settings.calibration, seed)
-    models[METHOD] = replace(models[METHOD], threshold=threshold)
+    threshold, pixels = calibrate(rows, purified, encoder, detector, settings.calibration, seed)
+    models[METHOD] = replace(models[METHOD], threshold=threshold, pixel_threshold=pixels)
     window = common_window(images)
     return sets, {method: replace(model, window=window) for method, model in models.items()}
 

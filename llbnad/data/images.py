@@ -113,7 +113,14 @@ def count_values(image: Image.Image) -> int:
 
 
 def load_square(source: Path | bytes | np.ndarray, size: int, window: Window | None = None) -> np.ndarray:
-    """Return an image as uint8 RGB (size, size, 3). The aspect ratio is not kept.
+    """Return an image as uint8 RGB (size, size, 3). The aspect ratio is not kept. See `load_sized`."""
+    return load_sized(source, size, window)[0]
+
+
+def load_sized(
+    source: Path | bytes | np.ndarray, size: int, window: Window | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return an image as uint8 RGB (size, size, 3), and its own (width, height) as it is seen.
 
     Args:
         source: an image file, the bytes of one, or its pixels (H, W, 3) uint8.
@@ -139,4 +146,4 @@ def load_square(source: Path | bytes | np.ndarray, size: int, window: Window | N
             by = "finite numbers" if window is None else f"in the window {shown(window)} of the images trained on"
             raise DataError(f"{name} shows nothing: {picture.outside:.1%} of its values are not {by}")
         image = picture.image
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)), image.size

@@ -2,8 +2,9 @@
 
 Image metrics use the data set's own labels. Pixel metrics compare the patch map with the mask. The map is resized
 bilinearly to the encoder's input size and smoothed with a Gaussian of σ = 4 px at 392 px; the mask has the same size.
-If no test image has a mask, pixel metrics are None, not zero. If some images have no label, image metrics use the
-labelled images alone, and `n_tested` is their number.
+If no test image has a mask, pixel metrics are None, not zero, and so are those of regions
+(`llbnad.evaluation.region_rates`). If some images have no label, image metrics use the labelled images alone, and
+`n_tested` is their number.
 
 An image that a detector learnt is no test of it: its score is near 0 whatever it shows. Where no image is set aside for
 testing, as on a production line, all images are scored, but no metric is given. What can be said without a test set is
@@ -14,17 +15,19 @@ detector has not learnt them. It is no recall: defects that purification kept do
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from llbnad.config import METHOD
-from llbnad.data.manifest import contamination, has_labels, is_anomalous, training_images
+from llbnad.data.manifest import NORMAL, contamination, has_labels, is_anomalous, training_images
 from llbnad.data.masks import marked
 from llbnad.evaluation.metrics import PixelMetrics, PixelScores, ranking
+from llbnad.evaluation.region_rates import REGION_METRICS, RegionRates
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
+from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import Threshold
 from llbnad.utils.progress import track
@@ -35,7 +38,16 @@ if TYPE_CHECKING:
 SMOOTHING = 4 / 392  # σ of the Gaussian, as a share of the pixel map's side
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
-DECISION = ("threshold", "fpr_at_threshold", "recall_at_threshold", "recall_of_rejected", "unsure_share")
+DECISION = (
+    "threshold",
+    "fpr_at_threshold",
+    "recall_at_threshold",
+    "recall_of_rejected",
+    "unsure_share",
+    "pixel_threshold",
+    "min_area",
+    *REGION_METRICS,
+)
 UNTESTED = (
     "no image is set aside for testing, and an image that a detector learnt is no test of it: scores only, no metrics"
 )
@@ -51,7 +63,7 @@ class Evaluation:
     n_labelled: int  # evaluated images with a label
     n_tested: int  # those of them that are set aside for testing: the images that all metrics are of
     has_test: bool  # whether images are set aside for testing
-    threshold: Threshold | None = None  # threshold of the final detector
+    threshold: Threshold | None = None  # threshold of the final detector's image scores
     decision: Mapping[str, float | None] = field(default_factory=dict)  # threshold and its rates, see `DECISION`
 
     def metrics(self) -> dict[str, float | int | None]:
@@ -121,14 +133,17 @@ def evaluate(
     images = images_to_evaluate(noisy)
     train = training_images(noisy)
     tested = images[images["split"] == "test"]
-    results: dict[str, tuple[Scores, PixelMetrics | None]] = {}
+    results: dict[str, Scored] = {}
     scores, rows = {}, []
+    regions_of = models[METHOD].pixel_threshold if METHOD in models else None
+    own = models[METHOD].digest() if METHOD in models else None
     for method, model in models.items():
         chosen = tuple(training_sets[method])
         key = model.digest()
         if key not in results:
-            results[key] = _score(model, images, features, image_root, f"test {method}")
-        scores[method], pixel = results[key]
+            pixels = regions_of if key == own else None
+            results[key] = _score(model, pixels, images, features, image_root, f"test {method}")
+        scores[method], pixel, _ = results[key]
         rows.append(
             {
                 "method": method,
@@ -152,18 +167,33 @@ def evaluate(
             rejected = train[~train["image_id"].isin(training_sets[METHOD])]
             found = threshold.rates(scores[METHOD].of(rejected["image_id"].tolist()), is_anomalous(rejected))
             decision["recall_of_rejected"] = found["recall_at_threshold"]
+    if regions_of is not None and own is not None:
+        decision |= {"pixel_threshold": regions_of.value, "min_area": regions_of.min_area, **results[own].regions}
     labelled, of_tested = (int(some["anomaly_class"].notna().sum()) for some in (images, tested))
     comparison = comparison.astype(dict.fromkeys(measured, "float64"))
     return Evaluation(comparison, scores, labelled, of_tested, not tested.empty, threshold, decision)
 
 
+class Scored(NamedTuple):
+    """What is measured on the test images with one model."""
+
+    scores: Scores
+    pixels: PixelMetrics | None  # None without masks
+    regions: Mapping[str, float | None]  # see `REGION_METRICS`; empty without masks or without a pixel threshold
+
+
 def _score(
-    model: Model, images: pd.DataFrame, features: FeatureSource, image_root: Path, description: str
-) -> tuple[Scores, PixelMetrics | None]:
+    model: Model,
+    regions_of: PixelThreshold | None,
+    images: pd.DataFrame,
+    features: FeatureSource,
+    image_root: Path,
+    description: str,
+) -> Scored:
     ids = images["image_id"].tolist()
     untested = not (images["split"] == "test").all()
     if untested or not has_labels(images) or images["mask_path"].isna().all():
-        return model.score(features, ids, description), None
+        return Scored(model.score(features, ids, description), None, {})
     scores, maps = model.score_with_maps(features, ids, description, np.float32)
     size = model.encoder.input_size
     rows = dict(zip(ids, images.to_dict("records"), strict=True))
@@ -180,7 +210,37 @@ def _score(
     for image_id in track(ids, f"pixels of {description}"):
         if image_id not in silent:
             pixels.add_normal(*_pixels(maps[image_id], rows[image_id], image_root, size))
-    return scores, pixels.result()
+    regions = {} if regions_of is None else region_rates(regions_of, maps, rows, image_root, description)
+    return Scored(scores, pixels.result(), regions)
+
+
+def region_rates(
+    threshold: PixelThreshold,
+    maps: Mapping[str, np.ndarray],
+    rows: Mapping[str, Mapping[Any, Any]],
+    image_root: Path,
+    description: str,
+) -> dict[str, float | None]:
+    """Return the rates of `REGION_METRICS`, in pixels of the original images.
+
+    A defective image without a mask, or with an empty mask, says nothing about regions.
+
+    Args:
+        threshold: where regions begin.
+        maps: patch maps (h, w) by image id.
+        rows: rows of the manifest by image id.
+        image_root: folder that mask paths are relative to.
+        description: what is measured, for the progress line.
+    """
+    rates = RegionRates()
+    for image_id, row in track(rows.items(), f"regions of {description}", len(rows)):
+        size = (int(row["width"]), int(row["height"]))
+        regions = threshold.regions(maps[image_id], size)
+        if row["anomaly_class"] == NORMAL:
+            rates.add_normal(regions)
+        elif not pd.isna(row["mask_path"]):
+            rates.add_defects(regions, marked(row, image_root, size))
+    return rates.result()
 
 
 def _pixels(

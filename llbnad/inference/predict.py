@@ -4,15 +4,16 @@ An unreadable image does not stop the others. Its row holds the reason instead o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from llbnad.config import Pages, Window
 from llbnad.data.decode import IMAGE_SUFFIXES, page_of, pages_of
-from llbnad.data.images import load_rgb, load_square
+from llbnad.data.images import load_rgb, load_sized
 from llbnad.detectors.base import image_scores
 from llbnad.encoders import create_encoder
 from llbnad.errors import ConfigError, DataError
@@ -26,28 +27,24 @@ from llbnad.evaluation.figures import (
     lay_heat,
 )
 from llbnad.features.batch import fresh_batch
+from llbnad.inference.prediction import Prediction, printable
+from llbnad.inference.region_files import WHOLE, region_columns, write_coco, write_regions
 from llbnad.model.model import Model
+from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.threshold import DEFECT_LABEL, NORMAL_LABEL, UNSURE_LABEL, Threshold
+from llbnad.regions.find import region_mask
+from llbnad.regions.outline import lay_outline
 from llbnad.utils.files import relative_files, replacing, write_csv
 from llbnad.utils.prefetch import prefetch
 from llbnad.utils.progress import track
 
 SHEET_IMAGES = 24  # images on the contact sheet, highest scores first
 THUMBNAIL = 224  # side in pixels
-HEAT_MAPS, SHEET = "heatmaps", "contact_sheet.png"  # folder and file in `out`
+HEAT_MAPS, SHEET, REGIONS = "heatmaps", "contact_sheet.png", "regions.jsonl"  # folder and files in `out`
 NUMBERED = "[0-9]" * 5  # begins the name of each heat map
 
 Source = Path | bytes | np.ndarray  # an image file, the bytes of one, or pixels (H, W, 3) uint8
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The model's judgement of one image. Score and map are None if the image could not be read."""
-
-    score: float | None
-    patch_map: np.ndarray | None  # (h, w) float32
-    label: str = ""  # normal, unsure or defect; empty without a threshold
-    error: str = ""  # why the image could not be read
+Loaded = tuple[np.ndarray, tuple[int, int]]  # a square, and the (width, height) of its image
 
 
 class Predictor:
@@ -63,29 +60,47 @@ class Predictor:
         self.model, self.device, self.batch_size = model, device, batch_size
         self.encoder = create_encoder(model.encoder, device)
 
-    def predict(self, sources: Sequence[Source], threshold: Threshold | None = None) -> Iterator[Prediction]:
-        """Yield one prediction per source, in their order. `threshold` decides on labels (see `threshold_of`)."""
+    def predict(
+        self,
+        sources: Sequence[Source],
+        threshold: Threshold | None = None,
+        pixels: PixelThreshold | None = None,
+        min_area: int | None = None,
+    ) -> Iterator[Prediction]:
+        """Yield one prediction per source, in their order.
+
+        Args:
+            sources: the images.
+            threshold: decides on labels (see `threshold_of`).
+            pixels: decides on regions (`llbnad.inference.region_files.pixel_threshold_of`); None: no regions.
+            min_area: fewest pixels of a region; None: the area that `pixels` was calibrated for.
+        """
         batches = [sources[start : start + self.batch_size] for start in range(0, len(sources), self.batch_size)]
         for images in prefetch(self._load, batches):
-            yield from self._batch(images, threshold)
+            for one in self._batch(images, threshold):
+                if pixels is None or one.patch_map is None or one.size is None:
+                    yield one
+                else:
+                    yield replace(one, regions=pixels.regions(one.patch_map, one.size, min_area))
 
-    def _load(self, source: Source) -> np.ndarray | DataError:
+    def _load(self, source: Source) -> Loaded | DataError:
         try:
-            return load_square(source, self.model.encoder.input_size, self.model.window)
+            return load_sized(source, self.model.encoder.input_size, self.model.window)
         except DataError as error:
             return error
 
-    def _batch(self, loaded: Sequence[np.ndarray | DataError], threshold: Threshold | None) -> list[Prediction]:
+    def _batch(self, loaded: Sequence[Loaded | DataError], threshold: Threshold | None) -> list[Prediction]:
         found = [Prediction(None, None, error=str(one)) if isinstance(one, DataError) else None for one in loaded]
-        images = [one for one in loaded if isinstance(one, np.ndarray)]
-        if images:
+        read = [one for one in loaded if not isinstance(one, DataError)]
+        if read:
+            images, sizes = zip(*read, strict=True)
             names = tuple(map(str, range(len(images))))
             batch = fresh_batch(names, np.stack(images), self.encoder, self.device)
             maps = self.model.detector.patch_maps(batch)
             scores = image_scores(maps).cpu().numpy()
             labels = [""] * len(scores) if threshold is None else [str(label) for label in threshold.labels(scores)]
-            scored = iter(zip(scores.tolist(), maps.cpu().numpy(), labels, strict=True))
-            found = [Prediction(*next(scored)) if item is None else item for item in found]
+            scored = map(Prediction, scores.tolist(), maps.cpu().numpy(), labels, [""] * len(images), sizes)
+            found = [next(scored) if item is None else item for item in found]
         return [item for item in found if item is not None]
 
 
@@ -167,8 +182,13 @@ def predict(
     batch_size: int = 16,
     threshold: Threshold | None = None,
     heatmaps: bool = True,
+    pixels: PixelThreshold | None = None,
+    min_area: int | None = None,
+    coco: Path | None = None,
 ) -> pd.DataFrame:
-    """Score images, write predictions.csv, heatmaps/*.png and contact_sheet.png into `out`, and return the table.
+    """Score images, write tables and pictures into `out`, and return the table.
+
+    The files are predictions.csv, regions.jsonl, heatmaps/*.png and contact_sheet.png.
 
     Args:
         model: the trained model.
@@ -178,13 +198,16 @@ def predict(
         batch_size: images read and scored at once.
         threshold: decides on labels (see `threshold_of`); without it, threshold and label stay empty.
         heatmaps: write one heat map per image, as large as the image; the contact sheet is written anyway.
+        pixels: decides on regions; without it, their columns stay empty, and there is no regions.jsonl.
+        min_area: fewest pixels of a region; None: the area that `pixels` was calibrated for.
+        coco: JSON file to write the regions to in COCO's form; None: no such file.
 
     Returns:
         one row per image: path (`printable`), score (empty if unreadable), threshold, label (normal, unsure or defect),
-        heatmap (relative to `out`), error.
+        heatmap (relative to `out`), error, and the columns of `llbnad.inference.region_files.region_columns`.
     """
     paths = list(dict.fromkeys(paths))
-    predictions = Predictor(model, device, batch_size).predict(paths, threshold)
+    predictions = Predictor(model, device, batch_size).predict(paths, threshold, pixels, min_area)
     results = dict(zip(paths, track(predictions, "predict", len(paths)), strict=True))
     maps = {path: result.patch_map for path, result in results.items() if result.patch_map is not None}
     # cut the stem, because a file name has at most 255 bytes
@@ -193,14 +216,20 @@ def predict(
     names = {path: f"{HEAT_MAPS}/{number:05d}_{stem}.png" for number, (path, stem) in numbered}
     table = _table(results, names, threshold)
     write_csv(table, out / "predictions.csv")  # before the pictures, so that scores survive a failure there
+    if pixels is not None:
+        write_regions(results, out / REGIONS)
+    else:  # an earlier call may have left one
+        (out / REGIONS).unlink(missing_ok=True)
+    if coco is not None:
+        write_coco(results, coco)
     for old in (out / HEAT_MAPS).glob(f"{NUMBERED}_*.png"):  # an earlier call may have left some
         old.unlink()
     scale = _scale(list(maps.values()), threshold)
 
     def draw(path: Path) -> Path | None:
-        """Draw the heat map of `path`. Return the path if its file has gone since it was scored, else None."""
+        """Draw the heat map of `path`. Return the path if its file has gone or changed since then, else None."""
         try:
-            _write_overlay(path, model.window, maps[path], scale, out / names[path])
+            _write_overlay(path, model.window, results[path], scale, out / names[path])
         except (DataError, FileNotFoundError):
             return path
         return None
@@ -212,7 +241,7 @@ def predict(
         write_csv(table, out / "predictions.csv")
     title = f"Highest scores of {len(table)} images" + ("" if threshold is None else f"; {threshold.caption()}")
     shown = table.assign(source=pd.Series(paths, dtype=object))
-    _write_sheet(shown[~shown["source"].isin(gone)], model.window, maps, scale, title, out / SHEET)
+    _write_sheet(shown[~shown["source"].isin(gone)], model.window, results, scale, title, out / SHEET)
     return table
 
 
@@ -220,10 +249,10 @@ def _table(results: Mapping[Path, Prediction], names: Mapping[Path, str], thresh
     cut = None if threshold is None else threshold.value
     rows = [
         {"path": printable(path), "score": one.score, "threshold": None if one.error else cut, "label": one.label,
-         "heatmap": names.get(path, ""), "error": printable(one.error)}
+         "heatmap": names.get(path, ""), "error": printable(one.error), **region_columns(one)}
         for path, one in results.items()
     ]  # fmt: skip
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows).astype(dict.fromkeys(WHOLE, "Int64"))
 
 
 def _scale(maps: Sequence[np.ndarray], threshold: Threshold | None) -> tuple[float, float]:
@@ -237,19 +266,13 @@ def _scale(maps: Sequence[np.ndarray], threshold: Threshold | None) -> tuple[flo
     return 0.5 * threshold.value, 1.5 * threshold.value
 
 
-def printable(name: Path | str) -> str:
-    """Return a file name, or a message with a file name, as text that can be written.
-
-    Bytes that are not UTF-8 appear as \\xff.
-    """
-    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _write_overlay(
-    path: Path, window: Window | None, patch_map: np.ndarray, scale: tuple[float, float], out: Path
-) -> None:
+def _write_overlay(path: Path, window: Window | None, one: Prediction, scale: tuple[float, float], out: Path) -> None:
     picture = load_rgb(path, window)
-    lay_heat(picture, patch_map, scale)
+    if one.patch_map is None or picture.size != one.size:
+        raise DataError(f"{path} changed since it was scored: score it again")
+    lay_heat(picture, one.patch_map, scale)
+    if one.regions:
+        lay_outline(picture, region_mask(one.regions, picture.size))
     with replacing(out) as temporary:
         picture.save(temporary, format="png")
 
@@ -257,7 +280,7 @@ def _write_overlay(
 def _write_sheet(
     table: pd.DataFrame,
     window: Window | None,
-    maps: Mapping[Path, np.ndarray],
+    results: Mapping[Path, Prediction],
     scale: tuple[float, float],
     title: str,
     out: Path,
@@ -266,12 +289,23 @@ def _write_sheet(
     tiles = []
     scored = table.dropna(subset="score").sort_values(["score", "path"], ascending=[False, True])
     for row in scored.head(SHEET_IMAGES).to_dict("records"):
-        path = row["source"]
+        path, heat = row["source"], results[row["source"]].patch_map
+        if heat is None:
+            continue
         try:
             image = np.asarray(load_rgb(path, window).resize((THUMBNAIL, THUMBNAIL)))
         except (DataError, FileNotFoundError):  # the file has gone since it was scored
             continue
         verdict = f"{row['label']} · " if row["label"] else ""
         colour = colours.get(row["label"], "black")
-        tiles.append(Tile(image, maps[path], f"{verdict}{row['score']:.3f} · {Path(row['path']).name}", colour))
+        caption = f"{verdict}{row['score']:.3f} · {Path(row['path']).name}"
+        tiles.append(Tile(image, heat, caption, colour, _outlined(results[path])))
     contact_sheet(tiles, out, title, scale)
+
+
+def _outlined(one: Prediction) -> np.ndarray | None:
+    """Return the pixels of an image's regions at the size of a thumbnail, or None if it has none."""
+    if not one.regions or one.size is None:
+        return None
+    mask = Image.fromarray(region_mask(one.regions, one.size))
+    return np.asarray(mask.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.NEAREST))

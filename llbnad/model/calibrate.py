@@ -1,4 +1,4 @@
-"""Calibration of the final detector's threshold on the purified images, without any label.
+"""Calibration of the final detector's thresholds on the purified images, without any label.
 
 The kept images are divided into K folds by sample. For each fold, a detector is trained on the other folds and scores
 the held-out fold. Such a detector saw (K-1)/K of the images that the final detector sees, so its scores of unseen
@@ -13,6 +13,8 @@ of `llbnad.model.robust_bound` limits this. Where labelled images are set aside 
 `fpr_at_threshold` shows the true rate. On images that the detector learnt, it would be too low.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 
@@ -20,8 +22,10 @@ from llbnad.config import CalibrationConfig, DetectorConfig, EncoderConfig
 from llbnad.errors import DataError
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import derived_seed, train
+from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import Threshold, threshold_at
+from llbnad.regions.find import region_level
 from llbnad.utils.hashing import deal
 
 
@@ -32,48 +36,66 @@ def calibrate(
     detector: DetectorConfig,
     calibration: CalibrationConfig,
     seed: int,
-) -> Threshold | None:
-    """Return the threshold for `calibration.target_fpr`, or None if `calibration.folds` is 0.
+) -> tuple[Threshold | None, PixelThreshold | None]:
+    """Return the thresholds of images and of regions for `calibration.target_fpr`; None twice if `folds` is 0.
 
     Args:
         kept: manifest rows of the purified images.
         features: features of these images.
         encoder: settings of the final detector's encoder.
         detector: settings of the final detector.
-        calibration: target, number of folds, bound and unsure.
+        calibration: target, number of folds, bound, unsure and smallest area of a region.
         seed: seed of the scenario.
 
     Raises:
         DataError: there are too few samples for two folds.
     """
     if calibration.folds == 0:
-        return None
-    scores = out_of_fold_scores(kept, features, encoder, detector, calibration.folds, seed)
-    return threshold_at(scores.values, calibration.target_fpr, calibration.bound, calibration.unsure)
+        return None, None
+    found = out_of_fold(kept, features, encoder, detector, calibration.folds, seed, calibration.min_area)
+    rate, bound = calibration.target_fpr, calibration.bound
+    threshold = threshold_at(found.scores.values, rate, bound, calibration.unsure)
+    return threshold, PixelThreshold(threshold_at(found.levels, rate, bound, unsure=False), found.min_area)
 
 
-def out_of_fold_scores(
+@dataclass(frozen=True, eq=False)
+class OutOfFold:
+    """The kept images as detectors see them that did not learn them."""
+
+    scores: Scores
+    levels: np.ndarray  # (N,) float32 region levels in the order of the scores (`llbnad.regions.find.region_level`)
+    min_area: float  # smallest area of a region that they are for, as a share of the image
+
+
+def out_of_fold(
     kept: pd.DataFrame,
     features: FeatureSource,
     encoder: EncoderConfig,
     detector: DetectorConfig,
     folds: int,
     seed: int,
-) -> Scores:
-    """Return the scores of all `kept` images. The detector that scores an image saw no image of the same sample.
+    min_area: float = 0.0,
+) -> OutOfFold:
+    """Return scores and region levels of all `kept` images. No detector saw an image of the sample that it scores.
+
+    `min_area` is a share of the image; 0 stands for one patch.
 
     Raises:
         DataError: all images are in one fold.
     """
     fold = assign_folds(kept, folds, seed)
-    parts = []
+    parts, levels, share = [], [], min_area
     for number in sorted(set(fold)):
         held_out, others = (fold.index[chosen].tolist() for chosen in (fold == number, fold != number))
         fold_seed = derived_seed(seed, f"calibration {number}")
         model = train(encoder, detector, features, others, fold_seed)
-        parts.append(model.score(features, held_out, f"calibration fold {number}"))
+        scores, maps = model.score_with_maps(features, held_out, f"calibration fold {number}", np.float32)
+        parts.append(scores)
+        share = share or max(1 / one.size for one in maps.values())
+        levels += [region_level(maps[image_id], share) for image_id in scores.image_ids]
     ids = tuple(image_id for part in parts for image_id in part.image_ids)
-    return Scores(ids, np.concatenate([part.values for part in parts]))
+    scores = Scores(ids, np.concatenate([part.values for part in parts]))
+    return OutOfFold(scores, np.asarray(levels, np.float32), share)
 
 
 def assign_folds(kept: pd.DataFrame, folds: int, seed: int) -> pd.Series:

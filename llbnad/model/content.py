@@ -19,15 +19,17 @@ if TYPE_CHECKING:
 FORMAT = "llbnad model 2"
 WINDOW_FORMAT = "llbnad model 3"  # as 2, with the window of images above 8 bits, which an older release would ignore
 READABLE = ("llbnad model 1", FORMAT, WINDOW_FORMAT)  # 1: a threshold without bound and unsure scores, which it keeps
-KEYS = frozenset({"format", "encoder", "encoder_fingerprint", "detector", "digest", "threshold", "window"})
+KEYS = frozenset(
+    {"format", "encoder", "encoder_fingerprint", "detector", "digest", "threshold", "pixel_threshold", "window"}
+)
 
 
 @contextmanager
 def opened(path: Path, framework: str = "np", device: str = "cpu") -> Iterator[tuple[Any, dict[str, Any]]]:
     """Open a model file. Yield its tensors, read when asked for, and its description.
 
-    The description holds format, encoder, encoder_fingerprint, detector, digest and, if there is one, threshold and
-    window.
+    The description holds format, encoder, encoder_fingerprint, detector, digest and, if there is one, threshold,
+    pixel_threshold and window.
 
     Args:
         path: the file.

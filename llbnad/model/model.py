@@ -1,4 +1,4 @@
-"""A trained model in one safetensors file: encoder recipe, detector, learnt tensors and threshold.
+"""A trained model in one safetensors file: encoder recipe, detector, learnt tensors and thresholds.
 
 The file is complete in itself. Its metadata holds the configurations as JSON and the encoder's fingerprint. Loading it
 with another encoder (other weights, another version) is an error, not a wrong score.
@@ -20,6 +20,7 @@ from llbnad.encoders import ENCODERS, recipe, registered
 from llbnad.errors import DataError
 from llbnad.features.source import FeatureSource
 from llbnad.model.content import FORMAT, WINDOW_FORMAT, content_digest, opened, refuse_damaged, refuse_modules
+from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import Threshold
 from llbnad.utils.files import replacing
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 INCOMPLETE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)  # what a missing part leads to
 CALIBRATION = "threshold.scores"  # name of the calibration scores among the detector's tensors
+LEVELS = "pixel_threshold.levels"  # name of the region levels of the same images
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Model:
     detector: Detector
     threshold: Threshold | None = None
     window: Window | None = None  # by which its training images above 8 bits were read; None if there were none
+    pixel_threshold: PixelThreshold | None = None  # where regions begin; None in files of earlier releases
 
     def score(self, features: FeatureSource, image_ids: Sequence[str], description: str = "score") -> Scores:
         """Return the image scores of `image_ids`. The maps are not kept."""
@@ -101,6 +104,9 @@ class Model:
         if self.threshold is not None:
             content["threshold"] = self.threshold.summary()
             tensors = {**tensors, CALIBRATION: torch.from_numpy(self.threshold.scores)}
+        if self.pixel_threshold is not None:
+            content["pixel_threshold"] = self.pixel_threshold.summary()
+            tensors = {**tensors, LEVELS: torch.from_numpy(self.pixel_threshold.levels.scores)}
         content["digest"] = content_digest(content, tensors)
         # one metadata key, because safetensors promises no order for several
         payload = save(tensors, metadata={"llbnad": json.dumps(content, sort_keys=True)})
@@ -135,14 +141,15 @@ class Model:
                 raise DataError(
                     f"{path} was trained on other weights of {encoder.name}: train again with the installed ones"
                 )
-            calibration = tensors.pop(CALIBRATION, None)
+            calibration, levels = tensors.pop(CALIBRATION, None), tensors.pop(LEVELS, None)
             detector = create_detector(config)
             detector.restore(tensors)
-            window = _window(content)
-            if calibration is None:
-                return cls(encoder, config, detector, None, window)
-            scores = calibration.cpu().numpy()
-            return cls(encoder, config, detector, Threshold.restore(content["threshold"], scores), window)
+            threshold = pixels = None
+            if calibration is not None:
+                threshold = Threshold.restore(content["threshold"], calibration.cpu().numpy())
+            if levels is not None:
+                pixels = PixelThreshold.restore(content["pixel_threshold"], levels.cpu().numpy())
+            return cls(encoder, config, detector, threshold, _window(content), pixels)
         except INCOMPLETE as error:
             raise DataError(
                 f"{path} is no complete model file ({type(error).__name__}: {' '.join(str(error).split())}): "

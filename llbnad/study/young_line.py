@@ -180,7 +180,7 @@ def _row(
 def _oracle(normal: pd.DataFrame, features: FeatureSource, settings: ScenarioSettings) -> tuple[Model, Threshold]:
     encoder, detector, seed = settings.encoder, settings.detector, settings.seed
     model = train(encoder, detector, features, sorted(normal["image_id"]), derived_seed(seed, "detector"))
-    threshold = calibrate(normal, features, encoder, detector, settings.calibration, seed)
+    threshold, _ = calibrate(normal, features, encoder, detector, settings.calibration, seed)
     if threshold is None:
         raise DataError("calibration.folds is 0; expected at least 2, because the study measures thresholds")
     return model, threshold

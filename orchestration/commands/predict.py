@@ -17,7 +17,7 @@ from orchestration.registry.store import is_address, model_file
 def predict(
     model: Annotated[str, typer.Argument(help="MLflow address, or a model file (.safetensors).")],
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
-    out: Annotated[Path, typer.Option(help="Folder for predictions.csv, contact_sheet.png and heatmaps/.")],
+    out: Annotated[Path, typer.Option(help="Folder for predictions.csv, regions.jsonl and pictures.")],
     fpr: Annotated[
         float | None,
         typer.Option(help="Sensitivity: false positives accepted, in (0, 1); more find more. Default: the model's."),
@@ -33,8 +33,10 @@ def predict(
     ] = "error",
     heatmaps: Annotated[bool, cli.HEAT_MAPS] = True,
     max_pixels: Annotated[int, cli.LARGEST] = USUAL_PIXELS,
+    min_area: Annotated[int | None, cli.MIN_AREA] = None,
+    coco: Annotated[Path | None, cli.COCO] = None,
 ) -> None:
-    """Score images and call them normal, unsure or defect: a CSV, and one heat-map overlay per image."""
+    """Score images and call them normal, unsure or defect: tables with regions, and one heat map per image."""
     may_import = plugins or is_address(model)
     cli.predict(
         model_file(model),
@@ -47,5 +49,7 @@ def predict(
         pages,
         heatmaps=heatmaps,
         max_pixels=max_pixels,
+        min_area=min_area,
+        coco=coco,
     )
     pipes.report({"model": model, "folder": ", ".join(map(str, images))})

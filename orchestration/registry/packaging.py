@@ -58,18 +58,35 @@ def plugin_packages(model: Path) -> dict[str, str | None]:
 
 
 def signature() -> Any:
-    """Return the signature: score, label, heat map and error, and the parameter `target_fpr`.
+    """Return the signature: score, label, heat map, regions and error, and the parameter `target_fpr`.
 
     It names no inputs. With them, MLflow would drop each column that it does not know, and so rows; refuse CSV; and
     fail a whole request for one row (`orchestration.registry.pyfunc_model` reads the rows).
     """
     from mlflow.models import ModelSignature
-    from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+    from mlflow.types.schema import (
+        Array,
+        ColSpec,
+        DataType,
+        Object,
+        ParamSchema,
+        ParamSpec,
+        Property,
+        Schema,
+        TensorSpec,
+    )
 
+    region = [
+        Property("area", DataType.long),
+        Property("box", Array(DataType.long)),
+        Property("centre", Array(DataType.double)),
+        Property("peak", DataType.double),
+    ]
     outputs: list[ColSpec | TensorSpec] = [
         ColSpec(DataType.double, "score", required=False),
         ColSpec(DataType.string, "label", required=False),
         ColSpec(Array(Array(DataType.double)), "heat_map", required=False),
+        ColSpec(Array(Object(region)), "regions", required=False),
         ColSpec(DataType.string, "error", required=False),
     ]
     params = ParamSchema([ParamSpec("target_fpr", DataType.double, 0.0)])  # 0: the model's own threshold

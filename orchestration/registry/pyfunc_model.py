@@ -11,11 +11,14 @@ Output: one row per image, in the same order:
 * `score`;
 * `label`: "normal", "unsure" (within the interval of the threshold) or "defect"; null if the model has no threshold;
 * `heat_map`: the patch map as nested lists (h, w) in the unit of the score; a client resizes it to the image;
+* `regions`: a list of regions, highest peak first, in pixels of the image as it is seen: `area`, `box` (x, y, width,
+  height), `centre` (x, y) and `peak`; null if the model has no pixel threshold. Label and regions may disagree;
 * `error`: why the image could not be scored, or null. Such an image does not stop the others.
 
 A request in which no row has one of the columns is an error as a whole (HTTP 400), as is one of too many rows.
 
-The parameter `target_fpr` sets another false-positive rate for the threshold; 0 keeps the model's own rate.
+The parameter `target_fpr` sets another false-positive rate for the thresholds of images and of regions; 0 keeps the
+model's own rate.
 
 A detector or an encoder that is not built in needs its package. MLmodel's metadata name the package under `plugins`,
 and requirements.txt installs it. Without the package, the model does not load, and the error names the module.
@@ -77,12 +80,15 @@ class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
             RefusedError: no row can be answered. The text above says when.
         """
         from llbnad.inference.predict import threshold_of
+        from llbnad.inference.region_files import pixel_threshold_of
         from llbnad.inference.request import rows_of
         from llbnad.inference.request_row import source_of
 
         try:
             rows = rows_of(model_input, self.limits)
-            threshold = threshold_of(self.predictor.model, (params or {}).get("target_fpr") or None)
+            target = (params or {}).get("target_fpr") or None
+            threshold = threshold_of(self.predictor.model, target)
+            pixels = pixel_threshold_of(self.predictor.model, target)
         except LlbnadError as error:
             raise RefusedError(str(error)) from None
         sources: list[Path | bytes | np.ndarray] = []
@@ -92,18 +98,30 @@ class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
                 sources.append(source_of(row, self.limits))
             except DataError as error:
                 errors[number] = str(error)
-        found = self.predictor.predict(sources, threshold)
+        found = self.predictor.predict(sources, threshold, pixels)
         answers: list[dict[str, Any]] = []
         for number in range(len(rows)):
             if number in errors:
-                answers.append({"score": None, "label": None, "heat_map": None, "error": errors[number]})
+                answers.append({"error": errors[number]})
                 continue
             one = next(found)
             heat_map = None if one.patch_map is None else one.patch_map.tolist()
             failure = one.error.replace(f"{self.limits.folder}{os.sep}", "") or None  # the client need not know where
-            answers.append({"score": one.score, "label": one.label or None, "heat_map": heat_map, "error": failure})
+            regions = None if one.regions is None else [region.numbers() for region in one.regions]
+            answers.append(
+                {
+                    "score": one.score,
+                    "label": one.label or None,
+                    "heat_map": heat_map,
+                    "regions": regions,
+                    "error": failure,
+                }
+            )
         # objects: a missing number is null in JSON, where NaN would not be JSON
-        return pd.DataFrame(answers, columns=["score", "label", "heat_map", "error"], dtype=object)
+        columns = ("score", "label", "heat_map", "regions", "error")
+        return pd.DataFrame(
+            [{name: answer.get(name) for name in columns} for answer in answers], columns=columns, dtype=object
+        )
 
 
 def rows_as_sent(request: dict[str, Any], schema: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""Stage `detector`: the final detector, newly trained on the purified images, its threshold and its comparators."""
+"""Stage `detector`: the final detector, newly trained on the purified images, its thresholds and its comparators."""
 
 from dataclasses import replace
 
@@ -33,10 +33,10 @@ def main(scenario: str) -> Record:
     store = feature_store(settings, scenario)
     trusted = StoredHeat(stage_dir("purified", scenario) / "trusted.safetensors")
     purified = TrustedFeatures(store, trusted)
-    threshold = calibrate(kept, purified, config.encoder, config.detector, config.calibration, config.seed)
+    threshold, pixels = calibrate(kept, purified, config.encoder, config.detector, config.calibration, config.seed)
     out = stage_dir("detector", scenario)
     models = train_methods(sets, {METHOD: trusted}, store, config.encoder, config.detector, config.seed)
-    models[METHOD] = replace(models[METHOD], threshold=threshold)
+    models[METHOD] = replace(models[METHOD], threshold=threshold, pixel_threshold=pixels)
     window = common_window(train_rows)
     for method, model in models.items():
         replace(model, window=window).save(out / f"{method}.safetensors")
@@ -50,6 +50,10 @@ def main(scenario: str) -> Record:
         say(f"detector {scenario}: {threshold.describe()}")
         numbers = ("value", "low", "high", "fpr_low", "fpr_high")
         metrics |= {f"threshold_{name}": getattr(threshold, name) for name in numbers}
+    if pixels is not None:
+        say(f"detector {scenario}: {pixels.describe()}")
+        metrics |= {f"pixel_threshold_{name}": getattr(pixels.levels, name) for name in numbers}
+        metrics["min_area"] = pixels.min_area
     artifacts = [out / f"{METHOD}.safetensors", out / "training_sets.parquet"]
     return lambda: record_stage("detector", scenario, settings, metrics=metrics, artifacts=artifacts)
 

@@ -115,7 +115,9 @@ def test_every_form_of_an_image_is_predicted_alike(fitted, by_command, cells, tm
     loaded = llbnad.load(by_command / "model.safetensors")
     assert loaded.purification is None and loaded.threshold.value == fitted.threshold.value
     found = loaded.predict([path, str(path), path.read_bytes(), pixels, tmp_path / "gone.png"])
-    assert found.columns.tolist() == ["path", "score", "label", "heat_map", "error"]
+    assert found.columns.tolist() == ["path", "score", "label", "heat_map", "regions", "error"]
+    regions = [[region.numbers() for region in one] for one in found["regions"][:4]]
+    assert regions == [regions[0]] * 4 and found["regions"][4] is None
     assert found["path"].tolist() == [path, path, None, None, tmp_path / "gone.png"]
     assert found["score"][:4].nunique() == 1 and found["heat_map"][0].shape == (8, 8)
     assert pd.isna(found["score"][4]) and "gone.png is gone" in found["error"][4] and found["heat_map"][4] is None

@@ -103,6 +103,9 @@ COMMANDS = {
     ),
     "python -m tests.campaign*": "takes an hour; tests/pipeline/test_campaign.py runs a part of it",
     "python -m benchmarks.sensitivity *": "takes half an hour and needs data sets that are not in the repository",
+    "python -m benchmarks.regions*": (
+        "takes minutes and needs data beside the clone; tests/unit/test_evaluate.py checks its numbers"
+    ),
     "python -m benchmarks.performance*": "needs a quiet machine; tests/unit/test_memory.py runs a part of it",
     "llbnad run": "tests/unit/test_cli.py::test_run_writes_what_it_promises",
     "llbnad run --help": "tests/unit/test_cli.py::test_help_names_every_option",
@@ -130,6 +133,9 @@ COMMANDS = {
     "llbnad predict*": "tests/unit/test_cli.py::test_predict_scores_what_it_can_read_and_says_what_it_cannot",
     "llbnad predict* --fpr *": "tests/unit/test_cli.py::test_labels_follow_the_sensitivity_knob",
     "llbnad sensitivity*": "tests/unit/test_sensitivity.py::test_the_command_writes_tables_and_pictures",
+    "llbnad predict* --min-area *": (
+        "tests/unit/test_region_files.py::test_the_command_finds_regions_and_refuses_them_of_an_older_model"
+    ),
     "llbnad export*": "tests/unit/test_export.py::test_onnx_and_openvino_agree_with_torch_and_with_predict",
     "dvc repro": "tests/pipeline/test_both_doors.py::test_two_fresh_runs_through_either_door_have_the_same_bytes",
     "dvc repro --single-item *": "tests/pipeline/test_ingest.py::test_everything_through_the_command",

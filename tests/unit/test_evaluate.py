@@ -10,8 +10,11 @@ from PIL import Image
 from llbnad.config import EncoderConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.evaluation.evaluate import DECISION, IMAGE_METRICS, PIXEL_METRICS, evaluate
+from llbnad.evaluation.region_rates import REGION_METRICS, RegionRates
 from llbnad.model.model import train
+from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.threshold import threshold_at
+from llbnad.regions.find import region_level
 from tests.unit.test_detectors import DEFECT, NORMAL, SIDE, MadeFeatures
 
 TESTED = NORMAL[30:] + DEFECT[:3]
@@ -95,3 +98,36 @@ def test_defects_that_were_learnt_are_not_called_found(calibrated):
     assert metrics["recall_of_rejected"] == 1 and metrics["n_labelled"] == 8 and metrics["image_auroc"] is None
     none_rejected = evaluated(calibrated, "train", ["scratch"] * 5 + [None] * 38)[1]
     assert none_rejected.metrics()["recall_of_rejected"] is None and len(none_rejected.caveats()) == 1
+
+
+def test_regions_are_counted_in_pixels_of_the_original_image(model, tmp_path):
+    """Two defects of one mask, one of them touched; a region on one of two normal images."""
+    levels = threshold_at(np.linspace(0, 1, 20), 0.1, "none", unsure=False)
+    threshold = PixelThreshold(levels, 1 / SIDE**2)
+    patch_map = np.zeros((SIDE, SIDE), np.float32)
+    patch_map[2:4, 2:4] = 2
+    mask = np.zeros((10 * SIDE, 20 * SIDE), bool)
+    mask[25:35, 45:75] = mask[-20:, -20:] = True
+    rates = RegionRates()
+    assert rates.result() == {"region_recall": None, "false_regions_per_normal": None, "normal_with_region": None}
+    regions = threshold.regions(patch_map, mask.shape[::-1])
+    rates.add_defects(regions, mask)
+    rates.add_defects([], mask[:-20])
+    rates.add_normal(regions * 3)
+    rates.add_normal([])
+    assert rates.result() == {"region_recall": 1 / 3, "false_regions_per_normal": 1.5, "normal_with_region": 0.5}
+
+
+def test_regions_are_measured_where_there_are_masks_alone(calibrated, tmp_path):
+    maps = calibrated.score_with_maps(MadeFeatures(), NORMAL[30:])[1]
+    levels = threshold_at([region_level(one, 1 / SIDE**2) for one in maps.values()], 0.2, unsure=False)
+    model = replace(calibrated, pixel_threshold=PixelThreshold(levels, 1 / SIDE**2))
+    bare = evaluated(model, "test", LABELS)[1].metrics()
+    assert bare["pixel_threshold"] == levels.value and {bare[name] for name in REGION_METRICS} == {None}
+    Image.fromarray(np.full((SIDE, SIDE), 255, np.uint8)).save(tmp_path / "all.png")
+    images = pd.DataFrame({"image_id": TESTED, "split": "test", "sample_id": TESTED, "path": "none.png"})
+    images["anomaly_class"] = ["OK"] * 10 + ["scratch"] * 3
+    images["mask_path"] = [None] * 10 + ["all.png"] * 2 + [None]
+    images["width"] = images["height"] = 5 * SIDE
+    found = evaluate({"llbnad": model}, {"llbnad": []}, images, MadeFeatures(), tmp_path, 0).metrics()
+    assert found["region_recall"] == 1 and 0 < found["normal_with_region"] <= found["false_regions_per_normal"]

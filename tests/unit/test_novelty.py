@@ -11,7 +11,7 @@ from llbnad.data.sources import elpv
 from llbnad.data.sources.base import Listing, Record, scan
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.features.store import FeatureStore
-from llbnad.model.calibrate import out_of_fold_scores
+from llbnad.model.calibrate import out_of_fold
 from llbnad.model.model import train
 from llbnad.model.threshold import threshold_at
 from llbnad.monitoring.champion_checks import alarms, shift
@@ -49,7 +49,7 @@ def line(tmp_path_factory):
     encoder, detector = EncoderConfig(input_size=64), PatchcoreConfig(memory_size=1024)
     features = FeatureStore(root / "cache", encoder, manifest, root)
     kept = manifest[manifest["image_id"].isin(ids["known"])]
-    scores = out_of_fold_scores(kept, features, encoder, detector, 3, 0).values
+    scores = out_of_fold(kept, features, encoder, detector, 3, 0).scores.values
     champion = replace(train(encoder, detector, features, ids["known"], 0), threshold=threshold_at(scores, 0.1))
 
     def judge(learnt_now, champion=champion, learnt_before=ids["known"]):

@@ -14,7 +14,7 @@ from llbnad.config import CalibrationConfig, EncoderConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.errors import ConfigError, DataError
 from llbnad.inference.predict import threshold_of
-from llbnad.model.calibrate import assign_folds, calibrate, out_of_fold_scores
+from llbnad.model.calibrate import assign_folds, calibrate, out_of_fold
 from llbnad.model.model import Model, train
 from llbnad.model.robust_bound import robust_bound
 from llbnad.model.threshold import Threshold, threshold_at
@@ -211,7 +211,7 @@ def test_no_fold_s_detector_sees_what_it_scores_and_every_image_is_scored_once()
             yield from super().batches(image_ids, description)
 
     features = Watched()
-    scores = out_of_fold_scores(kept_images(), features, EncoderConfig(), DETECTOR, 3, 0)
+    scores = out_of_fold(kept_images(), features, EncoderConfig(), DETECTOR, 3, 0).scores
     pairs = list(zip(calls[::2], calls[1::2], strict=True))
     assert len(pairs) == 3
     for (fit, seen), (_, scored) in pairs:
@@ -222,16 +222,18 @@ def test_no_fold_s_detector_sees_what_it_scores_and_every_image_is_scored_once()
 def test_calibrated_detector_lets_few_normals_and_no_defect_through():
     features = MadeFeatures()
     kept = kept_images()
-    threshold = calibrate(kept, features, EncoderConfig(), DETECTOR, CalibrationConfig(target_fpr=0.05), 0)
+    settings = CalibrationConfig(target_fpr=0.05)
+    threshold, pixels = calibrate(kept, features, EncoderConfig(), DETECTOR, settings, 0)
     model = train(EncoderConfig(), DETECTOR, features, kept["image_id"].tolist(), 0)
     fresh = model.score(features, [f"{number:04d}" for number in range(200, 500)]).values
     defects = model.score(features, [f"{number:04d}" for number in range(1000, 1040)]).values
     assert threshold.n == 90
     assert (fresh > threshold.value).mean() <= threshold.fpr_high
     assert (threshold.labels(defects) == "defect").all()
-    again = calibrate(kept.sample(frac=1), features, EncoderConfig(), DETECTOR, CalibrationConfig(target_fpr=0.05), 0)
-    assert again.summary() == threshold.summary()
-    assert calibrate(kept, features, EncoderConfig(), DETECTOR, CalibrationConfig(folds=0), 0) is None
+    again, pixels_again = calibrate(kept.sample(frac=1), features, EncoderConfig(), DETECTOR, settings, 0)
+    assert again.summary() == threshold.summary() and pixels_again.summary() == pixels.summary()
+    assert pixels.levels.n == 90 and pixels.levels.target_fpr == 0.05
+    assert calibrate(kept, features, EncoderConfig(), DETECTOR, CalibrationConfig(folds=0), 0) == (None, None)
 
 
 def test_the_model_file_carries_the_threshold_and_its_scores(tmp_path):

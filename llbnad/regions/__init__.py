@@ -1,0 +1,1 @@
+"""Regions: where an image is anomalous, and how large. Connected parts of the anomaly map, in the image's pixels."""
