@@ -20,6 +20,7 @@ from orchestration.commands.run import run
 from orchestration.commands.settings import settings
 from orchestration.commands.slices import app as slices
 from orchestration.commands.ui import ui
+from orchestration.commands.watch import watch
 from orchestration.commands.worker import worker
 from orchestration.pipeline import pipes
 from orchestration.pipeline.advice import with_advice
@@ -34,7 +35,7 @@ app = typer.Typer(
 )
 for panel, commands in {
     PIPELINE: (run, ui, worker, audit, benchmark, record, backfill, mend, settings),
-    LINE: (ingest, review, drift),
+    LINE: (ingest, watch, review, drift),
     MODELS: (predict, export),
 }.items():
     for command in commands:
