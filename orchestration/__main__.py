@@ -12,6 +12,7 @@ from orchestration.commands.drift import drift
 from orchestration.commands.export import export
 from orchestration.commands.ingest import ingest
 from orchestration.commands.mend import mend
+from orchestration.commands.page import page
 from orchestration.commands.predict import predict
 from orchestration.commands.record import record
 from orchestration.commands.registry import app as registry
@@ -36,7 +37,7 @@ app = typer.Typer(
 for panel, commands in {
     PIPELINE: (run, ui, worker, audit, benchmark, record, backfill, mend, settings),
     LINE: (ingest, watch, review, drift),
-    MODELS: (predict, export),
+    MODELS: (predict, page, export),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

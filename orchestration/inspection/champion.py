@@ -30,6 +30,7 @@ class Scorer:
     """A loaded model, ready to score."""
 
     name: str
+    file: Path
     predictor: Predictor
     threshold: Threshold | None
 
@@ -114,5 +115,8 @@ class Champion:
         return thread
 
     def _load(self, found: Found) -> Scorer:
-        model = Model.load(found.file(), self.device, found.plugins)
-        return Scorer(found.name, Predictor(model, self.device, batch_size=8), threshold_of(model, self.target_fpr))
+        file = found.file()
+        model = Model.load(file, self.device, found.plugins)
+        return Scorer(
+            found.name, file, Predictor(model, self.device, batch_size=8), threshold_of(model, self.target_fpr)
+        )
