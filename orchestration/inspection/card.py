@@ -75,6 +75,6 @@ def _purification(line: str, tags: Mapping[str, str]) -> dict[str, str]:
     return {"Learnt from": ", ".join([*counts, f"policy {policy}"]), **({"Notes": notes} if notes else {})}
 
 
-def _finding(finding: Mapping[str, Any]) -> str:
-    state = finding.get("status") or finding.get("outcome") or ("failed" if finding.get("failed") else "")
-    return f"{finding['name']}: {state or finding.get('observed', '')}"
+def _finding(finding: Mapping[str, str]) -> str:
+    observed = "" if finding["outcome"] == "passed" else f" ({finding['observed']})"
+    return f"{finding['name']} {finding['outcome']}{observed}"
