@@ -3,14 +3,10 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from llbnad.errors import LlbnadError
 from llbnad.model.model import Model
 from llbnad.utils.files import file_digest
-
-SUMMARY = {"n_train": "training images", "n_kept": "kept", "n_rejected": "rejected", "n_excluded": "excluded by people",
-           "n_overruled": "verdicts that overrule the policy", "policy": "purification policy"}  # fmt: skip
 
 
 def file_facts(name: str, path: Path, model: Model) -> dict[str, str]:
@@ -66,13 +62,15 @@ def _purification(line: str, tags: Mapping[str, str]) -> dict[str, str]:
         here = lock_tags(line, settings, ("purified",)).get("dvc.purified")
         if here is None or here != tags.get("dvc.purified"):
             return {"Learnt from": "unknown here: data/purified is of another version"}
-        summary: dict[str, Any] = read_summary(line)
+        summary = read_summary(line)
         policy = settings.scenario(line).selection.policy
     except (LlbnadError, OSError) as error:
         return {"Learnt from": f"unknown here: {error}"}
-    counts = [f"{summary[key]} {name}" for key, name in SUMMARY.items() if summary.get(key) is not None]
+    kept, total = summary["n_selected"], summary["n_train"]
+    overruled = f", of which people overruled {summary['n_overruled']}" if summary.get("n_overruled") else ""
+    facts = {"Learnt from": f"{kept} of {total} images; {total - kept} rejected by policy {policy}{overruled}"}
     notes = " ".join(summary.get("notes", ()))
-    return {"Learnt from": ", ".join([*counts, f"policy {policy}"]), **({"Notes": notes} if notes else {})}
+    return {**facts, "Notes": notes} if notes else facts
 
 
 def _finding(finding: Mapping[str, str]) -> str:

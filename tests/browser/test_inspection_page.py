@@ -1,7 +1,6 @@
 """The inspection page in a real Chromium: an image is dropped, the slider changes its verdict, a bad file says why."""
 
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import pytest
 from llbnad.inference.predict import Predictor
 from llbnad.inference.request import Limits
 from llbnad.model.model import Model
-from llbnad.model.threshold import threshold_at
 from orchestration.inspection.card import file_facts
 from orchestration.inspection.champion import Champion, model_finder
 from orchestration.inspection.page import inspection_app
@@ -31,39 +29,41 @@ slider.dispatchEvent(new Event("input", {bubbles: true}));
 
 
 @pytest.fixture
-def served(model_files, few_cells, tmp_path):
-    """The page of a model, and its address."""
+def served(calibrated):
+    """The page of a model, its address, and the model's threshold."""
     import uvicorn
 
-    manifest, root = few_cells
-    model = Model.load(model_files["patchcore"])
-    found = Predictor(model).predict([root / path for path in manifest["path"]])
-    scores = np.array([one.score for one in found], np.float32)
-    path = tmp_path / "llbnad.safetensors"
-    replace(model, threshold=threshold_at(scores, 0.05, unsure=False)).save(path)
-    champion = Champion(model_finder(str(path)))
+    champion = Champion(model_finder(str(calibrated)))
+    model = champion.current.predictor.model
     hosts: list[str] = []
-    app = inspection_app(champion, lambda: file_facts("cells", path, model), hosts, Limits())
+    app = inspection_app(champion, lambda: file_facts("cells", calibrated, model), hosts, Limits())
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     assert wait_for(lambda: server.started, 20)
     hosts.append(f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
-    yield f"http://{hosts[0]}/", model, scores
+    yield f"http://{hosts[0]}/", model.threshold
     server.should_exit = True
     thread.join(10)
 
 
-def test_an_image_is_dropped_and_the_slider_moves_its_verdict(served, browser, few_cells):  # noqa: F811
+def test_an_image_is_dropped_and_the_slider_moves_its_verdict(served, browser, few_cells, calibrated):  # noqa: F811
     import base64
 
-    address, _, scores = served
+    address, threshold = served
     manifest, root = few_cells
-    place = int(np.argsort(scores)[len(scores) // 2])  # in the middle: normal at 5 %, a defect at 50 %
+    paths = [root / path for path in manifest["path"]]
+    found = Predictor(Model.load(calibrated)).predict(paths, threshold)
+    wider = threshold.at(10**-0.3)  # as the slider at its right end says
+    (path, score, before, after), *_ = [
+        (path, one.score, one.label, after)
+        for path, one in zip(paths, found, strict=True)
+        if one.label != (after := wider.labels(np.array([one.score], np.float32))[0])
+    ]
     browser.get(address)
     assert wait_for(lambda: "cells" in browser.find_element("id", "name").text, 10)
     assert "Detector" in browser.find_element("id", "facts").text
-    contents = [(root / manifest["path"][place]).read_bytes(), b"no image"]
+    contents = [path.read_bytes(), b"no image"]
     encoded = [base64.b64encode(content).decode() for content in contents]
     browser.execute_script(DROP, ["cell.png", "bad.png"], encoded)
 
@@ -73,12 +73,12 @@ def test_an_image_is_dropped_and_the_slider_moves_its_verdict(served, browser, f
     assert wait_for(lambda: {"cell.png", "bad.png"} <= articles().keys(), 20)
     cell, bad = articles()["cell.png"], articles()["bad.png"]
     assert "bad.png" in bad.text and "not scored" in bad.text
-    assert f"{scores[place]:.4f}"[:5] in cell.text
+    assert f"{score:.4f}"[:5] in cell.text
     picture = cell.find_element("css selector", "img")
     assert wait_for(lambda: browser.execute_script("return arguments[0].naturalWidth", picture) > 100, 10)
-    assert cell.find_element("css selector", ".label").text == "normal"
+    assert cell.find_element("css selector", ".label").text == before
     browser.execute_script(SLIDE, -0.3)
-    assert wait_for(lambda: cell.find_element("css selector", ".label").text == "defect", 10)
+    assert wait_for(lambda: cell.find_element("css selector", ".label").text == after, 10)
     assert "50" in browser.find_element("id", "percent").text
     assert "for 50.12% false positives" in browser.find_element("id", "told").text
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

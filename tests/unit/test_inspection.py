@@ -5,7 +5,6 @@ import shutil
 import threading
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from PIL import Image
 from llbnad.errors import ModelMissingError
 from llbnad.inference.predict import Predictor
 from llbnad.model.model import Model
-from llbnad.model.threshold import threshold_at
 from llbnad.utils.files import file_digest
 from orchestration.inspection import inspector as inspecting
 from orchestration.inspection.champion import Champion, model_finder
@@ -29,20 +27,8 @@ class Killed(BaseException):
 
 
 @pytest.fixture(scope="module")
-def detector(model_files, few_cells, tmp_path_factory) -> Path:
-    """A model file with a threshold between its own images."""
-    manifest, root = few_cells
-    model = Model.load(model_files["patchcore"])
-    found = Predictor(model).predict([root / path for path in manifest["path"]])
-    scores = np.array([one.score for one in found], np.float32)
-    path = tmp_path_factory.mktemp("model") / "llbnad.safetensors"
-    replace(model, threshold=threshold_at(scores, 0.3)).save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def champion(detector) -> Champion:
-    return Champion(model_finder(str(detector)))
+def champion(calibrated) -> Champion:
+    return Champion(model_finder(str(calibrated)))
 
 
 @pytest.fixture
@@ -155,11 +141,11 @@ def test_a_kill_loses_nothing_and_repeats_nothing(place, champion, monkeypatch, 
         assert sorted(row["path"] for row in csv.DictReader(stream)) == ["0.png", "1.png", "2.png"]
 
 
-def test_another_model_is_followed_and_a_missing_one_stops_nothing(place, detector, tmp_path, capsys):
+def test_another_model_is_followed_and_a_missing_one_stops_nothing(place, calibrated, tmp_path, capsys):
     followed = tmp_path / "model.safetensors"
     with pytest.raises(ModelMissingError):
         Champion(model_finder(str(followed)))
-    shutil.copy(detector, followed)
+    shutil.copy(calibrated, followed)
     own = Champion(model_finder(str(followed)))
     save_image(place.images / "a.png", 1)
     (first,) = inspect(place, own)

@@ -2,7 +2,6 @@
 
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,6 @@ from PIL import Image
 
 from llbnad.inference.predict import Predictor
 from llbnad.inference.request import Limits
-from llbnad.model.model import Model
-from llbnad.model.threshold import threshold_at
 from orchestration.inspection.card import file_facts, registry_facts
 from orchestration.inspection.champion import Champion, model_finder
 from orchestration.inspection.page import inspection_app
@@ -24,14 +21,8 @@ BYTES = {"Content-Type": "application/octet-stream"}
 
 
 @pytest.fixture(scope="module")
-def champion(model_files, few_cells, tmp_path_factory) -> Champion:
-    manifest, root = few_cells
-    model = Model.load(model_files["patchcore"])
-    found = Predictor(model).predict([root / path for path in manifest["path"]])
-    scores = np.array([one.score for one in found], np.float32)
-    path = tmp_path_factory.mktemp("model") / "llbnad.safetensors"
-    replace(model, threshold=threshold_at(scores, 0.1)).save(path)
-    return Champion(model_finder(str(path)))
+def champion(calibrated) -> Champion:
+    return Champion(model_finder(str(calibrated)))
 
 
 @pytest.fixture(scope="module")
