@@ -121,7 +121,7 @@ def model_files(few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.T
 def calibrated(
     model_files: dict[str, Path], few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Return a model file of PatchCore whose threshold (10 % false positives) is of the scores of all 20 solar cells."""
+    """Return a model file of PatchCore with a threshold (10 % false positives) from the scores of all 20 cells."""
     manifest, root = few_cells
 
     def calibrate(path: Path) -> None:

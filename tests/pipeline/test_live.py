@@ -1,0 +1,84 @@
+"""Live scoring with a real registry: the command, the champion of a line, the sensor and the control chart."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+
+import dagster as dg
+import pytest
+from typer.testing import CliRunner
+
+from orchestration.__main__ import app
+from orchestration.assets.inspection import inspection_sensor
+from orchestration.inspection.watching import only_one
+from orchestration.pipeline.params import ArrivalSettings
+from tests.conftest import save_image
+from tests.pipeline.conftest import COLD, environment, wait_for
+
+LINE = "noisy20"
+
+
+@pytest.fixture
+def workspace(copy_of, monkeypatch):
+    """A finished workspace with a champion and three new images, as the working directory."""
+    monkeypatch.chdir(copy_of)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    images = copy_of / "data" / "inspect" / LINE
+    images.mkdir(parents=True)
+    for number, path in enumerate(sorted((copy_of / "data" / "own" / "cells" / "good").iterdir())[:3]):
+        shutil.copy(path, images / f"{number}.png")
+    (images / "bad.png").write_bytes(b"no image")
+    return copy_of
+
+
+def rows(workspace):
+    path = workspace / "data" / "inspected" / LINE / "inspected.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_the_champion_scores_what_is_there_and_the_sensor_asks_for_it(workspace):
+    sensor = inspection_sensor(workspace, ArrivalSettings(stable_seconds=0))
+
+    def asked(instance):
+        return sensor(dg.build_sensor_context(instance))
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        (request,) = asked(instance).run_requests
+        assert request.tags["llbnad/inspect"] == LINE
+        assert request.run_config["ops"]["inspected"]["config"] == {"line": LINE}
+        assert asked(instance).run_requests[0].run_key == request.run_key  # so that it runs once
+        with only_one(workspace / "data" / "inspected" / LINE):
+            assert "a `watch` looks after it" in asked(instance).skip_reason.skip_message
+        done = CliRunner().invoke(app, ["watch", LINE, "--once", "--train", "--device", "cpu"])
+        assert done.exit_code == 0 and f"{LINE}: 3 images scored" in done.output and "1 bad images" in done.output
+        assert f"{LINE}: no new images" in asked(instance).skip_reason.skip_message
+    found = {row["path"]: row for row in rows(workspace)}
+    assert {row["model"] for row in found.values()} == {f"llbnad-{LINE} version 1"}
+    assert found["0.png"]["label"] in ("normal", "unsure", "defect") and found["bad.png"]["error"]
+    out = workspace / "data" / "inspected" / LINE
+    assert (out / found["0.png"]["picture"]).is_file() and (out / "control_chart.png").is_file()
+    with (out / "control_chart.csv").open() as stream:
+        chart = {row["label"]: row for row in csv.DictReader(stream)}
+    assert chart["defect"]["images"] == "3" and chart["defect"]["basis"] == "the model's promise"
+    assert len(list((workspace / "data" / "incoming" / LINE).iterdir())) == 3
+
+
+def test_a_watcher_that_is_killed_loses_nothing(workspace, cold_programs):
+    command = [COLD, "-m", "orchestration", "watch", LINE, "--device", "cpu", "--threads", "1"]
+    images = workspace / "data" / "inspect" / LINE
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        with subprocess.Popen(command, env=environment(workspace, cold=True), cwd=workspace) as process:
+            before = len(rows(workspace))
+            assert wait_for(lambda: before < len(rows(workspace)), 60)
+            process.send_signal(number)
+            assert process.wait(30) == (0 if number == signal.SIGTERM else -number)
+        for seed in range(2):
+            save_image(images / f"{number}-{seed}.png", number + seed)
+    CliRunner().invoke(app, ["watch", LINE, "--once", "--device", "cpu"])
+    paths = [row["path"] for row in rows(workspace)]
+    assert sorted(paths) == sorted(os.listdir(images))
