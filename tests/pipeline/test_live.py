@@ -6,11 +6,13 @@ import shutil
 import subprocess
 
 import dagster as dg
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from orchestration.__main__ import app
 from orchestration.assets.inspection import inspection_sensor
+from orchestration.inspection.card import champion_facts
 from orchestration.inspection.watching import only_one
 from orchestration.pipeline.params import ArrivalSettings
 from tests.conftest import save_image
@@ -65,6 +67,10 @@ def test_the_champion_scores_what_is_there_and_the_sensor_asks_for_it(workspace)
         chart = {row["label"]: row for row in csv.DictReader(stream)}
     assert chart["defect"]["images"] == "3" and chart["defect"]["basis"] == "the model's promise"
     assert len(list((workspace / "data" / "incoming" / LINE).iterdir())) == 3
+    card = champion_facts(LINE)
+    kept = len(pd.read_parquet(workspace / "data" / "purified" / LINE / "kept.parquet"))
+    assert card["Learnt from"].startswith(f"{kept} of ") and "policy mad" in card["Learnt from"]
+    assert "spread passed" in card["Checks"] and "Purified (DVC hash)" in card
 
 
 def test_a_watcher_that_is_killed_loses_nothing(workspace, cold_programs):
