@@ -27,7 +27,7 @@ from orchestration.inspection.inspector import Inspector, Settings
 from orchestration.inspection.ledger import VIEW, Ledger, Row
 from orchestration.inspection.watching import look_once, only_one
 from orchestration.inspection.watching import watch as watch_folder
-from orchestration.inspection.webhook import deliver, deliver_until, webhook_of
+from orchestration.inspection.webhook import deliver_all, deliver_until, webhook_of
 from orchestration.line.inbox import why_not
 from orchestration.pipeline import pipes
 from orchestration.pipeline.params import load_params
@@ -78,7 +78,7 @@ def watch(
         if once:
             rows = look_once(inspector)
             if receiver is not None:
-                deliver(ledger, receiver)
+                deliver_all(ledger, receiver)
             chart = write_chart(folder, line)
             print(_summary(line, rows, inspector.waiting), f"results in {folder / VIEW}", sep="; ")
             pipes.report({**_metadata(line, champion, rows, inspector.waiting), **_newest(chart)})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llbnad.errors import LlbnadError, printable
+from llbnad.errors import printable
 from llbnad.inference.predict import Predictor, threshold_of
 from llbnad.model.model import Model
 from llbnad.model.threshold import Threshold
@@ -94,7 +94,7 @@ class Champion:
             if found.name == self.current.name:
                 return False
             self.current = self._load(found)
-        except (LlbnadError, OSError) as error:
+        except Exception as error:  # whatever a registry answers, scoring goes on
             if str(error) != self._said:  # once, not every few seconds
                 print(f"{self.current.name} goes on scoring: {printable(str(error))}", file=sys.stderr, flush=True)
             self._said = str(error)

@@ -4,6 +4,7 @@ An image's row is the one thing that counts. What comes before it (reading, scor
 kill; what follows from it (the copy for training, the webhook) is in the ledger until it is done.
 """
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from llbnad.utils.files import file_digest, replacing
 from orchestration.inspection.champion import Champion, Scorer
 from orchestration.inspection.ledger import Ledger, Row, identity
 from orchestration.line.inbox import Mark, look, mark_of, untouched
+from orchestration.line.move import LONGEST_NAME
 
 CHUNK = 8  # images read and scored at once
 PICTURES, QUALITY = "pictures", 85
@@ -121,15 +123,23 @@ class Inspector:
 
     def _row(self, scorer: Scorer, path: str, digest: str, content: bytes, found: Prediction) -> Row:
         image = identity(path, digest)
-        name = f"{PICTURES}/{image}.jpg" if self.settings.pictures and not found.error else ""
-        if name:
-            picture = heat_picture(content, found, scorer.threshold, scorer.predictor.model.window)
-            with replacing(self.ledger.folder / name) as temporary:
-                picture.save(temporary, format="jpeg", quality=QUALITY)
+        wanted = self.settings.pictures and not found.error
+        name = self._draw(scorer, f"{PICTURES}/{image}.jpg", content, found) if wanted else ""
         cut = None if found.error or scorer.threshold is None else scorer.threshold.value
         error = printable(found.error.replace(f"the image given as {len(content)} bytes", Path(path).name))
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         return Row(image, moment, printable(path), digest, scorer.name, found.score, cut, found.label, name, error)
+
+    def _draw(self, scorer: Scorer, name: str, content: bytes, found: Prediction) -> str:
+        """Write the picture `name` and return it; an empty name if it could not be drawn, as for want of memory."""
+        try:
+            picture = heat_picture(content, found, scorer.threshold, scorer.predictor.model.window)
+        except (DataError, MemoryError, ValueError) as error:  # the score is worth more than its picture
+            print(f"no picture {name}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            return ""
+        with replacing(self.ledger.folder / name) as temporary:
+            picture.save(temporary, format="jpeg", quality=QUALITY)
+        return name
 
     def _hand_on_all(self) -> None:
         """Copy the images that go to training to the inbox: those of this look, and what a kill left over."""
@@ -137,7 +147,7 @@ class Inspector:
             file = self.settings.images / path
             if self.settings.inbox is None:
                 return  # a later call with an inbox does it
-            target = self.settings.inbox / f"{image[:12]}-{Path(path).name[-200:]}"
+            target = self.settings.inbox / inbox_name(image, path)
             try:
                 # a copy, because the camera may write its next image over the file, and the links to it
                 if file_digest(file) == digest and not target.exists():
@@ -146,6 +156,12 @@ class Inspector:
             except FileNotFoundError:
                 print(f"{printable(str(file))} has gone before it was copied to the inbox", file=sys.stderr, flush=True)
             self.ledger.handed_on(image)
+
+
+def inbox_name(image: str, path: str) -> str:
+    """Return the name of an image in the inbox: its own, with the beginning of its id, if that is not too long."""
+    name = f"{image[:12]}-{Path(path).name}"
+    return name if len(os.fsencode(name)) <= LONGEST_NAME else f"{image}{Path(path).suffix[:16]}"
 
 
 def predictions(scorer: Scorer, images: Sequence[bytes]) -> list[Prediction]:

@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from llbnad.errors import DataError
 from llbnad.utils.files import replacing
 from orchestration.line.inbox import Mark
 
@@ -72,14 +73,26 @@ def identity(path: str, digest: str) -> str:
 
 
 class Ledger:
-    """The ledger in a folder. One process writes it; each thread opens its own."""
+    """The ledger in a folder. One process writes it; each thread opens its own.
+
+    Raises:
+        DataError: the file is damaged.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self.connection = sqlite3.connect(folder / RECORD, timeout=BUSY_SECONDS, isolation_level=None)
-        self.connection.execute("PRAGMA synchronous = FULL")  # a row that was reported outlives a power cut
-        self.connection.executescript(SCHEMA)
+        try:
+            self.connection.execute("PRAGMA synchronous = FULL")  # a row that was reported outlives a power cut
+            self.connection.executescript(SCHEMA)
+        except sqlite3.OperationalError:  # of the disk, or another connection
+            raise
+        except sqlite3.DatabaseError as error:
+            self.connection.close()
+            raise DataError(
+                f"{folder / RECORD} is no record of scored images ({error}): move it away, and all are scored anew"
+            ) from None
 
     def close(self) -> None:
         """Close the file."""

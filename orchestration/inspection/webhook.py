@@ -9,6 +9,7 @@ key, of the timestamp, a full stop and the body.
 import hashlib
 import hmac
 import os
+import sqlite3
 import sys
 import threading
 import time
@@ -99,14 +100,25 @@ def deliver(ledger: Ledger, webhook: Webhook) -> bool:
     return taken
 
 
+def deliver_all(ledger: Ledger, webhook: Webhook) -> bool:
+    """Send what is due until nothing is, or a message was not taken. Return whether all were."""
+    while ledger.messages(time.time()):
+        if not deliver(ledger, webhook):
+            return False
+    return True
+
+
 def deliver_until(folder: Path, webhook: Webhook, stop: threading.Event) -> threading.Thread:
     """Deliver the messages of a ledger, in a thread that is returned, until `stop` is set."""
 
     def work() -> None:
         with closing(Ledger(folder)) as ledger:
             while not stop.wait(LOOK_SECONDS):
-                if not deliver(ledger, webhook):
-                    stop.wait(1)
+                try:
+                    deliver_all(ledger, webhook)
+                except (OSError, sqlite3.OperationalError) as error:  # a full disk; what was sent comes once more
+                    print(f"webhook: trying again: {error}", file=sys.stderr, flush=True)
+                    stop.wait(MOST_SECONDS / 60)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llbnad.errors import ModelMissingError
+from llbnad.errors import DataError, ModelMissingError
 from llbnad.inference.predict import Predictor
 from llbnad.model.model import Model
 from llbnad.utils.files import file_digest
 from orchestration.inspection import inspector as inspecting
 from orchestration.inspection.champion import Champion, model_finder
 from orchestration.inspection.inspector import Inspector, Settings
-from orchestration.inspection.ledger import VIEW, Ledger, seen_in
+from orchestration.inspection.ledger import RECORD, VIEW, Ledger, seen_in
 from orchestration.inspection.watching import WatchedError, is_watched, only_one, watch
 from tests.conftest import save_image
 
@@ -177,6 +177,24 @@ def test_what_breaks_on_many_images_is_found_one_by_one(place, champion, monkeyp
     monkeypatch.setattr(Predictor, "predict", breaking)
     errors = {row.path: row.error for row in inspect(place, champion)}
     assert errors == {"0.png": "", "1.png": "RuntimeError: out of memory", "2.png": ""}
+
+
+def test_a_long_name_goes_to_training_and_a_picture_that_fails_costs_no_score(place, champion, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(inspecting, "heat_picture", fail)
+    settings = replace(place, inbox=place.images.parent / "inbox")
+    save_image(place.images / f"{'n' * 248}.png")
+    (row,) = inspect(settings, champion)
+    assert row.score is not None and row.picture == ""
+    assert [path.name for path in settings.inbox.iterdir()] == [f"{row.id}.png"]
+
+
+def test_a_damaged_record_is_one_clear_error(tmp_path):
+    (tmp_path / RECORD).write_bytes(b"no database at all" * 100)
+    with pytest.raises(DataError, match=f"{RECORD} is no record of scored images .*: move it away"):
+        Ledger(tmp_path)
 
 
 def test_the_watcher_survives_a_full_disk_and_is_alone(place, champion, monkeypatch, capsys):
