@@ -12,6 +12,7 @@ from orchestration.commands.drift import drift
 from orchestration.commands.export import export
 from orchestration.commands.ingest import ingest
 from orchestration.commands.mend import mend
+from orchestration.commands.page import page
 from orchestration.commands.predict import predict
 from orchestration.commands.record import record
 from orchestration.commands.registry import app as registry
@@ -21,6 +22,7 @@ from orchestration.commands.settings import settings
 from orchestration.commands.slices import app as slices
 from orchestration.commands.status import status
 from orchestration.commands.ui import ui
+from orchestration.commands.watch import watch
 from orchestration.commands.worker import worker
 from orchestration.pipeline import pipes
 from orchestration.pipeline.advice import with_advice
@@ -35,8 +37,8 @@ app = typer.Typer(
 )
 for panel, commands in {
     PIPELINE: (run, status, ui, worker, audit, benchmark, record, backfill, mend, settings),
-    LINE: (ingest, review, drift),
-    MODELS: (predict, export),
+    LINE: (ingest, watch, review, drift),
+    MODELS: (predict, page, export),
 }.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)

@@ -9,6 +9,7 @@ from orchestration.assets.benchmark_assets import benchmark_assets
 from orchestration.assets.cluster_jobs import cluster_jobs, cluster_sensors, take_in
 from orchestration.assets.drift_asset import drift_asset
 from orchestration.assets.dvc_assets import dvc_assets
+from orchestration.assets.inspection import inspect_job, inspected_asset, inspection_sensor
 from orchestration.assets.machines import has_several_machines
 from orchestration.assets.partitions import SCENARIOS, sync
 from orchestration.assets.registry_assets import registry_assets
@@ -36,11 +37,12 @@ def definitions(root: Path) -> dg.Definitions:
     pipeline = dvc_assets(root, params, [INGEST])
     registry = registry_assets(root, SCENARIOS)
     serving = serving_assets(root, SCENARIOS)
+    inspected = inspected_asset(root)
     tables = benchmark_assets(root)
     verify, nightly_verify = verification(root)
     scenario = dg.define_asset_job(
         "scenario",
-        selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, *serving, *tables),
+        selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, inspected, *serving, *tables),
         description="One scenario from raw data to the champion; what did not change is not computed again.",
     )
     several = False
@@ -52,9 +54,13 @@ def definitions(root: Path) -> dg.Definitions:
                 sync(instance, [*params.scenarios, *known_lines(root, params)])
     of_lines = (take_in if several else retrain).name  # the job that images in an inbox start
     return dg.Definitions(
-        assets=[ingest_asset(root), pipeline, drift_asset(root), *registry, *serving, *tables],
-        jobs=[*(cluster_jobs if several else [scenario, retrain]), verify],
-        sensors=[arrival_sensor(root, params.arrival, of_lines), *(cluster_sensors() if several else [])],
+        assets=[ingest_asset(root), pipeline, drift_asset(root), *registry, *serving, inspected, *tables],
+        jobs=[*(cluster_jobs if several else [scenario, retrain]), inspect_job, verify],
+        sensors=[
+            arrival_sensor(root, params.arrival, of_lines),
+            inspection_sensor(root, params.arrival),
+            *(cluster_sensors() if several else []),
+        ],
         schedules=[retraining_schedule(root, params.arrival, of_lines), nightly_verify],
         executor=dg.in_process_executor,  # a run is one chain; its sub-models run side by side within their step
     )

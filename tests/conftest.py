@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from llbnad.detectors.dinomaly.config import DinomalyConfig
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.features.store import FeatureStore
-from llbnad.model.model import train
+from llbnad.inference.predict import Predictor
+from llbnad.model.model import Model, train
+from llbnad.model.threshold import threshold_at
 from llbnad.utils.runtime import prepare
 from tests import warm
 
@@ -112,6 +115,22 @@ def model_files(few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.T
 
     folder = shared(tmp_path_factory, "models", train_all)
     return {config.name: folder / f"{config.name}.safetensors" for config in configs}
+
+
+@pytest.fixture(scope="session")
+def calibrated(
+    model_files: dict[str, Path], few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Return a model file of PatchCore with a threshold (10 % false positives) from the scores of all 20 cells."""
+    manifest, root = few_cells
+
+    def calibrate(path: Path) -> None:
+        model = Model.load(model_files["patchcore"])
+        found = Predictor(model).predict([root / one for one in manifest["path"]])
+        scores = np.array([one.score for one in found], np.float32)
+        replace(model, threshold=threshold_at(scores, 0.1)).save(path)
+
+    return shared(tmp_path_factory, "calibrated.safetensors", calibrate)
 
 
 def save_image(path: Path, seed: int = 0, size: tuple[int, int] = (40, 30)) -> Path:

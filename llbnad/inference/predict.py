@@ -224,7 +224,7 @@ def predict(
         write_coco(results, coco)
     for old in (out / HEAT_MAPS).glob(f"{NUMBERED}_*.png"):  # an earlier call may have left some
         old.unlink()
-    scale = _scale(list(maps.values()), threshold)
+    scale = heat_scale(list(maps.values()), threshold)
 
     def draw(path: Path) -> Path | None:
         """Draw the heat map of `path`. Return the path if its file has gone or changed since then, else None."""
@@ -255,7 +255,7 @@ def _table(results: Mapping[Path, Prediction], names: Mapping[Path, str], thresh
     return pd.DataFrame(rows).astype(dict.fromkeys(WHOLE, "Int64"))
 
 
-def _scale(maps: Sequence[np.ndarray], threshold: Threshold | None) -> tuple[float, float]:
+def heat_scale(maps: Sequence[np.ndarray], threshold: Threshold | None) -> tuple[float, float]:
     """Return the values shown as coldest and hottest: 0.5 and 1.5 times the threshold.
 
     An image then looks the same whatever other images it is scored with. Without a positive threshold, the scale

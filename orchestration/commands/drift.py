@@ -2,6 +2,8 @@
 
     python -m orchestration drift LINE     writes data/drift/<line>/report.json and history.png
 
+Images of the line that `watch` scored are compared too, with those of the last training: traffic.json.
+
 The report on a batch is written once, when the batch is the newest, and stays the same. Reports judge arrivals and are
 no step of training, so DVC does not version them.
 """
@@ -15,6 +17,7 @@ import typer
 from llbnad.monitoring.drift import DriftReport, drift_report
 from llbnad.monitoring.drift_history import drift_history
 from llbnad.utils.files import write_json
+from orchestration.inspection.traffic import traffic_drift
 from orchestration.line.arrivals import batches_of
 from orchestration.pipeline import pipes
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
@@ -61,6 +64,14 @@ def read_reports(root: Path, line: str) -> dict[int, DriftReport]:
     return {int(number): DriftReport.from_dict(report) for number, report in json.loads(path.read_text()).items()}
 
 
+def watch_traffic(root: Path, line: str) -> DriftReport | None:
+    """Compare the scored images with those of the last training, and write the report. None if there are too few."""
+    report = traffic_drift(load_params(root / PARAMS), line, MIN_IMAGES)
+    if report is not None:
+        write_json(report.to_dict(), root / drift_dir(line) / "traffic.json")
+    return report
+
+
 def _rejected(root: Path, line: str) -> set[str]:
     return set(read_purified(line, "rejected", root)["image_id"])
 
@@ -75,6 +86,11 @@ def drift(line: Annotated[str, typer.Argument(help="Production line.")]) -> None
         outcome, passed = f"batch {newest}: {reports[newest].reason}", not reports[newest].drifted
         details = {"batch": newest, "images": reports[newest].n_batch}
     else:
-        outcome, passed, details = "no earlier batch to compare with", True, {}
+        outcome, passed, details = "no earlier batch to compare with", True, dict[str, int]()
+    traffic = watch_traffic(Path(), line)
+    if traffic is not None:
+        print(f"scored images: {traffic.reason}")
+        outcome, passed = f"{outcome}; scored images: {traffic.reason}", passed and not traffic.drifted
+        details = {**details, "scored images": traffic.n_batch}
     check = pipes.Check(pipes.DRIFT, passed, outcome, "WARN", details)
     pipes.report({"outcome": outcome, **details}, checks=[check])

@@ -31,11 +31,11 @@ class Mark(NamedTuple):
     mtime_ns: int
 
 
-def lines(root: Path) -> dict[str, str | None]:
-    """Return the folders of data/incoming by name, with the reason why a folder cannot be a line, or None."""
+def lines(root: Path, folder: Path = INCOMING) -> dict[str, str | None]:
+    """Return the folders of data/incoming, or of another `folder`, by name, with why one cannot be a line, or None."""
     found: dict[str, str | None] = {}
-    if (root / INCOMING).is_dir():
-        for entry in sorted(os.scandir(root / INCOMING), key=lambda entry: entry.name):
+    if (root / folder).is_dir():
+        for entry in sorted(os.scandir(root / folder), key=lambda entry: entry.name):
             if entry.is_dir() and not entry.name.startswith("."):
                 found[entry.name] = why_not(entry.name)
     return found

@@ -7,6 +7,7 @@ DATA = Path("data")
 FEATURE_CACHE = DATA / "cache" / "features"
 INCOMING = DATA / "incoming"  # holds one inbox per production line
 ARRIVALS = "arrivals.jsonl"  # report of a production line, beside its images: what arrived, in which batch
+INSPECT = DATA / "inspect"  # holds one folder of images to score per production line
 QUARANTINE = DATA / "quarantine"
 BENCHMARK_STAGES = "benchmarks/dvc.yaml"  # stages of the benchmark tables, which are no part of the pipeline
 STAGES = ("raw", "settings", "noisy", "features", "sub_model", "scores", "purified", "detector", "evaluation")
@@ -16,6 +17,11 @@ FINAL_STAGE = STAGES[-1]  # needs all other stages
 def drift_dir(line: str) -> Path:
     """Return the folder of a production line's drift reports. DVC does not version it."""
     return DATA / "drift" / line
+
+
+def inspected_dir(line: str) -> Path:
+    """Return the folder of the results of a line's scored images. DVC does not version it."""
+    return DATA / "inspected" / line
 
 
 def review_file(line: str) -> Path:

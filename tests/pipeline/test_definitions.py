@@ -17,7 +17,7 @@ from orchestration.pipeline.read_by import READ_BY
 from tests.conftest import REPOSITORY
 
 # Dagster's alone: they look into inboxes, the registry and folders, and write none of DVC's outputs.
-SIDE_EFFECTS = {"ingest", "drift", "challenger", "champion", "predictions", "exported"}
+SIDE_EFFECTS = {"ingest", "drift", "challenger", "champion", "predictions", "exported", "inspected"}
 
 
 @pytest.fixture(scope="module")

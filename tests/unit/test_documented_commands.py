@@ -92,6 +92,16 @@ COMMANDS = {
         "only prints; what it prints is checked by tests/pipeline/test_registry.py"
     ),
     "python -m orchestration drift *": "tests/pipeline/test_production_line.py::test_days_of_a_line",
+    "python -m orchestration watch * --webhook *": (
+        "tests/unit/test_webhook.py::test_messages_wait_on_disk_while_the_receiver_is_down"
+    ),
+    "python -m orchestration watch *": "tests/pipeline/test_live.py::test_a_watcher_that_is_killed_loses_nothing",
+    "python -m orchestration watch * --once": (
+        "tests/pipeline/test_live.py::test_the_champion_scores_what_is_there_and_the_sensor_asks_for_it"
+    ),
+    "python -m orchestration page*": (
+        "tests/browser/test_inspection_page.py::test_an_image_is_dropped_and_the_slider_moves_its_verdict"
+    ),
     "python -m orchestration review *": (
         "tests/pipeline/test_review.py::test_verdicts_override_the_policy_and_rerun_what_they_must"
     ),

@@ -1,0 +1,40 @@
+"""The picture of one scored image: the image under its heat map, small enough to be written and sent at once."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from llbnad.config import Window
+from llbnad.data.images import load_rgb
+from llbnad.evaluation.figures import lay_heat
+from llbnad.inference.predict import Prediction, heat_scale
+from llbnad.model.threshold import Threshold
+
+LONGEST_SIDE = 1600  # pixels
+
+
+def heat_picture(
+    source: Path | bytes,
+    found: Prediction,
+    threshold: Threshold | None,
+    window: Window | None = None,
+    longest: int = LONGEST_SIDE,
+) -> Image.Image:
+    """Return an image under its heat map, as 8-bit RGB whose longer side has at most `longest` pixels.
+
+    Args:
+        source: the image file, or its bytes.
+        found: what the model found in it; an image without a map is returned as it is.
+        threshold: sets the scale of the colours, see `heat_scale`.
+        window: values of images above 8 bits that are black and white.
+        longest: the longer side in pixels.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        DataError: the image cannot be read.
+    """
+    picture = load_rgb(source, window)
+    picture.thumbnail((longest, longest))
+    if found.patch_map is not None:
+        lay_heat(picture, found.patch_map, heat_scale([found.patch_map], threshold))
+    return picture
