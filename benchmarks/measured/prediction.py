@@ -16,7 +16,8 @@ from llbnad.config import EncoderConfig, Runtime
 from llbnad.data.images import load_square
 from llbnad.detectors import DETECTORS
 from llbnad.features.store import FeatureStore
-from llbnad.inference.export import ExtraMissingError, Format, Session, export, load_exported, parity, torch_session
+from llbnad.inference.export import export, parity, torch_session
+from llbnad.inference.exported import ExtraMissingError, Format, Session, load_exported
 from llbnad.inference.predict import Predictor
 from llbnad.model.model import Model, train
 from llbnad.utils.runtime import prepare
@@ -59,7 +60,7 @@ def throughput(threads: int, detector: str, rounds: int) -> dict[str, Any]:
         missing = []
         for wanted in Format:
             try:
-                [path] = export(model, [wanted], Path(folder)).values()
+                [path] = export(model, [wanted], Path(folder)).files.values()
                 sessions[wanted.value] = load_exported(path, threads)
             except ExtraMissingError as error:
                 missing.append(str(error))

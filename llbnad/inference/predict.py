@@ -4,7 +4,6 @@ An unreadable image does not stop the others. Its row holds the reason instead o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +25,8 @@ from llbnad.evaluation.figures import (
     lay_heat,
 )
 from llbnad.features.batch import fresh_batch
+from llbnad.inference.exported import Exported
+from llbnad.inference.prediction import Prediction, Source
 from llbnad.model.model import Model
 from llbnad.model.threshold import DEFECT_LABEL, NORMAL_LABEL, UNSURE_LABEL, Threshold
 from llbnad.utils.files import relative_files, replacing, write_csv
@@ -36,18 +37,6 @@ SHEET_IMAGES = 24  # images on the contact sheet, highest scores first
 THUMBNAIL = 224  # side in pixels
 HEAT_MAPS, SHEET = "heatmaps", "contact_sheet.png"  # folder and file in `out`
 NUMBERED = "[0-9]" * 5  # begins the name of each heat map
-
-Source = Path | bytes | np.ndarray  # an image file, the bytes of one, or pixels (H, W, 3) uint8
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The model's judgement of one image. Score and map are None if the image could not be read."""
-
-    score: float | None
-    patch_map: np.ndarray | None  # (h, w) float32
-    label: str = ""  # normal, unsure or defect; empty without a threshold
-    error: str = ""  # why the image could not be read
 
 
 class Predictor:
@@ -138,7 +127,7 @@ def refuse_own_pictures(inputs: Sequence[Path], images: Sequence[Path], out: Pat
             )
 
 
-def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
+def threshold_of(model: Model | Exported, target_fpr: float | None) -> Threshold | None:
     """Return the model's threshold, or its threshold for another false-positive rate.
 
     Args:
@@ -160,7 +149,7 @@ def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
 
 
 def predict(
-    model: Model,
+    model: Model | Exported,
     paths: Sequence[Path],
     out: Path,
     device: str = "cpu",
@@ -171,7 +160,7 @@ def predict(
     """Score images, write predictions.csv, heatmaps/*.png and contact_sheet.png into `out`, and return the table.
 
     Args:
-        model: the trained model.
+        model: the trained model, or an exported graph, which has device and batch size of its own.
         paths: image files.
         out: folder to write to.
         device: torch's name of the device.
@@ -184,7 +173,8 @@ def predict(
         heatmap (relative to `out`), error.
     """
     paths = list(dict.fromkeys(paths))
-    predictions = Predictor(model, device, batch_size).predict(paths, threshold)
+    predictor = model if isinstance(model, Exported) else Predictor(model, device, batch_size)
+    predictions = predictor.predict(paths, threshold)
     results = dict(zip(paths, track(predictions, "predict", len(paths)), strict=True))
     maps = {path: result.patch_map for path, result in results.items() if result.patch_map is not None}
     # cut the stem, because a file name has at most 255 bytes

@@ -29,8 +29,10 @@ resize (uint8[batch, height, width, 3] images) => (uint8[batch, {size}, {size}, 
   taller = Greater (high, wide)
   upright_first = Squeeze (taller)
   planes = If (upright_first) <
-    then_branch = lying () => (uint8[b1, 3, h1, w1] lain) {{ lain = Transpose <perm = [0, 3, 2, 1]> (images) }},
-    else_branch = standing () => (uint8[b2, 3, h2, w2] stood) {{ stood = Transpose <perm = [0, 3, 1, 2]> (images) }}
+    then_branch = lying () => (uint8[b1, 3, h1, w1] lain) {{
+      lain = Transpose <perm = [0, 3, 2, 1]> (images) }},
+    else_branch = standing () => (uint8[b2, 3, h2, w2] stood) {{
+      stood = Transpose <perm = [0, 3, 1, 2]> (images) }}
   >
   pixels = Cast <to = 1> (planes)
   across = llbnad.along (pixels)
@@ -38,8 +40,10 @@ resize (uint8[batch, height, width, 3] images) => (uint8[batch, {size}, {size}, 
   down = llbnad.along (turned)
   bytes = Cast <to = 2> (down)
   squares = If (upright_first) <
-    then_branch = first_down () => (uint8[b3, {size}, {size}, 3] laid) {{ laid = Transpose <perm = [0, 2, 3, 1]> (bytes) }},
-    else_branch = first_across () => (uint8[b4, {size}, {size}, 3] set) {{ set = Transpose <perm = [0, 3, 2, 1]> (bytes) }}
+    then_branch = first_down () => (uint8[b3, {size}, {size}, 3] laid) {{
+      laid = Transpose <perm = [0, 2, 3, 1]> (bytes) }},
+    else_branch = first_across () => (uint8[b4, {size}, {size}, 3] set) {{
+      set = Transpose <perm = [0, 3, 2, 1]> (bytes) }}
   >
 }}
 <domain: "llbnad", opset_import: ["" : 20]>
