@@ -300,7 +300,7 @@ def export(
     precision: Annotated[Precision, PRECISION] = Precision.float32,
     calibration: Annotated[
         Path | None,
-        typer.Option(help="Folder of images like the kept ones: int8 needs them, float16 is judged on them."),
+        typer.Option(help="Folder of normal images: int8 needs them, float16 is judged on them."),
     ] = None,
 ) -> None:
     """Write one graph from an image of any size to score, label and map (needs the extra `export`)."""

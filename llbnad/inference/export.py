@@ -95,7 +95,7 @@ def export(
         formats: formats to write.
         out: folder to write to.
         precision: `float32`, or a lower one (`graph.precision`).
-        calibration: images (H, W, 3) uint8 like those that the model learnt; int8 needs them, float16 is judged on them.
+        calibration: images (H, W, 3) uint8 like those learnt; int8 needs them, float16 is judged on them.
 
     Raises:
         ExtraMissingError: a package of the extra `export` is not installed.

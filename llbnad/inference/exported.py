@@ -115,7 +115,7 @@ class Exported:
 
 
 def load_exported(path: Path, threads: int = 0) -> Session:
-    """Return a function that runs a graph: images (B, H, W, 3) uint8 -> scores (B,), patch maps (B, h, w). See `load`."""
+    """Return a function that runs a graph; see `Session` and `Exported.load`."""
     return Exported.load(path, threads=threads).session
 
 

@@ -1,6 +1,6 @@
 """Export a model of the registry, and compare the graphs with torch on real images. parity.json holds the differences.
 
-python -m orchestration export models:/llbnad-<scenario>@champion [SCENARIO] --out DIR [--format onnx] [--precision int8]
+python -m orchestration export models:/llbnad-<scenario>@champion --out DIR [--format onnx] [--precision int8]
 """
 
 import re

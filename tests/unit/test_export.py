@@ -71,7 +71,8 @@ def test_onnx_and_openvino_agree_with_torch_and_with_predict(detector, model_fil
         assert alone.threshold.at(0.3).value == THRESHOLD.at(0.3).value
 
 
-SIDES = [(1, 1), (1, 9), (9, 1), (64, 64), (63, 65), (65, 63), (31, 200), (200, 31), (301, 300), (999, 640), (47, 1501)]
+SIDES = [(1, 1), (1, 9), (9, 1), (64, 64), (63, 65), (65, 63), (31, 200), (200, 31), (301, 300), (999, 640), (47, 1501),
+         (537, 300), (536, 300)]  # fmt: skip  # the last two: where Pillow changes the order of its passes
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
@@ -131,9 +132,7 @@ def test_predict_writes_the_same_from_a_graph_as_from_the_model(suffix, model_fi
     ours = predict(model, paths, tmp_path / "a", threshold=model.threshold)
     theirs = predict(exported, paths, tmp_path / "b", threshold=exported.threshold)
     pd.testing.assert_frame_equal(ours, theirs, atol=1e-4)
-    names = [
-        sorted(file.relative_to(folder) for folder in [tmp_path / one] for file in folder.rglob("*.*")) for one in "ab"
-    ]
+    names = [sorted(file.relative_to(tmp_path / one) for file in (tmp_path / one).rglob("*.*")) for one in "ab"]
     assert names[0] == names[1] and len(names[0]) == 4
     for name in names[0]:
         if name.suffix == ".png":
@@ -154,7 +153,7 @@ def test_an_exported_file_runs_without_torch(unseen, graphs, tmp_path):
     assert "1 images scored" in done.stdout
 
 
-def test_lower_precisions_are_judged_on_the_calibration_images(model_files, few_cells, unseen, tmp_path):
+def test_lower_precisions_are_judged_on_the_calibration_images(model_files, few_cells, unseen, graphs, tmp_path):
     manifest, root = few_cells
     normal = [np.asarray(load_whole(root / path)) for path in manifest["path"][manifest["anomaly_class"] == "OK"]]
     model = replace(Model.load(model_files["patchcore"]), threshold=THRESHOLD)
@@ -166,9 +165,7 @@ def test_lower_precisions_are_judged_on_the_calibration_images(model_files, few_
         found = json.loads((tmp_path / f"patchcore.{precision}.json").read_text())["agreement"]
         assert found["images"] == 14 and found["changed"] == written.agreement.changed
         assert found["passed"] == (found["changed"] == 0) == ("WARNING" not in written.agreement.describe())
-    sizes = [(tmp_path / f"patchcore.{name}.onnx").stat().st_size for name in ("float16", "int8")]
-    whole = sum(values.nbytes for values in (np.zeros(1),))
-    assert all(whole < size for size in sizes)
+        assert written.files[Format.onnx].stat().st_size < 0.65 * (graphs / "patchcore.onnx").stat().st_size
 
 
 def test_a_graph_refuses_what_it_cannot_hold(model_files, graphs, tmp_path):
