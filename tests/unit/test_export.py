@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -118,7 +120,8 @@ def test_the_graph_labels_and_maps_in_original_size(unseen, graphs):
     assert [["normal", "unsure", "defect"][one] for one in label] == THRESHOLD.labels(score).tolist()
     assert large.shape == images.shape[:3]
     assert small.min() - 1e-5 <= large.min() and large.max() <= small.max() + 1e-5
-    lowest = {"threshold": np.float32(-1), "unsure_low": np.float32(0), "unsure_high": np.float32(-1)}
+    given = {"threshold": -1, "unsure_low": 0, "unsure_high": -1}  # none is unsure
+    lowest = {name: np.array(value, np.float32) for name, value in given.items()}
     assert session.run(["label"], {"images": images, **lowest})[0].tolist() == [2] * 6
 
 
@@ -148,7 +151,9 @@ def test_an_exported_file_runs_without_torch(unseen, graphs, tmp_path):
         "assert 'torch' not in sys.modules and 'timm' not in sys.modules\n"
     )
     file = shutil.copy(graphs / "patchcore.onnx", tmp_path / "alone.onnx")
-    done = python("-c", code, "predict", file, unseen[0][0], "--fpr", "0.2", "--out", tmp_path / "out")
+    arguments = ["predict", file, unseen[0][0], "--fpr", "0.2", "--out", tmp_path / "out"]
+    # not the tests' own `python`, which starts with torch imported
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "1 images scored" in done.stdout
 
