@@ -167,6 +167,16 @@ def prediction(bench: Bench) -> None:
                           threads=1, score_difference=found["differences"][name])  # fmt: skip
         for text in found["missing"]:
             print(f"left out: {text}")
+        if "onnx" in found["rates"]:
+            _precisions(bench, detector)
+
+
+def _precisions(bench: Bench, detector: str) -> None:
+    found = bench.run("prediction.precisions", detector=detector, images=5 * bench.size.repeats)
+    for name, one in found.items():
+        bench.add(f"{detector} exported to onnx in {name}, one file to score, peer float32", one["ms"],
+                  found["float32"]["ms"], "ms", threads=1, image_auroc=_short(one["image_auroc"]),
+                  mb=_short(one["mb"]))  # fmt: skip
 
 
 def pixel_metrics(bench: Bench) -> None:

@@ -6,12 +6,14 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from llbnad.config import METHOD, USUAL_PIXELS, Files, InjectedNoise, Noise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, LlbnadError, TooFewImagesError, printable
-from llbnad.inference.export import Format
+from llbnad.inference.exported import Exported, Format, is_exported
+from llbnad.inference.graph.precision import Precision
 from llbnad.options import dataset_of, merged
 from llbnad.policies import POLICIES
 from llbnad.scenario import ScenarioSettings, make_settings
@@ -50,6 +52,8 @@ MIN_AREA = typer.Option(
     min=1, help="Fewest pixels of a region, of the original image.", show_default="what the model was calibrated for"
 )
 COCO = typer.Option(help="JSON file to write the regions to, in COCO's form.")
+PRECISION = typer.Option(help="float32; float16 halves the file; int8 computes the encoder in 8 bits.")
+CALIBRATION_IMAGES = 64  # looked at for int8 and float16
 LARGEST = typer.Option(help="Most pixels of an image, width × height; larger ones are refused.")
 
 
@@ -248,7 +252,7 @@ def lint(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="Model file (.safetensors).")],
+    model: Annotated[Path, typer.Argument(help="Model file (.safetensors), or exported graph (.onnx, .xml).")],
     images: Annotated[list[Path], typer.Argument(help="Image files or folders.")],
     out: Annotated[Path, typer.Option(help="Folder for predictions.csv, regions.jsonl and heatmaps/.")],
     fpr: Annotated[
@@ -279,8 +283,12 @@ def predict(
     paths = find_images(images, parse(Files, {"pages": pages}, "llbnad predict").pages)
     refuse_own_pictures(images, paths, out)
     limit_pixels(max_pixels)
-    target = str(prepare(Runtime(device=device, threads=threads)))
-    loaded = Model.load(model, target, plugins)
+    loaded: Model | Exported
+    if is_exported(model):  # without torch, whose import takes seconds
+        target, loaded = "cpu", Exported.load(model, device, threads)
+    else:
+        target = str(prepare(Runtime(device=device, threads=threads)))
+        loaded = Model.load(model, target, plugins)
     threshold = threshold_of(loaded, fpr)
     pixels = pixel_threshold_of(loaded, fpr, wanted=min_area is not None or coco is not None)
     table = predict_images(
@@ -347,13 +355,25 @@ def export(
     out: Annotated[Path, typer.Option(help="Folder for the graph and its JSON.")],
     format: Annotated[list[Format], typer.Option(help="onnx or openvino; may be given twice.")] = [Format.onnx],  # noqa: B006
     plugins: Annotated[bool, PLUGINS] = False,
+    precision: Annotated[Precision, PRECISION] = Precision.float32,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Folder of normal images: int8 needs them, float16 is judged on them."),
+    ] = None,
 ) -> None:
-    """Write encoder, detector and score as one graph (needs the extra `export`)."""
+    """Write one graph from an image of any size to score, label and map (needs the extra `export`)."""
+    from llbnad.data.images import load_whole
     from llbnad.inference.export import export as export_model
+    from llbnad.inference.predict import find_images
     from llbnad.model.model import Model
 
-    targets = export_model(Model.load(model, plugins=plugins), format, out)
-    typer.echo(f"written: {', '.join(str(path) for path in targets.values())}")
+    loaded = Model.load(model, plugins=plugins)
+    paths = [] if calibration is None else find_images([calibration])[:CALIBRATION_IMAGES]
+    images = [np.asarray(load_whole(path, loaded.window)) for path in paths]
+    written = export_model(loaded, format, out, precision, images)
+    typer.echo(f"written: {', '.join(str(path) for path in written.files.values())}")
+    if written.agreement is not None:
+        typer.echo(written.agreement.describe())
 
 
 def main() -> None:

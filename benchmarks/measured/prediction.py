@@ -13,10 +13,13 @@ import numpy as np
 
 from benchmarks.measured.data import paths, solar_cells
 from llbnad.config import EncoderConfig, Runtime
-from llbnad.data.images import load_square
+from llbnad.data.images import load_square, load_whole
 from llbnad.detectors import DETECTORS
+from llbnad.evaluation.metrics import ranking
 from llbnad.features.store import FeatureStore
-from llbnad.inference.export import ExtraMissingError, Format, Session, export, load_exported, parity, torch_session
+from llbnad.inference.export import export, parity, torch_session
+from llbnad.inference.exported import ExtraMissingError, Format, Session, load_exported
+from llbnad.inference.graph.precision import Precision
 from llbnad.inference.predict import Predictor
 from llbnad.model.model import Model, train
 from llbnad.utils.runtime import prepare
@@ -59,7 +62,7 @@ def throughput(threads: int, detector: str, rounds: int) -> dict[str, Any]:
         missing = []
         for wanted in Format:
             try:
-                [path] = export(model, [wanted], Path(folder)).values()
+                [path] = export(model, [wanted], Path(folder)).files.values()
                 sessions[wanted.value] = load_exported(path, threads)
             except ExtraMissingError as error:
                 missing.append(str(error))
@@ -74,3 +77,29 @@ def throughput(threads: int, detector: str, rounds: int) -> dict[str, Any]:
                 best[name] = max(best[name], len(images) / (time.perf_counter() - started))
         differences = {name: parity(sessions["torch"], run, images).score for name, run in sessions.items()}
     return {"rates": best, "differences": differences, "missing": missing}
+
+
+def precisions(threads: int, detector: str, images: int) -> dict[str, Any]:
+    """Measure I-AUROC on test images, processor milliseconds per image and megabytes of ONNX in each precision."""
+    prepare(Runtime(device="cpu", threads=threads))
+    manifest, root = solar_cells()
+    test = manifest[manifest["split"] == "test"]
+    normal = test["anomaly_class"] == "OK"
+    groups = [[root / path for path in test["path"][rows]][: images // 2] for rows in (normal, ~normal)]
+    learnt = [np.asarray(load_whole(path)) for path in paths(manifest, root, "train")[:TRAIN]]
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        model = _trained(Path(folder), detector)
+        for precision in Precision:
+            [file] = export(model, [Format.onnx], Path(folder), precision, learnt).files.values()
+            run = load_exported(file, threads)
+            started = time.process_time()
+            scores = [np.array([run(np.asarray(load_whole(path))[None])[0][0] for path in group]) for group in groups]
+            seconds = time.process_time() - started
+            order = ranking(*scores)
+            found[precision.value] = {
+                "image_auroc": None if order is None else order.auroc,
+                "ms": 1000 * seconds / sum(map(len, groups)),
+                "mb": file.stat().st_size / 1e6,
+            }
+    return found

@@ -132,18 +132,22 @@ def load_sized(
         DataError: the image is unreadable, nearly all of its values are outside the window, or the array is not
             (H, W, 3) uint8.
     """
+    image = load_whole(source, window)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)), image.size
+
+
+def load_whole(source: Path | bytes | np.ndarray, window: Window | None = None) -> Image.Image:
+    """Return the whole image as 8-bit RGB. Arguments and errors are those of `load_square`."""
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
             raise DataError(f"the image has shape {source.shape} and type {source.dtype}; expected (H, W, 3) uint8")
-        image = Image.fromarray(source)
-    else:
-        try:
-            picture = load_picture(source, window)
-        except FileNotFoundError:
-            raise ImageGoneError(f"image {source!s} is gone: restore the file, or read the data set again") from None
-        if picture.outside > CLIPPED:
-            name = source if isinstance(source, Path) else "the image"
-            by = "finite numbers" if window is None else f"in the window {shown(window)} of the images trained on"
-            raise DataError(f"{name} shows nothing: {picture.outside:.1%} of its values are not {by}")
-        image = picture.image
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)), image.size
+        return Image.fromarray(source)
+    try:
+        picture = load_picture(source, window)
+    except FileNotFoundError:
+        raise ImageGoneError(f"image {source!s} is gone: restore the file, or read the data set again") from None
+    if picture.outside > CLIPPED:
+        name = source if isinstance(source, Path) else "the image"
+        by = "finite numbers" if window is None else f"in the window {shown(window)} of the images trained on"
+        raise DataError(f"{name} shows nothing: {picture.outside:.1%} of its values are not {by}")
+    return picture.image

@@ -1,11 +1,13 @@
-"""The whole detector as one graph in ONNX or OpenVINO: from pixels to image score and patch map.
+"""The whole detector as one graph in ONNX or OpenVINO: from an image of any size to score, label and map.
 
-Input:  `images` (B, S, S, 3) uint8 RGB, where S is the encoder's input size and B is free. Resizing stays outside the
-        graph. Training used Pillow's antialiased bilinear filter, which rounds to 8 bits and exists in no runtime;
-        another filter would change the scores.
-Output: `score` (B,) and `map` (B, h, w), float32. The graph holds normalisation, encoder, the feature cache's rounding
-        to 16 bits, detector and score. `<name>.json` beside the graph holds input size, detector,
-        threshold, the interval of unsure scores, and the window by which values above 8 bits become the graph's 8 bits.
+Input:  `images` (B, H, W, 3) uint8 RGB; B, H and W are free, and all images of a batch have one size. In ONNX,
+        `threshold`, `unsure_low` and `unsure_high` are inputs with the model's values as defaults.
+Output: `score` (B,) float32, `label` (B,) int64 (0 normal, 1 unsure, 2 defect; absent without a threshold),
+        `map` (B, H, W) float32, and `patch_map` (B, h, w), which `map` is resized from bilinearly.
+
+The graph holds Pillow's resize (`graph.whole`), normalisation, encoder, the feature cache's rounding to 16 bits,
+detector, score and decision. Its metadata, and the JSON beside it, hold the facts: settings, threshold with its
+calibration scores, and the window by which values above 8 bits become the graph's 8 bits.
 
 OpenVINO computes in bfloat16 by default where the CPU can. `load_exported` asks for float32; a server must do so too.
 Runtimes add float32 numbers in different orders, so an exported detector is equal within a tolerance, not bit by bit.
@@ -13,44 +15,42 @@ If a patch is itself in PatchCore's memory, its distance is the root of a differ
 tolerance does not hold. Parity is therefore judged on images that the detector did not learn.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llbnad.config import EncoderConfig
+from llbnad.data.images import load_square
 from llbnad.detectors.base import image_scores
 from llbnad.encoders import create_encoder
-from llbnad.errors import ConfigError, LlbnadError
+from llbnad.errors import ConfigError
 from llbnad.features.batch import Batch
+from llbnad.inference.exported import FORMAT, KEY, SUFFIXES, ExtraMissingError, Format, Session
+from llbnad.inference.graph.precision import (
+    Agreement,
+    Precision,
+    agreement,
+    quantised,
+    round_weights,
+    rounded,
+    store_half,
+)
+from llbnad.inference.graph.whole import IR_VERSION, OPSET, decision, resize
 from llbnad.model.model import Model
 from llbnad.utils.files import replacing, write_json
 
 if TYPE_CHECKING:
     import torch
 
-OPSET = 20
 TOLERANCE = 1e-4  # largest difference that counts as equal; relative to the largest value if that is above 1
 PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino")}
-
-Session = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # images (B, S, S, 3) -> scores (B,), maps (B, h, w)
-
-
-class Format(StrEnum):
-    """A format that a detector can be exported to."""
-
-    onnx = "onnx"
-    openvino = "openvino"
-
-
-SUFFIXES = {Format.onnx: ".onnx", Format.openvino: ".xml"}
-
-
-class ExtraMissingError(LlbnadError):
-    """A package that the export needs is not installed."""
+KNOWN = ("name", "input_size", "layers")  # settings of an encoder that the graph follows
 
 
 @dataclass(frozen=True)
@@ -73,78 +73,109 @@ class Parity:
         return self.images > 0 and self.score <= self.limit and self.map <= self.limit
 
 
-def export(model: Model, formats: Sequence[Format], out: Path) -> dict[Format, Path]:
-    """Write the graph in each of `formats`, and its JSON, into the folder `out`. Return the files of the graphs.
+@dataclass(frozen=True)
+class Written:
+    """The files of an export, and how far a lower precision agrees with float32."""
+
+    files: dict[Format, Path]
+    agreement: Agreement | None  # None for float32, and without calibration images
+
+
+def export(
+    model: Model,
+    formats: Sequence[Format],
+    out: Path,
+    precision: Precision = Precision.float32,
+    calibration: Sequence[np.ndarray] = (),
+) -> Written:
+    """Write the graph in each of `formats`, and its JSON, into the folder `out`.
+
+    Args:
+        model: the trained model.
+        formats: formats to write.
+        out: folder to write to.
+        precision: `float32`, or a lower one (`graph.precision`).
+        calibration: images (H, W, 3) uint8 like those learnt; int8 needs them, float16 is judged on them.
 
     Raises:
         ExtraMissingError: a package of the extra `export` is not installed.
-        ConfigError: the encoder cannot be exported.
+        ConfigError: the model cannot be exported, or int8 has no calibration images.
     """
     for format in formats:
         check_installed(format)
-    graph = _onnx(model)
-    targets = {format: out / f"{model.config.name}{SUFFIXES[format]}" for format in formats}
+    refuse(model)
+    if precision is Precision.int8:
+        check_installed(Format.onnx)
+        if not len(calibration):
+            raise ConfigError("precision int8 needs images to calibrate on, got none: name a folder of normal images")
+    squares = [load_square(image, model.encoder.input_size) for image in calibration]
+    graph = _whole(model, precision, squares)
+    stem = model.config.name if precision is Precision.float32 else f"{model.config.name}.{precision.value}"
+    facts = {**_facts(model), "precision": precision.value}
+    found = None
+    if precision is not Precision.float32 and squares:
+        # the graph of lower precision beside torch's float32
+        session, reference = _session(graph), torch_session(model)
+        scores, others = (np.concatenate([run(one[None])[0] for one in squares]) for run in (session, reference))
+        found = agreement(scores, others, model.threshold)
+        facts["agreement"] = {**vars(found), "passed": found.passed}
+    text = json.dumps(facts, sort_keys=True)
+    graph.metadata_props.add(key=KEY, value=text)
+    targets = {format: out / f"{stem}{SUFFIXES[format.value]}" for format in formats}
     out.mkdir(parents=True, exist_ok=True)
+    content = graph.SerializeToString(deterministic=True)
     if Format.onnx in targets:
         with replacing(targets[Format.onnx]) as temporary:
-            temporary.write_bytes(graph)
+            temporary.write_bytes(content)
     if Format.openvino in targets:
         import openvino
 
-        openvino.save_model(openvino.Core().read_model(graph), targets[Format.openvino], compress_to_fp16=False)
-    size, limits = model.encoder.input_size, model.threshold
-    # scores from the first to the second number are unsure; null if none are
-    unsure = [limits.unsure_low, limits.unsure_high] if limits is not None and limits.unsure else None
-    facts = {
-        "input": {"images": ["batch", size, size, 3], "type": "uint8 RGB"},
-        "output": {"score": ["batch"], "map": ["batch", "height", "width"], "type": "float32"},
-        "encoder": model.encoder.model_dump(mode="json"),
-        "detector": model.config.model_dump(mode="json"),
-        "threshold": model.threshold.value if model.threshold else None,
-        "unsure": unsure,
-        "window": None if model.window is None else list(model.window),
-        "opset": OPSET,
-    }
-    write_json(facts, out / f"{model.config.name}.json")
-    return targets
+        intermediate = openvino.Core().read_model(content)
+        intermediate.set_rt_info(text, [KEY])
+        openvino.save_model(intermediate, targets[Format.openvino], compress_to_fp16=False)
+    write_json(facts, out / f"{stem}.json")
+    return Written(targets, found)
 
 
-def load_exported(path: Path, threads: int = 0) -> Session:
-    """Load a graph and return a function that runs it on the CPU in float32.
-
-    Args:
-        path: file of the graph, .onnx or OpenVINO's .xml.
-        threads: CPU threads; 0 = the runtime's own choice.
+def refuse(model: Model) -> None:
+    """Refuse a model that a graph cannot hold.
 
     Raises:
-        ExtraMissingError: the runtime is not installed.
+        ConfigError: the encoder has a setting that the graph does not follow, or the detector reads no features.
     """
-    format = Format.openvino if path.suffix == ".xml" else Format.onnx
-    check_installed(format)
-    if format is Format.onnx:
-        import onnxruntime
+    defaults = EncoderConfig()
+    for name in type(model.encoder).model_fields:
+        value = getattr(model.encoder, name)
+        if name not in KNOWN and value != getattr(defaults, name):
+            raise ConfigError(
+                f"encoder.{name} {value!r} cannot be exported: a graph squeezes the whole image; use `llbnad predict`"
+            )
+    if not model.config.uses_features:
+        raise ConfigError(
+            f"detector {model.config.name} cannot be exported: it reads images, not features; use `llbnad predict`"
+        )
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
-        def run_onnx(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            score, patch_map = session.run(["score", "map"], {"images": images})
-            return score, patch_map
-
-        return run_onnx
-    import openvino
-
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
-    if threads:
-        settings["INFERENCE_NUM_THREADS"] = threads
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-
-    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = compiled(images)
-        return found["score"], found["map"]
-
-    return run
+def _facts(model: Model) -> dict[str, Any]:
+    limits, pixels = model.threshold, model.pixel_threshold
+    return {
+        "format": FORMAT,
+        "input": {"images": ["batch", "height", "width", 3], "type": "uint8 RGB"},
+        "output": {"score": ["batch"], "label": ["batch"], "map": ["batch", "height", "width"],
+                   "patch_map": ["batch", "rows", "columns"]},
+        "labels": ["normal", "unsure", "defect"],
+        "encoder": model.encoder.model_dump(mode="json"),
+        "detector": model.config.model_dump(mode="json"),
+        "threshold": None if limits is None else limits.value,
+        # scores from the first to the second number are unsure; null if none are
+        "unsure": [limits.unsure_low, limits.unsure_high] if limits is not None and limits.unsure else None,
+        "calibration": None if limits is None else {"summary": limits.summary(), "scores": limits.scores.tolist()},
+        "pixel_calibration": None
+        if pixels is None
+        else {"summary": pixels.summary(), "levels": pixels.levels.scores.tolist()},
+        "window": None if model.window is None else list(model.window),
+        "opset": OPSET,
+    }  # fmt: skip
 
 
 def torch_session(model: Model) -> Session:
@@ -158,22 +189,25 @@ def torch_session(model: Model) -> Session:
     module = _module(model)
 
     def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        squares = np.stack([load_square(image, model.encoder.input_size) for image in images])
         with torch.inference_mode():
-            score, maps = module(torch.from_numpy(images))
+            score, maps = module(torch.from_numpy(squares))
         return score.numpy(), maps.numpy()
 
     return run
 
 
-def parity(reference: Session, exported: Session, images: np.ndarray, batch_size: int = 8) -> Parity:
-    """Run both graphs on images (N, S, S, 3) uint8 and return their largest differences."""
+def parity(reference: Session, exported: Session, images: Sequence[np.ndarray], batch_size: int = 8) -> Parity:
+    """Run both graphs on images (H, W, 3) uint8 of any sizes and return their largest differences."""
     scores, maps, largest = 0.0, 0.0, 0.0
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        (score, patch_map), (other_score, other_map) = reference(batch), exported(batch)
-        scores = float(np.maximum(scores, np.abs(score - other_score).max()))  # nan stays nan
-        maps = float(np.maximum(maps, np.abs(patch_map - other_map).max()))
-        largest = float(np.maximum(largest, np.abs(patch_map).max()))
+    for _, alike in groupby(images, key=np.shape):
+        members = np.stack(list(alike))
+        for start in range(0, len(members), batch_size):
+            batch = members[start : start + batch_size]
+            (score, patch_map), (other_score, other_map) = reference(batch), exported(batch)
+            scores = float(np.maximum(scores, np.abs(score - other_score).max()))  # nan stays nan
+            maps = float(np.maximum(maps, np.abs(patch_map - other_map).max()))
+            largest = float(np.maximum(largest, np.abs(patch_map).max()))
     return Parity(scores, maps, largest, len(images))
 
 
@@ -184,7 +218,7 @@ def check_installed(format: Format) -> None:
         raise ExtraMissingError(f"export to {format.value} needs {', '.join(missing)}: pip install 'llbnad[export]'")
 
 
-def _module(model: Model) -> "torch.nn.Module":
+def _module(model: Model, half: bool = False) -> "torch.nn.Module":
     """Return one torch module from pixels to score and map."""
     import torch
 
@@ -193,13 +227,17 @@ def _module(model: Model) -> "torch.nn.Module":
     if layers is None:
         raise ConfigError(f"encoder {model.encoder.name} cannot be exported: it has no torch function `layers`")
 
+    if half:
+        model = rounded(model)
+        round_weights(encoder.network)  # type: ignore[attr-defined]
+
     class Whole(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.network = encoder.network  # type: ignore[attr-defined]  # a registered module's weights are exported
 
-        def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            features = layers(images)
+        def forward(self, squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            features = layers(squares)
             maps = model.detector.patch_maps(Batch((), tuple(_rounded(layer) for layer in features)))
             return image_scores(maps), maps
 
@@ -215,20 +253,72 @@ def _rounded(values: "torch.Tensor") -> "torch.Tensor":
     return raised - (raised - values)
 
 
-def _onnx(model: Model) -> bytes:
+def _whole(model: Model, precision: Precision, squares: Sequence[np.ndarray]) -> Any:
+    """Return the graph from images to all outputs, as an ONNX model. `squares` are images (S, S, 3) to calibrate on."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    core = _core(model, precision is Precision.float16)
+    if precision is Precision.int8:
+        core = quantised(core, squares)
+    first, last = resize(model.encoder.input_size), decision()
+    # the parts keep their inputs and outputs, by which they are joined
+    middle, last = (
+        onnx.compose.add_prefix(part, prefix, rename_inputs=False, rename_outputs=False)
+        for part, prefix in ((core, "core/"), (last, "decision/"))
+    )
+    limits = model.threshold
+    unsure = (limits.unsure_low, limits.unsure_high) if limits is not None and limits.unsure else (np.inf, -np.inf)
+    values = (np.inf if limits is None else limits.value, *unsure)
+    names = ("threshold", "unsure_low", "unsure_high")
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in names]
+    defaults = [
+        helper.make_tensor(name, TensorProto.FLOAT, [], [value]) for name, value in zip(names, values, strict=True)
+    ]
+    parts = (first.graph, middle.graph, last.graph)
+    graph = helper.make_graph(
+        [node for part in parts for node in part.node],
+        "llbnad",
+        [*first.graph.input, *inputs],
+        [*middle.graph.output, *(one for one in last.graph.output if limits is not None or one.name != "label")],
+        [*(one for part in parts for one in part.initializer), *defaults],
+    )
+    if precision is Precision.float16:
+        store_half(graph)
+    opsets = {one.domain: one for one in [*core.opset_import, helper.make_opsetid("", OPSET)]}
+    return helper.make_model(
+        graph, opset_imports=list(opsets.values()), ir_version=IR_VERSION, functions=core.functions
+    )
+
+
+def _session(graph: Any) -> Session:
+    """Return a function that runs an ONNX model on squares."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        score, patch_map = session.run(["score", "patch_map"], {"images": images})
+        return score, patch_map
+
+    return run
+
+
+def _core(model: Model, half: bool) -> Any:
+    """Return the part from squares (B, S, S, 3) uint8 to score and patch map, as an ONNX model."""
     import torch
 
     size = model.encoder.input_size
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
     program = torch.onnx.export(
-        _module(model),
+        _module(model, half),
         (example,),
-        input_names=["images"],
-        output_names=["score", "map"],
-        dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+        input_names=["squares"],
+        output_names=["score", "patch_map"],
+        dynamic_shapes={"squares": {0: torch.export.Dim("batch")}},
         opset_version=OPSET,
         dynamo=True,
         verbose=False,
     )
     assert program is not None
-    return bytes(program.model_proto.SerializeToString())
+    return program.model_proto

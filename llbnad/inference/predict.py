@@ -4,7 +4,6 @@ An unreadable image does not stop the others. Its row holds the reason instead o
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +26,8 @@ from llbnad.evaluation.figures import (
     lay_heat,
 )
 from llbnad.features.batch import fresh_batch
-from llbnad.inference.prediction import Prediction, printable
+from llbnad.inference.exported import Exported
+from llbnad.inference.prediction import Prediction, Source, printable, with_regions
 from llbnad.inference.region_files import WHOLE, region_columns, write_coco, write_regions
 from llbnad.model.model import Model
 from llbnad.model.pixel_threshold import PixelThreshold
@@ -43,7 +43,6 @@ THUMBNAIL = 224  # side in pixels
 HEAT_MAPS, SHEET, REGIONS = "heatmaps", "contact_sheet.png", "regions.jsonl"  # folder and files in `out`
 NUMBERED = "[0-9]" * 5  # begins the name of each heat map
 
-Source = Path | bytes | np.ndarray  # an image file, the bytes of one, or pixels (H, W, 3) uint8
 Loaded = tuple[np.ndarray, tuple[int, int]]  # a square, and the (width, height) of its image
 
 
@@ -78,10 +77,7 @@ class Predictor:
         batches = [sources[start : start + self.batch_size] for start in range(0, len(sources), self.batch_size)]
         for images in prefetch(self._load, batches):
             for one in self._batch(images, threshold):
-                if pixels is None or one.patch_map is None or one.size is None:
-                    yield one
-                else:
-                    yield replace(one, regions=pixels.regions(one.patch_map, one.size, min_area))
+                yield with_regions(one, pixels, min_area)
 
     def _load(self, source: Source) -> Loaded | DataError:
         try:
@@ -153,7 +149,7 @@ def refuse_own_pictures(inputs: Sequence[Path], images: Sequence[Path], out: Pat
             )
 
 
-def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
+def threshold_of(model: Model | Exported, target_fpr: float | None) -> Threshold | None:
     """Return the model's threshold, or its threshold for another false-positive rate.
 
     Args:
@@ -175,7 +171,7 @@ def threshold_of(model: Model, target_fpr: float | None) -> Threshold | None:
 
 
 def predict(
-    model: Model,
+    model: Model | Exported,
     paths: Sequence[Path],
     out: Path,
     device: str = "cpu",
@@ -191,7 +187,7 @@ def predict(
     The files are predictions.csv, regions.jsonl, heatmaps/*.png and contact_sheet.png.
 
     Args:
-        model: the trained model.
+        model: the trained model, or an exported graph, which has device and batch size of its own.
         paths: image files.
         out: folder to write to.
         device: torch's name of the device.
@@ -207,7 +203,8 @@ def predict(
         heatmap (relative to `out`), error, and the columns of `llbnad.inference.region_files.region_columns`.
     """
     paths = list(dict.fromkeys(paths))
-    predictions = Predictor(model, device, batch_size).predict(paths, threshold, pixels, min_area)
+    predictor = model if isinstance(model, Exported) else Predictor(model, device, batch_size)
+    predictions = predictor.predict(paths, threshold, pixels, min_area)
     results = dict(zip(paths, track(predictions, "predict", len(paths)), strict=True))
     maps = {path: result.patch_map for path, result in results.items() if result.patch_map is not None}
     # cut the stem, because a file name has at most 255 bytes

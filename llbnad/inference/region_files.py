@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from llbnad.errors import DataError
+from llbnad.inference.exported import Exported
 from llbnad.inference.prediction import Prediction, printable
 from llbnad.model.model import Model
 from llbnad.model.pixel_threshold import PixelThreshold
@@ -29,7 +30,9 @@ WHOLE = ("width", "height", "regions", "largest_area")  # columns of whole numbe
 CATEGORY = {"id": 1, "name": "anomaly", "supercategory": ""}
 
 
-def pixel_threshold_of(model: Model, target_fpr: float | None, wanted: bool = False) -> PixelThreshold | None:
+def pixel_threshold_of(
+    model: "Model | Exported", target_fpr: float | None, wanted: bool = False
+) -> PixelThreshold | None:
     """Return the model's pixel threshold, or its pixel threshold for another rate; None if it has none.
 
     Args:

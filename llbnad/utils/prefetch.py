@@ -1,5 +1,7 @@
 """Reading and decoding of files in threads, a few batches ahead, so that the encoder does not wait for them."""
 
+import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,12 +16,12 @@ AHEAD = 2  # batches: enough that one slow file delays nothing, few enough that 
 def prefetch(load: Callable[[T], R], batches: Iterable[Sequence[T]]) -> Iterator[list[R]]:
     """Yield the results of `load` for each batch, in order, while threads load the next batches.
 
-    There are as many threads as torch uses (`Runtime.threads`). An error of `load` is raised in the place of its
-    result.
+    There are as many threads as torch uses (`Runtime.threads`), or as cores where torch is not imported. An error of
+    `load` is raised in the place of its result.
     """
-    import torch
-
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    torch = sys.modules.get("torch")
+    threads = os.cpu_count() if torch is None else torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
         waiting: deque[list[Future[R]]] = deque()
         for batch in batches:
             waiting.append([pool.submit(load, item) for item in batch])

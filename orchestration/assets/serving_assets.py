@@ -6,7 +6,8 @@ from typing import Any
 
 import dagster as dg
 
-from llbnad.inference.export import ExtraMissingError, Format, check_installed
+from llbnad.inference.export import check_installed
+from llbnad.inference.exported import ExtraMissingError, Format
 from orchestration.assets.asset_metadata import metadata_of_files
 from orchestration.assets.check_texts import check_spec
 from orchestration.assets.command import run_command

@@ -1,20 +1,26 @@
 """Export a model of the registry, and compare the graphs with torch on real images. parity.json holds the differences.
 
-python -m orchestration export models:/llbnad-<scenario>@champion SCENARIO --out DIR [--format onnx]
+python -m orchestration export models:/llbnad-<scenario>@champion --out DIR [--format onnx] [--precision int8]
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import typer
 
-from llbnad.data.images import load_square
+from llbnad import cli
+from llbnad.data.images import load_whole
 from llbnad.data.manifest import window_of
+from llbnad.errors import ConfigError
 from llbnad.evaluation.evaluate import images_to_evaluate
-from llbnad.inference.export import Format, load_exported, parity, torch_session
 from llbnad.inference.export import export as write_graphs
+from llbnad.inference.export import parity, torch_session
+from llbnad.inference.exported import Format, load_exported
+from llbnad.inference.graph.precision import Precision
 from llbnad.model.model import Model
 from llbnad.utils.files import write_json
 from llbnad.utils.hashing import stable_shuffle
@@ -23,7 +29,7 @@ from orchestration.pipeline.features import allow_images
 from orchestration.pipeline.outputs import read_noisy, read_purified
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
-from orchestration.registry.store import is_address, model_file
+from orchestration.registry.store import is_address, model_file, model_name
 
 IMAGES = 32  # compared
 REPORT = "parity.json"
@@ -31,26 +37,33 @@ REPORT = "parity.json"
 
 def export(
     model: Annotated[str, typer.Argument(help="MLflow address, or a model file (.safetensors).")],
-    scenario: Annotated[str, typer.Argument(help="Whose images are compared.")],
     out: Annotated[Path, typer.Option(help="Folder for the graphs and parity.json.")],
     format: Annotated[list[Format], typer.Option(help="onnx or openvino.")] = [*Format],  # noqa: B006
+    scenario: Annotated[
+        str, typer.Argument(help="Whose images are compared.", show_default="the scenario that the address names")
+    ] = "",
     plugins: Annotated[
         bool,
         typer.Option("--plugins", help="Import module:Class that a model file names; a registered model may anyway."),
     ] = False,
+    precision: Annotated[Precision, cli.PRECISION] = Precision.float32,
 ) -> None:
-    """Write the graphs and the differences to torch."""
+    """Write the graphs and the differences to torch. Images that were kept calibrate a lower precision."""
+    scenario = scenario or _named(model)
     allow_images(load_params(PARAMS), scenario)
     out.mkdir(parents=True, exist_ok=True)
     loaded = Model.load(model_file(model), plugins=plugins or is_address(model))
-    images = sample(scenario, loaded.encoder.input_size)
-    targets = write_graphs(loaded, format, out)
+    images = sample(scenario)
+    learnt = [] if precision is Precision.float32 else kept(scenario)
+    written = write_graphs(loaded, format, out, precision, learnt)
     reference = torch_session(loaded)
     report: dict[str, dict[str, Any]] = {}
-    for name, path in targets.items():
+    for name, path in written.files.items():
         found = parity(reference, load_exported(path), images)
         report[name.value] = {**vars(found), "limit": found.limit, "passed": found.passed, "file": path.name}
         print(f"{path}: score differs by {found.score:.1e}, map by {found.map:.1e}, allowed {found.limit:.1e}")
+    if written.agreement is not None:
+        print(written.agreement.describe())
     write_json(report, out / REPORT)
     _tell_dagster(model, out, report)
 
@@ -69,14 +82,33 @@ def _tell_dagster(model: str, out: Path, report: Mapping[str, Mapping[str, Any]]
     pipes.report({"model": model, "folder": str(out), "parity": differences}, checks=[check])
 
 
-def sample(scenario: str, size: int) -> np.ndarray:
-    """Return images (N, size, size, 3) that the detector did not learn, or any images if it learnt all.
+def _named(model: str) -> str:
+    """Return the scenario in an address such as models:/llbnad-bottle@champion."""
+    found = re.match(rf"models:/{re.escape(model_name(''))}([^/@]+)[/@]", model)
+    if found is None:
+        raise ConfigError(f"{model} names no scenario: give the scenario whose images are compared as second argument")
+    return found[1]
+
+
+def sample(scenario: str) -> list[np.ndarray]:
+    """Return images (H, W, 3) that the detector did not learn, or any images if it learnt all.
 
     The choice is the same every time.
     """
     images = images_to_evaluate(read_noisy(scenario))
-    kept = read_purified(scenario, "kept")["image_id"]
-    unseen = images[~images["image_id"].isin(kept)]
-    rows = (unseen if len(unseen) else images).set_index("image_id")
-    chosen = rows.loc[stable_shuffle(rows.index, 0, "parity")[:IMAGES]].to_dict("records")
-    return np.stack([load_square(Path(row["path"]), size, window_of(row)) for row in chosen])
+    learnt = read_purified(scenario, "kept")["image_id"]
+    unseen = images[~images["image_id"].isin(learnt)]
+    return _load(unseen if len(unseen) else images, IMAGES, "parity")
+
+
+def kept(scenario: str) -> list[np.ndarray]:
+    """Return images (H, W, 3) that were kept for training. The choice is the same every time."""
+    images = read_noisy(scenario)
+    learnt = read_purified(scenario, "kept")["image_id"]
+    return _load(images[images["image_id"].isin(learnt)], cli.CALIBRATION_IMAGES, "calibration")
+
+
+def _load(images: pd.DataFrame, count: int, purpose: str) -> list[np.ndarray]:
+    rows = images.set_index("image_id")
+    chosen = rows.loc[stable_shuffle(rows.index, 0, purpose)[:count]].to_dict("records")
+    return [np.asarray(load_whole(Path(row["path"]), window_of(row))) for row in chosen]

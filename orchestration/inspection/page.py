@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 from llbnad.errors import LlbnadError, printable
 from llbnad.inference.picture import heat_picture
 from llbnad.inference.predict import threshold_of
+from llbnad.inference.prediction import with_regions
 from llbnad.inference.request import Limits
 from llbnad.model.threshold import Threshold
 from orchestration.inspection.champion import Champion
@@ -110,9 +111,11 @@ def inspection_app(
         scorer = champion.current
         with one_at_a_time:
             (found,) = predictions(scorer, [content])
+            found = with_regions(found, scorer.predictor.model.pixel_threshold)
+            regions = [{**one.numbers(), "image_size": found.size} for one in found.regions or ()]
             error = printable(found.error.replace(f"the image given as {len(content)} bytes", name))
             result: dict[str, Any] = {"name": name, "model": scorer.name, "score": found.score, "label": found.label,
-                                      "error": error, "picture": None, "regions": []}  # fmt: skip
+                                      "error": error, "picture": None, "regions": regions}  # fmt: skip
             if not error:
                 picture = heat_picture(content, found, scorer.threshold, scorer.predictor.model.window)
                 stream = io.BytesIO()

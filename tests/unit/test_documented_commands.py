@@ -147,6 +147,12 @@ COMMANDS = {
         "tests/unit/test_region_files.py::test_the_command_finds_regions_and_refuses_them_of_an_older_model"
     ),
     "llbnad export*": "tests/unit/test_export.py::test_onnx_and_openvino_agree_with_torch_and_with_predict",
+    "llbnad export* --precision int8 *": (
+        "tests/unit/test_export.py::test_lower_precisions_are_judged_on_the_calibration_images"
+    ),
+    "llbnad predict EXPORTED/*": (
+        "tests/unit/test_export.py::test_predict_writes_the_same_from_a_graph_as_from_the_model"
+    ),
     "dvc repro": "tests/pipeline/test_both_doors.py::test_two_fresh_runs_through_either_door_have_the_same_bytes",
     "dvc repro --single-item *": "tests/pipeline/test_ingest.py::test_everything_through_the_command",
     "dvc repro benchmarks/dvc.yaml": (

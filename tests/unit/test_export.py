@@ -1,20 +1,31 @@
-"""Exported graphs compute what torch computes, on real images and for any batch size."""
+"""Exported graphs compute what torch computes and `predict` writes, from images of any size."""
 
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
+from PIL import Image
 
-from llbnad.data.images import load_square
-from llbnad.inference.export import Format, export, load_exported, parity, torch_session
-from llbnad.inference.predict import Predictor
+from llbnad.data.images import load_whole
+from llbnad.errors import ConfigError, DataError, ModelMissingError
+from llbnad.inference.export import export, parity, torch_session
+from llbnad.inference.exported import Exported, Format, load_exported
+from llbnad.inference.graph.precision import Precision
+from llbnad.inference.graph.whole import resize
+from llbnad.inference.predict import Predictor, predict
 from llbnad.model.model import Model
 from llbnad.model.threshold import threshold_at
-from tests.conftest import python
+from tests.conftest import python, shared
 
 pytest.importorskip("onnxscript")
 pytest.importorskip("openvino")
+
+THRESHOLD = threshold_at(np.linspace(0.5, 1.5, 40), 0.1)
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +33,29 @@ def unseen(few_cells):
     """Paths and pixels of the defective cells, which no model here was trained on."""
     manifest, root = few_cells
     paths = [root / path for path in manifest["path"][manifest["anomaly_class"] != "OK"]]
-    return paths, np.stack([load_square(path, 64) for path in paths])
+    return paths, np.stack([np.asarray(load_whole(path)) for path in paths])
+
+
+@pytest.fixture(scope="module")
+def graphs(model_files, tmp_path_factory):
+    """Folder with the three detectors in both formats, and their JSON."""
+
+    def write(folder):
+        for file in model_files.values():
+            export(replace(Model.load(file), threshold=THRESHOLD), list(Format), folder)
+
+    return shared(tmp_path_factory, "graphs", write)
 
 
 @pytest.mark.parametrize("detector", ["patchcore", "padim", "dinomaly"])
-def test_onnx_and_openvino_agree_with_torch_and_with_predict(detector, model_files, unseen, tmp_path):
+def test_onnx_and_openvino_agree_with_torch_and_with_predict(detector, model_files, unseen, graphs):
     model = Model.load(model_files[detector])
     paths, images = unseen
-    threshold = threshold_at(np.linspace(1, 2, 40), 0.1)
-    targets = export(replace(model, threshold=threshold), list(Format), tmp_path)
     reference = torch_session(model)
     predictions = list(Predictor(model).predict(paths))
     assert reference(images)[0].tolist() == pytest.approx([one.score for one in predictions], rel=1e-5)
-    for path in targets.values():
-        session = load_exported(path, threads=1)
+    for suffix in ("onnx", "xml"):
+        session = load_exported(graphs / f"{detector}.{suffix}", threads=1)
         found = parity(reference, session, images, batch_size=4)  # 4 and 2 images: the batch size is free
         # PaDiM on 14 images at 64 px amplifies a feature that rounds to the other side in another runtime's arithmetic
         assert found.score <= found.limit and found.map <= (2 if detector == "padim" else 1) * found.limit, found
@@ -43,10 +63,127 @@ def test_onnx_and_openvino_agree_with_torch_and_with_predict(detector, model_fil
         assert session(images)[1].shape == (6, *predictions[0].patch_map.shape)
         # an image's score does not depend on its companions
         assert session(images[:1])[0][0] == pytest.approx(session(images)[0][0], rel=1e-5)
-    facts = json.loads((tmp_path / f"{detector}.json").read_text())
-    assert facts["input"]["images"] == ["batch", 64, 64, 3] and facts["detector"]["name"] == detector
-    assert facts["threshold"] == pytest.approx(threshold.value)
-    assert facts["unsure"] == pytest.approx([threshold.unsure_low, threshold.unsure_high])
+    facts = json.loads((graphs / f"{detector}.json").read_text())
+    assert facts["input"]["images"] == ["batch", "height", "width", 3] and facts["detector"]["name"] == detector
+    assert facts["threshold"] == pytest.approx(THRESHOLD.value)
+    assert facts["unsure"] == pytest.approx([THRESHOLD.unsure_low, THRESHOLD.unsure_high])
+    for suffix in ("onnx", "xml"):
+        alone = Exported.load(graphs / f"{detector}.{suffix}")
+        assert alone.facts == facts
+        assert alone.threshold.at(0.3).value == THRESHOLD.at(0.3).value
+
+
+SIDES = [(1, 1), (1, 9), (9, 1), (64, 64), (63, 65), (65, 63), (31, 200), (200, 31), (301, 300), (999, 640), (47, 1501),
+         (537, 300), (536, 300)]  # fmt: skip  # the last two: where Pillow changes the order of its passes
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_the_resize_equals_pillow_in_every_bit(runtime):
+    content = resize(64).SerializeToString()
+    if runtime == "onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(content)
+        run = lambda images: session.run(None, {"images": images})[0]  # noqa: E731
+    else:
+        import openvino
+
+        core = openvino.Core()
+        compiled = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        run = lambda images: compiled(images)[0]  # noqa: E731
+    random = np.random.default_rng(0)
+    for height, width in [*SIDES, *random.integers(1, 400, (12, 2)).tolist()]:
+        pixels = random.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+        pixels[1] = pixels[1] // 128 * 255  # black and white: sums at both ends of the range
+        squares = [np.asarray(Image.fromarray(one).resize((64, 64), Image.Resampling.BILINEAR)) for one in pixels]
+        assert (run(pixels) == np.stack(squares)).all(), (height, width)
+
+
+def test_images_of_several_sizes_score_as_in_torch(model_files, few_cells, graphs):
+    manifest, root = few_cells
+    reference = torch_session(Model.load(model_files["patchcore"]))
+    pictures = [load_whole(root / path) for path in manifest["path"][manifest["anomaly_class"] != "OK"]]
+    sizes = [(90, 301), (301, 90), (64, 64), (50, 40), (1000, 700), (299, 300)]
+    images = [np.asarray(picture.resize(size)) for picture, size in zip(pictures, sizes, strict=True)]
+    for suffix in ("onnx", "xml"):
+        found = parity(reference, load_exported(graphs / f"patchcore.{suffix}"), images)
+        assert found.passed and found.score <= 1e-3 * THRESHOLD.value, found
+
+
+def test_the_graph_labels_and_maps_in_original_size(unseen, graphs):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(graphs / "patchcore.onnx")
+    images = unseen[1][:, :200]
+    names = ("score", "label", "map", "patch_map")
+    score, label, large, small = session.run(names, {"images": images})
+    assert [["normal", "unsure", "defect"][one] for one in label] == THRESHOLD.labels(score).tolist()
+    assert large.shape == images.shape[:3]
+    assert small.min() - 1e-5 <= large.min() and large.max() <= small.max() + 1e-5
+    given = {"threshold": -1, "unsure_low": 0, "unsure_high": -1}  # none is unsure
+    lowest = {name: np.array(value, np.float32) for name, value in given.items()}
+    assert session.run(["label"], {"images": images, **lowest})[0].tolist() == [2] * 6
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "xml"])
+def test_predict_writes_the_same_from_a_graph_as_from_the_model(suffix, model_files, unseen, graphs, tmp_path):
+    paths, _ = unseen
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    paths = [*paths[:2], tmp_path / "broken.png"]
+    model = replace(Model.load(model_files["patchcore"]), threshold=THRESHOLD)
+    exported = Exported.load(graphs / f"patchcore.{suffix}")
+    ours = predict(model, paths, tmp_path / "a", threshold=model.threshold)
+    theirs = predict(exported, paths, tmp_path / "b", threshold=exported.threshold)
+    pd.testing.assert_frame_equal(ours, theirs, atol=1e-4)
+    names = [sorted(file.relative_to(tmp_path / one) for file in (tmp_path / one).rglob("*.*")) for one in "ab"]
+    assert names[0] == names[1] and len(names[0]) == 4
+    for name in names[0]:
+        if name.suffix == ".png":
+            pixels = [np.asarray(Image.open(tmp_path / one / name).convert("RGB")).astype(int) for one in "ab"]
+            assert pixels[0].shape == pixels[1].shape and np.abs(pixels[0] - pixels[1]).max() <= 2
+
+
+def test_an_exported_file_runs_without_torch(unseen, graphs, tmp_path):
+    code = (
+        "import sys\n"
+        "from llbnad.cli import app\n"
+        "app(standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules and 'timm' not in sys.modules\n"
+    )
+    file = shutil.copy(graphs / "patchcore.onnx", tmp_path / "alone.onnx")
+    arguments = ["predict", file, unseen[0][0], "--fpr", "0.2", "--out", tmp_path / "out"]
+    # not the tests' own `python`, which starts with torch imported
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "1 images scored" in done.stdout
+
+
+def test_lower_precisions_are_judged_on_the_calibration_images(model_files, few_cells, unseen, graphs, tmp_path):
+    manifest, root = few_cells
+    normal = [np.asarray(load_whole(root / path)) for path in manifest["path"][manifest["anomaly_class"] == "OK"]]
+    model = replace(Model.load(model_files["patchcore"]), threshold=THRESHOLD)
+    reference = torch_session(model)(unseen[1])[0]
+    for precision, tolerance in (("float16", 2e-3), ("int8", 0.1)):
+        written = export(model, [Format.onnx], tmp_path, Precision(precision), normal)
+        scores = load_exported(written.files[Format.onnx])(unseen[1])[0]
+        assert 0 < np.abs(scores - reference).max() < tolerance
+        found = json.loads((tmp_path / f"patchcore.{precision}.json").read_text())["agreement"]
+        assert found["images"] == 14 and found["changed"] == written.agreement.changed
+        assert found["passed"] == (found["changed"] == 0) == ("WARNING" not in written.agreement.describe())
+        assert written.files[Format.onnx].stat().st_size < 0.65 * (graphs / "patchcore.onnx").stat().st_size
+
+
+def test_a_graph_refuses_what_it_cannot_hold(model_files, graphs, tmp_path):
+    model = Model.load(model_files["padim"])
+    with pytest.raises(ConfigError, match="needs images to calibrate on"):
+        export(model, [Format.onnx], tmp_path, Precision.int8)
+    with pytest.raises(ConfigError, match=r"device is 'cuda'"):
+        Exported.load(graphs / "padim.onnx", "cuda")
+    with pytest.raises(ModelMissingError, match="llbnad export"):
+        Exported.load(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("text")
+    with pytest.raises(DataError, match="is no exported detector"):
+        Exported.load(tmp_path / "text.onnx")
 
 
 def test_parity_sees_a_difference(model_files, unseen):
