@@ -39,9 +39,12 @@ def test_an_image_is_scored_as_predict_scores_it(client, champion, few_cells):
     path = root / manifest["path"][0]
     answer = client.post("/api/score?name=cell.png", content=path.read_bytes(), headers=BYTES)
     result = answer.json()
-    (expected,) = Predictor(champion.current.predictor.model).predict([path], champion.current.threshold)
+    model = champion.current.predictor.model
+    (expected,) = Predictor(model).predict([path], champion.current.threshold, model.pixel_threshold)
+    assert expected.regions is not None and expected.size is not None
     assert answer.status_code == 200 and result["score"] == pytest.approx(expected.score, rel=1e-5)
-    assert (result["label"], result["error"], result["regions"]) == (expected.label, "", [])
+    regions = [{**one.numbers(), "image_size": [*expected.size]} for one in expected.regions]
+    assert (result["label"], result["error"], result["regions"]) == (expected.label, "", regions)
     assert result["picture"].startswith("data:image/jpeg;base64,")
 
 
