@@ -111,7 +111,7 @@ def quantised(core: Any, squares: Sequence[np.ndarray]) -> Any:
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quant_pre_process, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.waiting: Iterator[np.ndarray] = iter(squares)
 
