@@ -109,9 +109,9 @@ def quantised(core: Any, squares: Sequence[np.ndarray]) -> Any:
         squares: calibration images (S, S, 3) uint8.
     """
     import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quant_pre_process, quantize_static
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.waiting: Iterator[np.ndarray] = iter(squares)
 
@@ -122,6 +122,7 @@ def quantised(core: Any, squares: Sequence[np.ndarray]) -> Any:
     with TemporaryDirectory() as folder:
         before, after = Path(folder) / "core.onnx", Path(folder) / "int8.onnx"
         onnx.save(core, before)
+        quant_pre_process(before, before, skip_symbolic_shape=True)  # makes weights constants
         quantize_static(
             before,
             after,
