@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import METHOD
+from llbnad.data.canvas import off_canvas
 from llbnad.data.manifest import common_window, paths_of, training_images, write_manifest
+from llbnad.data.region import Region
 from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots, purification_plots
 from llbnad.features.source import FeatureSource
@@ -98,7 +100,8 @@ def select_images(
     def again(kept: Collection[str], trusted: Maps) -> Consensus:
         return run_sub_models(features, subsets, settings, kept, trusted)
 
-    return select(run_sub_models(features, subsets, settings), settings, verdicts, again)
+    frames = features.frames if isinstance(features, FeatureStore) else {}
+    return select(run_sub_models(features, subsets, settings), settings, verdicts, again, frames)
 
 
 def train_final(
@@ -122,7 +125,8 @@ def train_final(
     threshold = calibrate(rows, purified, encoder, detector, settings.calibration, seed)
     models[METHOD] = replace(models[METHOD], threshold=threshold)
     window = common_window(images)
-    return sets, {method: replace(model, window=window) for method, model in models.items()}
+    region = Region.read(settings.region)
+    return sets, {method: replace(model, window=window, region=region) for method, model in models.items()}
 
 
 def verdicts_of(settings: ScenarioSettings) -> dict[str, str]:
@@ -153,6 +157,7 @@ def write_run(
     write_parquet(run.evaluation.predictions(tested), out / "predictions.parquet")
     run.models[METHOD].save(out / "model.safetensors")
     heat = {image_id: run.heat[image_id] for image_id in run.scores["score"].nlargest(shown).index}
+    heat = off_canvas(heat, features.frames)
     purification_plots(scored, run.purified, heat, image_root, out / "plots" / "purification")
     evaluation_plots(run.evaluation, tested, run.models, features, image_root, shown, out / "plots" / "evaluation")
     write_csv(run.rounds, out / "rounds.csv")

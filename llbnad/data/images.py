@@ -120,6 +120,18 @@ def load_square(source: Path | bytes | np.ndarray, size: int, window: Window | N
         size: side in pixels.
         window: see `load_rgb`.
 
+    Raises: the errors of `load_image`.
+    """
+    return np.asarray(load_image(source, window).resize((size, size), Image.Resampling.BILINEAR))
+
+
+def load_image(source: Path | bytes | np.ndarray, window: Window | None = None) -> Image.Image:
+    """Return an image as 8-bit RGB in its own size.
+
+    Args:
+        source: an image file, the bytes of one, or its pixels (H, W, 3) uint8.
+        window: see `load_rgb`.
+
     Raises:
         ImageGoneError: the file does not exist.
         DataError: the image is unreadable, nearly all of its values are outside the window, or the array is not
@@ -128,15 +140,13 @@ def load_square(source: Path | bytes | np.ndarray, size: int, window: Window | N
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
             raise DataError(f"the image has shape {source.shape} and type {source.dtype}; expected (H, W, 3) uint8")
-        image = Image.fromarray(source)
-    else:
-        try:
-            picture = load_picture(source, window)
-        except FileNotFoundError:
-            raise ImageGoneError(f"image {source!s} is gone: restore the file, or read the data set again") from None
-        if picture.outside > CLIPPED:
-            name = source if isinstance(source, Path) else "the image"
-            by = "finite numbers" if window is None else f"in the window {shown(window)} of the images trained on"
-            raise DataError(f"{name} shows nothing: {picture.outside:.1%} of its values are not {by}")
-        image = picture.image
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+        return Image.fromarray(source)
+    try:
+        picture = load_picture(source, window)
+    except FileNotFoundError:
+        raise ImageGoneError(f"image {source!s} is gone: restore the file, or read the data set again") from None
+    if picture.outside > CLIPPED:
+        name = source if isinstance(source, Path) else "the image"
+        by = "finite numbers" if window is None else f"in the window {shown(window)} of the images trained on"
+        raise DataError(f"{name} shows nothing: {picture.outside:.1%} of its values are not {by}")
+    return picture.image

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import Pages, Window
+from llbnad.data.canvas import Frame
 from llbnad.data.decode import IMAGE_SUFFIXES, page_of, pages_of
-from llbnad.data.images import load_rgb, load_square
-from llbnad.detectors.base import image_scores
+from llbnad.data.images import load_rgb
+from llbnad.detectors.base import judge
 from llbnad.encoders import create_encoder
+from llbnad.encoders.tiled import canvas_of
 from llbnad.errors import ConfigError, DataError
 from llbnad.evaluation.figures import (
     ANOMALOUS_COLOUR,
@@ -45,7 +47,7 @@ class Prediction:
     """The model's judgement of one image. Score and map are None if the image could not be read."""
 
     score: float | None
-    patch_map: np.ndarray | None  # (h, w) float32
+    patch_map: np.ndarray | None  # (h, w) float32 over the image, whatever its view; 0 outside of the region
     label: str = ""  # normal, unsure or defect; empty without a threshold
     error: str = ""  # why the image could not be read
 
@@ -60,8 +62,9 @@ class Predictor:
     """
 
     def __init__(self, model: Model, device: str = "cpu", batch_size: int = 16) -> None:
-        self.model, self.device, self.batch_size = model, device, batch_size
-        self.encoder = create_encoder(model.encoder, device)
+        self.model, self.device = model, device
+        self.canvas, self.encoder = canvas_of(model.encoder), create_encoder(model.encoder, device)
+        self.batch_size = self.canvas.batch_size(batch_size)
 
     def predict(self, sources: Sequence[Source], threshold: Threshold | None = None) -> Iterator[Prediction]:
         """Yield one prediction per source, in their order. `threshold` decides on labels (see `threshold_of`)."""
@@ -69,22 +72,28 @@ class Predictor:
         for images in prefetch(self._load, batches):
             yield from self._batch(images, threshold)
 
-    def _load(self, source: Source) -> np.ndarray | DataError:
+    def _load(self, source: Source) -> "tuple[np.ndarray, Frame] | DataError":
         try:
-            return load_square(source, self.model.encoder.input_size, self.model.window)
+            pixels, size = self.canvas.load(source, self.model.window)
         except DataError as error:
             return error
+        return pixels, self.canvas.frame(size, self.model.region)
 
-    def _batch(self, loaded: Sequence[np.ndarray | DataError], threshold: Threshold | None) -> list[Prediction]:
+    def _batch(
+        self, loaded: "Sequence[tuple[np.ndarray, Frame] | DataError]", threshold: Threshold | None
+    ) -> list[Prediction]:
         found = [Prediction(None, None, error=str(one)) if isinstance(one, DataError) else None for one in loaded]
-        images = [one for one in loaded if isinstance(one, np.ndarray)]
+        images = [one for one in loaded if not isinstance(one, DataError)]
         if images:
-            names = tuple(map(str, range(len(images))))
-            batch = fresh_batch(names, np.stack(images), self.encoder, self.device)
-            maps = self.model.detector.patch_maps(batch)
-            scores = image_scores(maps).cpu().numpy()
+            names, frames = tuple(map(str, range(len(images)))), [frame for _, frame in images]
+            counts_whole = self.model.encoder.view == "squeeze" and self.model.region is None
+            pixels = np.stack([one for one, _ in images])
+            batch = fresh_batch(names, pixels, self.encoder, self.device, () if counts_whole else frames)
+            judged, image_scores = judge(self.model.detector, batch)
+            scores = image_scores.cpu().numpy()
+            maps = [frame.off_canvas(one) for frame, one in zip(frames, judged.cpu().numpy(), strict=True)]
             labels = [""] * len(scores) if threshold is None else [str(label) for label in threshold.labels(scores)]
-            scored = iter(zip(scores.tolist(), maps.cpu().numpy(), labels, strict=True))
+            scored = iter(zip(scores.tolist(), maps, labels, strict=True))
             found = [Prediction(*next(scored)) if item is None else item for item in found]
         return [item for item in found if item is not None]
 

@@ -147,14 +147,15 @@ def _artifacts(version: "ModelVersion") -> Path:
 
 
 def _comparable(path: Path, store: "FeatureStore") -> "Model | None":
-    """Return the detector of a version, or None if it works on other features because the encoder has changed."""
+    """Return the detector of a version, or None if it sees other features or another region."""
     from llbnad.model.model import Model
 
     try:
         model = Model.load(path, store.device, plugins=True)  # trusted, because the pipeline registered it
     except DataError:  # other weights of the same encoder
         return None
-    return model if model.encoder == store.config else None
+    same_region = store.region is None if model.region is None else model.region.equals(store.region)
+    return model if model.encoder == store.config and same_region else None
 
 
 def _add_version(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:

@@ -39,7 +39,7 @@ def main(scenario: str) -> Record:
     models[METHOD] = replace(models[METHOD], threshold=threshold)
     window = common_window(train_rows)
     for method, model in models.items():
-        replace(model, window=window).save(out / f"{method}.safetensors")
+        replace(model, window=window, region=store.region).save(out / f"{method}.safetensors")
     rows = [(method, image_id) for method, image_ids in sets.items() for image_id in image_ids]
     write_parquet(pd.DataFrame(rows, columns=["method", "image_id"]), out / "training_sets.parquet")
     if plugins := plugin_versions(config):  # stage `evaluation` runs this code too, and follows this folder

@@ -9,16 +9,18 @@ from orchestration.pipeline.settings import STAGE, read_entry, settings_path, wi
 from orchestration.pipeline.stage import run_stage
 from orchestration.pipeline.summary import say
 
+# a scenario without a region has no such key
 READ_BY = {  # `review` is missing, since stages depend on the file that it names
     "noisy": ("dataset", "noise", "seed"),
     "features": ("encoder",),
-    "sub_model": ("sub_models", "subsets", "seed", "encoder", "detector", "sub_model_detector", "partition"),
+    "sub_model": ("sub_models", "subsets", "seed", "encoder", "region", "detector", "sub_model_detector",
+                  "partition"),
     "scores": ("sub_models", "subsets", "seed", "partition", "aggregation"),
     # further rounds train sub-models again
-    "purified": ("seed", "encoder", "detector", "sub_model_detector", "partition", "aggregation",
+    "purified": ("seed", "encoder", "region", "detector", "sub_model_detector", "partition", "aggregation",
                  "selection", "rounds", "patch_rejection", "suspects"),
-    "detector": ("seed", "encoder", "detector", "calibration", "comparators"),
-    "evaluation": ("seed", "encoder", "suspects"),
+    "detector": ("seed", "encoder", "region", "detector", "calibration", "comparators"),
+    "evaluation": ("seed", "encoder", "region", "suspects"),
 }  # fmt: skip
 
 
@@ -28,7 +30,10 @@ def main(scenario: str) -> None:
     path = settings_path(scenario)
     write_json(content, path)
     for reader, keys in READ_BY.items():
-        write_json({key: content[key] for key in keys}, stage_dir(STAGE, scenario) / "read_by" / f"{reader}.json")
+        write_json(
+            {key: content[key] for key in keys if key in content},
+            stage_dir(STAGE, scenario) / "read_by" / f"{reader}.json",
+        )
     say(f"settings {scenario}: {path}")
 
 
