@@ -74,11 +74,27 @@ class Canvas:
         return Frame(self.size, (left, top, left + across, top + down), image, region)
 
     def frames(self, manifest: pd.DataFrame, region: Region | None) -> dict[str, "Frame"]:
-        """Return the frame of each image of a manifest by its id; empty if every patch of every image is inside."""
+        """Return the frame of each image of a manifest by its id; empty if every patch of every image is inside.
+
+        Raises:
+            DataError: nothing of an image is in the region.
+        """
         if self.config.view == "squeeze" and region is None:
             return {}
-        rows = manifest[["image_id", "width", "height"]].itertuples(index=False, name=None)
-        return {image_id: self.frame((int(width), int(height)), region) for image_id, width, height in rows}
+        known: dict[tuple[int, int], Frame] = {}
+        found = {}
+        for image_id, path, *size in manifest[["image_id", "path", "width", "height"]].itertuples(
+            index=False, name=None
+        ):
+            width, height = map(int, size)
+            if (width, height) not in known:
+                known[width, height] = self.frame((width, height), region)
+                try:
+                    known[width, height].inside((1, 1))
+                except DataError as error:
+                    raise DataError(f"{path}: {error}") from None
+            found[image_id] = known[width, height]
+        return found
 
     def load(
         self, source: Path | bytes | np.ndarray, window: Window | None = None
@@ -119,8 +135,10 @@ class Frame:
     def inside(self, grid: tuple[int, int]) -> np.ndarray:
         """Return which patches of a grid (h, w) over the canvas are inside, (h, w) bool. Callers must not modify it.
 
+        If no patch reaches half, those with the largest share are inside.
+
         Raises:
-            DataError: none is.
+            DataError: nothing of the image is in the region.
         """
         return _inside(self, grid)
 
@@ -165,12 +183,10 @@ def view_line(canvas: Canvas, manifest: pd.DataFrame) -> str:
 @lru_cache(KNOWN)
 def _inside(frame: Frame, grid: tuple[int, int]) -> np.ndarray:
     coverage = Image.fromarray(frame.pixels().astype(np.float32))
-    found = np.asarray(coverage.resize(grid[::-1], Image.Resampling.BOX)) >= HALF - 1e-6
-    if not found.any():
+    shares = np.asarray(coverage.resize(grid[::-1], Image.Resampling.BOX))
+    if not shares.max() > 0:
         size = "{} × {} pixels".format(*frame.image)
-        raise DataError(
-            f"nothing of an image of {size} is inside: its region covers half of no patch of {grid[1]} × {grid[0]}; "
-            "draw a larger region, take more tiles, or leave such images out"
-        )
+        raise DataError(f"nothing of an image of {size} is in the region: draw a larger one, or leave such images out")
+    found = shares >= min(HALF, float(shares.max())) - 1e-6  # rounding must not lose a patch of exactly one half
     found.setflags(write=False)
     return found

@@ -75,9 +75,11 @@ class Predictor:
     def _load(self, source: Source) -> "tuple[np.ndarray, Frame] | DataError":
         try:
             pixels, size = self.canvas.load(source, self.model.window)
+            frame = self.canvas.frame(size, self.model.region)
+            frame.inside((1, 1))  # an error if nothing of the image is in the region
         except DataError as error:
             return error
-        return pixels, self.canvas.frame(size, self.model.region)
+        return pixels, frame
 
     def _batch(
         self, loaded: "Sequence[tuple[np.ndarray, Frame] | DataError]", threshold: Threshold | None
