@@ -47,13 +47,14 @@ def recipe(config: EncoderConfig) -> "Recipe":
 
 
 def create_encoder(config: EncoderConfig, device: str) -> "Encodes":
-    """Load the encoder of whole canvases (`tiled.canvas_of`) onto `device`. Raises the errors of `recipe`."""
+    """Load the encoder of whole canvases (`canvases.canvas_of`) onto `device`. Raises the errors of `recipe`."""
     encoder: Encodes = _class(config)(config, device)
     if config.view != "tiles":
         return encoder
-    from llbnad.encoders.tiled import TiledEncoder, canvas_of
+    from llbnad.data.canvas import Canvas
+    from llbnad.encoders.tiled import TiledEncoder
 
-    return TiledEncoder(encoder, canvas_of(config))
+    return TiledEncoder(encoder, Canvas(config, recipe(config).cell))
 
 
 def _class(config: EncoderConfig) -> Any:

@@ -25,7 +25,7 @@ from llbnad.config import METHOD
 from llbnad.data.canvas import Frame
 from llbnad.data.manifest import contamination, has_labels, is_anomalous, training_images
 from llbnad.data.masks import marked
-from llbnad.encoders.tiled import canvas_of
+from llbnad.encoders.canvases import canvas_of
 from llbnad.evaluation.metrics import PixelMetrics, PixelScores, ranking
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model

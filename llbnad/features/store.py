@@ -32,7 +32,7 @@ from llbnad.data.manifest import windows_of
 from llbnad.data.region import Region
 from llbnad.encoders import create_encoder, recipe
 from llbnad.encoders.base import Encoded, Encodes
-from llbnad.encoders.tiled import canvas_of
+from llbnad.encoders.canvases import canvas_of
 from llbnad.errors import DataError, IdentityError, ImageChangedError
 from llbnad.features.batch import Batch, DeferredBatch, Features, as_features, as_images
 from llbnad.features.shared import SharedCache

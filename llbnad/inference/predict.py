@@ -16,7 +16,7 @@ from llbnad.data.decode import IMAGE_SUFFIXES, page_of, pages_of
 from llbnad.data.images import load_rgb
 from llbnad.detectors.base import judge
 from llbnad.encoders import create_encoder
-from llbnad.encoders.tiled import canvas_of
+from llbnad.encoders.canvases import canvas_of
 from llbnad.errors import ConfigError, DataError
 from llbnad.evaluation.figures import (
     ANOMALOUS_COLOUR,

@@ -140,8 +140,9 @@ def test_the_margin_repeats_the_edge_and_does_not_count():
     assert (canvas == 77).all()
     inside = LETTERBOX.frame((40, 20)).inside((GRID, GRID))
     assert inside[2:6].all() and inside.sum() == 4 * GRID  # 32 of 64 rows of pixels
-    assert not LETTERBOX.frames(pd.DataFrame({"image_id": ["a"], "width": [40], "height": [20]}), None) == {}
-    assert SQUEEZE.frames(pd.DataFrame({"image_id": ["a"], "width": [40], "height": [20]}), None) == {}
+    manifest = pd.DataFrame({"image_id": ["a"], "path": ["a.png"], "width": [40], "height": [20]})
+    assert LETTERBOX.frames(manifest, None) == {"a": LETTERBOX.frame((40, 20))}
+    assert SQUEEZE.frames(manifest, None) == {}
 
 
 @pytest.mark.parametrize(
@@ -192,16 +193,20 @@ def test_a_region_without_anything_inside_names_the_image(tmp_path):
     Image.new("L", (8, 8)).save(tmp_path / "dark.png")
     with pytest.raises(ConfigError, match="dark everywhere"):
         Region.read(RegionConfig(mask=str(tmp_path / "dark.png")))
-    frame = SQUEEZE.frame((64, 64), with_region(polygon=((0, 0), (0.01, 0), (0, 0.01))))
+    elsewhere = with_region(polygon=((300, 300), (400, 300), (300, 400)), unit="pixels")
+    frame = SQUEEZE.frame((64, 64), elsewhere)
     batch = Batch(("abc",), (torch.zeros(1, 2, GRID, GRID),), frames=[frame])
-    with pytest.raises(DataError, match=r"image abc: nothing of an image of 64 × 64 pixels is inside"):
+    with pytest.raises(DataError, match=r"image abc: nothing of an image of 64 × 64 pixels is in the region"):
         batch.inside_on((GRID, GRID))
+    manifest = pd.DataFrame({"image_id": ["abc"], "path": ["small.png"], "width": [64], "height": [64]})
+    with pytest.raises(DataError, match=r"small.png: nothing of an image"):
+        SQUEEZE.frames(manifest, elsewhere)
     assert Region.read(None) is None and Region.read(RegionConfig()) is None
 
 
 def test_the_score_is_of_the_patches_inside_and_the_rest_is_zero():
     maps = torch.arange(64.0).reshape(1, 8, 8)
-    inside = torch.from_numpy(SQUEEZE.frame((64, 64), LEFT_HALF).inside((GRID, GRID)))[None]
+    inside = torch.tensor(SQUEEZE.frame((64, 64), LEFT_HALF).inside((GRID, GRID)))[None]
     assert image_scores(maps, inside).tolist() == [59]  # the largest in the first four columns
     assert image_scores(maps, torch.ones_like(inside)).tolist() == image_scores(maps).tolist() == [63]
 
@@ -232,10 +237,7 @@ def test_what_is_outside_is_neither_learnt_nor_scored(name):
     for key, tensor in before.items():
         same = after[key]
         if name == "padim" and key != "channels":  # one entry per position: of those that are scored
-            tensor, same = (
-                t.reshape(GRID, GRID, *t.shape[t.ndim - (1 if key == "mean" else 2) :]) for t in (tensor, same)
-            )
-            tensor, same = tensor[:, left], same[:, left]
+            tensor, same = (t.reshape(GRID, GRID, -1)[:, left] for t in (tensor, same))
         assert torch.equal(tensor, same), key
     for (one, score), (other, other_score) in zip(scores, others, strict=True):
         assert torch.equal(one, other) and torch.equal(score, other_score)
