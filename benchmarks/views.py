@@ -103,10 +103,10 @@ def memory(
     options = view_options(None, tiles, None, None, None)
     given = {key.removeprefix("encoder."): value for key, value in options.items() if value is not None}
     encoder = EncoderConfig(**given)
-    before = _megabytes()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         manifest = pd.DataFrame(_large(root, images))
+        before = _megabytes()
         store = FeatureStore(root / "cache", encoder, manifest, root, target)
         model = train(encoder, PatchcoreConfig(memory_size=4096), store, store.image_ids, 0)
         start = time.process_time()
@@ -134,10 +134,10 @@ def _large(root: Path, count: int) -> Iterator[dict[str, object]]:
     from llbnad.data.decode import image_digest
 
     width, height = LARGE
-    ramp = np.linspace(60, 200, width)[None, :, None] + np.zeros((height, 1, 3))
+    ramp = np.linspace(60, 180, width).astype(np.uint8)[None, :, None]
     for number in range(count):
-        noise = np.random.default_rng(number).normal(0, 12, (height // 16, width // 16, 3))
-        pixels = (ramp + noise.repeat(16, axis=0).repeat(16, axis=1)).clip(0, 255).astype(np.uint8)
+        noise = np.random.default_rng(number).integers(0, 40, (height // 16, width // 16, 3), np.uint8)
+        pixels = ramp + noise.repeat(16, axis=0).repeat(16, axis=1)
         Image.fromarray(pixels).save(root / f"{number}.png", compress_level=1)
         yield {"image_id": image_digest(root / f"{number}.png"), "path": f"{number}.png", "width": width,
                "height": height}  # fmt: skip

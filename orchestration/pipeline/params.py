@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from llbnad.config import VIEW_KEYS, Config, Dataset, Files, Promotion, Runtime, parse
+from llbnad.config import VIEW_KEYS, Config, Dataset, Files, Promotion, RegionConfig, Runtime, parse
 from llbnad.errors import ConfigError
 from llbnad.scenario import Scenario, ScenarioSettings
 from llbnad.utils.yaml_files import read_yaml
@@ -122,7 +122,7 @@ def _unset_fields(config: Config, prefix: str) -> Any:
         if name not in config.model_fields_set:
             if name not in MAY_BE_MISSING:
                 yield prefix + name, value
-        elif isinstance(value, Config):
+        elif isinstance(value, Config) and not isinstance(value, RegionConfig):  # its keys exclude each other
             yield from _unset_fields(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
             for key, item in value.items():
