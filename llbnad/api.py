@@ -25,9 +25,11 @@ from llbnad.config import (
     Subsets,
     parse,
 )
+from llbnad.data.canvas import off_canvas
 from llbnad.data.contaminate import contaminate
 from llbnad.data.decode import pages_of
 from llbnad.data.manifest import paths_of, training_images
+from llbnad.data.region import Region
 from llbnad.data.sources.base import Scan
 from llbnad.data.sources.given import Images, read_given
 from llbnad.features.store import FeatureStore
@@ -262,7 +264,8 @@ def _opened(
     noisy = contaminate(found.manifest, NoNoise(), settings.seed)
     with tempfile.TemporaryDirectory(prefix="llbnad-") as temporary:
         folder = Path(temporary if cache is None else cache)
-        store = FeatureStore(folder, settings.encoder, noisy, image_root, target, runtime.batch_size)
+        region = Region.read(settings.region)
+        store = FeatureStore(folder, settings.encoder, noisy, image_root, target, runtime.batch_size, region=region)
         yield _Work(found, noisy, image_root, store)
 
 
@@ -272,13 +275,14 @@ def _purification(work: _Work, selection: Selection) -> Purification:
         for image_id, path in zip(work.noisy["image_id"], work.noisy["path"], strict=True)
     }
     table, names = selection.consensus.table, paths_of(work.noisy)
+    heat = off_canvas(selection.consensus.maps, work.store.frames)
     scores = table["score"].sort_values(ascending=False, kind="stable")
     rejected = set(selection.purified.rejected)
     return Purification(
         kept=sorted(paths[image_id] for image_id in selection.purified.kept),
         rejected=[paths[image_id] for image_id in scores.index if image_id in rejected],
         scores=scores.set_axis(pd.Index([paths[image_id] for image_id in scores.index], name="path")),
-        heat_maps={paths[image_id]: selection.consensus.maps[image_id] for image_id in scores.index},
+        heat_maps={paths[image_id]: heat[image_id] for image_id in scores.index},
         left_out=work.scan.rejected,
         suspects=[paths[image_id] for image_id in suspects(table, selection.purified, names)["image_id"]],
         notes=[*work.scan.pixel_notes, *selection_notes(table, selection.purified, names)],

@@ -14,7 +14,7 @@ from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, LlbnadError, TooFewImagesError, printable
 from llbnad.inference.exported import Exported, Format, is_exported
 from llbnad.inference.graph.precision import Precision
-from llbnad.options import dataset_of, merged
+from llbnad.options import dataset_of, merged, view_options
 from llbnad.policies import POLICIES
 from llbnad.scenario import ScenarioSettings, make_settings
 from llbnad.utils.pixel_limit import limit_pixels
@@ -120,6 +120,27 @@ def run(
             "--set", metavar="KEY=VALUE", help="Any other setting, e.g. detector.memory_size=4096; repeatable."
         ),
     ] = None,
+    view: Annotated[
+        str | None,
+        _option(
+            DEFAULTS.encoder.view,
+            "squeeze fills a square; letterbox keeps the aspect ratio; tiles keeps it on many squares.",
+        ),
+    ] = None,
+    tiles: Annotated[
+        str | None, typer.Option(help="Rows and columns of tiles, e.g. 2x3; implies --view tiles.")
+    ] = None,
+    overlap: Annotated[
+        float | None, _option(DEFAULTS.encoder.overlap, "Overlap of tiles, as a share of a tile's side.")
+    ] = None,
+    region: Annotated[
+        Path | None,
+        typer.Option(help="What counts: an image that is white there, or YAML / JSON with a polygon (docs/views.md)."),
+    ] = None,
+    border: Annotated[
+        float | None,
+        typer.Option(help="Ignored border, as a share of the shorter side; in pixels if the region's unit is pixels."),
+    ] = None,
     review: Annotated[Path | None, typer.Option(help="CSV of people's verdicts, which override the policy.")] = None,
     target_fpr: Annotated[
         float | None,
@@ -139,7 +160,9 @@ def run(
     max_pixels: Annotated[int, LARGEST] = USUAL_PIXELS,
 ) -> None:
     """Purify a training set, train the final detector on it and compare with none / oracle / random."""
+    from llbnad.data.canvas import view_line
     from llbnad.data.contaminate import contaminate
+    from llbnad.data.region import Region
     from llbnad.data.sources import read_source
     from llbnad.features.store import FeatureStore
     from llbnad.two_stage import run_two_stage, verdicts_of, write_run
@@ -151,6 +174,7 @@ def run(
         "detector.name": detector,
         "selection.policy": policy if keep is None else "fraction",
         "selection.keep": keep,
+        **view_options(view, tiles, overlap, region, border),
         "subsets": int(subsets) if subsets is not None and subsets.isdecimal() else subsets,
         "aggregation": aggregation,
         "review": None if review is None else str(review),
@@ -173,7 +197,17 @@ def run(
     for line in _read(scan):
         typer.echo(line)
     noisy = contaminate(scan.manifest, noise, settings.seed)
-    store = FeatureStore(cache or out / "features", settings.encoder, noisy, image_root, target, runtime.batch_size)
+    store = FeatureStore(
+        cache or out / "features",
+        settings.encoder,
+        noisy,
+        image_root,
+        target,
+        runtime.batch_size,
+        region=Region.read(settings.region),
+    )
+    if store.frames:
+        typer.echo(view_line(store.canvas, noisy))
     verdicts = verdicts_of(settings)
     try:
         result = run_two_stage(noisy, store, image_root, settings, verdicts)

@@ -15,9 +15,11 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     TypeAdapter,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -152,12 +154,34 @@ class NoNoise(Config):
 Noise = Annotated[InjectedNoise | NoNoise, Field(discriminator="protocol")]
 
 
+View = Literal["squeeze", "letterbox", "tiles"]
+MOST_TILES = 1024  # of one image
+VIEW_KEYS = {"squeeze": (), "letterbox": ("view",), "tiles": ("view", "tiles", "overlap")}  # keys that decide a view
+
+
 class EncoderConfig(Config):
     """The frozen network that turns an image into feature maps."""
 
     name: str = "efficientnet_lite2"
     input_size: int = Field(224, ge=32, le=2048)  # side in pixels of the square that images are resized to
     layers: tuple[int, ...] = (2, 3)  # feature stages; 2 and 3 have strides 8 and 16
+    view: View = "squeeze"  # the image fills the square, keeps its aspect ratio in it, or is cut into such squares
+    tiles: tuple[int, ...] = (2, 2)  # rows and columns of view tiles
+    overlap: float = Field(0.125, ge=0, le=0.5)  # of neighbouring tiles, as a share of a tile's side
+
+    @field_validator("tiles")
+    @classmethod
+    def _rows_and_columns(cls, tiles: tuple[int, ...]) -> tuple[int, ...]:
+        if len(tiles) != 2 or min(tiles) < 1 or tiles[0] * tiles[1] > MOST_TILES:
+            raise ValueError(f"expected rows and columns, such as [2, 3], of at most {MOST_TILES} tiles")
+        return tiles
+
+    @model_serializer(mode="wrap")
+    def _without_unused_keys(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the keys that do not decide the view, so that cache and models of `squeeze` keep their bytes."""
+        used, optional = VIEW_KEYS[self.view], VIEW_KEYS["tiles"]
+        content: dict[str, Any] = serialise(self)
+        return {key: value for key, value in content.items() if key in used or key not in optional}
 
     @field_validator("layers")
     @classmethod
@@ -165,6 +189,28 @@ class EncoderConfig(Config):
         if not layers or list(layers) != sorted(set(layers)) or layers[0] < 0:
             raise ValueError(f"layers must be ascending, distinct and not negative, got {list(layers)}")
         return layers
+
+
+class RegionConfig(Config):
+    """The part of every image that counts. The rest is neither learnt nor scored."""
+
+    mask: str | None = Field(None, min_length=1)  # image file: its bright half is inside; it is laid over each image
+    polygon: tuple[tuple[float, float], ...] = ()  # corners (x, y) of the part inside; none: the whole image
+    border: float = Field(0, ge=0)  # width of an ignored border; with unit share, of the shorter side
+    unit: Literal["share", "pixels"] = "share"  # polygon and border are shares of width and height, or pixels
+
+    @model_validator(mode="after")
+    def _possible(self) -> "RegionConfig":
+        if self.mask is not None and self.polygon:
+            raise ValueError("mask and polygon are both given: leave one out")
+        if self.polygon and len(self.polygon) < 3:
+            raise ValueError(f"polygon has {len(self.polygon)} corners; expected at least 3")
+        numbers = [number for corner in self.polygon for number in corner]
+        if self.unit == "share" and any(not 0 <= number <= 1 for number in numbers):
+            raise ValueError("polygon holds numbers outside [0, 1]: write unit: pixels, or shares of width and height")
+        if self.unit == "share" and self.border >= 0.5:
+            raise ValueError(f"border {self.border:g} leaves nothing: write unit: pixels, or a share below 0.5")
+        return self
 
 
 class DetectorConfig(Config):

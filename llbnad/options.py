@@ -83,6 +83,41 @@ def dataset_of(
     return dataset
 
 
+def view_options(
+    view: str | None, tiles: str | None, overlap: float | None, region: Path | None, border: float | None
+) -> dict[str, Any]:
+    """Return the settings that the options on view and region name, by dotted key; None for those not given.
+
+    Raises:
+        ConfigError: the tiles are no two numbers, the file of the region is no mapping, or options contradict.
+    """
+    if (tiles is not None or overlap is not None) and view not in (None, "tiles"):
+        raise ConfigError(f"--tiles and --overlap go with --view tiles, got --view {view}")
+    grid = None
+    if tiles is not None:
+        parts = tiles.lower().replace("×", "x").split("x")
+        if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+            raise ConfigError(f"--tiles {tiles!r}: expected rows x columns, such as 2x3")
+        grid = [int(part) for part in parts]
+    content: Any = None
+    if region is not None and region.suffix.lower() in (".json", ".yaml", ".yml"):
+        content = read_yaml(region)
+        if not isinstance(content, dict):
+            raise ConfigError(
+                f"--region {region} holds {type(content).__name__}; expected a mapping, such as polygon: …"
+            )
+    elif region is not None:
+        content = {"mask": str(region)}
+    if border is not None:
+        content = (content or {}) | {"border": border}
+    return {
+        "encoder.view": "tiles" if grid is not None or overlap is not None else view,
+        "encoder.tiles": grid,
+        "encoder.overlap": overlap,
+        "region": content,
+    }
+
+
 def _window(intensity: str) -> str | list[float]:
     """Return a window that is given as `LOW,HIGH` as two numbers; leave other texts to the check of the setting."""
     edges = intensity.strip("[] ").split(",")

@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, BeforeValidator, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from llbnad.config import (
@@ -16,6 +25,7 @@ from llbnad.config import (
     InjectedNoise,
     Noise,
     Partition,
+    RegionConfig,
     SelectionPolicy,
     SensitivityConfig,
     Subsets,
@@ -78,6 +88,7 @@ class ScenarioSettings(Config):
 
     seed: int = Field(0, ge=0)  # seed of noise, partition and detectors; each sub-model derives its own seed from it
     encoder: AnyEncoder = EncoderConfig()
+    region: RegionConfig | None = None  # the part of every image that is learnt and scored; null: the whole image
     detector: AnyDetector = Field(default_factory=lambda: _detector("patchcore"))
     # detector of stage 1; null: the final one. padim ranked best on the known sets, and is cheap beside any other
     sub_model_detector: AnyDetector | None = Field(
@@ -117,6 +128,23 @@ class ScenarioSettings(Config):
                 "use disjoint"
             )
         return self
+
+    @model_validator(mode="after")
+    def _can_leave_patches_out(self) -> "ScenarioSettings":
+        """Refuse a detector that reads whole images where some patches do not count, or where tiles are joined."""
+        for detector in (self.detector, self.stage_1_detector):
+            if not detector.uses_features and (self.region is not None or self.encoder.view != "squeeze"):
+                raise ValueError(
+                    f"detector {detector.name} reads whole images and can leave nothing out: use encoder.view squeeze "
+                    "without a region, or another detector"
+                )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_no_region(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a region that is null, so that stages without one keep their settings byte by byte."""
+        content: dict[str, Any] = serialise(self)
+        return content if self.region is not None else {k: v for k, v in content.items() if k != "region"}
 
     @property
     def stage_1_detector(self) -> DetectorConfig:

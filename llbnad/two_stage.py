@@ -13,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import METHOD
+from llbnad.data.canvas import off_canvas
 from llbnad.data.manifest import common_window, paths_of, training_images, write_manifest
+from llbnad.data.region import Region
 from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots, purification_plots
 from llbnad.features.source import FeatureSource
@@ -107,7 +109,8 @@ def select_images(
     def again(kept: Collection[str], trusted: Maps) -> Consensus:
         return run_sub_models(features, subsets, settings, kept, trusted)
 
-    return select(run_sub_models(features, subsets, settings), settings, verdicts, again)
+    frames = features.frames if isinstance(features, FeatureStore) else {}
+    return select(run_sub_models(features, subsets, settings), settings, verdicts, again, frames)
 
 
 def train_final(
@@ -128,10 +131,11 @@ def train_final(
     sets = training_sets(images, kept, settings.comparators, seed)
     models = train_methods(sets, {METHOD: selection.trusted}, features, encoder, detector, seed)
     purified, rows = TrustedFeatures(features, selection.trusted), images[images["image_id"].isin(kept)]
-    threshold, pixels = calibrate(rows, purified, encoder, detector, settings.calibration, seed)
+    region = Region.read(settings.region)
+    threshold, pixels = calibrate(rows, purified, encoder, detector, settings.calibration, seed, region)
     models[METHOD] = replace(models[METHOD], threshold=threshold, pixel_threshold=pixels)
     window = common_window(images)
-    return sets, {method: replace(model, window=window) for method, model in models.items()}
+    return sets, {method: replace(model, window=window, region=region) for method, model in models.items()}
 
 
 def verdicts_of(settings: ScenarioSettings) -> dict[str, str]:
@@ -171,6 +175,7 @@ def write_run(
     write_parquet(run.evaluation.predictions(tested), out / "predictions.parquet")
     run.models[METHOD].save(out / "model.safetensors")
     heat = {image_id: run.heat[image_id] for image_id in run.scores["score"].nlargest(shown).index}
+    heat = off_canvas(heat, features.frames)
     purification_plots(scored, run.purified, heat, image_root, out / "plots" / "purification")
     evaluation_plots(run.evaluation, tested, run.models, features, image_root, shown, out / "plots" / "evaluation")
     write_csv(run.rounds, out / "rounds.csv")

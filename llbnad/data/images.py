@@ -128,16 +128,24 @@ def load_sized(
         window: see `load_rgb`.
 
     Raises:
-        ImageGoneError: the file does not exist.
-        DataError: the image is unreadable, nearly all of its values are outside the window, or the array is not
-            (H, W, 3) uint8.
+        ImageGoneError, DataError: see `load_whole`.
     """
     image = load_whole(source, window)
     return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)), image.size
 
 
 def load_whole(source: Path | bytes | np.ndarray, window: Window | None = None) -> Image.Image:
-    """Return the whole image as 8-bit RGB. Arguments and errors are those of `load_square`."""
+    """Return an image as 8-bit RGB in its own size.
+
+    Args:
+        source: an image file, the bytes of one, or its pixels (H, W, 3) uint8.
+        window: see `load_rgb`.
+
+    Raises:
+        ImageGoneError: the file does not exist.
+        DataError: the image is unreadable, nearly all of its values are outside the window, or the array is not
+            (H, W, 3) uint8.
+    """
     if isinstance(source, np.ndarray):
         if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or not source.size:
             raise DataError(f"the image has shape {source.shape} and type {source.dtype}; expected (H, W, 3) uint8")

@@ -42,11 +42,34 @@ class Detector(Protocol):
         ...
 
 
-def image_scores(maps: "torch.Tensor") -> "torch.Tensor":
-    """Return image scores: the mean of the highest 1 % of each map, (B, h, w) -> (B,)."""
+def image_scores(maps: "torch.Tensor", inside: "torch.Tensor | None" = None) -> "torch.Tensor":
+    """Return image scores: the mean of the highest 1 % of each map, (B, h, w) -> (B,).
+
+    Args:
+        maps: (B, h, w).
+        inside: (B, h, w) bool: the patches that count; None means all.
+    """
+    import torch
+
+    if inside is not None:
+        return torch.cat([image_scores(one[None, None, own]) for one, own in zip(maps, inside, strict=True)])
     flat = maps.flatten(1)  # (B, h·w)
     count = max(1, math.ceil(TOP_SHARE * flat.shape[1]))
     return flat.topk(count, dim=1).values.mean(dim=1)
+
+
+def judge(detector: Detector, batch: Batch) -> "tuple[torch.Tensor, torch.Tensor]":
+    """Return a detector's maps (B, h, w) and the image scores (B,). Patches that do not count are 0 and not scored.
+
+    Raises:
+        DataError: an image has no patch that counts.
+    """
+    maps = detector.patch_maps(batch)
+    inside = batch.inside_on(maps.shape[1:])
+    if inside is not None:
+        inside = inside.to(maps.device)
+        maps = maps * inside
+    return maps, image_scores(maps, inside)
 
 
 def embed(maps: "Sequence[torch.Tensor]", vectors: Vectors = "unit") -> "torch.Tensor":

@@ -7,6 +7,9 @@ Where some patches are not trusted (`llbnad.purification.patches`), a position's
 patches only. These are too few if there are fewer than dimensions and fewer than half of the images. Then the Gaussian
 is fitted on the patches of all images. This happens, for example, under a print that the sub-models find odd in every
 image.
+
+Patches that do not count (`Batch.inside_on`: padding, or outside of the region of interest) are in no Gaussian. A
+position that too few images reach gets the Gaussian of all positions together, which is wide.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,6 +65,7 @@ class Padim:
             raise TooFewImagesError(f"padim needs at least 2 training images, got {len(image_ids)}")
         trusted: Sums | None = None
         others: Sums | None = None
+        outside = False  # whether some patches do not count
         grid = torch.Size()
         for batch in features.batches(image_ids, "fit"):
             patches = patch_vectors(batch)
@@ -75,17 +79,28 @@ class Padim:
             weights = torch.ones_like(chosen[..., :1]) if masks is None else masks.flatten(1).T[..., None].to(chosen)
             trusted = _add(chosen, weights, trusted)
             if masks is not None:
-                others = _add(chosen, 1 - weights, others)
+                inside = batch.inside_on(grid)
+                counted = torch.ones_like(weights) if inside is None else inside.flatten(1).T[..., None].to(chosen)
+                others = _add(chosen, counted - weights, others)
+                outside = outside or inside is not None
         assert trusted is not None  # there are at least two images
         if others is not None:
             few = trusted[0][:, 0] < max(2, min(len(self.channels), len(image_ids) // 2))
             for of_trusted, of_others in zip(trusted, others, strict=True):
                 of_trusted[few] += of_others[few]
+        usual = torch.ones_like(trusted[0][:, 0], dtype=torch.bool)
+        if outside:
+            few = trusted[0][:, 0] < max(2, min(len(self.channels), len(image_ids) // 2))
+            usual = ~few | few.all()
+            for sums in trusted:
+                sums[few] += sums.sum(dim=0)
         count, total, product = trusted
         mean = total / count
         covariance = (product - count[..., None] * mean[:, :, None] * mean[:, None, :]) / (count[..., None] - 1)
         # relative to the features' scale, because an absolute constant would drown the variances of unit vectors
-        variance = covariance.diagonal(dim1=1, dim2=2).mean().clamp_min(1e-12)  # 0 if all images are equal
+        variance = (
+            (covariance[usual] if outside else covariance).diagonal(dim1=1, dim2=2).mean().clamp_min(1e-12)
+        )  # 0 if all images are equal
         covariance += self.config.regularisation * variance * torch.eye(covariance.shape[-1], device=covariance.device)
         factor = torch.linalg.cholesky(covariance)
         identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)

@@ -11,7 +11,7 @@ from llbnad.errors import ConfigError
 from llbnad.utils.registry import Registry, lacking
 
 if TYPE_CHECKING:
-    from llbnad.encoders.base import Encoder, Recipe
+    from llbnad.encoders.base import Encodes, Recipe
 
 
 def _problem(found: Any) -> str:
@@ -46,10 +46,15 @@ def recipe(config: EncoderConfig) -> "Recipe":
     return found
 
 
-def create_encoder(config: EncoderConfig, device: str) -> "Encoder":
-    """Load the encoder onto `device` and return it. Raises the errors of `recipe`."""
-    encoder: Encoder = _class(config)(config, device)
-    return encoder
+def create_encoder(config: EncoderConfig, device: str) -> "Encodes":
+    """Load the encoder of whole canvases (`canvases.canvas_of`) onto `device`. Raises the errors of `recipe`."""
+    encoder: Encodes = _class(config)(config, device)
+    if config.view != "tiles":
+        return encoder
+    from llbnad.data.canvas import Canvas
+    from llbnad.encoders.tiled import TiledEncoder
+
+    return TiledEncoder(encoder, Canvas(config, recipe(config).cell))
 
 
 def _class(config: EncoderConfig) -> Any:

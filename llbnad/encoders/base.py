@@ -21,6 +21,7 @@ class Recipe:
     std: tuple[float, float, float]  # per channel, divides the difference
     resampling: str = "bilinear, antialiased"
     arithmetic: str = ""  # changes when the same weights are computed in a way that gives other last digits
+    cell: int = 32  # pixels by which tiles may be shifted: a multiple of the stride of every layer
 
     @property
     def fingerprint(self) -> str:
@@ -44,16 +45,20 @@ class Encoded(NamedTuple):
     prefixes: list[np.ndarray]  # (B, p, C) class and register tokens; an empty list for networks without them
 
 
-class Encoder(Protocol):
-    """A frozen network."""
+class Encodes(Protocol):
+    """Anything that turns images into features."""
+
+    def encode(self, images: np.ndarray) -> Encoded:
+        """Return the features of uint8 RGB images (B, H, W, 3). They must not depend on other images of the batch."""
+        ...
+
+
+class Encoder(Encodes, Protocol):
+    """A frozen network. Its `encode` reads squares of `input_size` pixels."""
 
     @classmethod
     def describe(cls, config: EncoderConfig) -> Recipe:
         """Return everything that decides the output, without importing torch."""
-        ...
-
-    def encode(self, images: np.ndarray) -> Encoded:
-        """Return the features of uint8 RGB images (B, H, W, 3). They must not depend on other images of the batch."""
         ...
 
 

@@ -45,7 +45,8 @@ class EfficientNetLite:
         """
         if config.layers[-1] >= STAGES:
             raise ConfigError(f"encoder.layers {list(config.layers)}: {config.name} has the stages 0 … {STAGES - 1}")
-        return Recipe(config, _weights_digest(), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), arithmetic="fused")
+        half, cell = (0.5, 0.5, 0.5), 2 ** (config.layers[-1] + 1)
+        return Recipe(config, _weights_digest(), half, half, arithmetic="fused", cell=cell)
 
     def encode(self, images: np.ndarray) -> Encoded:
         """Encode images: (B, H, W, 3) uint8 -> (B, C, h, w) float16 per layer."""

@@ -57,7 +57,7 @@ class ImgFocusVit(VitEncoder):
             DataError: the installed weights are not the expected file.
         """
         check(config, PATCH)
-        return Recipe(config, _digest(), IMAGENET_MEAN, IMAGENET_STD)
+        return Recipe(config, _digest(), IMAGENET_MEAN, IMAGENET_STD, cell=PATCH)
 
 
 def state_dict(path: Path) -> dict[str, Any]:

@@ -30,9 +30,10 @@ class TimmVit(VitEncoder):
             ConfigError: the name is not a ViT of timm, or the layers or the input size do not fit it.
             OfflineError: the weights are not on this machine and cannot be downloaded.
         """
-        check(config, patch_size(config.name))
+        cell = patch_size(config.name)
+        check(config, cell)
         found = hub.files(config.name)
-        return Recipe(config, _digest(found.weights), found.mean, found.std)
+        return Recipe(config, _digest(found.weights), found.mean, found.std, cell=cell)
 
 
 def _network(config: EncoderConfig, weights: str) -> Any:

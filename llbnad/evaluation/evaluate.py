@@ -2,6 +2,8 @@
 
 Image metrics use the data set's own labels. Pixel metrics compare the patch map with the mask. The map is resized
 bilinearly to the encoder's input size and smoothed with a Gaussian of σ = 4 px at 392 px; the mask has the same size.
+With another view than `squeeze`, that size is the canvas's, and σ is that of one tile. Pixels beside the image or
+outside of the region of interest are not counted, whatever the mask says there.
 If no test image has a mask, pixel metrics are None, not zero, and so are those of regions
 (`llbnad.evaluation.region_rates`). If some images have no label, image metrics use the labelled images alone, and
 `n_tested` is their number.
@@ -21,8 +23,10 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import METHOD
+from llbnad.data.canvas import Frame, off_canvas
 from llbnad.data.manifest import NORMAL, contamination, has_labels, is_anomalous, training_images
 from llbnad.data.masks import marked
+from llbnad.encoders.canvases import canvas_of
 from llbnad.evaluation.metrics import PixelMetrics, PixelScores, ranking
 from llbnad.evaluation.region_rates import REGION_METRICS, RegionRates
 from llbnad.features.source import FeatureSource
@@ -195,7 +199,9 @@ def _score(
     if untested or not has_labels(images) or images["mask_path"].isna().all():
         return Scored(model.score(features, ids, description), None, {})
     scores, maps = model.score_with_maps(features, ids, description, np.float32)
-    size = model.encoder.input_size
+    canvas = canvas_of(model.encoder)
+    frames = canvas.frames(images, model.region)
+    whole = canvas.frame(canvas.size)
     rows = dict(zip(ids, images.to_dict("records"), strict=True))
     # A normal image is normal in every pixel. An anomalous image without a mask, or with an empty mask, says nothing
     # about its pixels.
@@ -203,14 +209,22 @@ def _score(
     pixels = PixelScores()
     for image_id in ids:
         if not pd.isna(rows[image_id]["mask_path"]):
-            pixel_map, mask = _pixels(maps[image_id], rows[image_id], image_root, size)
+            frame = frames.get(image_id, whole)
+            pixel_map, mask = _pixels(maps[image_id], rows[image_id], image_root, frame, model.encoder.input_size)
             pixels.add_defects(pixel_map, mask)
             if mask.any():
                 silent.discard(image_id)
     for image_id in track(ids, f"pixels of {description}"):
         if image_id not in silent:
-            pixels.add_normal(*_pixels(maps[image_id], rows[image_id], image_root, size))
-    regions = {} if regions_of is None else region_rates(regions_of, maps, rows, image_root, description)
+            frame = frames.get(image_id, whole)
+            pixel_map, mask = _pixels(maps[image_id], rows[image_id], image_root, frame, model.encoder.input_size)
+            if frames:  # the rest is not scored
+                inside = frame.pixels()
+                pixel_map, mask = pixel_map[inside][None], mask[inside][None]
+            pixels.add_normal(pixel_map, mask)
+    regions = {}
+    if regions_of is not None:
+        regions = region_rates(regions_of, off_canvas(maps, frames), rows, image_root, description)
     return Scored(scores, pixels.result(), regions)
 
 
@@ -227,7 +241,7 @@ def region_rates(
 
     Args:
         threshold: where regions begin.
-        maps: patch maps (h, w) by image id.
+        maps: patch maps (h, w) over the whole image, by image id.
         rows: rows of the manifest by image id.
         image_root: folder that mask paths are relative to.
         description: what is measured, for the progress line.
@@ -244,22 +258,33 @@ def region_rates(
 
 
 def _pixels(
-    patch_map: np.ndarray, row: Mapping[Any, Any], image_root: Path, size: int
+    patch_map: np.ndarray, row: Mapping[Any, Any], image_root: Path, frame: Frame, side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image's pixel map and its mask, both (size, size). Without a mask file the mask is empty."""
+    """Return an image's pixel map and its mask over the canvas, both (H, W). Without a mask file the mask is empty.
+
+    What the mask marks outside of the region is left out.
+    """
     import torch
 
-    found = pixel_maps(torch.from_numpy(patch_map[None]), size)[0].numpy()
-    return found, marked(row, image_root, (size, size))
+    found = pixel_maps(torch.from_numpy(patch_map[None]), frame.canvas, side)[0].numpy()
+    left, top, right, bottom = frame.box
+    mask = frame.on_canvas(marked(row, image_root, (right - left, bottom - top)))
+    return found, mask if frame.region is None else mask & frame.pixels()
 
 
-def pixel_maps(maps: "torch.Tensor", size: int) -> "torch.Tensor":
-    """Resize and smooth patch maps: (B, h, w) -> (B, size, size)."""
+def pixel_maps(maps: "torch.Tensor", size: tuple[int, int], side: int) -> "torch.Tensor":
+    """Resize and smooth patch maps: (B, h, w) -> (B, H, W).
+
+    Args:
+        maps: (B, h, w).
+        size: width and height of the result.
+        side: pixels of a tile's side, which decide the smoothing.
+    """
     from torch.nn import functional
     from torchvision.transforms.v2.functional import gaussian_blur
 
-    resized = functional.interpolate(maps[:, None], size=(size, size), mode="bilinear", align_corners=False)
-    sigma = SMOOTHING * size
+    resized = functional.interpolate(maps[:, None], size=size[::-1], mode="bilinear", align_corners=False)
+    sigma = SMOOTHING * side
     kernel = 2 * round(4 * sigma) + 1
     # one direction after the other, because both at once take several times as long
     along_rows = gaussian_blur(resized, [kernel, 1], [sigma, sigma])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import METHOD
+from llbnad.data.canvas import off_canvas
 from llbnad.data.images import load_rgb
 from llbnad.data.manifest import NORMAL, has_labels, is_anomalous, window_of
 from llbnad.data.masks import marked
@@ -23,7 +24,7 @@ from llbnad.evaluation.figures import (
     curves,
     score_histogram,
 )
-from llbnad.features.source import FeatureSource
+from llbnad.features.store import FeatureStore
 from llbnad.model.model import Model
 from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
 from llbnad.purification.heat import mean_heat
@@ -70,7 +71,7 @@ def evaluation_plots(
     result: Evaluation,
     images: pd.DataFrame,
     models: Mapping[str, Model],
-    features: FeatureSource,
+    features: FeatureStore,
     image_root: Path,
     count: int,
     folder: Path,
@@ -120,6 +121,7 @@ def evaluation_plots(
     rows = pd.concat(chosen)
     rows["label"] = "" if result.threshold is None else result.threshold.labels(rows["score"].to_numpy())
     heat = mean_heat([models[METHOD]], features, rows["image_id"].unique().tolist())
+    heat = off_canvas(heat, features.frames)
     tiles = []
     for row in rows.to_dict("records"):
         known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"

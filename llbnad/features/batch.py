@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llbnad.encoders.base import Encoded, Encoder
+from llbnad.data.canvas import Frame
+from llbnad.encoders.base import Encoded, Encodes
 from llbnad.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Batch:
         maps: one tensor (B, C, h, w) float32 per layer, on the store's device.
         prefixes: one tensor (B, p, C) of class and register tokens per layer of a ViT; empty for other networks.
         trusted: (B, h, w) bool on stage 1's patch grid: the patches to learn from; None means all patches.
+        frames: where each image lies on its canvas and which part counts; empty if every patch counts.
     """
 
     def __init__(
@@ -35,9 +37,11 @@ class Batch:
         maps: "tuple[torch.Tensor, ...]",
         prefixes: "tuple[torch.Tensor, ...]" = (),
         trusted: "torch.Tensor | None" = None,
+        frames: Sequence[Frame] = (),
     ) -> None:
         self.image_ids = image_ids
         self.trusted = trusted
+        self.frames = tuple(frames)
         self._features: Features = (maps, prefixes)
         self._derived: dict[str, torch.Tensor] = {}
 
@@ -57,7 +61,7 @@ class Batch:
 
     @property
     def images(self) -> "torch.Tensor":
-        """The images themselves, (B, 3, H, W) uint8 RGB at the encoder's input size, on the store's device.
+        """The images themselves on their canvas, (B, 3, H, W) uint8 RGB, on the store's device.
 
         Raises:
             DataError: the features came without their images.
@@ -83,14 +87,35 @@ class Batch:
         """Return `trusted` on the patch grid (h, w) of a detector: (B, h, w) bool, or None if all patches are trusted.
 
         Where the grid differs from stage 1's, a patch is trusted if at least half of its area is. If no patch of an
-        image reaches half, the patches with the largest trusted share are trusted.
+        image reaches half, the patches with the largest trusted share are trusted. No patch outside is trusted.
         """
         import torch
 
-        if self.trusted is None or self.trusted.shape[1:] == torch.Size(grid):
-            return self.trusted
-        share = torch.nn.functional.interpolate(self.trusted[:, None].float(), size=tuple(grid), mode="area")[:, 0]
-        return share >= share.amax(dim=(1, 2), keepdim=True).clamp(max=0.5)
+        trusted, inside = self.trusted, self.inside_on(grid)
+        if trusted is not None and trusted.shape[1:] != torch.Size(grid):
+            share = torch.nn.functional.interpolate(trusted[:, None].float(), size=tuple(grid), mode="area")[:, 0]
+            trusted = share >= share.amax(dim=(1, 2), keepdim=True).clamp(max=0.5)
+        if trusted is None or inside is None:
+            return inside if trusted is None else trusted
+        return trusted & inside.to(trusted.device)
+
+    def inside_on(self, grid: Sequence[int]) -> "torch.Tensor | None":
+        """Return which patches of a grid (h, w) count: (B, h, w) bool, or None if all do.
+
+        Raises:
+            DataError: an image has no patch that counts; the message names it.
+        """
+        import torch
+
+        if not self.frames:
+            return None
+        found = []
+        for image_id, frame in zip(self.image_ids, self.frames, strict=True):
+            try:
+                found.append(frame.inside((grid[0], grid[1])))
+            except DataError as error:
+                raise DataError(f"image {image_id}: {error}") from None
+        return torch.from_numpy(np.stack(found))
 
 
 class DeferredBatch(Batch):
@@ -100,13 +125,19 @@ class DeferredBatch(Batch):
         image_ids: ids of the B images.
         features: returns maps and prefixes, see `Batch`.
         images: returns the images (B, 3, H, W) uint8.
+        frames: see `Batch`.
     """
 
     def __init__(
-        self, image_ids: tuple[str, ...], features: Callable[[], Features], images: "Callable[[], torch.Tensor]"
+        self,
+        image_ids: tuple[str, ...],
+        features: Callable[[], Features],
+        images: "Callable[[], torch.Tensor]",
+        frames: Sequence[Frame] = (),
     ) -> None:
         self.image_ids = image_ids
         self.trusted = None
+        self.frames = tuple(frames)
         self._derived = {}
         self._read_features, self._read_images = features, images
 
@@ -140,7 +171,9 @@ def as_images(images: np.ndarray, device: str) -> "torch.Tensor":
     return torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous()
 
 
-def fresh_batch(names: tuple[str, ...], images: np.ndarray, encoder: Encoder, device: str) -> Batch:
+def fresh_batch(
+    names: tuple[str, ...], images: np.ndarray, encoder: Encodes, device: str, frames: Sequence[Frame] = ()
+) -> Batch:
     """Return a batch of images (B, H, W, 3) uint8 that are in no manifest. They are encoded on first use.
 
     Args:
@@ -148,5 +181,8 @@ def fresh_batch(names: tuple[str, ...], images: np.ndarray, encoder: Encoder, de
         images: (B, H, W, 3) uint8.
         encoder: encodes the images.
         device: torch's name of the device.
+        frames: see `Batch`.
     """
-    return DeferredBatch(names, lambda: as_features(encoder.encode(images), device), lambda: as_images(images, device))
+    return DeferredBatch(
+        names, lambda: as_features(encoder.encode(images), device), lambda: as_images(images, device), frames
+    )

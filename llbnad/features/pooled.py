@@ -40,7 +40,9 @@ class PooledFeatures:
         for start in range(0, len(image_ids), size):
             chunk = tuple(image_ids[start : start + size])
             known = [self._known[image_id] for image_id in chunk]
-            yield Batch(chunk, self._stacked([one[0] for one in known]), self._stacked([one[1] for one in known]))
+            frames = [self.features.frames[image_id] for image_id in chunk] if self.features.frames else []
+            stacked = [self._stacked([one[kind] for one in known]) for kind in (0, 1)]
+            yield Batch(chunk, *stacked, frames=frames)
 
     def _stacked(self, images: "Sequence[tuple[torch.Tensor, ...]]") -> "tuple[torch.Tensor, ...]":
         import torch

@@ -28,10 +28,11 @@ import pandas as pd
 
 from llbnad.config import EncoderConfig
 from llbnad.data.decode import image_digest
-from llbnad.data.images import load_square
 from llbnad.data.manifest import windows_of
+from llbnad.data.region import Region
 from llbnad.encoders import create_encoder, recipe
-from llbnad.encoders.base import Encoded, Encoder
+from llbnad.encoders.base import Encoded, Encodes
+from llbnad.encoders.canvases import canvas_of
 from llbnad.errors import DataError, IdentityError, ImageChangedError
 from llbnad.features.batch import Batch, DeferredBatch, Features, as_features, as_images
 from llbnad.features.shared import SharedCache
@@ -62,6 +63,7 @@ class FeatureStore:
         device: torch's name of the device.
         batch_size: images read and scored at once.
         shared: address of a cache that machines share beside their own (`SharedCache`); None if there is none.
+        region: the part of each image that counts; features do not depend on it. None: the whole image.
 
     Raises:
         ConfigError: the encoder or the address is unknown.
@@ -76,10 +78,14 @@ class FeatureStore:
         device: str = "cpu",
         batch_size: int = 16,
         shared: str | None = None,
+        region: Region | None = None,
     ) -> None:
         self.config = config
         self.device = device
-        self.batch_size = batch_size
+        self.canvas = canvas_of(config)
+        self.region = region
+        self.frames = self.canvas.frames(manifest, region)  # by image id; empty if every patch counts
+        self.batch_size = self.canvas.batch_size(batch_size)
         self.fingerprint = recipe(config).fingerprint
         kind = device.partition(":")[0]  # kinds of device round differently; a run must depend on its own kind only
         self.folder = cache / (self.fingerprint if kind == "cpu" else f"{self.fingerprint}-{kind}")
@@ -87,7 +93,7 @@ class FeatureStore:
         self._shared = None if shared is None else SharedCache(f"{shared.rstrip('/')}/{self.folder.name}")
         self._paths: Mapping[str, str] = dict(zip(manifest["image_id"], manifest["path"], strict=True))
         self._windows = windows_of(manifest)
-        self._encoder: Encoder | None = None
+        self._encoder: Encodes | None = None
 
     @property
     def image_ids(self) -> list[str]:
@@ -148,7 +154,8 @@ class FeatureStore:
         starts = range(0, len(image_ids), self.batch_size)
         for start in track(starts, description, unit="batch"):
             chunk = tuple(image_ids[start : start + self.batch_size])
-            yield DeferredBatch(chunk, partial(features, chunk), partial(self._images, chunk))
+            frames = [self.frames[image_id] for image_id in chunk] if self.frames else []
+            yield DeferredBatch(chunk, partial(features, chunk), partial(self._images, chunk), frames)
 
     def _missing(self, image_ids: Sequence[str]) -> list[str]:
         return sorted(image_id for image_id in set(image_ids) if not self._file(image_id).exists())
@@ -251,7 +258,7 @@ class FeatureStore:
 
     def _load(self, image_id: str) -> np.ndarray:
         path = self.image_root / self._paths[image_id]
-        image = load_square(path, self.config.input_size, self._windows.get(image_id))
+        image, _ = self.canvas.load(path, self._windows.get(image_id))
         if image_digest(path) != image_id:
             raise ImageChangedError(
                 f"{path} is not the image the manifest knows: its bytes changed; "

@@ -222,6 +222,11 @@ def _module(model: Model, half: bool = False) -> "torch.nn.Module":
     """Return one torch module from pixels to score and map."""
     import torch
 
+    if model.encoder.view != "squeeze" or model.region is not None:
+        raise ConfigError(
+            f"a model with encoder.view {model.encoder.view}{' and a region' if model.region else ''} cannot be "
+            "exported: train one with view squeeze and without a region, or serve this one"
+        )
     encoder = create_encoder(model.encoder, "cpu")
     layers: Any = getattr(encoder, "layers", None)
     if layers is None:

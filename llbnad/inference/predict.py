@@ -11,10 +11,12 @@ import pandas as pd
 from PIL import Image
 
 from llbnad.config import Pages, Window
+from llbnad.data.canvas import Frame
 from llbnad.data.decode import IMAGE_SUFFIXES, page_of, pages_of
-from llbnad.data.images import load_rgb, load_sized
-from llbnad.detectors.base import image_scores
+from llbnad.data.images import load_rgb
+from llbnad.detectors.base import judge
 from llbnad.encoders import create_encoder
+from llbnad.encoders.canvases import canvas_of
 from llbnad.errors import ConfigError, DataError
 from llbnad.evaluation.figures import (
     ANOMALOUS_COLOUR,
@@ -43,7 +45,7 @@ THUMBNAIL = 224  # side in pixels
 HEAT_MAPS, SHEET, REGIONS = "heatmaps", "contact_sheet.png", "regions.jsonl"  # folder and files in `out`
 NUMBERED = "[0-9]" * 5  # begins the name of each heat map
 
-Loaded = tuple[np.ndarray, tuple[int, int]]  # a square, and the (width, height) of its image
+Loaded = tuple[np.ndarray, Frame]  # an image on its canvas, and where it lies there
 
 
 class Predictor:
@@ -56,8 +58,9 @@ class Predictor:
     """
 
     def __init__(self, model: Model, device: str = "cpu", batch_size: int = 16) -> None:
-        self.model, self.device, self.batch_size = model, device, batch_size
-        self.encoder = create_encoder(model.encoder, device)
+        self.model, self.device = model, device
+        self.canvas, self.encoder = canvas_of(model.encoder), create_encoder(model.encoder, device)
+        self.batch_size = self.canvas.batch_size(batch_size)
 
     def predict(
         self,
@@ -81,21 +84,27 @@ class Predictor:
 
     def _load(self, source: Source) -> Loaded | DataError:
         try:
-            return load_sized(source, self.model.encoder.input_size, self.model.window)
+            pixels, size = self.canvas.load(source, self.model.window)
+            frame = self.canvas.frame(size, self.model.region)
+            frame.inside((1, 1))  # an error if nothing of the image is in the region
         except DataError as error:
             return error
+        return pixels, frame
 
     def _batch(self, loaded: Sequence[Loaded | DataError], threshold: Threshold | None) -> list[Prediction]:
         found = [Prediction(None, None, error=str(one)) if isinstance(one, DataError) else None for one in loaded]
         read = [one for one in loaded if not isinstance(one, DataError)]
         if read:
-            images, sizes = zip(*read, strict=True)
+            images, frames = zip(*read, strict=True)
             names = tuple(map(str, range(len(images))))
-            batch = fresh_batch(names, np.stack(images), self.encoder, self.device)
-            maps = self.model.detector.patch_maps(batch)
-            scores = image_scores(maps).cpu().numpy()
+            counts_whole = self.model.encoder.view == "squeeze" and self.model.region is None
+            batch = fresh_batch(names, np.stack(images), self.encoder, self.device, () if counts_whole else frames)
+            judged, image_scores = judge(self.model.detector, batch)
+            scores = image_scores.cpu().numpy()
+            maps = [frame.off_canvas(one) for frame, one in zip(frames, judged.cpu().numpy(), strict=True)]
             labels = [""] * len(scores) if threshold is None else [str(label) for label in threshold.labels(scores)]
-            scored = map(Prediction, scores.tolist(), maps.cpu().numpy(), labels, [""] * len(images), sizes)
+            sizes = [frame.image for frame in frames]
+            scored = map(Prediction, scores.tolist(), maps, labels, [""] * len(images), sizes)
             found = [next(scored) if item is None else item for item in found]
         return [item for item in found if item is not None]
 

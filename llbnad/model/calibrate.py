@@ -19,6 +19,9 @@ import numpy as np
 import pandas as pd
 
 from llbnad.config import CalibrationConfig, DetectorConfig, EncoderConfig
+from llbnad.data.canvas import off_canvas
+from llbnad.data.region import Region
+from llbnad.encoders.canvases import canvas_of
 from llbnad.errors import DataError
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import derived_seed, train
@@ -36,6 +39,7 @@ def calibrate(
     detector: DetectorConfig,
     calibration: CalibrationConfig,
     seed: int,
+    region: Region | None = None,
 ) -> tuple[Threshold | None, PixelThreshold | None]:
     """Return the thresholds of images and of regions for `calibration.target_fpr`; None twice if `folds` is 0.
 
@@ -46,13 +50,14 @@ def calibrate(
         detector: settings of the final detector.
         calibration: target, number of folds, bound, unsure and smallest area of a region.
         seed: seed of the scenario.
+        region: the part of each image that counts; None: the whole image.
 
     Raises:
         DataError: there are too few samples for two folds.
     """
     if calibration.folds == 0:
         return None, None
-    found = out_of_fold(kept, features, encoder, detector, calibration.folds, seed, calibration.min_area)
+    found = out_of_fold(kept, features, encoder, detector, calibration.folds, seed, calibration.min_area, region)
     rate, bound = calibration.target_fpr, calibration.bound
     threshold = threshold_at(found.scores.values, rate, bound, calibration.unsure)
     return threshold, PixelThreshold(threshold_at(found.levels, rate, bound, unsure=False), found.min_area)
@@ -75,6 +80,7 @@ def out_of_fold(
     folds: int,
     seed: int,
     min_area: float = 0.0,
+    region: Region | None = None,
 ) -> OutOfFold:
     """Return scores and region levels of all `kept` images. No detector saw an image of the sample that it scores.
 
@@ -83,7 +89,7 @@ def out_of_fold(
     Raises:
         DataError: all images are in one fold.
     """
-    fold = assign_folds(kept, folds, seed)
+    fold, frames = assign_folds(kept, folds, seed), canvas_of(encoder).frames(kept, region)
     parts, levels, share = [], [], min_area
     for number in sorted(set(fold)):
         held_out, others = (fold.index[chosen].tolist() for chosen in (fold == number, fold != number))
@@ -91,6 +97,7 @@ def out_of_fold(
         model = train(encoder, detector, features, others, fold_seed)
         scores, maps = model.score_with_maps(features, held_out, f"calibration fold {number}", np.float32)
         parts.append(scores)
+        maps = off_canvas(maps, frames)
         share = share or max(1 / one.size for one in maps.values())
         levels += [region_level(maps[image_id], share) for image_id in scores.image_ids]
     ids = tuple(image_id for part in parts for image_id in part.image_ids)

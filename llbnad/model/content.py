@@ -18,10 +18,20 @@ if TYPE_CHECKING:
 
 FORMAT = "llbnad model 2"
 WINDOW_FORMAT = "llbnad model 3"  # as 2, with the window of images above 8 bits, which an older release would ignore
-READABLE = ("llbnad model 1", FORMAT, WINDOW_FORMAT)  # 1: a threshold without bound and unsure scores, which it keeps
+VIEW_FORMAT = "llbnad model 4"  # as 2 or 3, with a view or a region, which an older release would not know
+# 1: a threshold without bound and unsure scores, which it keeps
+READABLE = ("llbnad model 1", FORMAT, WINDOW_FORMAT, VIEW_FORMAT)
 KEYS = frozenset(
-    {"format", "encoder", "encoder_fingerprint", "detector", "digest", "threshold", "pixel_threshold", "window"}
-)
+    {"format", "encoder", "encoder_fingerprint", "detector", "digest", "threshold", "pixel_threshold", "window",
+     "region"}
+)  # fmt: skip
+
+
+def format_of(view: str, window: object, region: object) -> str:
+    """Return the format of a model file: the oldest that can hold its view, window and region (None without)."""
+    if view != "squeeze" or region is not None:
+        return VIEW_FORMAT
+    return FORMAT if window is None else WINDOW_FORMAT
 
 
 @contextmanager
@@ -29,7 +39,7 @@ def opened(path: Path, framework: str = "np", device: str = "cpu") -> Iterator[t
     """Open a model file. Yield its tensors, read when asked for, and its description.
 
     The description holds format, encoder, encoder_fingerprint, detector, digest and, if there is one, threshold,
-    pixel_threshold and window.
+    pixel_threshold, window and region.
 
     Args:
         path: the file.

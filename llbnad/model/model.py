@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llbnad.config import DetectorConfig, EncoderConfig, Files, Window
+from llbnad.config import DetectorConfig, EncoderConfig, Files, RegionConfig, Window
+from llbnad.data.region import Region
 from llbnad.detectors import DETECTORS, create_detector
-from llbnad.detectors.base import Detector, image_scores
+from llbnad.detectors.base import Detector, judge
 from llbnad.encoders import ENCODERS, recipe, registered
 from llbnad.errors import DataError
 from llbnad.features.source import FeatureSource
-from llbnad.model.content import FORMAT, WINDOW_FORMAT, content_digest, opened, refuse_damaged, refuse_modules
+from llbnad.model.content import (
+    VIEW_FORMAT,
+    WINDOW_FORMAT,
+    content_digest,
+    format_of,
+    opened,
+    refuse_damaged,
+    refuse_modules,
+)
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import Threshold
@@ -32,6 +41,7 @@ if TYPE_CHECKING:
 INCOMPLETE = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)  # what a missing part leads to
 CALIBRATION = "threshold.scores"  # name of the calibration scores among the detector's tensors
 LEVELS = "pixel_threshold.levels"  # name of the region levels of the same images
+MASK = "region.mask"  # name of the region's mask among them
 
 
 @dataclass(frozen=True)
@@ -44,6 +54,7 @@ class Model:
     threshold: Threshold | None = None
     window: Window | None = None  # by which its training images above 8 bits were read; None if there were none
     pixel_threshold: PixelThreshold | None = None  # where regions begin; None in files of earlier releases
+    region: Region | None = None  # the part of each image that it learnt and scores; None: the whole image
 
     def score(self, features: FeatureSource, image_ids: Sequence[str], description: str = "score") -> Scores:
         """Return the image scores of `image_ids`. The maps are not kept."""
@@ -52,7 +63,7 @@ class Model:
         for batch in features.batches(image_ids, description):
             new = slice(len(ids), len(ids) + len(batch.image_ids))
             ids.extend(batch.image_ids)
-            scores[new] = image_scores(self.detector.patch_maps(batch)).cpu().numpy()
+            scores[new] = judge(self.detector, batch)[1].cpu().numpy()
         return Scores(tuple(ids), scores)
 
     def score_with_maps(
@@ -71,12 +82,12 @@ class Model:
         # one allocation for all maps: small arrays between a batch's large arrays would make the heap grow
         maps = np.empty((0, 0, 0), precision)  # (N, h, w)
         for batch in features.batches(image_ids, description):
-            found = self.detector.patch_maps(batch)
+            found, judged = judge(self.detector, batch)
             if not ids:
                 maps = np.empty((len(image_ids), *found.shape[1:]), precision)
             new = slice(len(ids), len(ids) + len(batch.image_ids))
             ids.extend(batch.image_ids)
-            scores[new] = image_scores(found).cpu().numpy()
+            scores[new] = judged.cpu().numpy()
             maps[new] = stored_maps(found, precision)
         return Scores(tuple(ids), scores), dict(zip(ids, maps, strict=True))
 
@@ -93,7 +104,7 @@ class Model:
         from safetensors.torch import save
 
         content: dict[str, Any] = {
-            "format": FORMAT if self.window is None else WINDOW_FORMAT,
+            "format": format_of(self.encoder.view, self.window, self.region),
             "encoder": self.encoder.model_dump(mode="json"),
             "encoder_fingerprint": recipe(self.encoder).fingerprint,
             "detector": self.config.model_dump(mode="json"),
@@ -101,6 +112,10 @@ class Model:
         if self.window is not None:
             content["window"] = list(self.window)
         tensors = self.detector.tensors()
+        if self.region is not None:
+            content["region"] = self.region.config.model_dump(mode="json")
+            if self.region.mask is not None:
+                tensors = {**tensors, MASK: torch.from_numpy(self.region.mask)}
         if self.threshold is not None:
             content["threshold"] = self.threshold.summary()
             tensors = {**tensors, CALIBRATION: torch.from_numpy(self.threshold.scores)}
@@ -142,14 +157,16 @@ class Model:
                     f"{path} was trained on other weights of {encoder.name}: train again with the installed ones"
                 )
             calibration, levels = tensors.pop(CALIBRATION, None), tensors.pop(LEVELS, None)
+            mask = tensors.pop(MASK, None)
             detector = create_detector(config)
             detector.restore(tensors)
+            window, region = _window(content), _region(content, None if mask is None else mask.cpu().numpy())
             threshold = pixels = None
             if calibration is not None:
                 threshold = Threshold.restore(content["threshold"], calibration.cpu().numpy())
             if levels is not None:
                 pixels = PixelThreshold.restore(content["pixel_threshold"], levels.cpu().numpy())
-            return cls(encoder, config, detector, threshold, _window(content), pixels)
+            return cls(encoder, config, detector, threshold, window, pixels, region)
         except INCOMPLETE as error:
             raise DataError(
                 f"{path} is no complete model file ({type(error).__name__}: {' '.join(str(error).split())}): "
@@ -172,14 +189,30 @@ def _settings(path: Path, content: Mapping[str, Any], plugins: bool) -> tuple[En
 
 def _window(content: Mapping[str, Any]) -> Window | None:
     """Return the window in a model file's description. Raise ValueError if it is none."""
-    if content["format"] != WINDOW_FORMAT:
+    if content["format"] not in (WINDOW_FORMAT, VIEW_FORMAT):
         if "window" in content:
             raise ValueError(f"its format {content['format']!r} has no window")
+        return None
+    if content["format"] == VIEW_FORMAT and "window" not in content:
         return None
     window = Files.model_validate({"intensity": content["window"]}).intensity
     if isinstance(window, str):
         raise ValueError(f"window is {window!r}; expected two numbers")
     return window
+
+
+def _region(content: Mapping[str, Any], mask: np.ndarray | None) -> Region | None:
+    """Return the region in a model file's description. Raise ValueError if it is none."""
+    if "region" not in content:
+        return None
+    if content["format"] != VIEW_FORMAT:
+        raise ValueError(f"its format {content['format']!r} has no region")
+    config = RegionConfig.model_validate(content["region"])
+    if (config.mask is None) != (mask is None):
+        raise ValueError("its region lacks a mask, or has one that it does not name")
+    if mask is not None and (mask.ndim != 2 or mask.dtype != bool or not mask.any()):
+        raise ValueError(f"the region's mask has shape {mask.shape} and type {mask.dtype}; expected (h, w) bool")
+    return Region(config, mask)
 
 
 def stored_maps(maps: "torch.Tensor", precision: type[np.floating]) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from llbnad.detectors.base import image_scores
+from llbnad.detectors.base import judge
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
 from llbnad.utils.hashing import stable_shuffle
@@ -113,7 +113,7 @@ def score_images(model: Model, features: FeatureSource, image_ids: Iterable[str]
     """
     scores: dict[str, float] = {}
     for batch in features.batches(sorted(image_ids), PURPOSE):
-        scores.update(zip(batch.image_ids, image_scores(model.detector.patch_maps(batch)).tolist(), strict=True))
+        scores.update(zip(batch.image_ids, judge(model.detector, batch)[1].tolist(), strict=True))
     return scores
 
 

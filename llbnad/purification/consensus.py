@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from llbnad.detectors.base import image_scores
+from llbnad.detectors.base import judge
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model, stored_maps
 from llbnad.model.scores import Scores
@@ -69,8 +69,8 @@ def score_together(
         per_model = []
         new = slice(len(ids), len(ids) + len(batch.image_ids))
         for number, model in enumerate(models):
-            found = model.detector.patch_maps(batch)
-            scores[number, new] = image_scores(found).cpu().numpy()
+            found, judged = judge(model.detector, batch)
+            scores[number, new] = judged.cpu().numpy()
             per_model.append(dict(zip(batch.image_ids, stored_maps(found, np.float16), strict=True)))
         averaged = out_of_fold_maps(per_model, subsets.loc[list(batch.image_ids)], settings.partition)
         if not ids:

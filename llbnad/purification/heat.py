@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from llbnad.detectors.base import judge
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
 from llbnad.utils.files import replacing
@@ -16,7 +17,7 @@ def mean_heat(models: Sequence[Model], features: FeatureSource, image_ids: Seque
 
     heat: dict[str, np.ndarray] = {}
     for batch in features.batches(sorted(image_ids), "heat maps"):
-        maps = torch.stack([model.detector.patch_maps(batch) for model in models]).mean(dim=0)  # (B, h, w)
+        maps = torch.stack([judge(model.detector, batch)[0] for model in models]).mean(dim=0)  # (B, h, w)
         heat.update(zip(batch.image_ids, maps.half().cpu().numpy(), strict=True))
     return heat
 

@@ -12,11 +12,13 @@ compares both.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from llbnad.config import Partition
+from llbnad.data.canvas import Frame
 from llbnad.errors import SubModelsError
 from llbnad.features.batch import Batch
 from llbnad.features.source import FeatureSource
@@ -52,13 +54,16 @@ def out_of_fold_maps(
     return found
 
 
-def trusted_patches(maps: Maps, kept: Sequence[str], patch_rejection: float) -> dict[str, np.ndarray]:
+def trusted_patches(
+    maps: Maps, kept: Sequence[str], patch_rejection: float, frames: Mapping[str, Frame] = MappingProxyType({})
+) -> dict[str, np.ndarray]:
     """Return masks of the patches to learn from in the kept images.
 
     Args:
         maps: out-of-fold maps (h, w) of all training images, by id.
         kept: ids of the images that the policy kept.
         patch_rejection: share of patches dropped per share of images rejected; 0 drops none.
+        frames: frames of the images whose patches do not all count; the other patches are no part of any share.
 
     Returns:
         (h, w) bool by image id, sorted. Empty if every patch is trusted. An image whose patches are all above the cut
@@ -67,10 +72,11 @@ def trusted_patches(maps: Maps, kept: Sequence[str], patch_rejection: float) -> 
     share = min(0.5, patch_rejection * (1 - len(kept) / len(maps)))
     if share <= 0:
         return {}
-    values = np.concatenate([maps[image_id].ravel() for image_id in sorted(maps)])
+    counted = {one: found[frames[one].inside(found.shape)] if one in frames else found for one, found in maps.items()}
+    values = np.concatenate([counted[image_id].ravel() for image_id in sorted(maps)])
     position = int((len(values) - 1) * (1 - share))
     cut = np.partition(values, position)[position]
-    return {image_id: maps[image_id] <= max(cut, maps[image_id].min()) for image_id in sorted(kept)}
+    return {image_id: maps[image_id] <= max(cut, counted[image_id].min()) for image_id in sorted(kept)}
 
 
 class TrustedFeatures:

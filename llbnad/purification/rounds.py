@@ -8,11 +8,13 @@ cautious in all rounds but the last (`SelectionPolicy.before_last`).
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from llbnad.config import SelectionPolicy
+from llbnad.data.canvas import Frame
 from llbnad.data.manifest import contamination
 from llbnad.features.source import FeatureSource
 from llbnad.purification.consensus import Consensus, score_together
@@ -88,6 +90,7 @@ def select(
     settings: ScenarioSettings,
     verdicts: Mapping[str, str],
     again: Callable[[Collection[str], Maps], Consensus],
+    frames: Mapping[str, Frame] = MappingProxyType({}),
 ) -> Selection:
     """Select training images, in as many rounds as `settings` asks for.
 
@@ -96,32 +99,37 @@ def select(
         settings: selection, patch rejection, rounds and partition.
         verdicts: people's verdicts by image id.
         again: trains sub-models on the given images and trusted patches, and returns their consensus.
+        frames: frames of the images whose patches do not all count, by image id.
 
     Raises:
         DataError: the verdicts leave no image to train on.
     """
     current, history, seen = first, [], [frozenset(first.table.index)]
     for number in range(1, settings.rounds):
-        _, purified, trusted = _decide(current, settings.selection.before_last, settings, verdicts)
+        _, purified, trusted = _decide(current, settings.selection.before_last, settings, verdicts, frames)
         kept = frozenset(purified.kept)
         if kept in seen or not _every_sub_model_learns(current.table["subset"], kept, settings):
             break
         history.append({"round": number, "kept": len(kept), "changed": len(kept ^ seen[-1])})
         seen.append(kept)
         current = again(purified.kept, trusted)
-    by_policy, purified, trusted = _decide(current, settings.selection, settings, verdicts)
+    by_policy, purified, trusted = _decide(current, settings.selection, settings, verdicts, frames)
     changed = len(frozenset(purified.kept) ^ seen[-1])
     history.append({"round": len(history) + 1, "kept": len(purified.kept), "changed": changed})
     return Selection(current, by_policy, purified, trusted, pd.DataFrame(history))
 
 
 def _decide(
-    current: Consensus, policy: SelectionPolicy, settings: ScenarioSettings, verdicts: Mapping[str, str]
+    current: Consensus,
+    policy: SelectionPolicy,
+    settings: ScenarioSettings,
+    verdicts: Mapping[str, str],
+    frames: Mapping[str, Frame],
 ) -> tuple[Purified, Purified, dict[str, np.ndarray]]:
     """Return the policy's decision, the decision after people's verdicts, and the patches to learn from."""
     by_policy = purify(current.table["score"], policy)
     purified = override(by_policy, verdicts)
-    masks = trusted_patches(current.maps, by_policy.kept, settings.patch_rejection if by_policy.apart else 0)
+    masks = trusted_patches(current.maps, by_policy.kept, settings.patch_rejection if by_policy.apart else 0, frames)
     # Masks follow from the policy's choice, so that a verdict on one image changes no other image's patches. An image
     # that the policy rejected and people called normal has no mask: it is learnt from as a whole.
     kept = set(purified.kept)

@@ -11,6 +11,7 @@ from typing import Annotated
 import pandas as pd
 import typer
 
+from llbnad.data.canvas import off_canvas
 from llbnad.errors import DataError
 from llbnad.features.image_vectors import image_vectors
 from llbnad.purification.heat import StoredHeat
@@ -53,7 +54,8 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     reasons = choose_suspects(scores, purified, verdicts, limit)
     ids = sorted(reasons.index)
     store = feature_store(params, scenario)
-    heat = StoredHeat(folder / "maps.safetensors")
+    stored = StoredHeat(folder / "maps.safetensors")
+    heat = off_canvas({image_id: stored[image_id] for image_id in ids}, store.frames)
     groups = near_duplicates(ids, image_vectors(store, ids, GRID, "near-duplicates"))
     suspects = build_suspects(train, scores, reasons, purified, groups, heat, IMAGE_ROOT)
     page = review_page(scenario, suspects, verdicts, purified.cut, len(train), summary["notes"])

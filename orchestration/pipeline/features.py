@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from llbnad.data.region import Region
 from llbnad.features.store import FeatureStore
 from llbnad.utils.pixel_limit import limit_pixels_of
 from llbnad.utils.runtime import prepare
@@ -29,4 +30,5 @@ def feature_store(params: Params, scenario: str) -> FeatureStore:
         str(device),
         params.runtime.batch_size,
         params.runtime.feature_cache,
+        Region.read(params.scenario(scenario).region),
     )

@@ -2,7 +2,8 @@
 
 An unknown key, a missing key or an impossible value is an error before anything runs. The defaults of the classes are
 for Python and the `llbnad` command. params.yaml has to hold every key, so that DVC sees all of them. Only `intensity`,
-`pages` and `max_pixels` of a data set may be left out, because entries of earlier releases do not have them.
+`pages` and `max_pixels` of a data set, view, tiles and overlap of an encoder, and `region` may be left out, because
+entries of earlier releases do not have them.
 """
 
 import os
@@ -12,13 +13,14 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from llbnad.config import Config, Dataset, Files, Promotion, Runtime, parse
+from llbnad.config import VIEW_KEYS, Config, Dataset, Files, Promotion, RegionConfig, Runtime, parse
 from llbnad.errors import ConfigError
 from llbnad.scenario import Scenario, ScenarioSettings
 from llbnad.utils.yaml_files import read_yaml
 from orchestration.pipeline.cron import why_not
 from orchestration.pipeline.paths import DATA
 
+MAY_BE_MISSING = {*Files.model_fields, *VIEW_KEYS["tiles"], "region"}  # keys that earlier releases did not have
 SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,99}")  # files are called so
 NAME_REASON = "DVC joins names with '-' and splits them at '.'"
 
@@ -118,9 +120,9 @@ def _unset_fields(config: Config, prefix: str) -> Any:
     for name in type(config).model_fields:
         value = getattr(config, name)
         if name not in config.model_fields_set:
-            if name not in Files.model_fields:
+            if name not in MAY_BE_MISSING:
                 yield prefix + name, value
-        elif isinstance(value, Config):
+        elif isinstance(value, Config) and not isinstance(value, RegionConfig):  # its keys exclude each other
             yield from _unset_fields(value, f"{prefix}{name}.")
         elif isinstance(value, dict):
             for key, item in value.items():

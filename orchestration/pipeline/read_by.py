@@ -7,16 +7,18 @@ from typing import Any
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import STAGE, settings_path
 
+# a scenario without a region has no such key
 READ_BY = {  # `review` is missing, since stages depend on the file that it names
     "noisy": ("dataset", "noise", "seed"),
     "features": ("encoder",),
-    "sub_model": ("sub_models", "subsets", "seed", "encoder", "detector", "sub_model_detector", "partition"),
+    "sub_model": ("sub_models", "subsets", "seed", "encoder", "region", "detector", "sub_model_detector",
+                  "partition"),
     "scores": ("sub_models", "subsets", "seed", "partition", "aggregation"),
     # further rounds train sub-models again
-    "purified": ("seed", "encoder", "detector", "sub_model_detector", "partition", "aggregation",
+    "purified": ("seed", "encoder", "region", "detector", "sub_model_detector", "partition", "aggregation",
                  "selection", "rounds", "patch_rejection", "suspects"),
-    "detector": ("seed", "encoder", "detector", "calibration", "comparators"),
-    "evaluation": ("seed", "encoder", "suspects", "sensitivity"),
+    "detector": ("seed", "encoder", "region", "detector", "calibration", "comparators"),
+    "evaluation": ("seed", "encoder", "region", "suspects", "sensitivity"),
 }  # fmt: skip
 
 
@@ -28,5 +30,8 @@ def files(scenario: str, content: Mapping[str, Any]) -> dict[Path, dict[str, Any
         content: its entry with the versions of its own classes (`orchestration.pipeline.settings`).
     """
     folder = stage_dir(STAGE, scenario) / "read_by"
-    parts = {folder / f"{reader}.json": {key: content[key] for key in keys} for reader, keys in READ_BY.items()}
+    parts = {
+        folder / f"{reader}.json": {key: content[key] for key in keys if key in content}
+        for reader, keys in READ_BY.items()
+    }
     return {settings_path(scenario): dict(content), **parts}

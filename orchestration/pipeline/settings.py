@@ -10,6 +10,8 @@ The code of a detector, an encoder or a policy that is not built in is outside t
 (`orchestration.pipeline.code`). The setting that names such a class holds the version of its code, under the key
 PLUGIN_VERSION. Stages depend on the setting, and so on the version. Stage `settings` does not check that code again if
 nothing else changed. A stage that finds other code than its settings name refuses to run and says what to do.
+
+The mask of a region is followed in the same way: its setting holds the digest of the file, under the key MASK_DIGEST.
 """
 
 import json
@@ -19,6 +21,7 @@ from typing import Any
 from llbnad.config import parse
 from llbnad.errors import DataError
 from llbnad.scenario import Scenario, plugin_modules
+from llbnad.utils.files import file_digest
 from llbnad.utils.plugins import code_version
 from orchestration.pipeline.code import ChangedError
 from orchestration.pipeline.params import Params, load_params
@@ -26,6 +29,7 @@ from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
 
 SPLIT, STAGE = "params", "settings"
 SUB_MODELS = "sub_models"  # key of params.yaml that the stages of all scenarios follow
+MASK_DIGEST = "mask_sha256"  # key beside a region's mask
 PLUGIN_VERSION = "plugin_version"  # key beside a setting's own keys, only for classes that are not built in
 
 
@@ -56,6 +60,8 @@ def read_entry(scenario: str) -> dict[str, Any]:
 def with_versions(content: dict[str, Any]) -> dict[str, Any]:
     """Add the version of its code to each setting of an entry that names a class that is not built in."""
     versions = plugin_versions(_scenario(content, str(PARAMS)))
+    if mask := (content.get("region") or {}).get("mask"):
+        content = content | {"region": {**content["region"], MASK_DIGEST: _digest(mask)}}
     return content | {key: {**content[key], PLUGIN_VERSION: version} for key, version in versions.items()}
 
 
@@ -74,7 +80,13 @@ def read_settings(scenario: str) -> Params:
     content = json.loads(path.read_text())
     stages = tuple(content[SUB_MODELS])
     recorded = {key: value.pop(PLUGIN_VERSION, "") for key, value in content.items() if isinstance(value, dict)}
+    seen = (content.get("region") or {}).pop(MASK_DIGEST, "")
     own = _scenario(content, str(path))
+    if own.region is not None and own.region.mask is not None and _digest(own.region.mask) != seen:
+        raise ChangedError(
+            f"region.mask of {scenario}, {own.region.mask}, has changed since stage {STAGE} ran: "
+            f"run `dvc repro --force --single-item {STAGE}@{scenario}`, then `dvc repro`"
+        )
     for key, version in plugin_versions(own).items():
         if recorded.get(key) != version:
             raise ChangedError(
@@ -98,6 +110,11 @@ def plugin_versions(scenario: Scenario) -> dict[str, str]:
     """Return the version of the code of each class that is not built in, by the setting that names the class."""
     modules = {key: plugin_modules(value) for key, value in vars(scenario).items()}
     return {key: ", ".join(map(code_version, sorted(found))) for key, found in modules.items() if found}
+
+
+def _digest(mask: str) -> str:
+    """Return the SHA-256 of a region's mask, or an empty text where it is missing: `Region.read` says so."""
+    return file_digest(Path(mask)) if Path(mask).is_file() else ""
 
 
 def entry_path(scenario: str) -> Path:

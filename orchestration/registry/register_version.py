@@ -132,7 +132,7 @@ def _judge(scenario: str, settings: Params, path: Path, version: "ModelVersion |
         return own, champion_checks.judge(own, None, None, settings.promotion, model.threshold, judged=judged)
     held = _artifacts(version)
     readable = _readable(held / path.name, store)
-    champion = readable if readable and readable.encoder == store.config else None
+    champion = readable if readable is not None and _sees_alike(readable, store) else None
     judged = judged_images(model, store, verdicts, set(kept), names, champion)
     held_probe = Probe.of(json.loads((held / PROBE).read_text()))
     before, again = retake(held_probe, model, store, set(store.image_ids), set(tested["image_id"]), own)
@@ -164,6 +164,12 @@ def _readable(path: Path, store: "FeatureStore") -> "Model | None":
         return Model.load(path, store.device, plugins=True)  # trusted, because the pipeline registered it
     except DataError:  # other weights of the same encoder
         return None
+
+
+def _sees_alike(model: "Model", store: "FeatureStore") -> bool:
+    """Return whether a detector works on the features of `store`, and on the same region."""
+    same_region = store.region is None if model.region is None else model.region.equals(store.region)
+    return bool(model.encoder == store.config and same_region)
 
 
 def _add_version(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:

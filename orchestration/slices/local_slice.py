@@ -46,7 +46,8 @@ def open_slice(root: Path, scenario: str, params: Params) -> Path:
     images = Path(params.dataset(own.dataset).root)
     if not (root / images).exists() and under_dvc(root, images):
         run_dvc(root, "checkout", str(images))
-    for path in (images, Path(own.review)):
+    mask = own.region.mask if own.region else None
+    for path in (images, Path(own.review), *([Path(mask)] if mask else [])):
         _link(root, place, path)
     if not (place / "dvc.lock").exists():
         names = {*lock_blocks.stage_names(place)} - {*SHARED}

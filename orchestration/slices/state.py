@@ -81,7 +81,8 @@ class State:
         own = self.params.scenario(scenario)
         blocks = [self.blocks.get(name, "") for name in self.stages(scenario)]
         named = {path for block in blocks for path in lock_blocks.paths(block)}
-        return blocks, named | {self.params.dataset(own.dataset).root, own.review}
+        mask = [own.region.mask] if own.region and own.region.mask else []
+        return blocks, named | {self.params.dataset(own.dataset).root, own.review, *mask}
 
     def _file(self, scenario: str) -> Path:
         return self.root / FOLDER / scenario / ".dvc" / "tmp" / "fingerprint"

@@ -33,13 +33,15 @@ def main(scenario: str) -> Record:
     store = feature_store(settings, scenario)
     trusted = StoredHeat(stage_dir("purified", scenario) / "trusted.safetensors")
     purified = TrustedFeatures(store, trusted)
-    threshold, pixels = calibrate(kept, purified, config.encoder, config.detector, config.calibration, config.seed)
+    threshold, pixels = calibrate(
+        kept, purified, config.encoder, config.detector, config.calibration, config.seed, store.region
+    )
     out = stage_dir("detector", scenario)
     models = train_methods(sets, {METHOD: trusted}, store, config.encoder, config.detector, config.seed)
     models[METHOD] = replace(models[METHOD], threshold=threshold, pixel_threshold=pixels)
     window = common_window(train_rows)
     for method, model in models.items():
-        replace(model, window=window).save(out / f"{method}.safetensors")
+        replace(model, window=window, region=store.region).save(out / f"{method}.safetensors")
     rows = [(method, image_id) for method, image_ids in sets.items() for image_id in image_ids]
     write_parquet(pd.DataFrame(rows, columns=["method", "image_id"]), out / "training_sets.parquet")
     if plugins := plugin_versions(config):  # stage `evaluation` runs this code too, and follows this folder

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from llbnad.data.canvas import off_canvas
 from llbnad.data.manifest import paths_of, training_images, write_manifest
 from llbnad.evaluation.report import purification_plots
 from llbnad.purification.consensus import Consensus
@@ -37,11 +38,12 @@ def main(scenario: str) -> Record:
     source = stage_dir("scores", scenario)
     table = pd.read_parquet(source / "scores.parquet").set_index("image_id")
 
+    store = feature_store(settings, scenario)
+
     def again(kept: Collection[str], trusted: Maps) -> Consensus:
-        store = feature_store(settings, scenario)
         return run_sub_models(store, table["subset"], config, kept, trusted)
 
-    selection = select(Consensus(table, StoredHeat(source / "maps.safetensors")), config, verdicts, again)
+    selection = select(Consensus(table, StoredHeat(source / "maps.safetensors")), config, verdicts, again, store.frames)
     result, table, maps = selection.purified, selection.consensus.table, selection.consensus.maps
     scores = table["score"].drop(excluded(verdicts), errors="ignore")
     out = stage_dir("purified", scenario)
@@ -54,6 +56,7 @@ def main(scenario: str) -> Record:
     notes = selection_notes(table, result, paths)
     summary = selection.summary(train, verdicts, everything)
     heat = {image_id: maps[image_id] for image_id in scores.nlargest(config.suspects).index}
+    heat = off_canvas(heat, store.frames)
     plots = purification_plots(scored, result, heat, IMAGE_ROOT, out / "plots")
     write_parquet(table.reset_index(), out / "scores.parquet")
     write_heat(maps, out / "maps.safetensors")

@@ -115,4 +115,4 @@ def test_every_setting_of_a_scenario_is_followed_by_some_stage():
     assert {name for name, stage in stages.items() if "params" in stage} == {"raw", "params"}
     scenario = next(iter(yaml.safe_load((REPOSITORY / "params.yaml").read_text())["scenarios"].values()))
     assert "${item.review}" in text  # a file: its content is followed
-    assert {key for keys in READ_BY.values() for key in keys} == scenario.keys() - {"review"} | {"sub_models"}
+    assert {key for keys in READ_BY.values() for key in keys} == scenario.keys() - {"review"} | {"sub_models", "region"}

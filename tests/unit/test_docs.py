@@ -84,7 +84,7 @@ def test_settings_in_the_pages_are_valid(page, tmp_path):
         given = yaml.safe_load(anchor + block)
         for key in ("datasets", "scenarios"):
             given[key] = known[key] | given.get(key, {})
-        for key in ("encoder", "detector"):
+        for key in ("encoder", "region", "detector"):
             if key in given:
                 given["defaults"] = given["defaults"] | {key: given.pop(key)}
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(known | given))

@@ -117,6 +117,10 @@ COMMANDS = {
         "takes minutes and needs data beside the clone; tests/unit/test_evaluate.py checks its numbers"
     ),
     "python -m benchmarks.performance*": "needs a quiet machine; tests/unit/test_memory.py runs a part of it",
+    "python -m benchmarks.views*": "takes minutes and needs a data set; `evaluate` and `FeatureStore` have tests",
+    "llbnad run --source image_folder * --tiles *": (
+        "tests/unit/test_views.py::test_two_commands_from_wide_images_to_results"
+    ),
     "llbnad run": "tests/unit/test_cli.py::test_run_writes_what_it_promises",
     "llbnad run --help": "tests/unit/test_cli.py::test_help_names_every_option",
     "llbnad run --source image_folder *": "tests/unit/test_cli.py::test_unsorted_folder_gives_scores_only",

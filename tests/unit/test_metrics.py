@@ -176,4 +176,4 @@ def test_smoothing_is_the_gaussian_it_says():
     size = 98
     resized = torch.nn.functional.interpolate(maps[:, None], size=(size, size), mode="bilinear")[:, 0].numpy()
     expected = [ndimage.gaussian_filter(one, SMOOTHING * size, mode="mirror", truncate=4) for one in resized]
-    assert np.allclose(pixel_maps(maps, size).numpy(), np.stack(expected), atol=1e-5)
+    assert np.allclose(pixel_maps(maps, (size, size), size).numpy(), np.stack(expected), atol=1e-5)

@@ -208,6 +208,7 @@ def _steps(batches: Iterator[Batch], size: int) -> Iterator[Batch]:
                 tuple(torch.cat(layer) for layer in zip(*(part.maps for part in waiting), strict=True)),
                 tuple(torch.cat(layer) for layer in zip(*(part.prefixes for part in waiting), strict=True)),
                 _all_trusted(waiting),
+                [frame for part in waiting for frame in part.frames],
             )
             yield _part(joined, slice(size))
             waiting = [_part(joined, slice(size, None))]
@@ -219,6 +220,7 @@ def _part(batch: Batch, part: slice) -> Batch:
         tuple(layer[part] for layer in batch.maps),
         tuple(layer[part] for layer in batch.prefixes),
         None if batch.trusted is None else batch.trusted[part],
+        batch.frames[part],
     )
 
 

@@ -72,8 +72,8 @@ class Softpatch:
         image_ids = sorted(image_ids)
         if len(image_ids) < 2:
             raise TooFewImagesError(f"softpatch needs at least 2 training images, got {len(image_ids)}")
-        factors = self._factors(features, image_ids).flatten()  # (N·h·w,)
-        keep = max(1, math.ceil((1 - self.config.discard) * len(factors)))
+        factors = self._factors(features, image_ids).flatten()  # (N·h·w,), infinite for patches that do not count
+        keep = max(1, math.ceil((1 - self.config.discard) * int(factors.isfinite().sum())))
         generator = torch.Generator().manual_seed(seed)
         passed = factors.argsort(stable=True)[:keep].cpu()
         greedy = self.config.memory == "greedy"
@@ -103,7 +103,10 @@ class Softpatch:
         self.memory, self.weights = tensors["memory"], tensors["weights"]
 
     def _factors(self, features: FeatureSource, image_ids: list[str]) -> "torch.Tensor":
-        """Return outlier factors (N, h·w) with a median of 1, or with a median of 1 above 0 if most factors are 0."""
+        """Return outlier factors (N, h·w) with a median of 1, or with a median of 1 above 0 if most factors are 0.
+
+        A patch that does not count (`Batch.inside_on`) has the factor infinity.
+        """
         import torch
 
         discriminate = DISCRIMINATORS[self.config.discriminator]
@@ -120,10 +123,14 @@ class Softpatch:
                 filled = own.stop
             blocks.append(discriminate(group, self.config.lof_neighbours))  # (p, N)
         factors = torch.cat(blocks).T.contiguous()
-        typical = factors.median()
+        inside = [batch.inside_on(first.shape[1:3]) for batch in features.batches(image_ids, "fit")]
+        masks = [mask.flatten(1) for mask in inside if mask is not None]
+        counted = factors[torch.cat(masks).to(factors.device)] if masks else factors
+        typical = counted.median()
         if typical == 0:  # a constant background: most patches are equal in all images
-            typical = factors[factors > 0].median() if factors.any() else torch.ones_like(typical)
-        return factors / typical
+            typical = counted[counted > 0].median() if counted.any() else torch.ones_like(typical)
+        factors = factors / typical
+        return factors.masked_fill(~torch.cat(masks).to(factors.device), torch.inf) if masks else factors
 
 
 def _collect(features: FeatureSource, image_ids: list[str], chosen: "torch.Tensor", positions: int) -> "torch.Tensor":
