@@ -41,8 +41,8 @@ class PooledFeatures:
             chunk = tuple(image_ids[start : start + size])
             known = [self._known[image_id] for image_id in chunk]
             frames = [self.features.frames[image_id] for image_id in chunk] if self.features.frames else []
-            maps, prefixes = self._stacked([one[0] for one in known]), self._stacked([one[1] for one in known])
-            yield Batch(chunk, maps, prefixes, frames=frames)
+            layers, tokens = self._stacked([one[0] for one in known]), self._stacked([one[1] for one in known])
+            yield Batch(chunk, layers, tokens, frames=frames)
 
     def _stacked(self, images: "Sequence[tuple[torch.Tensor, ...]]") -> "tuple[torch.Tensor, ...]":
         import torch
@@ -53,9 +53,10 @@ class PooledFeatures:
     def _pooled(self, batch: Batch) -> "list[torch.Tensor]":
         from torch.nn import functional
 
-        grid = [side // self.factor for side in batch.maps[0].shape[-2:]]
-        shapes = [[min(pair) for pair in zip(grid, layer.shape[-2:], strict=True)] for layer in batch.maps]
+        rows, columns = (side // self.factor for side in batch.maps[0].shape[-2:])
         return [
-            functional.adaptive_avg_pool2d(layer, shape).half().cpu()
-            for layer, shape in zip(batch.maps, shapes, strict=True)
+            functional.adaptive_avg_pool2d(layer, (min(rows, layer.shape[-2]), min(columns, layer.shape[-1])))
+            .half()
+            .cpu()
+            for layer in batch.maps
         ]
