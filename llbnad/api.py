@@ -29,7 +29,7 @@ from llbnad.data.canvas import off_canvas
 from llbnad.data.contaminate import contaminate
 from llbnad.data.decode import pages_of
 from llbnad.data.manifest import paths_of, training_images
-from llbnad.data.region import Region
+from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.data.sources.base import Scan
 from llbnad.data.sources.given import Images, read_given
 from llbnad.features.store import FeatureStore
@@ -264,7 +264,7 @@ def _opened(
     noisy = contaminate(found.manifest, NoNoise(), settings.seed)
     with tempfile.TemporaryDirectory(prefix="llbnad-") as temporary:
         folder = Path(temporary if cache is None else cache)
-        region = Region.read(settings.region)
+        region = RegionOfInterest.read(settings.region)
         store = FeatureStore(folder, settings.encoder, noisy, image_root, target, runtime.batch_size, region=region)
         yield _Work(found, noisy, image_root, store)
 

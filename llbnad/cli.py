@@ -162,7 +162,7 @@ def run(
     """Purify a training set, train the final detector on it and compare with none / oracle / random."""
     from llbnad.data.canvas import view_line
     from llbnad.data.contaminate import contaminate
-    from llbnad.data.region import Region
+    from llbnad.data.region_of_interest import RegionOfInterest
     from llbnad.data.sources import read_source
     from llbnad.features.store import FeatureStore
     from llbnad.two_stage import run_two_stage, verdicts_of, write_run
@@ -204,7 +204,7 @@ def run(
         image_root,
         target,
         runtime.batch_size,
-        region=Region.read(settings.region),
+        region=RegionOfInterest.read(settings.region),
     )
     if store.frames:
         typer.echo(view_line(store.canvas, noisy))

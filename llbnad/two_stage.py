@@ -15,7 +15,7 @@ import pandas as pd
 from llbnad.config import METHOD
 from llbnad.data.canvas import off_canvas
 from llbnad.data.manifest import common_window, paths_of, training_images, write_manifest
-from llbnad.data.region import Region
+from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots, purification_plots
 from llbnad.features.source import FeatureSource
@@ -131,7 +131,7 @@ def train_final(
     sets = training_sets(images, kept, settings.comparators, seed)
     models = train_methods(sets, {METHOD: selection.trusted}, features, encoder, detector, seed)
     purified, rows = TrustedFeatures(features, selection.trusted), images[images["image_id"].isin(kept)]
-    region = Region.read(settings.region)
+    region = RegionOfInterest.read(settings.region)
     threshold, pixels = calibrate(rows, purified, encoder, detector, settings.calibration, seed, region)
     models[METHOD] = replace(models[METHOD], threshold=threshold, pixel_threshold=pixels)
     window = common_window(images)

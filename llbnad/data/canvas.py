@@ -21,7 +21,7 @@ from PIL import Image
 
 from llbnad.config import EncoderConfig, Window
 from llbnad.data.images import load_whole
-from llbnad.data.region import Region
+from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.errors import DataError
 
 HALF = 0.5  # share of a patch's area from which on it is inside
@@ -62,7 +62,7 @@ class Canvas:
         rows, columns = self.grid
         return max(1, images // (rows * columns))
 
-    def frame(self, image: tuple[int, int], region: Region | None = None) -> "Frame":
+    def frame(self, image: tuple[int, int], region: RegionOfInterest | None = None) -> "Frame":
         """Return where an image of (width, height) pixels lies."""
         width, height = self.size
         if self.config.view == "squeeze":
@@ -73,7 +73,7 @@ class Canvas:
         left, top = ((whole - part) // 2 // self.cell * self.cell for whole, part in ((width, across), (height, down)))
         return Frame(self.size, (left, top, left + across, top + down), image, region)
 
-    def frames(self, manifest: pd.DataFrame, region: Region | None) -> dict[str, "Frame"]:
+    def frames(self, manifest: pd.DataFrame, region: RegionOfInterest | None) -> dict[str, "Frame"]:
         """Return the frame of each image of a manifest by its id; empty if every patch of every image is inside.
 
         Raises:
@@ -122,7 +122,7 @@ class Frame:
     canvas: tuple[int, int]  # width and height in pixels
     box: tuple[int, int, int, int]  # left, top, right and bottom of the image on the canvas, in pixels
     image: tuple[int, int]  # width and height of the image itself, in pixels
-    region: Region | None = None  # None: the whole image
+    region: RegionOfInterest | None = None  # None: the whole image
 
     def pixels(self) -> np.ndarray:
         """Return which pixels of the canvas are on the image and in its region, (H, W) bool."""

@@ -29,7 +29,7 @@ import pandas as pd
 from llbnad.config import EncoderConfig
 from llbnad.data.decode import image_digest
 from llbnad.data.manifest import windows_of
-from llbnad.data.region import Region
+from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.encoders import create_encoder, recipe
 from llbnad.encoders.base import Encoded, Encodes
 from llbnad.encoders.canvases import canvas_of
@@ -78,7 +78,7 @@ class FeatureStore:
         device: str = "cpu",
         batch_size: int = 16,
         shared: str | None = None,
-        region: Region | None = None,
+        region: RegionOfInterest | None = None,
     ) -> None:
         self.config = config
         self.device = device

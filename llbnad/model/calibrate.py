@@ -20,7 +20,7 @@ import pandas as pd
 
 from llbnad.config import CalibrationConfig, DetectorConfig, EncoderConfig
 from llbnad.data.canvas import off_canvas
-from llbnad.data.region import Region
+from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.encoders.canvases import canvas_of
 from llbnad.errors import DataError
 from llbnad.features.source import FeatureSource
@@ -39,7 +39,7 @@ def calibrate(
     detector: DetectorConfig,
     calibration: CalibrationConfig,
     seed: int,
-    region: Region | None = None,
+    region: RegionOfInterest | None = None,
 ) -> tuple[Threshold | None, PixelThreshold | None]:
     """Return the thresholds of images and of regions for `calibration.target_fpr`; None twice if `folds` is 0.
 
@@ -80,7 +80,7 @@ def out_of_fold(
     folds: int,
     seed: int,
     min_area: float = 0.0,
-    region: Region | None = None,
+    region: RegionOfInterest | None = None,
 ) -> OutOfFold:
     """Return scores and region levels of all `kept` images. No detector saw an image of the sample that it scores.
 

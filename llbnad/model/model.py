@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llbnad.config import DetectorConfig, EncoderConfig, Files, RegionConfig, Window
-from llbnad.data.region import Region
+from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.detectors import DETECTORS, create_detector
 from llbnad.detectors.base import Detector, judge
 from llbnad.encoders import ENCODERS, recipe, registered
@@ -54,7 +54,7 @@ class Model:
     threshold: Threshold | None = None
     window: Window | None = None  # by which its training images above 8 bits were read; None if there were none
     pixel_threshold: PixelThreshold | None = None  # where regions begin; None in files of earlier releases
-    region: Region | None = None  # the part of each image that it learnt and scores; None: the whole image
+    region: RegionOfInterest | None = None  # the part of each image that it learnt and scores; None: the whole image
 
     def score(self, features: FeatureSource, image_ids: Sequence[str], description: str = "score") -> Scores:
         """Return the image scores of `image_ids`. The maps are not kept."""
@@ -201,7 +201,7 @@ def _window(content: Mapping[str, Any]) -> Window | None:
     return window
 
 
-def _region(content: Mapping[str, Any], mask: np.ndarray | None) -> Region | None:
+def _region(content: Mapping[str, Any], mask: np.ndarray | None) -> RegionOfInterest | None:
     """Return the region in a model file's description. Raise ValueError if it is none."""
     if "region" not in content:
         return None
@@ -212,7 +212,7 @@ def _region(content: Mapping[str, Any], mask: np.ndarray | None) -> Region | Non
         raise ValueError("its region lacks a mask, or has one that it does not name")
     if mask is not None and (mask.ndim != 2 or mask.dtype != bool or not mask.any()):
         raise ValueError(f"the region's mask has shape {mask.shape} and type {mask.dtype}; expected (h, w) bool")
-    return Region(config, mask)
+    return RegionOfInterest(config, mask)
 
 
 def stored_maps(maps: "torch.Tensor", precision: type[np.floating]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from llbnad.data.region import Region
+from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.features.store import FeatureStore
 from llbnad.utils.pixel_limit import limit_pixels_of
 from llbnad.utils.runtime import prepare
@@ -30,5 +30,5 @@ def feature_store(params: Params, scenario: str) -> FeatureStore:
         str(device),
         params.runtime.batch_size,
         params.runtime.feature_cache,
-        Region.read(params.scenario(scenario).region),
+        RegionOfInterest.read(params.scenario(scenario).region),
     )

@@ -113,7 +113,7 @@ def plugin_versions(scenario: Scenario) -> dict[str, str]:
 
 
 def _digest(mask: str) -> str:
-    """Return the SHA-256 of a region's mask, or an empty text where it is missing: `Region.read` says so."""
+    """Return the SHA-256 of a region's mask, or an empty text where it is missing: `RegionOfInterest.read` says so."""
     return file_digest(Path(mask)) if Path(mask).is_file() else ""
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from llbnad.cli import app
 from llbnad.config import EncoderConfig, RegionConfig, parse
 from llbnad.data.canvas import Canvas, off_canvas
-from llbnad.data.region import Region
+from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.detectors.base import draw_patches, image_scores, judge
 from llbnad.detectors.padim import Padim, PadimConfig
 from llbnad.detectors.patchcore.detector import Patchcore, PatchcoreConfig
@@ -55,8 +55,8 @@ class Given:
             yield Batch((image_id,), (self.maps[int(image_id)][None],), frames=[self.frame])
 
 
-def with_region(**settings) -> Region:
-    return Region(RegionConfig(**settings))
+def with_region(**settings) -> RegionOfInterest:
+    return RegionOfInterest(RegionConfig(**settings))
 
 
 LEFT_HALF = with_region(polygon=((0, 0), (0.5, 0), (0.5, 1), (0, 1)))
@@ -165,7 +165,7 @@ def test_a_mask_file_is_laid_over_images_of_any_size(tmp_path):
     mask = np.zeros((100, 300), np.uint8)
     mask[:, 150:] = 255
     Image.fromarray(mask).save(tmp_path / "mask.png")
-    region = Region.read(RegionConfig(mask=str(tmp_path / "mask.png")))
+    region = RegionOfInterest.read(RegionConfig(mask=str(tmp_path / "mask.png")))
     assert region is not None
     assert SQUEEZE.frame((48, 32), region).inside((GRID, GRID)).sum(axis=0).tolist() == [0] * 4 + [GRID] * 4
     found = LETTERBOX.frame((40, 20), region).inside((GRID, GRID))  # region and margin together
@@ -189,10 +189,10 @@ def test_an_impossible_region_is_refused(settings, said):
 
 def test_a_region_without_anything_inside_names_the_image(tmp_path):
     with pytest.raises(ConfigError, match=r"gone.png does not exist"):
-        Region.read(RegionConfig(mask=str(tmp_path / "gone.png")))
+        RegionOfInterest.read(RegionConfig(mask=str(tmp_path / "gone.png")))
     Image.new("L", (8, 8)).save(tmp_path / "dark.png")
     with pytest.raises(ConfigError, match="dark everywhere"):
-        Region.read(RegionConfig(mask=str(tmp_path / "dark.png")))
+        RegionOfInterest.read(RegionConfig(mask=str(tmp_path / "dark.png")))
     elsewhere = with_region(polygon=((300, 300), (400, 300), (300, 400)), unit="pixels")
     frame = SQUEEZE.frame((64, 64), elsewhere)
     batch = Batch(("abc",), (torch.zeros(1, 2, GRID, GRID),), frames=[frame])
@@ -201,7 +201,7 @@ def test_a_region_without_anything_inside_names_the_image(tmp_path):
     manifest = pd.DataFrame({"image_id": ["abc"], "path": ["small.png"], "width": [64], "height": [64]})
     with pytest.raises(DataError, match=r"small.png: nothing of an image"):
         SQUEEZE.frames(manifest, elsewhere)
-    assert Region.read(None) is None and Region.read(RegionConfig()) is None
+    assert RegionOfInterest.read(None) is None and RegionOfInterest.read(RegionConfig()) is None
 
 
 def test_the_score_is_of_the_patches_inside_and_the_rest_is_zero():
@@ -276,13 +276,13 @@ def test_the_share_of_patches_that_is_not_learnt_is_of_those_inside():
 def test_a_model_keeps_view_and_region(tmp_path):
     detector = Patchcore(PatchcoreConfig())
     detector.restore({"memory": torch.rand(5, 168)})
-    region = Region(RegionConfig(mask="any.png", border=0.1), np.eye(40, dtype=bool))
+    region = RegionOfInterest(RegionConfig(mask="any.png", border=0.1), np.eye(40, dtype=bool))
     view = EncoderConfig(view="tiles", tiles=(1, 2))
     model = Model(view, PatchcoreConfig(), detector, region=region)
     model.save(tmp_path / "model.safetensors")
     found = Model.load(tmp_path / "model.safetensors")
     assert found.encoder == view and found.region is not None and found.region.equals(region)
-    assert not found.region.equals(Region(region.config, np.ones((40, 40), bool)))
+    assert not found.region.equals(RegionOfInterest(region.config, np.ones((40, 40), bool)))
     with pytest.raises(ConfigError, match="cannot be exported"):
         export(model, [], tmp_path / "graph")
 

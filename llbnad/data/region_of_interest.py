@@ -19,7 +19,7 @@ BRIGHT = 128  # grey values from here on are inside
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
+class RegionOfInterest:
     """A region that is ready to use.
 
     Args:
@@ -31,7 +31,7 @@ class Region:
     mask: np.ndarray | None = None
 
     @classmethod
-    def read(cls, config: RegionConfig | None) -> "Region | None":
+    def read(cls, config: RegionConfig | None) -> "RegionOfInterest | None":
         """Read the mask file that the settings name. Return None for no settings, and for settings that leave nothing
         out.
 
@@ -85,7 +85,7 @@ class Region:
         rows = (y > border) & (y < image[1] - border)
         return inside & rows[:, None] & columns
 
-    def equals(self, other: "Region | None") -> bool:
+    def equals(self, other: "RegionOfInterest | None") -> bool:
         """Return whether another region leaves out the same. The name of a mask file does not count."""
         if other is None or (self.mask is None) != (other.mask is None):
             return False
