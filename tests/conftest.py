@@ -23,7 +23,9 @@ from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.features.store import FeatureStore
 from llbnad.inference.predict import Predictor
 from llbnad.model.model import Model, train
+from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.threshold import threshold_at
+from llbnad.regions.find import region_level
 from llbnad.utils.runtime import prepare
 from tests import warm
 
@@ -121,14 +123,16 @@ def model_files(few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.T
 def calibrated(
     model_files: dict[str, Path], few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """Return a model file of PatchCore with a threshold (10 % false positives) from the scores of all 20 cells."""
+    """Return a model file of PatchCore with both thresholds (10 % false positives) from all 20 cells."""
     manifest, root = few_cells
 
     def calibrate(path: Path) -> None:
         model = Model.load(model_files["patchcore"])
-        found = Predictor(model).predict([root / one for one in manifest["path"]])
+        found = list(Predictor(model).predict([root / one for one in manifest["path"]]))
         scores = np.array([one.score for one in found], np.float32)
-        replace(model, threshold=threshold_at(scores, 0.1)).save(path)
+        levels = np.array([region_level(one.patch_map, 1 / one.patch_map.size) for one in found], np.float32)
+        pixels = PixelThreshold(threshold_at(levels, 0.1, unsure=False), 1 / found[0].patch_map.size)
+        replace(model, threshold=threshold_at(scores, 0.1), pixel_threshold=pixels).save(path)
 
     return shared(tmp_path_factory, "calibrated.safetensors", calibrate)
 
