@@ -41,8 +41,9 @@ class PooledFeatures:
             chunk = tuple(image_ids[start : start + size])
             known = [self._known[image_id] for image_id in chunk]
             frames = [self.features.frames[image_id] for image_id in chunk] if self.features.frames else []
-            stacked = [self._stacked([one[kind] for one in known]) for kind in (0, 1)]
-            yield Batch(chunk, *stacked, frames=frames)
+            maps_prefixes = ([one[kind] for one in known] for kind in (0, 1))
+            stacked_maps, stacked_prefixes = (self._stacked(kind) for kind in maps_prefixes)
+            yield Batch(chunk, stacked_maps, stacked_prefixes, frames=frames)
 
     def _stacked(self, images: "Sequence[tuple[torch.Tensor, ...]]") -> "tuple[torch.Tensor, ...]":
         import torch
