@@ -67,7 +67,7 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
     assert "data:image/jpeg;base64," in found["purified"].metadata["suspects (picture)"].value
     assert "data:image/jpeg;base64," in found["evaluation"].metadata["curves (picture)"].value
     metrics = json.loads((by_dagster / "data/evaluation/noisy20/metrics.json").read_text())
-    assert found["evaluation"].metadata["image_auroc"].value == metrics["image_auroc"]
+    assert found["evaluation"].metadata["image_auroc"].value == float(f"{metrics['image_auroc']:.4g}")
     assert found["evaluation"].metadata["notes"].value == "\n".join(metrics["notes"])
     assert metrics["notes"][0] in found["purified"].metadata["notes"].value
     kept = len(pd.read_parquet(by_dagster / "data/purified/noisy20/kept.parquet"))

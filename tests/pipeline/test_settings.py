@@ -130,8 +130,9 @@ def test_a_stage_reads_only_the_settings_that_it_follows(copy_of, monkeypatch):
     for name, keys in READ_BY.items():
         for arguments in [("noisy20", 0), ("noisy20", 1)] if name == "sub_model" else [("noisy20",)]:
             import_module(f"orchestration.stages.{name}").main(*arguments)
-        # these two decide what is encoded, and which images are too large to read: no byte of an output
-        allowed = {"dataset"} | ({"detector"} if name == "features" else set())
+        # these decide what is encoded, which images are too large to read, and whether a region's mask is still the one
+        # that the settings name: no byte of an output
+        allowed = {"dataset", "region"} | ({"detector"} if name == "features" else set())
         assert read and read <= {*keys, "review"} | allowed, name
 
 
