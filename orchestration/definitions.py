@@ -53,14 +53,13 @@ def definitions(root: Path) -> dg.Definitions:
             if MACHINE not in os.environ:  # the clone of a worker may be older than the scenarios at home
                 sync(instance, [*params.scenarios, *known_lines(root, params)])
     of_lines = (take_in if several else retrain).name  # the job that images in an inbox start
+    # images to inspect are on this machine: where runs go to workers, `watch` scores them
+    jobs = cluster_jobs if several else [scenario, retrain, inspect_job]
+    sensors = cluster_sensors() if several else [inspection_sensor(root, params.arrival)]
     return dg.Definitions(
         assets=[ingest_asset(root), pipeline, drift_asset(root), *registry, *serving, inspected, *tables],
-        jobs=[*(cluster_jobs if several else [scenario, retrain]), inspect_job, verify],
-        sensors=[
-            arrival_sensor(root, params.arrival, of_lines),
-            inspection_sensor(root, params.arrival),
-            *(cluster_sensors() if several else []),
-        ],
+        jobs=[*jobs, verify],
+        sensors=[arrival_sensor(root, params.arrival, of_lines), *sensors],
         schedules=[retraining_schedule(root, params.arrival, of_lines), nightly_verify],
         executor=dg.in_process_executor,  # a run is one chain; its sub-models run side by side within their step
     )

@@ -1,6 +1,9 @@
 """`python -m orchestration registry`: judge, promote, roll back and list the detectors of a line."""
 
+import json
+from collections import Counter
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -144,7 +147,8 @@ def rollback(line: Line) -> None:
 def list_versions(line: Line) -> None:
     """List all versions of LINE's detector, newest first."""
     table = Table(title=model_name(line))
-    for heading in ("version", "alias", "model md5", "git commit", "note"):
+    for heading in ("version", "made", "alias", "images", "kept", "threshold", "AUROC", "checks", "model md5",
+                    "git commit", "note"):  # fmt: skip
         table.add_column(heading)
     with registry_client(line) as client:
         known = versions(client, line)
@@ -154,5 +158,14 @@ def list_versions(line: Line) -> None:
             tags, aliases = one.tags, client.get_model_version(one.name, one.version).aliases
             note = tags.get(WITHDRAWN) or (f"refused: {tags[REFUSED]}" if REFUSED in tags else tags.get(UNPROVEN, ""))
             commit, dirty, _ = tags.get("git.commit", "").partition("-dirty")
-            table.add_row(str(one.version), ", ".join(aliases), tags.get(MD5, "")[:8], commit[:8] + dirty, note)
+            made = f"{datetime.fromtimestamp(one.creation_timestamp / 1000):%Y-%m-%d %H:%M}"
+            facts = [tags.get(name, "") for name in ("images", "kept", "threshold", "image_auroc")]
+            row = [str(one.version), made, ", ".join(aliases), *facts, _outcomes(tags.get("checks", "[]"))]
+            table.add_row(*row, tags.get(MD5, "")[:8], commit[:8] + dirty, note)
     Console(highlight=False).print(table)
+
+
+def _outcomes(checks: str) -> str:
+    """Return how many checks of a version had which outcome, from its tag."""
+    counts = Counter(finding["outcome"] for finding in json.loads(checks))
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("failed", "passed", "skipped") if counts[outcome])

@@ -43,6 +43,22 @@ def model_card(model: Path, metrics: dict[str, Any]) -> str:
     return "\n\n".join(lines)
 
 
+def facts(model: Path, metrics: dict[str, Any]) -> dict[str, str]:
+    """Return what `registry list` shows of a version, as tags: images, kept, threshold and image_auroc.
+
+    Arguments are those of `model_card`. The AUROC is that on labelled test images; without any it is `no labels`.
+    """
+    with opened(model) as (_, content):
+        threshold = content.get("threshold")
+    auroc = metrics.get("image_auroc")
+    return {
+        "images": str(metrics.get("n_train", "")),
+        "kept": str(metrics.get("n_selected", "")),
+        "threshold": "none" if threshold is None else f"{threshold['value']:.4g}",
+        "image_auroc": "no labels" if auroc is None else f"{auroc:.3f}",
+    }
+
+
 def describe(client: "MlflowClient", scenario: str, version: str, text: str) -> None:
     """Write the description of a version, unless it has it already."""
     name = model_name(scenario)

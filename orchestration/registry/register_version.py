@@ -24,7 +24,7 @@ from orchestration.pipeline.outputs import read_noisy, read_purified, read_summa
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
-from orchestration.registry.model_card import describe, model_card, read_metrics
+from orchestration.registry.model_card import describe, facts, model_card, read_metrics
 from orchestration.registry.packaging import contents
 from orchestration.registry.store import (
     CHAMPION,
@@ -188,7 +188,13 @@ def _add_version(client: "MlflowClient", scenario: str, settings: Params, path: 
             **contents(path, {"probe": probe, "learnt": learnt}, {"scenario": scenario, MD5: md5}),
         )
     version = str(info.registered_model_version)
-    for tag, value in {**git_tags(), **hashes, MD5: md5}.items():  # the md5 last, because it marks a complete version
+    shown = facts(path, read_metrics(scenario))
+    for tag, value in {
+        **git_tags(),
+        **hashes,
+        **shown,
+        MD5: md5,
+    }.items():  # the md5 last, because it marks a complete version
         client.set_model_version_tag(model_name(scenario), version, tag, value)
     return version
 

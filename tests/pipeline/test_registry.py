@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import subprocess
+from collections import Counter
 
 import dagster as dg
 import pandas as pd
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, safe_open, save_file
 from llbnad.errors import ConfigError
 from llbnad.model.content import content_digest
 from orchestration.commands.registry import app, list_versions, promote, rollback
+from orchestration.registry.model_card import read_metrics
 from orchestration.registry.register_version import CHECKS, challenge
 from orchestration.registry.store import EXIT_REFUSED, RegistryError, champion_of, model_file, model_name
 from tests.conftest import REPOSITORY
@@ -84,6 +86,11 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert tags["unproven"] == first["advice"]  # compared with itself since, it still is
     shown = command(workspace, ["python", "-m", "orchestration", "registry", "list", LINE], COLUMNS="300").stdout
     assert "look at the suspects before you trust it" in shown
+    (row,) = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines() if "champion" in line]
+    assert (row[1], row[3], row[7]) == ("1", "champion", f"{read_metrics(LINE)['image_auroc']:.3f}")
+    assert [int(row[4]), int(row[5])] == [read_metrics(LINE)[name] for name in ("n_train", "n_selected")]
+    counts = Counter(outcomes(again).values())
+    assert row[8] == f"{counts['passed']} passed, {counts['skipped']} skipped" and not counts["failed"]
     assert json.loads(tags["dvc.detector"]).keys() == {f"data/detector/{LINE}"}
     assert model_file(f"models:/{model_name(LINE)}@champion").read_bytes() == detector(workspace).read_bytes()
 
