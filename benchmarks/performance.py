@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.measured.process import MeasurementError, measure
+from llbnad.inference.graph.precision import Precision
 
 RESULTS = Path(__file__).parent / "results" / "performance.json"
 
@@ -173,8 +174,9 @@ def prediction(bench: Bench) -> None:
 
 def _precisions(bench: Bench, detector: str) -> None:
     found = bench.run("prediction.precisions", detector=detector, images=5 * bench.size.repeats)
-    for name, one in found.items():
-        bench.add(f"{detector} exported to onnx in {name}, one file to score, peer float32", one["ms"],
+    for name in Precision:
+        one = found[name.value]
+        bench.add(f"{detector} exported to onnx in {name.value}, one file to score, peer float32", one["ms"],
                   found["float32"]["ms"], "ms", threads=1, image_auroc=_short(one["image_auroc"]),
                   mb=_short(one["mb"]))  # fmt: skip
 
