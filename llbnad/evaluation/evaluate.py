@@ -179,7 +179,7 @@ def evaluate(
 
 
 class Scored(NamedTuple):
-    """What is measured on the test images with one model."""
+    """Measurements of one model on the test images."""
 
     scores: Scores
     pixels: PixelMetrics | None  # None without masks

@@ -42,7 +42,7 @@ REMEDY = "look at synthetic_defects.png of `llbnad sensitivity`, or promote by h
 
 @dataclass(frozen=True)
 class Compared:
-    """What two detectors make of the same drawings."""
+    """Answers of two detectors to the same drawings."""
 
     table: pd.DataFrame  # image_id, kind, size, and the answers `before` (the champion's) and `now`: see `answers`
     images: int

@@ -23,7 +23,7 @@ CURVES, DRAWN, TABLE = "sensitivity.png", "synthetic_defects.png", "sensitivity.
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """What a detector finds of synthetic defects."""
+    """Synthetic defects that a detector finds."""
 
     rates: pd.DataFrame  # see `detection_rates`; empty if nothing could be measured
     metrics: Mapping[str, float | None]  # `sensitivity` and `smallest_<kind>_px`

@@ -1,4 +1,4 @@
-"""What each asset check protects against, and what to do when it fails: the text that the UI shows beside it."""
+"""Texts of the asset checks in the UI: what each protects against, and what to do when it fails."""
 
 import dagster as dg
 

@@ -28,7 +28,7 @@ PICTURES, QUALITY = "pictures", 85
 
 @dataclass(frozen=True)
 class Settings:
-    """What is done with the images of a folder."""
+    """Settings of a watched folder."""
 
     images: Path  # the folder watched
     stable_seconds: float = 0.3  # a file is read when two looks saw the same and nobody touched it for so long

@@ -195,7 +195,7 @@ class Ledger:
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-        except BaseException:
+        except BaseException:  # also Ctrl-C: nothing half-written stays, and the error goes on
             self.connection.execute("ROLLBACK")
             raise
         self.connection.execute("COMMIT")

@@ -35,7 +35,7 @@ _held: dict[Path, FileLock] = {}  # slices of this process; the system takes the
 
 @dataclass(frozen=True)
 class Mark:
-    """What a slice is: a file in it."""
+    """The file in a slice that says which slice it is."""
 
     scenario: str
     tip: str  # the commit that this worker put on the ref last
