@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import typer
 
-from llbnad import cli
+from llbnad.commands.common_options import CALIBRATION_IMAGES, PRECISION
 from llbnad.data.images import load_whole
 from llbnad.data.manifest import window_of
 from llbnad.errors import ConfigError
@@ -46,7 +46,7 @@ def export(
         bool,
         typer.Option("--plugins", help="Import module:Class that a model file names; a registered model may anyway."),
     ] = False,
-    precision: Annotated[Precision, cli.PRECISION] = Precision.float32,
+    precision: Annotated[Precision, PRECISION] = Precision.float32,
 ) -> None:
     """Write the graphs and the differences to torch. Images that were kept calibrate a lower precision."""
     scenario = scenario or _named(model)
@@ -105,7 +105,7 @@ def kept(scenario: str) -> list[np.ndarray]:
     """Return images (H, W, 3) that were kept for training. The choice is the same every time."""
     images = read_noisy(scenario)
     learnt = read_purified(scenario, "kept")["image_id"]
-    return _load(images[images["image_id"].isin(learnt)], cli.CALIBRATION_IMAGES, "calibration")
+    return _load(images[images["image_id"].isin(learnt)], CALIBRATION_IMAGES, "calibration")
 
 
 def _load(images: pd.DataFrame, count: int, purpose: str) -> list[np.ndarray]:
