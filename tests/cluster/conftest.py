@@ -20,6 +20,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from tests.pipeline.conftest import by_dvc, line_images  # noqa: F401  # fixtures
+
 PACKAGES = ("dagster_celery", "dagster_postgres", "dagster_k8s", "psycopg2", "boto3", "s3fs", "moto")
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]  # where Debian keeps what it leaves out of PATH
 USERS = ("postgres", "nobody")  # PostgreSQL does not run as root

@@ -29,7 +29,7 @@ from llbnad.utils.files import file_digest
 from orchestration.line.arrivals import Places, batches, read_report
 from orchestration.pipeline.params import load_params
 from orchestration.registry.register_version import CHECKS
-from tests.pipeline.conftest import command, environment, make_workspace
+from tests.pipeline.conftest import add_records, command, environment, make_workspace
 
 LINE = "cells_7"
 ENOUGH = 20
@@ -64,7 +64,7 @@ class Factory:
         for path in sorted((cells / "good").iterdir())[:4]:
             shutil.copy(path, few)
         other = {"dataset": "other", "noise": {"protocol": "as_is"}, "comparators": []}
-        self.root = make_workspace(folder, {"other": few}, {"other": other})
+        self.root = add_records(make_workspace(folder, {"other": few}, {"other": other}))
         self._settings()
         self.cells = {kind: sorted((cells / kind).iterdir()) for kind in ("good", "bad")}
         # neighbours in the data set are cells of one solar module and alike: that would be drift

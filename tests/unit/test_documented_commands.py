@@ -44,10 +44,10 @@ COMMANDS = {
         "tests/pipeline/test_both_doors.py::test_second_run_says_that_there_is_nothing_to_do"
     ),
     "python -m orchestration slices work*": (
-        "tests/pipeline/test_slices.py::test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again"
+        "tests/cluster/test_slices.py::test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again"
     ),
     "python -m orchestration slices *": (
-        "tests/pipeline/test_slices.py::test_two_machines_give_the_record_of_one_and_whoever_pulls_it_computes_nothing"
+        "tests/cluster/test_slices.py::test_two_machines_give_the_record_of_one_and_whoever_pulls_it_computes_nothing"
     ),
     "python -m orchestration audit --outputs-only": (
         "tests/pipeline/test_verify.py::test_the_audit_the_run_and_the_nightly_job_find_it"
