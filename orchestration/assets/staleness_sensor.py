@@ -29,6 +29,7 @@ from orchestration.slices.state import State
 
 LOOK_SECONDS = 30
 TELL_SECONDS = 20.0  # a tick begins no further scenario after this time; Dagster ends a sensor after 60 s
+SHOWN_REASONS = 3
 WAITING = "--wait-for-lock"  # a dvc without it gives up if another one holds the lock for 3 s
 
 
@@ -136,4 +137,5 @@ def _is_in_the_way(root: Path) -> bool:
 def _in_words(own: Mapping[str, StageState]) -> str:
     reasons = causes(own.values())
     words = described({stage: state.freshness for stage, state in own.items()})
-    return f"{words} ({'; '.join(reasons)})" if reasons else words
+    more = " …" if len(reasons) > SHOWN_REASONS else ""
+    return f"{words} ({'; '.join(reasons[:SHOWN_REASONS])}{more})" if reasons else words
