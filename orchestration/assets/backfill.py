@@ -5,7 +5,7 @@ same data version, pictures and checks. A second run reports nothing.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -48,22 +48,26 @@ class Backfill:
         self.instance, self.root, self.found = instance, root, found
         self._run_id = ""  # of the checks; made when there is one to report
 
-    def record(self, scenario: str, stages: Mapping[str, str], lock: Mapping[str, Any]) -> int:
+    def record(
+        self, scenario: str, stages: Mapping[str, str], lock: Mapping[str, Any], fresh: Collection[str] | None = None
+    ) -> int:
         """Report the outputs of stages that Dagster does not know yet, and return of how many stages.
 
         Args:
             scenario: name of the scenario.
             stages: its stages by asset name.
-            lock: content of dvc.lock, with the entries of these stages and of those before them.
+            lock: content of dvc.lock.
+            fresh: assets that DVC finds up to date, the only ones to be reported; None if it was not asked.
         """
         changes, known, reported = Changes(self.instance, self.found, scenario), versions(lock, stages), 0
         for asset, version in known.items():
-            if self._known_version(asset, scenario) == version:
+            if (fresh is not None and asset not in fresh) or self._known_version(asset, scenario) == version:
                 continue
             stage = stages[asset]
             shown = metadata(dvc.outputs(lock, stage), self.root, scenario)
             shown = {"outcome": "ran by dvc repro", "dvc stage": stage, **shown}
-            tags = changes.provenance(asset, known, self.root, changes.is_out_of_date(asset))
+            late = fresh is None and changes.is_out_of_date(asset)
+            tags = changes.provenance(asset, known, self.root, late)
             self.instance.report_runless_asset_event(
                 dg.AssetMaterialization(asset, metadata=shown, partition=scenario, tags=tags)
             )

@@ -163,7 +163,7 @@ class _Step:
     def _outcomes(self, todo: Sequence[str], listener: Listener) -> Iterator[tuple[str, Outcome]]:
         def hear(line: str) -> None:
             event = outcome_of(line)
-            if not listener.has_heard(line) and (event is None or event[1] == "ran"):  # else it is told at the end
+            if not listener.will_tell(line) and (event is None or event[1] == "ran"):  # else it is told at the end
                 self.log(line)
 
         left = list(todo)

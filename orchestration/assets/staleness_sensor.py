@@ -52,10 +52,10 @@ def staleness_sensor(root: Path, found: Mapping[str, Pattern]) -> dg.SensorDefin
         try:
             params = load_params(root / PARAMS)
             remembered = json.loads(context.cursor) if context.cursor else {}
-            seen = look(context.instance, root, found, params, remembered)
+            seen, waiting = look(context.instance, root, found, params, remembered)
         except LlbnadError as error:
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
-        said = "; ".join(f"{scenario}: {words}" for scenario, (_, words) in seen.items())
+        said = "; ".join(f"{scenario}: {words}{waiting.get(scenario, '')}" for scenario, (_, words) in seen.items())
         return dg.SensorResult(skip_reason=said or f"{PARAMS} has no scenario", cursor=json.dumps(seen))
 
     return staleness
@@ -67,7 +67,7 @@ def look(
     found: Mapping[str, Pattern],
     params: Params,
     remembered: Mapping[str, list[str]],
-) -> dict[str, list[str]]:
+) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Ask DVC about the scenarios that differ from the last look, and tell Dagster.
 
     Args:
@@ -75,10 +75,11 @@ def look(
         root: root of the repository.
         found: the stages of any scenario by asset name.
         params: content of params.yaml.
-        remembered: what the last look returned.
+        remembered: the first of what the last look returned.
 
     Returns:
-        By scenario, a digest of all that decides on its stages, and what DVC says in a few words.
+        By scenario, a digest of all that decides on its stages, and what DVC says in a few words; and what to add for a
+        scenario that has changed and is looked at later, with the reason.
 
     Raises:
         DvcError: DVC refuses the pipeline.
@@ -87,23 +88,27 @@ def look(
     now = _digests(root, params)
     seen = {scenario: remembered.get(scenario, ["", "not looked at yet"]) for scenario in params.scenarios}
     changed = [scenario for scenario, digest in now.items() if digest != seen[scenario][0]]
-    todo = [scenario for scenario in changed if run_in_progress(instance, scenario) is None]
-    if not todo or _is_in_the_way(root):
-        return seen
+    in_the_way = "a `dvc` that somebody started is at work" if changed and _is_in_the_way(root) else None
+    reasons = {scenario: in_the_way or run_in_progress(instance, scenario) for scenario in changed}
+    waiting = {scenario: f", looked at later: {why}" for scenario, why in reasons.items() if why}
+    todo = [scenario for scenario in changed if scenario not in waiting]
+    if not todo:
+        return seen, waiting
     all_states, lock = states(root, params, todo), dvc.read_lock(root)
     backfill, deadline = Backfill(instance, root, found), time.monotonic() + TELL_SECONDS
     for scenario in todo:
         if time.monotonic() > deadline:
-            break  # the others at the next look
+            waiting[scenario] = ", looked at later: enough for one look"
+            continue
         stages = stages_of(found, params, scenario)
         own = {asset: all_states[stage] for asset, stage in stages.items() if stage in all_states}
-        fresh = {asset: stages[asset] for asset, state in own.items() if state.freshness == "up to date"}
-        backfill.record(scenario, fresh, lock)
+        fresh = [asset for asset, state in own.items() if state.freshness == "up to date"]
+        backfill.record(scenario, stages, lock, fresh)
         known, changes = versions(lock, stages), Changes(instance, found, scenario)
         for asset, state in own.items():
             changes.observe_state(asset, state, known.get(asset, ""))
         seen[scenario] = [now[scenario], _in_words({stages[asset]: state for asset, state in own.items()})]
-    return seen
+    return seen, waiting
 
 
 def _digests(root: Path, params: Params) -> dict[str, str]:

@@ -45,9 +45,10 @@ class Listener:
         numbers = {name: value for one in said for name, value in one["numbers"].items()}
         return {"summary": "\n".join(one["line"] for one in said), **numbers}
 
-    def has_heard(self, line: str) -> bool:
-        """Return whether a line that was printed is one of a summary."""
-        return any(one["line"] == line for one in self._said())
+    def will_tell(self, line: str) -> bool:
+        """Return whether a line that was printed is a stage's first one, which stands at the end of `in_one_line`."""
+        first = {one["stage"]: one["line"] for one in reversed(self._said())}
+        return line in first.values()
 
     def _said(self) -> list[dict[str, Any]]:
         if not self.file.exists():
@@ -58,10 +59,10 @@ class Listener:
 
 
 def in_one_line(stage: str, outcome: str, summary: str) -> str:
-    """Return what dvc did with a stage and what the stage said, without the stage's name before each of its lines."""
-    name = stage.partition("@")[0]
-    said = [line.partition(": ")[2] if line.startswith(name) else line for line in summary.splitlines()]
-    return f"{stage}: " + "; ".join([outcome, *said])
+    """Return what dvc did with a stage, and the first line that the stage said, without the stage's name before it."""
+    first = summary.partition("\n")[0]
+    told = first.partition(": ")[2] if first.startswith(stage.partition("@")[0]) else first
+    return f"{stage}: {outcome}" + (f"; {told}" if told else "")
 
 
 @contextmanager
