@@ -45,7 +45,8 @@ def run_command(
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line.rstrip())
-            context.log.info(lines[-1])
+            if lines[-1]:
+                context.log.info(lines[-1])
         code = process.wait()
     if code not in allowed:
         raise dg.Failure("\n".join(lines[-SHOWN_LINES:]) or f"exit code {code} without a word", allow_retries=False)

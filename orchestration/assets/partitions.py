@@ -11,11 +11,12 @@ from pathlib import Path
 import dagster as dg
 
 from llbnad.errors import ConfigError
-from orchestration.pipeline import dvc
+from orchestration.pipeline import code, dvc
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import FINAL_STAGE, PARAMS
 
 PARTITIONS = "scenario"  # name of the set of partitions in Dagster's database
+INGEST = "ingest"  # asset that precedes the stages that depend on no other stage than `code`
 SCENARIOS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
 
 
@@ -52,6 +53,11 @@ class Pattern:
     suffix: str  # e.g. -0 for a sub-model
     upstream: frozenset[str]  # asset names
 
+    @property
+    def sources(self) -> frozenset[str]:
+        """The asset that comes before this one and is no stage: before the ingest, a new line is no scenario yet."""
+        return frozenset({INGEST} if self.upstream <= {code.STAGE} else ())
+
     def stage(self, scenario: str, dataset: str) -> str:
         """Return the DVC stage for a scenario that reads `dataset`."""
         if not self.template.over:
@@ -78,6 +84,12 @@ def patterns(root: Path, params: Params) -> dict[str, Pattern]:
         suffix = stage.partition("@")[2].removeprefix(instance)
         found[name] = Pattern(template, suffix, one.upstream[name])
     return found
+
+
+def stages_of(found: Mapping[str, Pattern], params: Params, scenario: str) -> dict[str, str]:
+    """Return the stages of a scenario by asset name, causes first."""
+    dataset = params.scenario(scenario).dataset
+    return {name: where.stage(scenario, dataset) for name, where in found.items()}
 
 
 def all_stages(found: Mapping[str, Pattern], params: Params) -> set[str]:

@@ -11,7 +11,7 @@ import dagster as dg
 from orchestration.assets.asset_metadata import table
 from orchestration.assets.failure import failing
 from orchestration.assets.machines import has_several_machines
-from orchestration.assets.partitions import SCENARIOS
+from orchestration.assets.partitions import INGEST, SCENARIOS
 from orchestration.assets.registry_assets import CHAMPION
 from orchestration.line.arrivals import Places, batches
 from orchestration.line.ingest import Ingested, ingest
@@ -21,7 +21,6 @@ from orchestration.pipeline import dvc
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
 
-INGEST = "ingest"
 PARTITION_TAG = "dagster/partition"
 FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 SHOWN = 20  # files listed in the metadata

@@ -1,8 +1,6 @@
 """`python -m orchestration status`: one screen that says where each scenario stands."""
 
 import json
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,9 +18,7 @@ from orchestration.line.lines import known_lines, new_images
 from orchestration.pipeline import lock_blocks
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import FINAL_STAGE, INCOMING, PARAMS, stage_dir
-from orchestration.pipeline.staleness import Freshness, freshness
-
-SHOWN_STAGES = 4  # names of stale stages that fit on a line
+from orchestration.pipeline.staleness import described, freshness
 
 
 @dataclass(frozen=True)
@@ -73,19 +69,6 @@ def status(
     console.print(table)
     for line in _notes(rows, sorted(lines - {*params.scenarios}), unknown, root):
         console.print(line, markup=False)
-
-
-def described(states: Mapping[str, Freshness]) -> str:
-    """Return the states of a scenario's stages in a few words."""
-    counts = Counter(states.values())
-    if counts["up to date"] == len(states):
-        return f"all {len(states)} up to date"
-    if counts["never ran"] == len(states):
-        return "never ran"
-    names = list(dict.fromkeys(name.partition("@")[0] for name, one in states.items() if one != "up to date"))
-    shown = ", ".join(names[:SHOWN_STAGES]) + (" …" if len(names) > SHOWN_STAGES else "")
-    kinds = [f"{counts[kind]} {kind}" for kind in ("stale", "never ran") if counts[kind]]
-    return f"{' and '.join(kinds)} of {len(states)}: {shown}"
 
 
 def _last_run(root: Path, scenario: str) -> str:

@@ -21,9 +21,14 @@ def hashes(folder, scenario="noisy20"):
     return {out["path"]: out["md5"] for stage in wanted.values() for out in stage["outs"]}
 
 
+def stored(folder):
+    """Dagster's record of a workspace."""
+    return dg.DagsterInstance.from_ref(dg.DagsterInstance.from_config(str(folder / ".dagster")).get_ref())
+
+
 def events(folder, scenario):
     """The latest materialisation of each asset."""
-    with dg.DagsterInstance.from_ref(dg.DagsterInstance.from_config(str(folder / ".dagster")).get_ref()) as instance:
+    with stored(folder) as instance:
         found = {}
         for key in instance.all_asset_keys():
             wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[scenario])

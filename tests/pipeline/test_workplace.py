@@ -8,7 +8,7 @@ import json
 import dagster as dg
 
 from orchestration.assets.dvc_assets import dvc_assets
-from orchestration.assets.partitions import sync
+from orchestration.assets.partitions import patterns, sync
 from orchestration.pipeline import dvc
 from orchestration.pipeline.params import load_params
 from orchestration.slices import workplace
@@ -22,7 +22,7 @@ def materialised(root, scenario, selection=None):
     with dg.DagsterInstance.ephemeral() as instance:
         sync(instance, params.scenarios)
         result = dg.materialize(
-            [dvc_assets(root, params)], selection=selection, partition_key=scenario, instance=instance,
+            [dvc_assets(root, patterns(root, params))], selection=selection, partition_key=scenario, instance=instance,
             raise_on_error=False,
         )  # fmt: skip
         events = result.get_asset_materialization_events()
