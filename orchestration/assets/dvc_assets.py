@@ -19,7 +19,7 @@ from llbnad.utils.files import file_digest
 from orchestration.assets.asset_metadata import metadata, table
 from orchestration.assets.check_texts import check_spec
 from orchestration.assets.failure import failing
-from orchestration.assets.partitions import SCENARIOS, Pattern, patterns
+from orchestration.assets.partitions import SCENARIOS, Pattern, patterns, refuse_unknown
 from orchestration.pipeline import code, dvc, settings
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
@@ -49,7 +49,7 @@ def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> dg.As
         name=STEP,
         description="One `dvc repro` of the selected stages of a scenario",
         specs=[_spec(name, where, listings, sources) for name, where in found.items()],
-        check_specs=[check_spec(check, name, blocking=True) for name, check in _checks(found)],
+        check_specs=[check_spec(check, name, SCENARIOS, blocking=True) for name, check in _checks(found)],
         partitions_def=SCENARIOS,
         can_subset=True,
     )
@@ -107,6 +107,7 @@ class _Step:
         self.place = open_workplace(home, scenario, log)
         self.root = self.place.root
         self.params = load_params(self.root / PARAMS)  # read now: the scenario may be younger than this process
+        refuse_unknown(scenario, self.params)
         dataset = self.params.scenario(scenario).dataset
         self.stages = {name: where.stage(scenario, dataset) for name, where in found.items()}
 

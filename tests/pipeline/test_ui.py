@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from orchestration.__main__ import main
-from orchestration.commands.ui import serve_together
+from orchestration.commands.ui import links, serve_together
 from tests.campaign.chain import processes_in
 from tests.pipeline.conftest import COLD, wait_for
 
