@@ -83,7 +83,9 @@ def most_different(champion: Probe, challenger: Probe, limits: Limits, count: in
     return [ids[place] for place in np.lexsort((-moved, same))[:count]]
 
 
-def draw_differences(images: Mapping[str, Path], champion: Predictor, challenger: Predictor, path: Path) -> pd.DataFrame:
+def draw_differences(
+    images: Mapping[str, Path], champion: Predictor, challenger: Predictor, path: Path
+) -> pd.DataFrame:
     """Draw images under the heat maps of both, as PNG. Maps are in units of the thresholds, to be comparable.
 
     Args:

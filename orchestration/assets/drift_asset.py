@@ -44,7 +44,10 @@ def drift_asset(root: Path) -> dg.AssetsDefinition:
             return dg.MaterializeResult(metadata={"outcome": reason}, check_results=[skipped(DRIFT, reason)])
         history = place / drift_dir(line) / "history.png"
         return run_command(
-            context, place, ["drift", line], show=lambda: {"history (picture)": picture(history)} if history.exists() else {}
+            context,
+            place,
+            ["drift", line],
+            show=lambda: {"history (picture)": picture(history)} if history.exists() else {},
         )
 
     return watch

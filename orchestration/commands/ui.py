@@ -60,22 +60,24 @@ def ui(
             environment["MLFLOW_TRACKING_URI"] = environment[LOCAL_UI]  # of what runs at home
     shown = "127.0.0.1" if host == ALL_ADDRESSES else host
     mlflow = f"http://{shown}:{mlflow_port}" if own_mlflow else pages(tracking_uri())
-    ports = [dagster_port, *([mlflow_port] if own_mlflow else [])]
-    serve_together(commands, environment, links(f"http://{shown}:{dagster_port}", mlflow), [(shown, port) for port in ports])
+    addresses = [(shown, port) for port in [dagster_port, *([mlflow_port] if own_mlflow else [])]]
+    serve_together(commands, environment, links(f"http://{shown}:{dagster_port}", mlflow), addresses)
 
 
 def links(dagster: str, mlflow: str) -> str:
     """Return the pages worth opening, one a line, and what to type for the two that take a scenario."""
+    rows = {
+        "pipeline": (f"{dagster}/asset-groups", "what each stage made of a scenario: pictures, numbers, checks"),
+        "suspects": (f"{dagster}/assets/purified", "the images of a scenario to look at first"),
+        "runs": (f"{mlflow}/#/experiments", "runs beside each other; Models: what was registered"),
+    }
+    commands = {"judge suspects": "review SCENARIO --out review.html", "drop images on a model": "page SCENARIO"}
     return "\n".join(
         [
             "",
-            f"the pipeline    {dagster}/asset-groups    what each stage made of each scenario: pictures, numbers, checks",
-            f"the suspects    {dagster}/assets/purified    per scenario, the images to look at first",
-            f"the runs        {mlflow}/#/experiments    runs beside each other; Models has what was registered",
-            "to judge suspects:           python -m orchestration review SCENARIO --out review.html",
-            "to drop images on a model:   python -m orchestration page SCENARIO",
-            "Ctrl-C ends both",
-            "",
+            *(f"{name:10}{address:46}{what}" for name, (address, what) in rows.items()),
+            *(f"to {what}: python -m orchestration {command}" for what, command in commands.items()),
+            "Ctrl-C ends both servers",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""A new scenario in params.yaml: a data set, a share of injected defects, and what differs from the shared `defaults`."""
+"""A new scenario in params.yaml: data set, share of injected defects, and what differs from the shared `defaults`."""
 
 from collections.abc import Mapping
 from pathlib import Path

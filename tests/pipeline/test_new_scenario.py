@@ -57,7 +57,7 @@ def added(before, after):
                 # the rest of the noise is that of the data set's other scenarios, so that they can be compared
                 "    noise: {protocol: replace, ratio: 0.1, max_ratio: 0.4, test_share: 0.3}",
                 "    seed: 3",
-                "    detector: {name: padim, dimensions: 100, regularisation: 0.01}",
+                "    detector: {name: padim, dimensions: 100, regularisation: 0.1}",
                 "    selection: {policy: fraction, keep: 0.2}",
             ],
         ),
@@ -88,7 +88,7 @@ def test_a_scenario_is_written_and_becomes_a_partition(root, launch, form, writt
         ({"name": ""}, "the name '' must be letters, digits and '_'"),
         ({"dataset": "elpv"}, "unknown dataset 'elpv'; params.yaml has ['elpv_mono']"),
         ({"detector": "patchcare"}, "detector: unknown detector 'patchcare'; there are "),
-        ({"policy": "none"}, "selection: unknown policy 'none'; there are "),
+        ({"policy": "none"}, "selection: unknown selection policy 'none'; there are "),
         ({"alpha": 20.0}, "alpha must be in [0, 1), got 20"),
         ({"policy": "otsu", "seed": -1}, "params.yaml: scenarios.mine.seed: "),
     ],
