@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,8 +48,8 @@ def draw_scores(champion: Probe, challenger: Probe, limits: Limits, path: Path) 
     with figure(path, (6.4, 5.6)) as (axes,):
         for name, (ids, colour, marker) in groups.items():
             if ids:
-                axes.scatter(values(before, ids), values(now, ids), 18, colour, marker, linewidths=0.9, alpha=0.7,
-                             label=f"{name} ({len(ids)})")  # fmt: skip
+                style: dict[str, Any] = {"s": 18, "color": colour, "marker": marker, "linewidths": 0.9, "alpha": 0.7}
+                axes.scatter(values(before, ids), values(now, ids), label=f"{name} ({len(ids)})", **style)
         for limit, line in zip(limits, (axes.axvline, axes.axhline), strict=True):
             if limit is not None:
                 line(limit, color=CUT_COLOUR, linestyle="--", linewidth=1)

@@ -31,12 +31,15 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
 
         name: str = Field(description="Letters, digits and _. It becomes the name of the partition")
         dataset: str = Field(description=f"A data set of params.yaml: {', '.join(params.datasets)}")
-        detector: str = Field(usual.detector.name, description=f"One of {', '.join(DETECTORS.names)}")
+        detector: str = Field(default=usual.detector.name, description=f"One of {', '.join(DETECTORS.names)}")
         alpha: float | None = Field(
-            None, description="Share of defective training samples to inject, such as 0.1; none: the images as they are"
+            default=None,
+            description="Share of defective training samples to inject, such as 0.1; none: the images as they are",
         )
-        policy: str = Field(usual.selection.policy, description=f"What is kept: one of {', '.join(POLICIES.names)}")
-        seed: int = Field(usual.seed, description="Seed of noise, subsets and detectors")
+        policy: str = Field(
+            default=usual.selection.policy, description=f"What is kept: one of {', '.join(POLICIES.names)}"
+        )
+        seed: int = Field(default=usual.seed, description="Seed of noise, subsets and detectors")
 
     @dg.op(name=STEP, description=f"Adds the scenario to {PARAMS}, which stays as it is where a value is wrong")
     def write_params(context: dg.OpExecutionContext, config: NewScenario) -> None:
