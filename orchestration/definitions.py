@@ -12,6 +12,7 @@ from orchestration.assets.drift_asset import drift_asset
 from orchestration.assets.dvc_assets import dvc_assets
 from orchestration.assets.inspection import inspect_job, inspected_asset, inspection_sensor
 from orchestration.assets.machines import has_several_machines
+from orchestration.assets.new_scenario import new_scenario_job
 from orchestration.assets.partitions import INGEST, SCENARIOS, patterns, sync
 from orchestration.assets.registry_assets import registry_assets
 from orchestration.assets.retraining import ingest_asset, retrain
@@ -44,9 +45,9 @@ def definitions(root: Path) -> dg.Definitions:
     tables = benchmark_assets(root)
     verify, nightly_verify = verification(root)
     scenario = dg.define_asset_job(
-        "scenario",
+        "run_scenario",
         selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, inspected, *serving, *tables),
-        description="One scenario from raw data to the champion; what did not change is not computed again.",
+        description="A scenario, from raw data to the champion; what did not change is not computed again",
     )
     several = False
     # without DAGSTER_HOME, the sensor adds the partitions later, in the instance that it is given
@@ -57,7 +58,8 @@ def definitions(root: Path) -> dg.Definitions:
                 sync(instance, [*params.scenarios, *known_lines(root, params)])
     of_lines = (take_in if several else retrain).name  # the job that images in an inbox start
     # images to inspect are on this machine: where runs go to workers, `watch` scores them, and `collect` brings records
-    jobs = cluster_jobs if several else [scenario, retrain, inspect_job]
+    # git takes params.yaml to workers, so there people write scenarios and commit them
+    jobs = cluster_jobs if several else [new_scenario_job(root, params), scenario, retrain, inspect_job]
     sensors = cluster_sensors() if several else [inspection_sensor(root, params.arrival), staleness_sensor(root, found)]
     return dg.Definitions(
         assets=[

@@ -19,7 +19,7 @@ from orchestration.assets.asset_metadata import metadata, table
 from orchestration.assets.changes import Changes, change_key, versions
 from orchestration.assets.check_texts import check_spec
 from orchestration.assets.failure import failing
-from orchestration.assets.partitions import SCENARIOS, Pattern, stages_of
+from orchestration.assets.partitions import SCENARIOS, Pattern, refuse_unknown, stages_of
 from orchestration.pipeline import code, dvc, settings
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
@@ -44,7 +44,7 @@ def dvc_assets(root: Path, found: Mapping[str, Pattern]) -> dg.AssetsDefinition:
         name=STEP,
         description="One `dvc repro` of the selected stages of a scenario",
         specs=[_spec(name, where) for name, where in found.items()],
-        check_specs=[check_spec(check, name, blocking=True) for name, check in _checks(found)],
+        check_specs=[check_spec(check, name, SCENARIOS, blocking=True) for name, check in _checks(found)],
         partitions_def=SCENARIOS,
         can_subset=True,
     )
@@ -102,6 +102,7 @@ class _Step:
         self.place = open_workplace(home, self.scenario, log)
         self.root = self.place.root
         self.params = load_params(self.root / PARAMS)  # read now: the scenario may be younger than this process
+        refuse_unknown(self.scenario, self.params)
         self.stages = stages_of(self.found, self.params, self.scenario)
         self.names = {stage: name for name, stage in self.stages.items()}
 

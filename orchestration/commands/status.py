@@ -6,19 +6,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from llbnad.errors import LlbnadError
-from llbnad.purification.verdicts import read_verdicts
 from orchestration.line.inbox import look
 from orchestration.line.lines import known_lines, new_images
 from orchestration.pipeline import lock_blocks
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import FINAL_STAGE, INCOMING, PARAMS, stage_dir
 from orchestration.pipeline.staleness import described, freshness
+from orchestration.pipeline.suspects import unjudged_suspects
 
 
 @dataclass(frozen=True)
@@ -103,15 +102,10 @@ def _champions(root: Path, scenarios: list[str]) -> tuple[dict[str, str], str]:
 
 
 def _suspects(root: Path, params: Params, scenario: str) -> str:
-    file = root / stage_dir("purified", scenario) / "rejected.parquet"
-    if not file.exists():
-        return "–"
-    rejected = set(pq.read_table(file, columns=["image_id"])["image_id"].to_pylist())
     try:
-        judged = read_verdicts(root / params.scenario(scenario).review)
+        return unjudged_suspects(root, params, scenario)
     except LlbnadError as error:
         return f"? ({error})"
-    return f"{len(rejected - judged.keys())} of {len(rejected)}"
 
 
 def _inbox(root: Path, line: str) -> str:
@@ -127,5 +121,5 @@ def _notes(rows: list[Standing], new_lines: list[str], unknown: str, root: Path)
     if any("up to date" not in row.stages for row in rows):
         notes.append("`make run` brings everything up to date and computes only what changed")
     if any(row.suspects[0].isdigit() and not row.suspects.startswith("0 ") for row in rows):
-        notes.append("`python -m orchestration review SCENARIO` shows the suspects to judge")
+        notes.append("`python -m orchestration review SCENARIO --out review.html` shows the suspects to judge")
     return notes

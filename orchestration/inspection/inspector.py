@@ -17,6 +17,7 @@ from llbnad.errors import DataError, printable
 from llbnad.inference.picture import heat_picture
 from llbnad.inference.predict import Prediction
 from llbnad.utils.files import file_digest, replacing
+from llbnad.utils.progress import track
 from orchestration.inspection.champion import Champion, Scorer
 from orchestration.inspection.ledger import Ledger, Row, identity
 from orchestration.line.inbox import Mark, look, mark_of, untouched
@@ -74,7 +75,9 @@ class Inspector:
         self.before = new
         final = set(untouched({path: now[path] for path in ready}, self.settings.late_seconds))
         rows = []
-        for start in range(0, len(ready), CHUNK):
+        starts = range(0, len(ready), CHUNK)
+        # a bar for what has piled up, none for images that come one by one
+        for start in starts if len(starts) < 2 else track(starts, "score", unit=f"{CHUNK} images"):
             rows += self._score({path: new[path] for path in ready[start : start + CHUNK]}, final)
         self.waiting = sum(self.seen.get(path) != mark for path, mark in new.items())
         self.later = {path: due for path, due in self.later.items() if path in new}

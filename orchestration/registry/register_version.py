@@ -24,6 +24,7 @@ from orchestration.pipeline.outputs import read_noisy, read_purified, read_summa
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
+from orchestration.registry.beside_champion import comparison_files, write_comparison
 from orchestration.registry.model_card import describe, facts, model_card, read_metrics
 from orchestration.registry.packaging import contents
 from orchestration.registry.store import (
@@ -35,6 +36,7 @@ from orchestration.registry.store import (
     champion_of,
     model_name,
     registry_client,
+    version_page,
     versions,
 )
 from orchestration.tracking.mlflow_runs import git_tags, lock_tags, scenario_run
@@ -64,7 +66,8 @@ def challenge(scenario: str) -> dict[str, Any]:
 
     Returns:
         the report: name, version, registered (whether the version is new), md5, champion (its version or None),
-        findings, advice (what to know before one trusts the version; None if it was compared with a champion).
+        findings, advice (what to know before one trusts the version; None if it was compared with a champion),
+        facts (see `orchestration.registry.model_card.facts`), page (address of the version in MLflow's pages).
 
     Raises:
         DataError: there is no detector yet.
@@ -77,7 +80,8 @@ def challenge(scenario: str) -> dict[str, Any]:
     if not path.exists():
         raise DataError(f"no detector at {path}: run `dvc repro evaluation@{scenario}` first")
     MLFLOW_FOLDER.mkdir(exist_ok=True)
-    report_path(scenario).unlink(missing_ok=True)  # if this challenge fails, no older report must stand for it
+    for old in (report_path(scenario), *comparison_files(scenario)):
+        old.unlink(missing_ok=True)  # if this challenge fails, no older report must stand for it
     with (
         registry_client(scenario) as client,
         FileLock(MLFLOW_FOLDER / f".registry-{scenario}.lock", timeout=LOCK_SECONDS),
@@ -104,6 +108,8 @@ def challenge(scenario: str) -> dict[str, Any]:
         "champion": str(champion.version) if champion else None,
         "findings": [vars(finding) for finding in findings],
         "advice": advice,
+        "facts": facts(path, read_metrics(scenario)),
+        "page": version_page(scenario, str(version)),
     }
     write_json(report, report_path(scenario))
     return report
@@ -147,6 +153,8 @@ def _judge(scenario: str, settings: Params, path: Path, version: "ModelVersion |
             pool = common_images(noisy, kept, learnt_before)
             new, old = (Predictor(one, store.device, settings.runtime.batch_size) for one in (model, readable))
             drawn = compare(new, old, pool, IMAGE_ROOT, settings.promotion.sensitivity_images)
+    if readable is not None and readable.digest() != model.digest():
+        write_comparison(scenario, readable, model, before, again, noisy, store.device)
     return own, champion_checks.judge(own, before, again, settings.promotion, model.threshold, learnt, judged, drawn)
 
 

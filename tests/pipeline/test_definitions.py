@@ -53,7 +53,7 @@ def test_assets_have_the_names_partitions_and_descriptions_of_dvc_yaml(assets):
         node = assets.get(dg.AssetKey(name))
         assert node.partitions_def.name == "scenario"
         assert node.description and "${" not in node.description
-        assert node.group_name in {"data", "stage_1", "stage_2"}
+        assert node.group_name in {"data", "stage_1_purify", "stage_2_detect"}
         assert "dvc" in node.kinds
 
 
