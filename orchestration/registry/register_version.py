@@ -191,6 +191,7 @@ def _add_version(
         info = mlflow.pyfunc.log_model(
             name=logged_name(settings.scenario(scenario).detector.name),
             registered_model_name=model_name(scenario),
+            tags={"mlflow.note.content": card},
             **contents(path, {"probe": probe, "learnt": learnt}, {"scenario": scenario, MD5: md5}),
         )
         shown = write_card(Path(folder) / "files" / CARD, card, scenario)

@@ -28,8 +28,8 @@ def dataset_inputs(scenario: str, params: Params, known: Collection[tuple[str, s
     """
     dataset = params.scenario(scenario).dataset
     wanted = [
-        (dataset, "raw", stage_dir("raw", dataset) / "manifest.parquet"),
         (scenario, "training", noisy_manifest(scenario)),
+        (dataset, "raw", stage_dir("raw", dataset) / "manifest.parquet"),
     ]
     present = [(name, context, path, file_digest(path, "md5")) for name, context, path in wanted if path.exists()]
     return [_input(*one) for one in present if (one[0], one[-1]) not in known]

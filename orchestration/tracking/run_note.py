@@ -52,16 +52,16 @@ def run_note(scenario: str, params: Params, tags: Mapping[str, str], run_id: str
     """
     own = params.scenario(scenario)
     policy = own.selection.policy
-    detector = f"{own.detector.name} on {own.encoder.name} at {own.encoder.input_size} px"
-    parts = [f"Data set `{own.dataset}`, policy `{policy}`, detector {detector}."]
+    parts = []
     purified = stage_dir("purified", scenario)
     if recorded(tags, "purified", purified, "summary.json"):
         parts.append(_kept(json.loads((purified / "summary.json").read_text())))
     evaluation = stage_dir("evaluation", scenario)
     if recorded(tags, "evaluation", evaluation, "comparison.csv"):
         parts += _results(evaluation, policy)
+    about = f"{own.detector.name} on {own.encoder.name} at {own.encoder.input_size} px"
+    parts.append(f"Data set `{own.dataset}`, policy `{policy}`, detector {about}. Make it again: `{command(scenario)}`")
     parts += _pictures(scenario, tags, run_id)
-    parts.append(f"To make it again: `{command(scenario)}`")
     return "\n\n".join(parts)
 
 
