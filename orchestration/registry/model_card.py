@@ -1,5 +1,6 @@
 """The description of a version in the registry: which detector it is, where it decides, what it finds of defects."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ PICTURES = {  # of a version's card, by name, those first that a description sho
 }
 CARD = "card"  # folder of a version's files with the card and its pictures; tag of the version with their names
 SHOWN_PICTURES = 2  # in the description
+OWN_TEXT = "card.sha256"  # tag of a version: hash of the description that was written here
 
 
 def read_metrics(scenario: str) -> dict[str, Any]:
@@ -110,9 +112,10 @@ def write_card(folder: Path, text: str, scenario: str) -> list[str]:
 
 
 def describe(client: "MlflowClient", scenario: str, version: str, text: str) -> None:
-    """Write the description of a version, unless it has it already, and that of the line's model, if it has none.
+    """Write the description of a version, and that of the line's model if it has none.
 
-    The first pictures of the version's card, if it has one, are shown below the text.
+    The first pictures of the version's card, if it has one, are shown below the text. A description that a person has
+    changed is left alone.
     """
     name = model_name(scenario)
     known = client.get_model_version(name, version)
@@ -123,11 +126,17 @@ def describe(client: "MlflowClient", scenario: str, version: str, text: str) -> 
     shown = "".join(f"\n\n![](model-versions/get-artifact?{address})" for address in addresses)
     room = LONGEST - len(shown)
     text = (text if len(text) <= room else f"{text[: room - 1]}…") + shown
-    if known.description != text:
+    before = known.description or ""
+    if before != text and known.tags.get(OWN_TEXT, _digest(before)) == _digest(before):
         client.update_model_version(name, version, description=text)
+        client.set_model_version_tag(name, version, OWN_TEXT, _digest(text))
     if not client.get_registered_model(name).description:
         about = f"The detectors of `{scenario}`. The alias `champion` is the one in use: `models:/{name}@champion`."
         client.update_registered_model(name, about)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _contamination(metrics: dict[str, Any]) -> str:
