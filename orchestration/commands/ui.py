@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -54,7 +55,7 @@ def ui(
         store, artifacts = _embedded(root) if cluster is None else _shared()
         commands.append(
             [str(python / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1",
-             "--backend-store-uri", store, "--artifacts-destination", artifacts]
+             "--backend-store-uri", store, "--artifacts-destination", artifacts, *_own_pages()]
         )  # fmt: skip
         if cluster is not None:
             environment["MLFLOW_TRACKING_URI"] = environment[LOCAL_UI]  # of what runs at home
@@ -154,6 +155,11 @@ def _answers(address: tuple[str, int]) -> bool:
             return True
     except OSError:
         return False
+
+
+def _own_pages() -> list[str]:
+    """Return the option that makes MLflow's pages open as machine learning; none if it is not installed."""
+    return ["--app-name", "llbnad"] if entry_points(group="mlflow.app", name="llbnad") else []
 
 
 def _embedded(root: Path) -> tuple[str, str]:

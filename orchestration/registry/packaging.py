@@ -1,11 +1,13 @@
 """A trained model file packaged as an MLflow model: code, weights, signature, example and exact requirements."""
 
+import re
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from llbnad.config import METHOD
 from llbnad.model.content import needed_modules, opened
 from llbnad.utils.plugins import requirement
 
@@ -107,3 +109,8 @@ def requirements() -> list[str]:
         except PackageNotFoundError:  # another encoder's
             continue
     return found
+
+
+def logged_name(detector: str) -> str:
+    """Return the name of a logged model: the method and its detector, without what MLflow's names may not hold."""
+    return f"{METHOD}-{re.sub(r'[^A-Za-z0-9_-]+', '_', detector)}"

@@ -10,12 +10,10 @@ another workspace would call it edited. It takes .3 s.
 
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from filelock import FileLock
 
 from llbnad.config import Promotion
 from orchestration.pipeline import process
+from orchestration.tracking.moved import follow_move
 from tests import warm
 from tests.conftest import REPOSITORY, shared
 
@@ -226,16 +225,9 @@ def by_dagster(tmp_path_factory: pytest.TempPathFactory, cells: Path) -> Path:
 
 
 def copied(workspace: Path, target: Path) -> Path:
-    """Copy a workspace; MLflow's database knows its artifacts by absolute path."""
+    """Copy a workspace; MLflow's database knows its artifacts by absolute path, and follows."""
     subprocess.run(["cp", "-a", str(workspace), str(target)], check=True)  # a quarter of the work of copytree
-    with closing(sqlite3.connect(target / "mlflow" / "mlflow.db")) as database, database:
-        for (table,) in database.execute("select name from sqlite_master where type = 'table'").fetchall():
-            for _, column, kind, *_ in database.execute(f"pragma table_info('{table}')").fetchall():
-                if "CHAR" in kind:
-                    database.execute(
-                        f"update {table} set {column} = replace({column}, ?, ?) where instr({column}, ?)",
-                        (str(workspace), str(target), str(workspace)),
-                    )
+    follow_move(target / "mlflow" / "mlflow.db", patience=60)
     return target
 
 

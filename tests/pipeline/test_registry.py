@@ -7,12 +7,14 @@ import signal
 import socket
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from safetensors.torch import load_file, safe_open, save_file
 
 from llbnad.errors import ConfigError
@@ -109,6 +111,14 @@ def test_the_life_of_a_champion(workspace, capsys):
     params.write_text(params.read_text().replace("sensitivity_images: 8", "sensitivity_images: 0"))
     card = client.get_model_version(model_name(LINE), "2").description
     assert card.startswith("Detector patchcore on efficientnet_lite2 at 64 px.") and "was not measured" in card
+    assert "\n* spread passed: " in card and "\n* alarms skipped: " in card  # as sentences, not as JSON
+    assert "model-versions/get-artifact?name=llbnad-noisy20&version=2&path=card%2Fsuspects.png" in card
+    held = Path(download_artifacts(f"models:/{model_name(LINE)}/2/card"))
+    assert {"README.md", "suspects.png", "curves.png"} <= {path.name for path in held.iterdir()}
+    assert (held / "README.md").read_text().count("spread passed: ") == 1
+    run = client.get_run(client.get_model_version(model_name(LINE), "2").run_id)
+    (logged,) = {client.get_logged_model(one.model_id).name for one in run.outputs.model_outputs}
+    assert logged == "llbnad-patchcore"
     assert second["registered"] and second["version"] == "2" and second["advice"] is None
     promotion = f"`python -m orchestration registry promote {LINE} 2`"
     assert next_step(LINE, second) == f"{promotion} makes it champion instead of version 1"
@@ -123,8 +133,10 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert champion(workspace) == "1"
     with pytest.raises(RegistryError, match=f"rolled back by hand: .* promote {LINE} 2"):
         promote(LINE, "2", unless_withdrawn=True)
+    client.update_model_version(model_name(LINE), "2", description="the lamp was new")
     # a schedule that comes by does not promote it again
     assert failed(challenge(LINE)) == {"standing"}
+    assert client.get_model_version(model_name(LINE), "2").description == "the lamp was new"  # a person's own words
     with pytest.raises(RegistryError, match="no champion before"):
         rollback(LINE)
 
