@@ -17,7 +17,7 @@ define need_python
   'python@3.11, uv python install 3.11) or name yours: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)' >&2; exit 2; }
 endef
 
-.PHONY: help setup setup-cluster run test tests test-fast test-extras test-cluster lint ui worker audit clean
+.PHONY: help setup setup-cluster run test tests test-fast test-extras test-cluster lint pictures ui worker audit clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -52,6 +52,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+pictures: setup ## the pictures of the README and of docs/, from the embedded data; minutes
+	@$(BIN)/python -m benchmarks.pictures
 
 ui: setup ## Dagster on http://127.0.0.1:3000, MLflow on http://127.0.0.1:5000; home of a cluster: CLUSTER=cluster/celery
 	@$(BIN)/python -m orchestration ui $(if $(CLUSTER),--cluster $(CLUSTER) --host 0.0.0.0)

@@ -24,11 +24,12 @@ from llbnad.model.calibrate import calibrate
 from llbnad.model.model import Model
 from llbnad.purification.comparators import train_methods, training_sets
 from llbnad.purification.consensus import Consensus
-from llbnad.purification.notes import selection_notes, suspects, threshold_notes
+from llbnad.purification.notes import selection_notes, threshold_notes
 from llbnad.purification.partition import assign_subsets
 from llbnad.purification.patches import Maps, TrustedFeatures
 from llbnad.purification.purify import Purified
 from llbnad.purification.rounds import Selection, run_sub_models, select
+from llbnad.purification.score_list import score_list, suspect_list
 from llbnad.purification.verdicts import read_verdicts, with_verdicts
 from llbnad.scenario import ScenarioSettings
 from llbnad.sensitivity.report import Sensitivity, sensitivity_of
@@ -176,11 +177,16 @@ def write_run(
     run.models[METHOD].save(out / "model.safetensors")
     heat = {image_id: run.heat[image_id] for image_id in run.scores["score"].nlargest(shown).index}
     heat = off_canvas(heat, features.frames)
-    purification_plots(scored, run.purified, heat, image_root, out / "plots" / "purification")
-    evaluation_plots(run.evaluation, tested, run.models, features, image_root, shown, out / "plots" / "evaluation")
+    plots = out / "plots"
+    purification_plots(scored, run.purified, heat, image_root, plots / "purification", settings.aggregation)
+    evaluation_plots(run.evaluation, tested, run.models, features, image_root, shown, plots / "evaluation")
     write_csv(run.rounds, out / "rounds.csv")
     write_csv(run.evaluation.comparison, out / "comparison.csv")
-    write_csv(suspects(run.scores, run.purified, paths_of(run.noisy)), out / "suspects.csv")
+    paths, verdicts = paths_of(run.noisy), verdicts_of(settings)
+    listed = score_list(run.scores["score"], run.purified, paths, verdicts, settings.aggregation)
+    write_csv(listed, out / "scores.csv")
+    to_look_at = suspect_list(run.scores, run.purified, paths, shown, verdicts, settings.aggregation)
+    write_csv(to_look_at, out / "suspects.csv")
     trusted = TrustedFeatures(features, run.trusted)
     model, kept = run.models[METHOD], run.purified.kept
     drawn = sensitivity_of(model, run.noisy, kept, trusted, image_root, settings.sensitivity, settings.seed,

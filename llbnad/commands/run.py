@@ -185,7 +185,7 @@ def run(
     drawn = write_run(result, store, image_root, settings, out, scan.pixel_notes)
     for line in [*_summary(result), *([drawn.line] if drawn else [])]:
         typer.echo(line)
-    tables = "metrics.json, comparison.csv, suspects.csv, scores.parquet, kept.parquet, folders.csv"
+    tables = "metrics.json, comparison.csv, suspects.csv, scores.csv, scores.parquet, kept.parquet, folders.csv"
     typer.echo(f"written to {out}: {tables}, plots/")
 
 

@@ -1,9 +1,10 @@
-"""The pictures that reports are made of: histograms, contact sheets with heat maps, ROC and precision-recall curves.
+"""The pictures that reports are made of: contact sheets with heat maps, ROC and precision-recall curves.
 
 Equal content gives equal bytes: the style is fixed, and the file holds no date and no software version.
 """
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,25 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llbnad.data.names import short_name
+from llbnad.evaluation.heat_scale import HeatScale, bar, heat_scale, overlay
 from llbnad.evaluation.metrics import pr_curve, ranking, roc_curve
 from llbnad.utils.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from PIL import Image
 
 
 # Okabe-Ito colours: distinguishable for colour-blind readers
 NORMAL_COLOUR, ANOMALOUS_COLOUR, CUT_COLOUR, UNKNOWN_COLOUR = "#0072B2", "#D55E00", "#000000", "#56B4E9"
-UNSURE_COLOUR = "#E69F00"
+UNSURE_COLOUR = "#B87400"
+FOUND_COLOUR, MISSED_COLOUR, FALSE_ALARM_COLOUR = "#009E73", "#D55E00", "#AA4499"
 METHOD_COLOURS = {"llbnad": "#009E73", "none": "#D55E00", "oracle": "#0072B2", "random": "#999999"}
 COLUMNS = 6  # tiles per row of a contact sheet
-TILE_SIDE, CAPTION_HEIGHT = 0.97, 0.1  # on a contact sheet, in units of a column's width
-ROW_HEIGHT = 2 + CAPTION_HEIGHT  # image, heat map and caption
-HEAT_OPACITY = 0.55  # opacity of the hottest point
-HEAT_MAP = "inferno"
-HEAT_RANGE = (50.0, 99.5)  # percentiles of a sheet's maps that span the colours
-BLOCK = 512  # side of the part of a picture that is coloured at once: some 80 bytes per pixel
+# on a contact sheet, in units of a column's width
+TILE_SIDE, CAPTION_HEIGHT, BAR_HEIGHT, LINE_HEIGHT = 0.97, 0.2, 0.22, 0.08
+ROW_HEIGHT = 2 + CAPTION_HEIGHT  # image, heat map and the two lines of the caption
+TITLE_LETTERS, BAR_LETTERS = 27, 34  # of the title and below the bar, per column
 SHEET_DPI, PLOT_DPI = 80, 110
 
 
@@ -41,39 +42,9 @@ class Tile:
     image: np.ndarray  # (H, W, 3) uint8
     heat: np.ndarray  # (h, w) float32 patch map
     caption: str
-    colour: str  # colour of the caption
+    colour: str  # colour of caption and frame
     mask: np.ndarray | None = None  # (H, W) bool, drawn as an outline
-
-
-def score_histogram(
-    scores: np.ndarray, anomalous: np.ndarray | None, line: tuple[str, float] | None, path: Path, title: str
-) -> None:
-    """Draw a histogram of scores as PNG, coloured by label if labels are known.
-
-    Without labels the axis of counts is logarithmic, so that a few outstanding images stay visible among many.
-
-    Args:
-        scores: (N,) image scores.
-        anomalous: (N,) bool; None if labels are unknown.
-        line: text and score of a vertical line, such as a threshold; None draws no line.
-        path: PNG file.
-        title: title of the picture.
-    """
-    with figure(path, (7.5, 4)) as (axes,):
-        bins = np.histogram_bin_edges(scores, bins=min(60, max(10, len(scores) // 8))).tolist()
-        if anomalous is None:
-            axes.hist(scores, bins, color=UNKNOWN_COLOUR, label=f"unlabelled ({len(scores)})")
-            axes.set_yscale("symlog", linthresh=1)
-            axes.yaxis.set_major_formatter("{x:.0f}")
-        else:
-            groups = [scores[~anomalous], scores[anomalous]]
-            labels = [f"normal ({len(groups[0])})", f"anomalous ({len(groups[1])})"]
-            axes.hist(groups, bins, stacked=True, color=[NORMAL_COLOUR, ANOMALOUS_COLOUR], label=labels)
-        if line is not None:
-            text, score = line
-            axes.axvline(score, color=CUT_COLOUR, linestyle="--", label=f"{text} ({score:.2f})")
-        axes.set(title=title, xlabel="anomaly score", ylabel="images")
-        axes.legend(frameon=False)
+    name: str = ""  # path or name of the image, for the caption's first line
 
 
 def curves(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> None:
@@ -101,22 +72,29 @@ def curves(scores: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path) -> N
         pr.legend(frameon=False, loc="lower left")
 
 
-def contact_sheet(tiles: Sequence[Tile], path: Path, title: str, scale: tuple[float, float] | None = None) -> None:
+def contact_sheet(
+    tiles: Sequence[Tile], path: Path, title: str, scale: HeatScale | None = None, columns: int = COLUMNS
+) -> None:
     """Draw a contact sheet as PNG: each image with its mask's outline if known, and again under its heat map.
 
-    One colour scale spans the sheet, so that tiles can be compared. All tiles lie in one pair of axes, whose unit is
-    the width of a column, because one pair of axes per tile would take matplotlib seconds.
+    One colour scale spans the sheet, so that tiles can be compared; a bar below them says what it is anchored at. All
+    tiles lie in one pair of axes, whose unit is the width of a column, because one pair of axes per tile would take
+    matplotlib seconds.
 
     Args:
         tiles: the images, in their order on the sheet.
         path: PNG file.
         title: title of the picture.
-        scale: values shown as coldest and hottest; None takes them from the tiles (`heat_range`).
+        scale: how values are shown; None takes the range of the tiles.
+        columns: tiles per row, at most.
     """
-    columns = min(COLUMNS, max(1, len(tiles)))
+    columns = min(columns, max(1, len(tiles)))
     rows = max(1, math.ceil(len(tiles) / columns))
-    scale = scale or heat_range([tile.heat for tile in tiles])
-    with figure(path, (2.0 * columns, 2.0 * ROW_HEIGHT * rows + 0.5), dpi=SHEET_DPI) as (axes,):
+    scale = scale or heat_scale(None, [tile.heat for tile in tiles])
+    lines = textwrap.wrap(title if tiles else f"{title}: none", max(TITLE_LETTERS * columns, 36))
+    said = textwrap.wrap(scale.caption(), BAR_LETTERS * columns)
+    height = rows * ROW_HEIGHT + BAR_HEIGHT + LINE_HEIGHT * len(said)
+    with figure(path, (2.0 * columns, 2.0 * height + 0.25 * (1 + len(lines))), dpi=SHEET_DPI) as (axes,):
         for number, tile in enumerate(tiles):
             row, column = divmod(number, columns)
             top = row * ROW_HEIGHT + CAPTION_HEIGHT
@@ -125,12 +103,16 @@ def contact_sheet(tiles: Sequence[Tile], path: Path, title: str, scale: tuple[fl
             if tile.mask is not None and tile.mask.any():
                 axes.contour(tile.mask, levels=[0.5], colors=["#00FF00"], linewidths=0.8, extent=above, origin="upper")
             axes.imshow(overlay(tile.image, tile.heat, scale), extent=below)
-            where = (column + 0.5, above[3] - 0.02)
+            _frame(axes, tile.colour, above, below)
             # parse_math=False: a caption may be a file name, in which "$" begins no formula
-            axes.text(*where, tile.caption, fontsize=8, color=tile.colour, ha="center", parse_math=False)
-        axes.set(xlim=(0, columns), ylim=(rows * ROW_HEIGHT, 0), aspect="equal")
+            style: dict[str, Any] = {"ha": "center", "parse_math": False}
+            axes.text(column + 0.5, above[3] - 0.105, short_name(tile.name), fontsize=7, color="#333333", **style)
+            axes.text(column + 0.5, above[3] - 0.02, tile.caption, fontsize=8, color=tile.colour, **style)
+        if tiles:
+            _draw_bar(axes, scale, said, columns, rows * ROW_HEIGHT)
+        axes.set(xlim=(0, columns), ylim=(height, 0), aspect="equal")
         axes.axis("off")
-        axes.set_title(title if tiles else f"{title}: none")
+        axes.set_title("\n".join(lines), fontsize=11)
 
 
 def _placed(image: np.ndarray, left: float, top: float) -> tuple[float, float, float, float]:
@@ -140,59 +122,23 @@ def _placed(image: np.ndarray, left: float, top: float) -> tuple[float, float, f
     return left, left + width, bottom, bottom - height
 
 
-def heat_range(maps: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Return the values to show as coldest and hottest in several patch maps, so that one scale fits all."""
-    if not maps:
-        return 0.0, 1.0
-    low, high = np.percentile(np.concatenate([np.ravel(heat).astype(np.float64) for heat in maps]), HEAT_RANGE)
-    return float(low), float(high)
+def _frame(axes: "Axes", colour: str, *places: tuple[float, float, float, float]) -> None:
+    """Frame pictures in the colour of their caption."""
+    for left, right, bottom, top in places:
+        axes.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=colour, linewidth=1.2)
 
 
-def overlay(image: np.ndarray, heat: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
-    """Return an image under its heat map, (H, W, 3) uint8. The colour is more opaque where the map is hotter.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        heat: (h, w) patch map, which is resized to the image.
-        scale: values shown as coldest and hottest.
-    """
-    from PIL import Image
-
-    picture = Image.fromarray(image)
-    lay_heat(picture, heat, scale)
-    return np.asarray(picture)
-
-
-def lay_heat(picture: "Image.Image", heat: np.ndarray, scale: tuple[float, float]) -> None:
-    """Lay a heat map over a picture, in place: block by block, so that a large picture needs little more memory.
-
-    Args:
-        picture: 8-bit RGB.
-        heat: (h, w) patch map, which is resized to the picture.
-        scale: values shown as coldest and hottest.
-    """
-    from PIL import Image
-
-    low, high = scale
-    relative = Image.fromarray(((heat.astype(np.float32) - low) / max(high - low, 1e-12)).clip(0, 1))
-    across, down = relative.width / picture.width, relative.height / picture.height
-    for top in range(0, picture.height, BLOCK):
-        for left in range(0, picture.width, BLOCK):
-            right, bottom = min(left + BLOCK, picture.width), min(top + BLOCK, picture.height)
-            box = (left * across, top * down, min(right * across, relative.width), min(bottom * down, relative.height))
-            size = (right - left, bottom - top)
-            hot = np.asarray(relative.resize(size, Image.Resampling.BICUBIC, box)).clip(0, 1)
-            blended = _blended(np.asarray(picture.crop((left, top, right, bottom))), hot)
-            picture.paste(Image.fromarray(blended), (left, top))
-
-
-def _blended(image: np.ndarray, hot: np.ndarray) -> np.ndarray:
-    """Return pixels (H, W, 3) uint8 under the colours of `hot` (H, W), in [0, 1]."""
-    from matplotlib import colormaps
-
-    colour = colormaps[HEAT_MAP](hot)[..., :3] * 255
-    opacity = HEAT_OPACITY * hot[..., None] ** 0.5
-    return np.asarray((image * (1 - opacity) + colour * opacity).round().clip(0, 255), dtype=np.uint8)
+def _draw_bar(axes: "Axes", scale: HeatScale, said: Sequence[str], columns: int, top: float) -> None:
+    """Draw the colour scale below the tiles, with its values and what it is anchored at, line by line."""
+    width = min(2.0, columns * 0.9)
+    left, right = columns / 2 - width / 2, columns / 2 + width / 2
+    axes.imshow(bar(256, 8), extent=(left, right, top + 0.12, top + 0.05), aspect="auto")
+    limits = {left: f"≤ {scale.low:.4g}", (left + right) / 2: f"{scale.limit:.4g}", right: f"≥ {scale.high:.4g}"}
+    for where, text in limits.items():
+        axes.plot([where, where], [top + 0.05, top + 0.135], color="#333333", linewidth=0.8)
+        axes.text(where, top + 0.19, text, fontsize=7, ha="center")
+    for number, line in enumerate(said, start=1):
+        axes.text(columns / 2, top + 0.19 + LINE_HEIGHT * number, line, fontsize=7, ha="center")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from llbnad.config import METHOD
+from llbnad.config import METHOD, Aggregation
 from llbnad.data.canvas import off_canvas
 from llbnad.data.images import load_rgb
 from llbnad.data.manifest import NORMAL, has_labels, is_anomalous, window_of
@@ -16,25 +16,35 @@ from llbnad.data.masks import marked
 from llbnad.evaluation.evaluate import Evaluation
 from llbnad.evaluation.figures import (
     ANOMALOUS_COLOUR,
+    FALSE_ALARM_COLOUR,
+    FOUND_COLOUR,
+    MISSED_COLOUR,
     NORMAL_COLOUR,
     UNKNOWN_COLOUR,
     UNSURE_COLOUR,
     Tile,
     contact_sheet,
     curves,
-    score_histogram,
 )
+from llbnad.evaluation.heat_scale import heat_scale
+from llbnad.evaluation.histogram import Line, score_histogram
 from llbnad.features.store import FeatureStore
 from llbnad.model.model import Model
-from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
+from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL, Threshold
 from llbnad.purification.heat import mean_heat
+from llbnad.purification.limit import suspicious_from
 from llbnad.purification.purify import Purified
 
 THUMBNAIL = 224  # pixels
 
 
 def purification_plots(
-    scored: pd.DataFrame, purified: Purified, heat: Mapping[str, np.ndarray], image_root: Path, folder: Path
+    scored: pd.DataFrame,
+    purified: Purified,
+    heat: Mapping[str, np.ndarray],
+    image_root: Path,
+    folder: Path,
+    aggregation: Aggregation = "oof_mean",
 ) -> list[Path]:
     """Draw the histogram of the consensus scores and the contact sheet of suspects, most suspicious image first.
 
@@ -44,15 +54,18 @@ def purification_plots(
         heat: patch maps of the suspects by image id.
         image_root: folder that manifest paths are relative to.
         folder: folder for the PNG files.
+        aggregation: how the scores were made.
 
     Returns:
         the files.
     """
     anomalous = is_anomalous(scored).astype(bool).to_numpy() if has_labels(scored) else None
     histogram, sheet = folder / "scores.png", folder / "suspects.png"
+    scores = scored["score"]
+    limit = suspicious_from(scores, purified, aggregation)
     title = f"Consensus scores: {len(purified.kept)} of {len(scored)} images kept"
-    cut = ("largest score kept", purified.cut)
-    score_histogram(scored["score"].to_numpy(), anomalous, cut, histogram, title)
+    lines = [("cut: largest score that the policy keeps" if limit.rejects else limit.meaning, limit.value)]
+    score_histogram(scores.to_numpy(), anomalous, lines, histogram, title)
 
     rejected = set(purified.rejected)
     suspects = scored[scored["image_id"].isin(heat)].sort_values(["score", "image_id"], ascending=[False, True])
@@ -60,10 +73,12 @@ def purification_plots(
     for row in suspects.to_dict("records"):
         verdict = "rejected" if row["image_id"] in rejected else "kept"
         known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
-        caption = f"{verdict} · {row['score']:.2f}{known}"
+        caption = f"{verdict} · {row['score']:.4g}{known}"
         colour = ANOMALOUS_COLOUR if verdict == "rejected" else NORMAL_COLOUR
         tiles.append(_tile(row, heat[row["image_id"]], caption, colour, image_root))
-    contact_sheet(tiles, sheet, "Most suspicious training images")
+    nothing = "" if rejected else "; none is rejected"
+    scale = heat_scale(limit.on_maps, [tile.heat for tile in tiles], limit.meaning)
+    contact_sheet(tiles, sheet, f"Most suspicious of {len(scored)} training images{nothing}", scale)
     return [histogram, sheet]
 
 
@@ -111,8 +126,9 @@ def evaluation_plots(
         title = "Test images: surest finds, lowest-scored defects, highest-scored normals"
     else:
         plots, other = [scores_file, sheet], curves_file
-        called = None if result.threshold is None else ("a defect above", result.threshold.value)
-        score_histogram(scored["score"].to_numpy(), None, called, scores_file, "Scores of the final detector")
+        lines, unsure = _decision(result.threshold)
+        title = "Scores of the final detector"
+        score_histogram(scored["score"].to_numpy(), None, lines, scores_file, title, unsure)
         chosen = [scored.head(count)]
         title = "Most suspicious images of the final detector"
     other.unlink(missing_ok=True)  # an earlier run may have left it
@@ -126,31 +142,37 @@ def evaluation_plots(
     for row in rows.to_dict("records"):
         known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
         outcome, colour = _outcome(row["label"], row["anomaly_class"])
-        caption = f"{outcome}{row['score']:.2f}{known}"
+        caption = f"{outcome}{row['score']:.4g}{known}"
         tiles.append(_tile(row, heat[row["image_id"]], caption, colour, image_root))
-    contact_sheet(tiles, sheet, title)
+    limit = None if result.threshold is None else result.threshold.value
+    contact_sheet(tiles, sheet, title, heat_scale(limit, [tile.heat for tile in tiles]))
     return plots
 
 
-def _outcome(label: str, anomaly_class: Any) -> tuple[str, str]:
-    """Return the outcome of a decision as a text, and the colour for the image's true kind.
+def _decision(threshold: Threshold | None) -> tuple[list[Line], tuple[float, float] | None]:
+    """Return the line of a threshold and its band of unsure scores, for a histogram."""
+    if threshold is None:
+        return [], None
+    band = (threshold.unsure_low, threshold.unsure_high) if threshold.unsure else None
+    return [("threshold", threshold.value)], band
 
-    Without a label, the text is the decision itself, and the colour follows from it.
+
+def _outcome(label: str, anomaly_class: Any) -> tuple[str, str]:
+    """Return the outcome of a decision as a text, and its colour.
 
     Args:
         label: the decision, from `Threshold.labels`; empty without a threshold.
         anomaly_class: label of the image; missing if nobody labelled it.
     """
-    called, unsure = label == DEFECT_LABEL, label == UNSURE_LABEL
+    called = label == DEFECT_LABEL
     if pd.isna(anomaly_class):
-        decided = ANOMALOUS_COLOUR if called else UNSURE_COLOUR if unsure else NORMAL_COLOUR
-        text, colour = label, decided if label else UNKNOWN_COLOUR
-    elif unsure:
-        text, colour = label, NORMAL_COLOUR if anomaly_class == NORMAL else ANOMALOUS_COLOUR
+        text, colour = label, (ANOMALOUS_COLOUR if called else NORMAL_COLOUR) if label else UNKNOWN_COLOUR
     elif anomaly_class == NORMAL:
-        text, colour = "false alarm" if called else "passed", NORMAL_COLOUR
+        text, colour = ("false alarm", FALSE_ALARM_COLOUR) if called else ("passed", NORMAL_COLOUR)
     else:
-        text, colour = "found" if called else "missed", ANOMALOUS_COLOUR
+        text, colour = ("found", FOUND_COLOUR) if called else ("missed", MISSED_COLOUR)
+    if label == UNSURE_LABEL:
+        text, colour = label, UNSURE_COLOUR
     return f"{text} · " if label else "", colour
 
 
@@ -162,4 +184,4 @@ def _by_label(values: np.ndarray, images: pd.DataFrame) -> tuple[np.ndarray, np.
 def _tile(row: Mapping[Any, Any], heat: np.ndarray, caption: str, colour: str, image_root: Path) -> Tile:
     image = np.asarray(load_rgb(image_root / row["path"], window_of(row)).resize((THUMBNAIL, THUMBNAIL)))
     mask = None if pd.isna(row["mask_path"]) else marked(row, image_root, (THUMBNAIL, THUMBNAIL))
-    return Tile(image, heat.astype(np.float32), caption, colour, mask)
+    return Tile(image, heat.astype(np.float32), caption, colour, mask, row["path"])

@@ -6,8 +6,8 @@ from PIL import Image
 
 from llbnad.config import Window
 from llbnad.data.images import load_rgb
-from llbnad.evaluation.figures import lay_heat
-from llbnad.inference.predict import Prediction, heat_scale
+from llbnad.evaluation.heat_scale import lay_heat
+from llbnad.inference.predict import Prediction, scale_of
 from llbnad.model.threshold import Threshold
 
 LONGEST_SIDE = 1600  # pixels
@@ -25,7 +25,7 @@ def heat_picture(
     Args:
         source: the image file, or its bytes.
         found: what the model found in it; an image without a map is returned as it is.
-        threshold: sets the scale of the colours, see `heat_scale`.
+        threshold: sets the scale of the colours, see `scale_of`.
         window: values of images above 8 bits that are black and white.
         longest: the longer side in pixels.
 
@@ -36,5 +36,5 @@ def heat_picture(
     picture = load_rgb(source, window)
     picture.thumbnail((longest, longest))
     if found.patch_map is not None:
-        lay_heat(picture, found.patch_map, heat_scale([found.patch_map], threshold))
+        lay_heat(picture, found.patch_map, scale_of([found.patch_map], threshold))
     return picture

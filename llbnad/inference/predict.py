@@ -24,9 +24,8 @@ from llbnad.evaluation.figures import (
     UNSURE_COLOUR,
     Tile,
     contact_sheet,
-    heat_range,
-    lay_heat,
 )
+from llbnad.evaluation.heat_scale import HeatScale, heat_scale, lay_heat
 from llbnad.features.batch import fresh_batch
 from llbnad.inference.exported import Exported
 from llbnad.inference.prediction import Prediction, Source, printable, with_regions
@@ -230,7 +229,7 @@ def predict(
         write_coco(results, coco)
     for old in (out / HEAT_MAPS).glob(f"{NUMBERED}_*.png"):  # an earlier call may have left some
         old.unlink()
-    scale = heat_scale(list(maps.values()), threshold)
+    scale = scale_of(list(maps.values()), threshold)
 
     def draw(path: Path) -> Path | None:
         """Draw the heat map of `path`. Return the path if its file has gone or changed since then, else None."""
@@ -261,18 +260,12 @@ def _table(results: Mapping[Path, Prediction], names: Mapping[Path, str], thresh
     return pd.DataFrame(rows).astype(dict.fromkeys(WHOLE, "Int64"))
 
 
-def heat_scale(maps: Sequence[np.ndarray], threshold: Threshold | None) -> tuple[float, float]:
-    """Return the values shown as coldest and hottest: 0.5 and 1.5 times the threshold.
-
-    An image then looks the same whatever other images it is scored with. Without a positive threshold, the scale
-    follows from the maps.
-    """
-    if threshold is None or threshold.value <= 0:
-        return heat_range(maps)
-    return 0.5 * threshold.value, 1.5 * threshold.value
+def scale_of(maps: Sequence[np.ndarray], threshold: Threshold | None) -> HeatScale:
+    """Return the colour scale of a model's maps, anchored at its threshold; without one it follows from the maps."""
+    return heat_scale(None if threshold is None else threshold.value, maps)
 
 
-def _write_overlay(path: Path, window: Window | None, one: Prediction, scale: tuple[float, float], out: Path) -> None:
+def _write_overlay(path: Path, window: Window | None, one: Prediction, scale: HeatScale, out: Path) -> None:
     picture = load_rgb(path, window)
     if one.patch_map is None or picture.size != one.size:
         raise DataError(f"{path} changed since it was scored: score it again")
@@ -287,7 +280,7 @@ def _write_sheet(
     table: pd.DataFrame,
     window: Window | None,
     results: Mapping[Path, Prediction],
-    scale: tuple[float, float],
+    scale: HeatScale,
     title: str,
     out: Path,
 ) -> None:
@@ -304,8 +297,8 @@ def _write_sheet(
             continue
         verdict = f"{row['label']} · " if row["label"] else ""
         colour = colours.get(row["label"], "black")
-        caption = f"{verdict}{row['score']:.3f} · {Path(row['path']).name}"
-        tiles.append(Tile(image, heat, caption, colour, _outlined(results[path])))
+        caption = f"{verdict}{row['score']:.4g}"
+        tiles.append(Tile(image, heat, caption, colour, _outlined(results[path]), row["path"]))
     contact_sheet(tiles, out, title, scale)
 
 

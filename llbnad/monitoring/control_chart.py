@@ -113,6 +113,7 @@ def draw_chart(chart: pd.DataFrame, path: Path, title: str) -> None:
             axes.set_xticks(where[::every], [])
         hours = [str(hour) for hour in points[CHARTED[0]]["hour"]]
         grid[-1].set_xticks(range(0, len(hours), every), hours[::every], rotation=45, ha="right", fontsize=7)
+        grid[-1].set_xlabel("hour")
         grid[0].set_title(title, loc="left")
         handles, texts = grid[0].get_legend_handles_labels()
         grid[0].figure.legend(handles, texts, loc="outside lower center", ncols=4, frameon=False, fontsize=8)

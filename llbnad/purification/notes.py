@@ -6,11 +6,11 @@ disagree, or a threshold whose rate nobody has measured.
 
 from collections.abc import Mapping
 from itertools import combinations
-from pathlib import PurePath
 
 import numpy as np
 import pandas as pd
 
+from llbnad.data.names import shown_name
 from llbnad.model.robust_bound import FEWEST
 from llbnad.model.threshold import CONFIDENCE, Threshold
 from llbnad.purification.aggregate import sub_model_columns
@@ -37,7 +37,7 @@ def suspects(table: pd.DataFrame, purified: Purified, paths: Mapping[str, str]) 
     """
     status = dict.fromkeys(purified.kept, "kept") | dict.fromkeys(purified.rejected, "rejected")
     scores = table["score"][table.index.isin(list(status))].sort_index().sort_values(ascending=False, kind="stable")
-    apart = scores[scores > _bound(scores.to_numpy())]
+    apart = scores[scores > apart_from(scores.to_numpy())]
     ids = [str(image_id) for image_id in apart.index]
     return pd.DataFrame(
         {
@@ -49,7 +49,7 @@ def suspects(table: pd.DataFrame, purified: Purified, paths: Mapping[str, str]) 
     )
 
 
-def _bound(scores: np.ndarray) -> float:
+def apart_from(scores: np.ndarray) -> float:
     """Return the score from which images stand apart; infinite if the scores show no body.
 
     It follows from the lower half alone, since up to half of the training images may be defects.
@@ -65,7 +65,7 @@ def selection_notes(table: pd.DataFrame, purified: Purified, paths: Mapping[str,
     """
     count = len(purified.kept) + len(purified.rejected)
     found = suspects(table, purified, paths)
-    names = [PurePath(path).name for path in found["path"][found["status"] == "kept"]]
+    names = [shown_name(path) for path in found["path"][found["status"] == "kept"]]
     nothing = "" if purified.rejected else ": the policy sees no second group of scores"
     apart = "no kept image stands apart"
     if names:

@@ -11,15 +11,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
 from llbnad.data.images import load_rgb
 from llbnad.data.manifest import window_of
-from llbnad.evaluation.figures import heat_range, overlay
+from llbnad.data.names import shown_name
+from llbnad.evaluation.heat_scale import HeatScale, css_gradient, overlay
 from llbnad.purification.aggregate import sub_model_columns
 from llbnad.purification.purify import Purified
+from llbnad.review.decision import OUTCOMES, Decision
 from llbnad.utils.progress import track
 
 TEMPLATE = Path(__file__).with_name("review_page.html")
@@ -35,10 +38,12 @@ class Suspect:
     """One row of the page."""
 
     image_id: str
+    name: str  # what the camera called it
     path: str
     score: float
     spread: float  # standard deviation over the sub-models
-    status: str  # kept, rejected or excluded, after the verdicts known so far
+    policy: str  # kept or rejected: the policy alone
+    status: str  # kept, rejected or excluded, after the verdicts of the last run
     reason: str  # why the image is on the page
     group: int  # number of its group of near-duplicates, from 1; 0 for an image that stands alone
     label: str  # label in the data set; empty if there is none
@@ -57,9 +62,10 @@ def choose_suspects(scores: pd.DataFrame, purified: Purified, verdicts: Mapping[
     """
     ordered = scores.assign(spread=spread(scores), distance=(scores["score"] - purified.cut).abs()).sort_index()
     kept = ordered[ordered.index.isin(purified.kept)]
+    beside = "near the cut" if (scores["score"] > purified.cut).any() else "next highest score"
     ranked = [
         (ordered.sort_values("score", ascending=False, kind="stable").index, "highest score", limit - limit // 4 * 2),
-        (ordered.sort_values("distance", kind="stable").index, "near the cut", limit // 4),
+        (ordered.sort_values("distance", kind="stable").index, beside, limit // 4),
         (kept.sort_values("spread", ascending=False, kind="stable").index, "sub-models disagree", limit // 4),
     ]
     reasons = {image_id: "judged before" for image_id in ordered.index if image_id in verdicts}
@@ -103,10 +109,11 @@ def build_suspects(
     manifest: pd.DataFrame,
     scores: pd.DataFrame,
     reasons: pd.Series,
-    purified: Purified,
+    decision: Decision,
     groups: Mapping[str, int],
     heat: Mapping[str, np.ndarray],
     image_root: Path,
+    names: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Suspect]:
     """Return the rows of the page, most suspicious first, with near-duplicates together.
 
@@ -114,16 +121,16 @@ def build_suspects(
         manifest: rows of the training images.
         scores: see `choose_suspects`.
         reasons: result of `choose_suspects`.
-        purified: which images are kept and rejected.
+        decision: what became of the images.
         groups: result of `near_duplicates`.
         heat: patch maps by image id.
         image_root: folder that manifest paths are relative to.
+        names: what the camera called the images, by id, where their paths do not say it.
     """
     rows = manifest[manifest["image_id"].isin(reasons.index)].set_index("image_id")
     known = scores.loc[rows.index]
     spreads = spread(known)
-    scale = heat_range([heat[image_id] for image_id in sorted(rows.index)])
-    status = dict.fromkeys(purified.kept, "kept") | dict.fromkeys(purified.rejected, "rejected")
+    scale = decision.scale({image_id: heat[image_id] for image_id in rows.index})
     suspects = []
     for image_id in track(sorted(rows.index), "pictures"):
         row = rows.loc[image_id]
@@ -133,10 +140,12 @@ def build_suspects(
         suspects.append(
             Suspect(
                 image_id=image_id,
+                name=names.get(image_id) or shown_name(row["path"]),
                 path=row["path"],
                 score=float(known["score"][image_id]),
                 spread=float(spreads[image_id]),
-                status=status.get(image_id, "excluded"),
+                policy=decision.by_policy[image_id],
+                status=decision.status[image_id],
                 reason=reasons[image_id],
                 group=groups[image_id],
                 label="" if pd.isna(row["anomaly_class"]) else row["anomaly_class"],
@@ -157,8 +166,8 @@ def review_page(
     name: str,
     suspects: list[Suspect],
     verdicts: Mapping[str, str],
-    cut: float,
-    total: int,
+    decision: Decision,
+    scale: HeatScale,
     notes: Sequence[str] = (),
 ) -> str:
     """Return the page as HTML.
@@ -168,15 +177,17 @@ def review_page(
         suspects: the rows, in the order in which they are first shown.
         verdicts: verdicts known so far. The page shows them as chosen, and exports them even for images not on the
             page.
-        cut: cut of the policy.
-        total: number of training images.
+        decision: what became of the training images in the last run.
+        scale: how the heat maps of the rows are coloured.
         notes: lines to show above the images (`llbnad.purification.notes`).
     """
     data = {
         "name": name,
-        "cut": cut,
-        "total": total,
-        "notes": list(notes),
+        "limit": decision.limit.value,
+        "outcomes": OUTCOMES,
+        "scale": {**scale.shown(), "colours": css_gradient()},
+        "total": len(decision.status),
+        "notes": [*decision.lines(verdicts), *notes],
         "verdicts": dict(sorted(verdicts.items())),
         "suspects": [asdict(one) for one in suspects],
     }

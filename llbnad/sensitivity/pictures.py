@@ -9,9 +9,18 @@ import pandas as pd
 from PIL import Image
 
 from llbnad.data.images import load_rgb
+from llbnad.data.names import shown_name
 from llbnad.errors import DataError
-from llbnad.evaluation.figures import ANOMALOUS_COLOUR, NORMAL_COLOUR, Tile, contact_sheet, figure
-from llbnad.inference.predict import Predictor
+from llbnad.evaluation.figures import (
+    FALSE_ALARM_COLOUR,
+    FOUND_COLOUR,
+    MISSED_COLOUR,
+    NORMAL_COLOUR,
+    Tile,
+    contact_sheet,
+    figure,
+)
+from llbnad.inference.predict import Predictor, scale_of
 from llbnad.model.threshold import Threshold
 from llbnad.sensitivity.defects import Pasted, dimensions, draw
 from llbnad.sensitivity.measure import Drawing
@@ -77,10 +86,9 @@ def defect_sheet(
             tiles.append(clean)
         name = f"{kind} {' × '.join(map(str, dimensions(kind, size)))} px"
         tiles.append(_tile(predictor, draw(pixels, image_id, kind, size, contrast, seed), name, threshold))
-    # as in the pictures of a prediction
-    scale = (0.5 * threshold.value, 1.5 * threshold.value) if threshold.value > 0 else None
+    scale = scale_of([tile.heat for tile in tiles], threshold)
     contrasts = " and ".join(f"{contrast:g}" for contrast in dict.fromkeys(one[2] for one in wanted))
-    title = f"Synthetic defects of contrast {contrasts} on {path.name}, outlined in green, and what the model saw"
+    title = f"Synthetic defects of contrast {contrasts} on {shown_name(path.name)}, outlined, and what the model saw"
     contact_sheet(tiles, out, title, scale)
 
 
@@ -89,8 +97,12 @@ def _tile(predictor: Predictor, pasted: Pasted, name: str, threshold: Threshold)
     if found.score is None or found.patch_map is None:
         raise DataError(f"an image with the synthetic defect {name} cannot be scored: {found.error}")
     above = found.score > threshold.value
-    said, colour = ("found", ANOMALOUS_COLOUR) if above else ("passed", NORMAL_COLOUR)
-    return Tile(_small(pasted.image), found.patch_map, f"{name} · {said}", colour, _small_mask(pasted.mask))
+    if pasted.mask.any():
+        said, colour = ("found", FOUND_COLOUR) if above else ("missed", MISSED_COLOUR)
+    else:
+        said, colour = ("false alarm", FALSE_ALARM_COLOUR) if above else ("passed", NORMAL_COLOUR)
+    caption = f"{said} · {found.score:.4g}"
+    return Tile(_small(pasted.image), found.patch_map, caption, colour, _small_mask(pasted.mask), name)
 
 
 def _small(image: np.ndarray) -> np.ndarray:

@@ -17,8 +17,10 @@ from llbnad.features.image_vectors import image_vectors
 from llbnad.purification.heat import StoredHeat
 from llbnad.purification.purify import Purified
 from llbnad.purification.verdicts import read_verdicts
+from llbnad.review.decision import decided
 from llbnad.review.page import GRID, build_suspects, choose_suspects, near_duplicates, review_page
 from llbnad.utils.files import refuse_special, replacing
+from orchestration.line.arrivals import camera_names
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 from orchestration.pipeline.outputs import read_noisy, read_purified
 from orchestration.pipeline.params import load_params
@@ -57,8 +59,10 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     stored = StoredHeat(folder / "maps.safetensors")
     heat = off_canvas({image_id: stored[image_id] for image_id in ids}, store.frames)
     groups = near_duplicates(ids, image_vectors(store, ids, GRID, "near-duplicates"))
-    suspects = build_suspects(train, scores, reasons, purified, groups, heat, IMAGE_ROOT)
-    page = review_page(scenario, suspects, verdicts, purified.cut, len(train), summary["notes"])
+    decision = decided(scores["score"], purified, config.aggregation)
+    names = camera_names(Path(), config.dataset, train)
+    suspects = build_suspects(train, scores, reasons, decision, groups, heat, IMAGE_ROOT, names)
+    page = review_page(scenario, suspects, verdicts, decision, decision.scale(heat), summary["notes"])
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

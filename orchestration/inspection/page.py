@@ -19,8 +19,9 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 
 from llbnad.errors import LlbnadError, printable
+from llbnad.evaluation.heat_scale import css_gradient
 from llbnad.inference.picture import heat_picture
-from llbnad.inference.predict import threshold_of
+from llbnad.inference.predict import scale_of, threshold_of
 from llbnad.inference.prediction import with_regions
 from llbnad.inference.request import Limits
 from llbnad.model.threshold import Threshold
@@ -83,6 +84,7 @@ def inspection_app(
         return {
             "facts": dict(card()),
             "threshold": None if threshold is None else described(threshold),
+            "scale": None if threshold is None or threshold.value <= 0 else bar_of(threshold),
             "most_bytes": limits.bytes,
         }
 
@@ -152,6 +154,11 @@ def described(threshold: Threshold) -> dict[str, Any]:
         "unsure": [threshold.unsure_low, threshold.unsure_high] if threshold.unsure else None,
         "text": threshold.describe(),
     }
+
+
+def bar_of(threshold: Threshold) -> dict[str, Any]:
+    """Return the colour scale of the pictures, for the bar on the page."""
+    return {**scale_of([], threshold).shown(), "colours": css_gradient()}
 
 
 def label(threshold: Threshold, score: float) -> str:

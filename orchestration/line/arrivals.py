@@ -1,6 +1,6 @@
 """The journal of a production line: every file that ever arrived, its fate, and the place of its bytes.
 
-    data/raw/<line>/arrived/<ab>/<sha256><suffix>    good images by content; versioned by DVC
+    data/raw/<line>/arrived/<ab>/<stored>            good images by content and camera's name; versioned by DVC
     data/raw/<line>/arrivals.jsonl                   the report, one JSON object per file; versioned by DVC
     data/raw/<line>/arriving.jsonl                   the batch being taken in; removed when it is complete
     data/quarantine/<line>/<name as it arrived>      bad files, each with <name>.json beside it
@@ -12,18 +12,20 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import pandas as pd
 
 from llbnad.data.decode import page_of
 from llbnad.data.manifest import paths_of
+from llbnad.errors import printable
 from llbnad.utils.files import replacing
 from orchestration.line.inbox import Mark
 from orchestration.pipeline.paths import ARRIVALS, QUARANTINE, stage_dir
 
 Fate = Literal["raw", "quarantine", "duplicate"]
+DIGITS = 64  # of a SHA-256: how the names in arrived/ begin
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,23 @@ def batches_of(root: Path, line: str, manifest: pd.DataFrame) -> dict[str, int]:
     All pages of a file arrived with it. An image whose file never arrived is left out.
     """
     arrived = batches(root, line)  # arrived/ names a file by its content
-    files = {image_id: page_of(root / path)[0].stem for image_id, path in paths_of(manifest).items()}
+    files = {image_id: page_of(root / path)[0].stem[:DIGITS] for image_id, path in paths_of(manifest).items()}
     return {image_id: arrived[file] for image_id, file in files.items() if file in arrived}
+
+
+def camera_names(root: Path, line: str, manifest: pd.DataFrame) -> dict[str, str]:
+    """Return what the camera called the images of a manifest, by image id. Images that never arrived are left out."""
+    arrived: dict[str, str] = {}
+    for arrival in read_report(root, line):
+        if arrival.fate == "raw":
+            arrived.setdefault(arrival.sha256, printable(PurePosixPath(arrival.path).name))
+    found = {}
+    for image_id, path in paths_of(manifest).items():
+        file, page = page_of(root / path)
+        name = arrived.get(file.stem[:DIGITS])
+        if name is not None:
+            found[image_id] = name if page is None else f"{name}#{page}"
+    return found
 
 
 def _read(path: Path) -> list[dict[str, Any]]:

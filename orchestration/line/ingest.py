@@ -17,6 +17,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from llbnad.config import Files, Pages
+from llbnad.data.names import stored_name
 from llbnad.errors import ConfigError, DataError
 from llbnad.utils.pixel_limit import limit_pixels_of
 from llbnad.utils.progress import track
@@ -150,7 +151,8 @@ def _plan(places: Places, files: Mapping[str, Mark], pages: Pages) -> list[Plann
             if where is not None and (where in taken or holds(places.root / where, found.sha256)):
                 arrival = Arrival(path, found.sha256, "duplicate", batch, where, "duplicate", f"same bytes as {where}")
             elif found.suffix:
-                target = places.arrived / found.sha256[:2] / f"{found.sha256}{found.suffix}"
+                name = stored_name(found.sha256, path, found.suffix)
+                target = places.arrived / found.sha256[:2] / name
                 arrival = Arrival(path, found.sha256, "raw", batch, places.relative(target))
             else:
                 where = places.relative(free_name(places, path, found.sha256, taken))

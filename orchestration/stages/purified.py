@@ -10,9 +10,10 @@ from llbnad.data.manifest import paths_of, training_images, write_manifest
 from llbnad.evaluation.report import purification_plots
 from llbnad.purification.consensus import Consensus
 from llbnad.purification.heat import StoredHeat, write_heat
-from llbnad.purification.notes import selection_notes, suspects
+from llbnad.purification.notes import selection_notes
 from llbnad.purification.patches import Maps
 from llbnad.purification.rounds import run_sub_models, select
+from llbnad.purification.score_list import score_list, suspect_list
 from llbnad.purification.verdicts import excluded, read_verdicts
 from llbnad.utils.files import write_csv, write_json, write_parquet
 from orchestration.pipeline.features import IMAGE_ROOT, allow_images, feature_store
@@ -57,13 +58,16 @@ def main(scenario: str) -> Record:
     summary = selection.summary(train, verdicts, everything)
     heat = {image_id: maps[image_id] for image_id in scores.nlargest(config.suspects).index}
     heat = off_canvas(heat, store.frames)
-    plots = purification_plots(scored, result, heat, IMAGE_ROOT, out / "plots")
+    plots = purification_plots(scored, result, heat, IMAGE_ROOT, out / "plots", config.aggregation)
     write_parquet(table.reset_index(), out / "scores.parquet")
     write_heat(maps, out / "maps.safetensors")
     write_heat(selection.trusted, out / "trusted.safetensors")
     write_csv(selection.history, out / "rounds.csv")
     write_json({**summary, "notes": notes}, out / "summary.json")
-    write_csv(suspects(table, result, paths), out / "suspects.csv")
+    listed = score_list(table["score"], result, paths, verdicts, config.aggregation)
+    write_csv(listed, out / "scores.csv")
+    to_look_at = suspect_list(table, result, paths, config.suspects, verdicts, config.aggregation)
+    write_csv(to_look_at, out / "suspects.csv")
     write_manifest(everything[left_out], out / "excluded.parquet")
     write_manifest(rejected, out / "rejected.parquet")
     write_manifest(kept, out / "kept.parquet")
@@ -76,7 +80,7 @@ def main(scenario: str) -> Record:
         say(f"purified {scenario}: {summary['n_verdict_elsewhere']} verdicts are of images not in this scenario")
     for note in notes:
         say(f"purified {scenario}: {note}")
-    artifacts = [out / "kept.parquet", out / "rejected.parquet", out / "suspects.csv", *plots]
+    artifacts = [out / "kept.parquet", out / "rejected.parquet", out / "suspects.csv", out / "scores.csv", *plots]
     refuse_changed([Path(config.review)])
     return lambda: record_stage("purified", scenario, settings, artifacts=artifacts)
 

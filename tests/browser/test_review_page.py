@@ -13,6 +13,7 @@ from llbnad.features.image_vectors import image_vectors
 from llbnad.features.store import FeatureStore
 from llbnad.policies.fraction import Fraction
 from llbnad.purification.verdicts import read_verdicts
+from llbnad.review.decision import decided
 from llbnad.review.page import GRID, build_suspects, choose_suspects, near_duplicates, review_page
 from llbnad.scenario import ScenarioSettings
 from llbnad.two_stage import run_two_stage
@@ -46,8 +47,10 @@ def write_page(line):
         ids = sorted(reasons.index)
         groups = near_duplicates(ids, image_vectors(store, ids, GRID, "alike"))
         groups |= dict.fromkeys(result.scores["score"].nlargest(2).index, 99)  # a group, whatever the encoder says
-        suspects = build_suspects(noisy, result.scores, reasons, result.purified, groups, result.heat, root)
-        path.write_text(review_page("line", suspects, verdicts, result.purified.cut, len(noisy)), encoding="utf-8")
+        decision = decided(result.scores["score"], result.purified)
+        suspects = build_suspects(noisy, result.scores, reasons, decision, groups, result.heat, root)
+        page = review_page("line", suspects, verdicts, decision, decision.scale(result.heat))
+        path.write_text(page, encoding="utf-8")
         return suspects
 
     return write
@@ -114,6 +117,13 @@ class Page:
         (button,) = [one for one in self.all("thead button") if one.text == name]
         button.click()
 
+    def choose(self, name):
+        (option,) = [one for one in self.all("#show option") if one.text.startswith(f"{name} (")]
+        option.click()
+
+    def shown(self):
+        return [row.get_attribute("data-id") for row in self.all("tbody tr") if row.is_displayed()]
+
     def export(self, downloads):
         from selenium.webdriver.support.wait import WebDriverWait
 
@@ -170,6 +180,18 @@ def test_people_judge_by_keyboard_and_the_next_run_obeys(write_page, line, brows
     label = page.all(f"tr[data-id='{kept[1]}']")[0].get_attribute("aria-label")
     assert label.endswith("exclude")
 
+    assert page.text(f"tr[data-id='{rejected}'] .decision .chip") == "rejected by policy, kept by you"
+    assert page.text(f"tr[data-id='{kept[0]}'] .decision .chip") == "kept by policy, rejected by you"
+    assert page.text(f"tr[data-id='{kept[0]}'] .waiting") == "kept in the last run, rejected in the next"
+    assert "1 normal · 1 defect · 1 exclude · 3 change at the next run" in page.text("#counts")
+    names = noisy.set_index("image_id")["path"].map(lambda path: path.rpartition("/")[2])
+    assert page.text(f"tr[data-id='{rejected}'] .picture") == names[rejected]
+    page.choose("judged")
+    assert set(page.shown()) == {rejected, *kept[:2]}
+    page.choose("all")
+    page.click(f"tr[data-id='{kept[1]}']")
+    assert page.text("#scale").startswith("≤ ") and "Heat map: calm below the" in page.text("#scale")
+
     before = page.all("#large")[0].get_attribute("src")
     page.press("h")
     assert page.all("#large")[0].get_attribute("src") != before
@@ -177,6 +199,13 @@ def test_people_judge_by_keyboard_and_the_next_run_obeys(write_page, line, brows
 
     verdicts = read_verdicts(page.export(tmp_path / "downloads"))
     assert verdicts == {rejected: "normal", kept[0]: "defect", kept[1]: "exclude"}
+
+    again = Page(browser, tmp_path / "page.html")  # exported, and not in the review file yet
+    assert again.verdict(rejected) == "normal" and "3 verdicts are back: they were exported" in again.text("#notice")
+    again.click("#restart")
+    assert again.verdict(rejected) == "–" and again.text("#count").startswith("0 of")
+    write_page(tmp_path / "page.html", verdicts)
+    assert not Page(browser, tmp_path / "page.html").all("#notice")[0].is_displayed()  # the file has what was exported
     again = run_two_stage(noisy, store, root, SETTINGS, verdicts)
     assert rejected in again.purified.kept and kept[0] in again.purified.rejected
     assert kept[1] not in again.purified.kept + again.purified.rejected

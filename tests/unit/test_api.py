@@ -60,7 +60,9 @@ def test_fit_gives_the_bytes_of_llbnad_run(by_command, fitted, cells, tmp_path):
     assert found.scores.to_dict() == {cells / path: one for path, one in scored.items()}
     assert found.scores.is_monotonic_decreasing
     suspects = pd.read_csv(by_command / "suspects.csv")
-    assert found.suspects == [cells / path for path in suspects["path"]]
+    apart = suspects[suspects["reason"].str.contains("stands apart")]
+    assert found.suspects == [cells / path for path in apart["path"]]
+    assert set(rejected["path"]) <= set(suspects["path"])
     assert fitted.notes == json.loads((by_command / "metrics.json").read_text())["notes"]
     assert fitted.notes[:-1] == found.notes and fitted.notes[-1].startswith("threshold only promised: ")
     assert llbnad.load(tmp_path / "model.safetensors").notes == fitted.notes[-1:]

@@ -45,7 +45,10 @@ def test_run_writes_what_it_promises(trained):
     assert set(metrics) == METRICS | COUNTS | DECISION | DRAWN | {"notes"}
     assert metrics["notes"] == [line.removeprefix("note: ") for line in done.stdout.splitlines() if "note: " in line]
     assert metrics["notes"][0].startswith(f"kept {metrics['n_selected']} of {metrics['n_train']}")
-    assert set(pd.read_csv(out / "a" / "suspects.csv")["status"]) <= {"kept", "rejected"}
+    suspects = pd.read_csv(out / "a" / "suspects.csv")
+    assert set(suspects["status"]) <= {"kept", "rejected"} and (suspects["reason"] != "").all()
+    assert len(suspects) >= 6 and suspects["name"].str.endswith(".png").all()  # also if nothing is rejected
+    assert len(pd.read_csv(out / "a" / "scores.csv")) == metrics["n_train"]
     assert 0 <= metrics["fpr_at_threshold"] < metrics["recall_at_threshold"] <= 1
     assert metrics["pixel_auroc"] is None  # no masks: skipped, not zero
     assert 0.5 < metrics["image_auroc"] <= 1

@@ -30,6 +30,7 @@ COMMANDS = {
     "make worker*": "tests/cluster/test_celery.py::test_a_backfill_outlives_a_worker",
     "make ui CLUSTER=*": "tests/cluster/test_home.py::test_home_serves_the_jobs_of_several_machines",
     "make ui": "installs, then runs `python -m orchestration ui`, which has a test",
+    "make pictures": "installs, then does what tests/unit/test_pictures.py does with few cells",
     "make audit": "installs, then runs `python -m orchestration audit`, which has a test",
     "make clean": "removes environments",
     "python -m orchestration COMMAND": "the form of the commands below",
@@ -117,6 +118,7 @@ COMMANDS = {
         "takes minutes and needs data beside the clone; tests/unit/test_evaluate.py checks its numbers"
     ),
     "python -m benchmarks.performance*": "needs a quiet machine; tests/unit/test_memory.py runs a part of it",
+    "python -m benchmarks.pictures": "tests/unit/test_pictures.py::test_pictures_are_made_from_the_embedded_cells",
     "python -m benchmarks.views*": "takes minutes and needs a data set; `evaluate` and `FeatureStore` have tests",
     "llbnad run --source image_folder * --tiles *": (
         "tests/unit/test_views.py::test_two_commands_from_wide_images_to_results"

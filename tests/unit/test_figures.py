@@ -1,20 +1,25 @@
 """Pictures: equal content gives equal bytes; heat shows where the map is high."""
 
+import contextlib
 import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from llbnad.evaluation import figures
-from llbnad.evaluation.figures import Tile, contact_sheet, curves, heat_range, lay_heat, overlay, score_histogram
+from llbnad.evaluation import heat_scale as scales
+from llbnad.evaluation.figures import Tile, contact_sheet, curves
+from llbnad.evaluation.heat_scale import HeatScale, heat_scale, lay_heat, overlay
+from llbnad.evaluation.histogram import score_histogram
+
+SCALE = HeatScale(0, 0.5, 1, "threshold")
 
 
 def draw(kind, path):
     rng = np.random.default_rng(0)
     scores = rng.random(60)
     if kind == "histogram":
-        score_histogram(scores, scores > 0.8, ("largest score kept", 0.7), path, "title")
+        score_histogram(scores, scores > 0.8, [("largest score kept", 0.7)], path, "title")
     elif kind == "curves":
         curves({"llbnad": (scores[:40], scores[40:] + 0.2), "none": (scores[:40], scores[40:])}, path)
     else:
@@ -39,10 +44,9 @@ def test_overlay_colours_the_hot_corner_alone():
     image = np.full((64, 64, 3), 100, np.uint8)
     heat = np.zeros((8, 8), np.float32)
     heat[0, 0] = 1
-    shown = overlay(image, heat, (0, 1))
+    shown = overlay(image, heat, SCALE)
     assert np.array_equal(shown[40:, 40:], image[40:, 40:])
-    assert shown[2, 2, 0] > 150
-    assert heat_range([]) == (0, 1)
+    assert shown[2, 2, 0] > shown[2, 2, 2] + 50
 
 
 def test_a_large_picture_is_coloured_in_little_memory():
@@ -50,9 +54,9 @@ def test_a_large_picture_is_coloured_in_little_memory():
     picture = Image.new("RGB", (2500, 1600), (100, 100, 100))
     heat = np.zeros((28, 28), np.float32)
     heat[:14] = 1
-    overlay(np.zeros((8, 8, 3), np.uint8), heat, (0, 1))  # what is imported and made once does not count
+    overlay(np.zeros((8, 8, 3), np.uint8), heat, SCALE)  # what is imported and made once does not count
     tracemalloc.start()
-    lay_heat(picture, heat, (0, 1))
+    lay_heat(picture, heat, SCALE)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 30 << 20
@@ -63,9 +67,9 @@ def test_a_large_picture_is_coloured_in_little_memory():
 def test_blocks_of_a_picture_fit_together(size, monkeypatch):
     rng = np.random.default_rng(0)
     image, heat = rng.integers(0, 256, (*size, 3), dtype=np.uint8), rng.random((28, 20), dtype=np.float32)
-    in_blocks = overlay(image, heat, (0.1, 0.9)).astype(int)
-    monkeypatch.setattr(figures, "BLOCK", 10_000)
-    at_once = overlay(image, heat, (0.1, 0.9))
+    in_blocks = overlay(image, heat, HeatScale(0.1, 0.5, 0.9, "")).astype(int)
+    monkeypatch.setattr(scales, "BLOCK", 10_000)
+    at_once = overlay(image, heat, HeatScale(0.1, 0.5, 0.9, ""))
     assert np.abs(in_blocks - at_once).max() <= 2 and (in_blocks != at_once).mean() < 1e-3
 
 
@@ -82,5 +86,79 @@ def test_outline_and_heat_lie_where_mask_and_map_say(tmp_path):
     hot = np.argwhere((red > green_ + 30) | (red > blue + 30))
     height, width = pixels.shape[:2]
     assert len(green) and len(hot)
-    assert (green[:, 1] < width / 2).all() and (green[:, 0] < height / 3).all()  # the upper picture's upper part
-    assert (hot[:, 1] < width / 2).all() and (hot[:, 0] > height / 2).all() and (hot[:, 0] < 0.8 * height).all()
+    assert (green[:, 1] < width / 2).all() and (green[:, 0] < 0.35 * height).all()  # the upper picture's upper part
+    on_image = hot[hot[:, 0] < 0.77 * height]  # the bar is below
+    assert (on_image[:, 1] < width / 2).all() and (on_image[:, 0] > 0.45 * height).all() and len(on_image) < len(hot)
+    assert (on_image[:, 0] < 0.7 * height).all()
+
+
+def shown(value, scale):
+    """The colour of a grey image under a map of one value."""
+    return overlay(np.full((4, 4, 3), 128, np.uint8), np.full((2, 2), value, np.float32), scale)[1, 1].astype(int)
+
+
+@pytest.mark.parametrize("limit", [0.02, 3.0, 500.0])
+def test_colours_are_calm_below_the_limit_and_heat_begins_there(limit):
+    scale = heat_scale(limit, [])
+    assert (shown(0.5 * limit, scale) == 128).all() and (shown(-limit, scale) == 128).all()
+    red, _, blue = shown(0.98 * limit, scale)
+    assert blue > red  # calm
+    for value in (1.05, 1.2, 1.5, 9):
+        red, _, blue = shown(value * limit, scale)
+        assert red > blue + 50
+    assert (shown(1.5 * limit, scale) == shown(9 * limit, scale)).all()
+    assert f"threshold ({limit:.4g})" in scale.caption()
+
+
+def test_a_set_below_its_limit_looks_clean_and_without_a_limit_the_bar_says_so():
+    rng = np.random.default_rng(0)
+    maps = [rng.random((8, 8), dtype=np.float32) for _ in range(3)]
+    clean = overlay(np.full((64, 64, 3), 128, np.uint8), maps[0], heat_scale(1.01, maps)).astype(int)
+    assert (clean[..., 0] <= clean[..., 2]).all()
+    relative = heat_scale(None, maps)
+    assert relative.low < relative.limit < relative.high and "for want of a threshold" in relative.caption()
+    below_zero = heat_scale(-2.0, [one - 3 for one in maps])  # as of a log-likelihood
+    assert below_zero.low < below_zero.limit == -2 < below_zero.high
+    assert heat_scale(None, []).low == 0
+
+
+def texts(draw_it, monkeypatch):
+    """All texts of a picture that a function draws."""
+    from matplotlib.figure import Figure
+    from matplotlib.text import Text
+
+    found = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *_, **__: found.extend(t.get_text() for t in self.findobj(Text))
+    )
+    monkeypatch.setattr("llbnad.evaluation.figures.replacing", lambda path: contextlib.nullcontext(path))
+    draw_it()
+    return found
+
+
+@pytest.mark.parametrize(("stretch", "labelled"), [(1, True), (1, False), (100, False)])
+def test_axes_are_labelled_and_say_where_they_are_logarithmic(stretch, labelled, monkeypatch, tmp_path):
+    scores = np.linspace(1, 2, 50)
+    scores[-2:] *= stretch
+    anomalous = scores > 1.9 if labelled else None
+    lines = [("threshold", 1.8), ("stands apart from", 1.9)]
+    found = texts(
+        lambda: score_histogram(scores, anomalous, lines, tmp_path / "a.png", "title", (1.7, 1.85)), monkeypatch
+    )
+    assert ("anomaly score, logarithmic" if stretch > 1 else "anomaly score") in found
+    assert ("number of images" if labelled else "number of images, logarithmic") in found
+    assert {"threshold (1.8)", "stands apart from (1.9)", "unsure, 1.7 to 1.85"} <= set(found)
+    parts = {"normal", "anomalous"} if labelled else {"no label, up to the line", "no label, above it"}
+    assert all(any(one.startswith(f"{part} (") for one in found) for part in parts)
+
+
+def test_tiles_bear_the_camera_s_name_and_the_sheet_its_bar(monkeypatch, tmp_path):
+    image, heat = np.zeros((8, 8, 3), np.uint8), np.ones((2, 2), np.float32)
+    stored = f"line/ab/{'ab' * 32}-part 7-.png"
+    tiles = [
+        Tile(image, heat, "kept · 1", "#000000", name=name) for name in ("a/b/0001.png", stored, "x" * 50 + ".png")
+    ]
+    found = texts(lambda: contact_sheet(tiles, tmp_path / "a.png", "sheet", heat_scale(2, [], "cut")), monkeypatch)
+    assert {"0001.png", "part 7.png", "calm below the cut (2), heat above", "≤ 1", "≥ 3"} <= set(found)
+    (long,) = [one for one in found if "…" in one]
+    assert len(long) == 28 and long.endswith("x.png")

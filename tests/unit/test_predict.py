@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from llbnad.errors import ConfigError
+from llbnad.evaluation.figures import ANOMALOUS_COLOUR, NORMAL_COLOUR, UNKNOWN_COLOUR
 from llbnad.evaluation.report import _outcome
 from llbnad.inference.predict import predict, refuse_own_pictures
 from llbnad.model.model import Model
@@ -105,7 +106,8 @@ def test_cases_are_called_what_the_decision_made_of_them():
         "found", "missed", "unsure", "", "false alarm", "passed", "unsure", "", "defect", "normal", "unsure", ""
     ]  # fmt: skip
     colours = [_outcome(label, name)[1] for label, name in kinds]
-    of_defects, of_normals = colours[0], colours[4]
-    assert len(set(colours[:4])) == len(set(colours[4:8])) == 1 and of_defects != of_normals
-    assert colours[8:10] == [of_defects, of_normals]
-    assert len({of_defects, of_normals, *colours[10:]}) == 4
+    found, missed, unsure, of_defects = colours[:4]
+    false_alarm, passed, unsure_normal, of_normals = colours[4:8]
+    assert len({found, missed, false_alarm, passed, unsure}) == 5 and unsure == unsure_normal == colours[10]
+    assert of_defects != of_normals  # nothing was decided: the colour is that of the label
+    assert colours[8:10] == [ANOMALOUS_COLOUR, NORMAL_COLOUR] and colours[11] == UNKNOWN_COLOUR

@@ -15,6 +15,7 @@ from llbnad.data.sources.base import Listing, Record, scan
 from llbnad.features.image_vectors import image_vectors
 from llbnad.features.store import FeatureStore
 from llbnad.purification.purify import Purified
+from llbnad.review.decision import decided
 from llbnad.review.page import GRID, build_suspects, choose_suspects, near_duplicates, review_page, spread
 from tests.conftest import save_image
 
@@ -86,15 +87,57 @@ def test_a_hostile_file_name_stays_text(scores, tmp_path):
     reasons = pd.Series({IDS[98]: "highest score", IDS[99]: name})
     heat = {image_id: np.ones((4, 4), np.float16) for image_id in IDS[98:]}
     groups = dict.fromkeys(IDS[98:], 1)
-    suspects = build_suspects(manifest, scores, reasons, PURIFIED, groups, heat, tmp_path)
-    page = review_page(name, suspects, {IDS[98]: "defect"}, PURIFIED.cut, 100, [f"2 images stand apart: {name}"])
+    decision = decided(scores["score"], PURIFIED)
+    scale = decision.scale(heat)
+    suspects = build_suspects(manifest, scores, reasons, decision, groups, heat, tmp_path, {IDS[98]: "camera.png"})
+    page = review_page(name, suspects, {IDS[98]: "defect"}, decision, scale, [f"2 images stand apart: {name}"])
     assert name not in page
     (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
     content = json.loads(text)
     assert content["name"] == content["suspects"][0]["reason"] == name
     assert [one["image_id"] for one in content["suspects"]] == [IDS[99], IDS[98]]  # the higher score first
     assert content["verdicts"] == {IDS[98]: "defect"}
-    assert content["notes"] == [f"2 images stand apart: {name}"]
-    assert page == review_page(name, suspects, {IDS[98]: "defect"}, PURIFIED.cut, 100, content["notes"])
+    assert content["notes"][-1] == f"2 images stand apart: {name}"
+    assert [one["name"] for one in content["suspects"]] == ["x.png", "camera.png"]
+    assert page == review_page(name, suspects, {IDS[98]: "defect"}, decision, scale, content["notes"][-1:])
     with Image.open(io.BytesIO(base64.b64decode(content["suspects"][0]["image"].partition(",")[2]))) as picture:
         assert picture.size == (360, 90)  # not stretched
+
+
+def test_the_page_says_what_the_cut_did_what_verdicts_changed_and_what_waits(scores):
+    plain = decided(scores["score"], PURIFIED)
+    assert plain.lines({}) == [
+        "The policy rejected 30 of 100 images, those above its cut at 69.",
+        "In the last run no verdict changed this.",
+    ]
+    after = Purified(tuple(IDS[1:69] + IDS[99:]), tuple(IDS[70:99] + IDS[:1]), 69.0)  # 69 is excluded
+    decision = decided(scores["score"], after)
+    assert decision.by_policy == plain.by_policy and decision.status[IDS[69]] == "excluded"
+    applied = {IDS[0]: "defect", IDS[69]: "exclude", IDS[99]: "normal"}
+    assert decision.lines(applied)[1:] == [
+        "The last run changed this by verdicts: 1 kept by the policy are rejected, "
+        "1 rejected by it are kept, 1 are excluded."
+    ]
+    more = {**applied, IDS[5]: "defect", "f" * 64: "normal"}
+    assert decision.lines(more)[2:] == [
+        "1 of 4 verdicts in the review file wait for the next run.",
+        "1 verdicts are on images that are not among these.",
+    ]
+
+
+def test_where_nothing_is_rejected_the_page_says_why(scores):
+    kept = decided(scores["score"], Purified(tuple(IDS), (), 99.0))
+    assert kept.limit.kind == "largest" and kept.lines({})[0] == (
+        "There is no cut: the policy sees no second group of scores and kept all 100 images. None stands apart."
+    )
+    scores.loc[IDS[99], "score"] = 1e9
+    apart = decided(scores["score"], Purified(tuple(IDS), (), 1e9))
+    assert apart.limit.kind == "apart" and 99 < apart.limit.value < 1e9
+    assert "Images stand apart from" in apart.lines({})[0]
+    assert decided(scores["score"], PURIFIED, "rank_mean").limit.on_maps is None
+
+
+def test_images_with_the_score_of_the_cut_keep_their_status(scores):
+    scores["score"] = 1.0
+    decision = decided(scores["score"], Purified(tuple(IDS[:70]), tuple(IDS[70:]), 1.0))
+    assert [decision.by_policy[one] for one in (IDS[69], IDS[70])] == ["kept", "rejected"]

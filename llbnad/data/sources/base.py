@@ -17,6 +17,7 @@ from llbnad.data.images import CLIPPED, count_values, load_picture
 from llbnad.data.intensity import shown
 from llbnad.data.manifest import NORMAL, SCHEMA, normalise
 from llbnad.data.masks import join_masks, marked, misfit, split_masks
+from llbnad.data.names import content_path
 from llbnad.data.sources.meanings import Meaning, by_label, table
 from llbnad.data.sources.survey import Survey, survey
 from llbnad.errors import DataError, PagesError, printable
@@ -210,11 +211,12 @@ def _pages(listing: Listing, record: Record) -> tuple[list[Record], list[Rejecti
         masks = []
     if images == [record.path]:
         return [replace(record, mask_path=join_masks([page for its in masks for page in its]))], rejected
-    alone = record.sample_id == record.path
+    alone = record.sample_id in (record.path, content_path(record.path))
     pages = []
     for number, name in enumerate(images):
         mask = join_masks([its[number] for its in masks])
-        pages.append(replace(record, path=name, sample_id=name if alone else record.sample_id, mask_path=mask))
+        sample = content_path(name) if alone else record.sample_id
+        pages.append(replace(record, path=name, sample_id=sample, mask_path=mask))
     return pages, rejected
 
 

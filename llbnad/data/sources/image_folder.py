@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from llbnad.config import ImageFolderDataset
 from llbnad.data.manifest import NORMAL
 from llbnad.data.masks import join_masks
+from llbnad.data.names import content_path
 from llbnad.data.sources.base import Listing, Record, Rejection
 from llbnad.data.sources.folder_names import (
     HELD_OUT,
@@ -89,7 +90,8 @@ def _record(path: str, category: str, masks: Sequence[str]) -> Record:
     label = _label(folders[1:] if split else folders, split)
     # a normal image has no defect to draw, whatever lies beside it
     mask_path = None if label == NORMAL else join_masks(masks)
-    return Record(path, category, sample_id=path, mask_path=mask_path, anomaly_class=label, split=split)
+    # what the camera called an image of a production line decides nothing
+    return Record(path, category, content_path(path), mask_path, anomaly_class=label, split=split)
 
 
 def _label(folders: Sequence[str], split: str | None) -> str | None:

@@ -1,0 +1,53 @@
+"""The score from which stage 1 calls an image suspicious: what the pictures of training images are anchored at."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from llbnad.config import Aggregation
+from llbnad.purification.notes import apart_from
+from llbnad.purification.purify import Purified
+
+UNITLESS = ("robust_mean", "rank_mean")  # aggregations whose scores are in another unit than the maps
+MEANINGS = {
+    "cut": "cut of the policy",
+    "apart": "score from which images stand apart",
+    "largest": "largest score, as nothing is rejected",
+}
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The score above which a training image is suspicious, and what that score is."""
+
+    value: float
+    kind: Literal["cut", "apart", "largest"]
+    on_maps: float | None  # the same in the unit of the patch maps; None where scores have another unit
+
+    @property
+    def meaning(self) -> str:
+        """What the score is, in a few words."""
+        return MEANINGS[self.kind]
+
+    @property
+    def rejects(self) -> bool:
+        """Whether the policy rejects what lies above it."""
+        return self.kind == "cut"
+
+
+def suspicious_from(scores: pd.Series, purified: Purified, aggregation: Aggregation = "oof_mean") -> Limit:
+    """Return the policy's cut or, if it rejects nothing, the score from which images stand apart.
+
+    Args:
+        scores: consensus scores of the training images.
+        purified: the decision.
+        aggregation: how the scores were made.
+    """
+    value: float = purified.cut
+    kind: Literal["cut", "apart", "largest"] = "cut"
+    if not (scores > purified.cut).any():
+        apart = apart_from(scores.to_numpy(np.float64))
+        value, kind = (apart, "apart") if apart < purified.cut else (purified.cut, "largest")
+    return Limit(value, kind, None if aggregation in UNITLESS else value)

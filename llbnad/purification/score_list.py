@@ -1,0 +1,120 @@
+"""The training images with their scores as tables for people: all of them, and the suspects with the reason."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import pandas as pd
+
+from llbnad.config import Aggregation
+from llbnad.data.names import shown_name
+from llbnad.purification.limit import suspicious_from
+from llbnad.purification.notes import suspects
+from llbnad.purification.purify import Purified
+
+COLUMNS = ["name", "score", "threshold", "status", "verdict", "path", "image_id"]
+REASON = "reason"  # beside these on the list of suspects
+
+
+def policy_decisions(scores: pd.Series, purified: Purified) -> dict[str, str]:
+    """Return what the policy alone decided on each image, `kept` or `rejected`, before people's verdicts.
+
+    The policy keeps the lowest scores. Where several images have the score of the cut, their status decides.
+
+    Args:
+        scores: consensus scores of the training images, by image id.
+        purified: the decision, overridden by people's verdicts.
+    """
+    rejected = set(purified.rejected)
+    tied = scores == purified.cut
+    tie = int(tied.sum()) > 1
+    return {
+        str(image_id): "rejected" if score > purified.cut or (tie and at_cut and image_id in rejected) else "kept"
+        for image_id, score, at_cut in zip(scores.index, scores, tied, strict=True)
+    }
+
+
+def score_list(
+    scores: pd.Series,
+    purified: Purified,
+    paths: Mapping[str, str],
+    verdicts: Mapping[str, str] = MappingProxyType({}),
+    aggregation: Aggregation = "oof_mean",
+) -> pd.DataFrame:
+    """Return one row per training image, highest score first.
+
+    Args:
+        scores: consensus scores, by image id.
+        purified: which images are kept and rejected.
+        paths: path of each image by id.
+        verdicts: people's verdicts by image id.
+        aggregation: how the scores were made.
+
+    Returns:
+        name (the camera's), score, threshold (from which an image is suspicious: `llbnad.purification.limit`), status
+        (kept, rejected or excluded), verdict (a person's; empty without one), path, image_id.
+    """
+    status = dict.fromkeys(purified.kept, "kept") | dict.fromkeys(purified.rejected, "rejected")
+    # images that people excluded may have no path: they are then not listed
+    ordered = scores[scores.index.isin(list(paths))].sort_index().sort_values(ascending=False, kind="stable")
+    ids = [str(image_id) for image_id in ordered.index]
+    return pd.DataFrame(
+        {
+            "name": [shown_name(paths[image_id]) for image_id in ids],
+            "score": ordered.to_numpy(),
+            "threshold": np.float32(suspicious_from(scores, purified, aggregation).value),
+            "status": [status.get(image_id, "excluded") for image_id in ids],
+            "verdict": [verdicts.get(image_id, "") for image_id in ids],
+            "path": [paths[image_id] for image_id in ids],
+            "image_id": ids,
+        },
+        columns=COLUMNS,
+    )
+
+
+def suspect_list(
+    table: pd.DataFrame,
+    purified: Purified,
+    paths: Mapping[str, str],
+    count: int,
+    verdicts: Mapping[str, str] = MappingProxyType({}),
+    aggregation: Aggregation = "oof_mean",
+) -> pd.DataFrame:
+    """Return the rows of `score_list` that deserve a look, each with the reason.
+
+    These are the images that are rejected, stand apart or were judged, and the `count` highest scores. The list is
+    therefore never empty where there are images, also if nothing is rejected.
+
+    Args:
+        table: consensus scores of the training images, indexed by image id: sub_model_0 …, subset, score.
+        purified: which images are kept and rejected.
+        paths: path of each image by id.
+        count: number of highest scores.
+        verdicts: people's verdicts by image id.
+        aggregation: how the scores were made.
+    """
+    rows = score_list(table["score"], purified, paths, verdicts, aggregation)
+    decided = policy_decisions(table["score"], purified)
+    apart = set(suspects(table, purified, paths)["image_id"])
+    reasons = [
+        _reason(decided[row.image_id], row.verdict, row.image_id in apart, place < count)
+        for place, row in enumerate(rows.itertuples())
+    ]
+    rows.insert(COLUMNS.index("path"), REASON, reasons)
+    return rows[rows[REASON] != ""].reset_index(drop=True)
+
+
+def _reason(decided: str, verdict: str, apart: bool, high: bool) -> str:
+    """Return why an image is on the list; empty if it is not.
+
+    Args:
+        decided: what the policy decided.
+        verdict: a person's verdict; empty without one.
+        apart: whether its score stands apart.
+        high: whether it is among the highest scores.
+    """
+    beside = "stands apart" if apart else "among the highest scores" if high else ""
+    own = {"normal": "kept by a person", "defect": "rejected by a person", "exclude": "excluded by a person"}
+    policy = f"{decided} by the policy" if decided == "rejected" or verdict or beside else ""
+    parts = [policy, own.get(verdict, ""), beside]
+    return ", ".join(part for part in parts if part)

@@ -1,0 +1,54 @@
+"""Tables of scores for people: the camera's name first, and a reason for every suspect, also if nothing is rejected."""
+
+import pandas as pd
+
+from llbnad.purification.purify import Purified
+from llbnad.purification.score_list import score_list, suspect_list
+from tests.unit.test_notes import IDS, PATHS, table
+
+COLUMNS = ["name", "score", "threshold", "status", "verdict", "path", "image_id"]
+
+
+def test_all_training_images_are_listed_with_their_names():
+    scores = table()["score"]
+    found = score_list(scores, Purified(tuple(IDS[:38]), tuple(IDS[38:40]), float(scores.iloc[37])), PATHS)
+    assert found.columns.tolist() == COLUMNS and len(found) == 40
+    assert found["name"].tolist()[:3] == ["039.png", "038.png", "037.png"]
+    assert found["status"].tolist()[:3] == ["rejected", "rejected", "kept"] and found["score"].is_monotonic_decreasing
+    assert (found["threshold"] == scores.iloc[37]).all()
+
+
+def test_suspects_have_a_reason_also_if_nothing_is_rejected():
+    scores = table()
+    nothing = Purified(tuple(IDS[:40]), (), float(scores["score"].max()))
+    found = suspect_list(scores, nothing, PATHS, 6)
+    assert found.columns.tolist() == [*COLUMNS[:5], "reason", *COLUMNS[5:]]
+    assert found["name"].tolist() == [f"{number:03d}.png" for number in range(39, 33, -1)]
+    assert found["reason"].tolist() == [
+        *["kept by the policy, stands apart"] * 4,
+        *["kept by the policy, among the highest scores"] * 2,
+    ]
+    assert 1 < found["threshold"].iloc[0] < 5  # from there on images stand apart
+    clean = suspect_list(table(200, 0), Purified(tuple(IDS), (), float(table(200, 0)["score"].max())), PATHS, 3)
+    assert clean["name"].tolist() == ["199.png", "198.png", "197.png"]
+
+
+def test_people_and_policy_are_told_apart():
+    scores = table()
+    cut = float(scores["score"].iloc[36])
+    kept = {*IDS[:37], IDS[38]} - {IDS[0], IDS[1]}
+    decided = Purified(tuple(sorted(kept)), (IDS[0], IDS[37], IDS[39]), cut)
+    verdicts = {IDS[0]: "defect", IDS[1]: "exclude", IDS[2]: "normal", IDS[38]: "normal", IDS[39]: "defect"}
+    found = suspect_list(scores, decided, PATHS, 0, verdicts).set_index("name")
+    assert found["reason"].to_dict() == {
+        "039.png": "rejected by the policy, rejected by a person, stands apart",
+        "038.png": "rejected by the policy, kept by a person, stands apart",
+        "037.png": "rejected by the policy, stands apart",
+        "036.png": "kept by the policy, stands apart",
+        "002.png": "kept by the policy, kept by a person",
+        "001.png": "kept by the policy, excluded by a person",
+        "000.png": "kept by the policy, rejected by a person",
+    }
+    assert found["status"]["001.png"] == "excluded" and found["verdict"]["001.png"] == "exclude"
+    gone = {one: path for one, path in PATHS.items() if one != IDS[1]}  # as where excluded images have no row any more
+    assert len(score_list(pd.Series(scores["score"]), decided, gone)) == 39
