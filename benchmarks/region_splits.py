@@ -18,7 +18,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,15 +43,18 @@ LEARNT = 0.7
 RATES, BOUNDS = (0.01, 0.05), ("none", "robust")
 WAYS = (("images", "images"), ("groups", "images"), ("groups", "groups"))  # divided, folds
 RESULT = Path("benchmarks/results/region_splits.csv")
+KEYS = ["dataset", "detector", "divided", "folds", "bound", "target"]
 
 
-def measured(root: Path, category: str, cache: Path, splits: int) -> Iterator[dict[str, object]]:
+def measured(
+    root: Path, category: str, cache: Path, splits: int, detectors: Sequence[str]
+) -> Iterator[dict[str, object]]:
     """Yield one row per detector, way, split, bound and rate: images tested, with a region, called defects."""
     scan, image_root = read_source(RealIadDataset(source="real_iad", root=str(root), category=category), root)
     normal = scan.manifest[scan.manifest["anomaly_class"] == NORMAL].reset_index(drop=True)
     grouped = normal.assign(sample_id=normal["path"].map(_groups(root, category)))
     single = grouped["sample_id"].nunique() == len(grouped)
-    for detector in DETECTORS:
+    for detector in detectors:
         settings = make_settings({"detector": detector}, "benchmarks.region_splits")
         encoder, config = settings.encoder, settings.detector
         store = FeatureStore(cache, encoder, normal, image_root, str(prepare(Runtime())))
@@ -89,8 +92,7 @@ def measured(root: Path, category: str, cache: Path, splits: int) -> Iterator[di
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Return shares over all splits."""
     rows = rows.assign(share=rows["with_region"] / rows["tested"])
-    keys = ["dataset", "detector", "divided", "folds", "bound", "target"]
-    found = rows.groupby(keys).agg(
+    found = rows.groupby(KEYS).agg(
         splits=("split", "nunique"), learnt=("learnt", "mean"), tested=("tested", "sum"),
         with_region=("with_region", "sum"), called=("called", "sum"), lowest=("share", "min"), highest=("share", "max"),
     ).reset_index()  # fmt: skip
@@ -112,7 +114,9 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(SETS), help="one data set; the table keeps the rows of the others")
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets, in Real-IAD's layout")
     parser.add_argument("--splits", type=int, default=SPLITS, help="random splits of each kind")
+    parser.add_argument("--detector", choices=DETECTORS, help="one detector; the table keeps the rows of the other")
     options = parser.parse_args()
+    detectors = DETECTORS if options.detector is None else (options.detector,)
     for name, category in SETS.items():
         root = options.data / name
         if options.only not in (None, name):
@@ -121,11 +125,14 @@ def main() -> None:
             sys.exit(f"error: {root / 'groups.json'} does not exist: name the folder of the data sets with --data")
         rows = []
         with tempfile.TemporaryDirectory() as cache:
-            for row in measured(root, category, Path(cache), options.splits):
+            for row in measured(root, category, Path(cache), options.splits, detectors):
                 rows.append(row)
                 new = summary(pd.DataFrame(rows))
-                old = pd.read_csv(RESULT) if RESULT.exists() else pd.DataFrame(columns=["dataset"])
-                write_csv(pd.concat([old[old["dataset"] != name], new]).sort_values(list(new)[:6]), RESULT)
+                if RESULT.exists():
+                    old = pd.read_csv(RESULT)
+                    mine = (old["dataset"] == name) & old["detector"].isin(new["detector"])
+                    new = pd.concat([old[~mine], new])
+                write_csv(new.sort_values(KEYS), RESULT)
 
 
 if __name__ == "__main__":
