@@ -145,7 +145,8 @@ def refuse(model: Model) -> None:
     """Refuse a model that a graph cannot hold.
 
     Raises:
-        ConfigError: the encoder has a setting that the graph does not follow, or the detector reads no features.
+        ConfigError: the encoder has a setting that the graph does not follow, the model has a region of interest, or
+            the detector reads no features.
     """
     defaults = EncoderConfig()
     for name in type(model.encoder).model_fields:
@@ -154,6 +155,11 @@ def refuse(model: Model) -> None:
             raise ConfigError(
                 f"encoder.{name} {value!r} cannot be exported: a graph squeezes the whole image; use `llbnad predict`"
             )
+    if model.region is not None:
+        raise ConfigError(
+            "a model with a region of interest cannot be exported: a graph scores the whole image; train one without "
+            "`region`, or use `llbnad predict`"
+        )
     if not model.config.uses_features:
         raise ConfigError(
             f"detector {model.config.name} cannot be exported: it reads images, not features; use `llbnad predict`"
@@ -228,11 +234,7 @@ def _module(model: Model, half: bool = False) -> "torch.nn.Module":
     """Return one torch module from pixels to score and map."""
     import torch
 
-    if model.encoder.view != "squeeze" or model.region is not None:
-        raise ConfigError(
-            f"a model with encoder.view {model.encoder.view}{' and a region' if model.region else ''} cannot be "
-            "exported: train one with view squeeze and without a region, or serve this one"
-        )
+    refuse(model)
     encoder = create_encoder(model.encoder, "cpu")
     layers: Any = getattr(encoder, "layers", None)
     if layers is None:

@@ -17,8 +17,8 @@ from llbnad.data.images import load_whole
 from llbnad.data.manifest import window_of
 from llbnad.errors import ConfigError
 from llbnad.evaluation.evaluate import images_to_evaluate
+from llbnad.inference.export import check_installed, parity, refuse, torch_session
 from llbnad.inference.export import export as write_graphs
-from llbnad.inference.export import parity, torch_session
 from llbnad.inference.exported import Format, load_exported
 from llbnad.inference.graph.precision import Precision
 from llbnad.model.model import Model
@@ -51,8 +51,11 @@ def export(
     """Write the graphs and the differences to torch. Images that were kept calibrate a lower precision."""
     scenario = scenario or _named(model)
     allow_images(load_params(PARAMS), scenario)
-    out.mkdir(parents=True, exist_ok=True)
     loaded = Model.load(model_file(model), plugins=plugins or is_address(model))
+    for one in format:
+        check_installed(one)
+    refuse(loaded)  # before images are read, which may take minutes
+    out.mkdir(parents=True, exist_ok=True)
     images = sample(scenario)
     learnt = [] if precision is Precision.float32 else kept(scenario)
     written = write_graphs(loaded, format, out, precision, learnt)

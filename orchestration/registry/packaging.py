@@ -60,7 +60,7 @@ def plugin_packages(model: Path) -> dict[str, str | None]:
 
 
 def signature() -> Any:
-    """Return the signature: score, label, heat map, regions and error, and the parameter `target_fpr`.
+    """Return the signature: score, label, heat map, regions and error, and the parameters `target_fpr`, `min_area`.
 
     It names no inputs. With them, MLflow would drop each column that it does not know, and so rows; refuse CSV; and
     fail a whole request for one row (`orchestration.registry.pyfunc_model` reads the rows).
@@ -91,7 +91,8 @@ def signature() -> Any:
         ColSpec(Array(Object(region)), "regions", required=False),
         ColSpec(DataType.string, "error", required=False),
     ]
-    params = ParamSchema([ParamSpec("target_fpr", DataType.double, 0.0)])  # 0: the model's own threshold
+    # 0: the model's own
+    params = ParamSchema([ParamSpec("target_fpr", DataType.double, 0.0), ParamSpec("min_area", DataType.long, 0)])
     return ModelSignature(None, Schema(outputs), params)
 
 

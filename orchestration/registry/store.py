@@ -56,7 +56,9 @@ def registry_client(scenario: str) -> Iterator["MlflowClient"]:
     except Timeout:
         raise RegistryError(f"somebody else is challenging the champion of {scenario}: wait, and try again") from None
     except (MlflowException, OSError) as error:  # requests' errors are OSErrors
-        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+        code = getattr(error, "error_code", "")
+        # MLflow calls an alias that no version has a wrong parameter
+        if code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and "alias" in str(error)):
             raise RegistryError(
                 f"{error}: `python -m orchestration registry list {scenario}` shows which versions there are"
             ) from None

@@ -110,7 +110,7 @@ COMMANDS = {
         "tests/pipeline/test_registry.py::test_dagster_crowns_scores_a_folder_and_refuses"
     ),
     "python -m orchestration export *": (
-        "reads a model's address, then does what tests/unit/test_export.py does with a model file"
+        "tests/pipeline/test_export.py::test_the_champion_is_exported_by_its_address_and_decides_as_its_model_file"
     ),
     "python -m tests.campaign*": "takes an hour; tests/pipeline/test_campaign.py runs a part of it",
     "python -m benchmarks.sensitivity *": "takes half an hour and needs data sets that are not in the repository",
