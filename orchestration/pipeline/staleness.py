@@ -79,7 +79,7 @@ def propagated(
             continue
         made = {*lock_blocks.outputs(block)}
         copying = stage.partition("@")[0] in COPIES
-        read = made if copying else {*lock_blocks.paths(block)} - made
+        read = {*lock_blocks.paths(block)} - (set() if copying else made)
         own = [] if copying or stage not in changed else (changed[stage] or ["DVC finds a change"])
         reached = [why for one in read for path, why in renewed.items() if _overlap(one, path)]
         because = tuple(dict.fromkeys([*own, *sorted(reached)]))

@@ -25,14 +25,19 @@ def block(name, reads, makes):
         (["raw@a"], {}, {"raw@a", "noisy@x"}),
         (["noisy@x"], {}, {"noisy@x"}),
         (["code"], {"data/code/noisy.csv": "code: a.py"}, {"code", "noisy@x"}),  # code of one stage, not of the other
+        (["code"], {"data/code/params.csv": "code: a.py"}, {"code", "params"}),  # it would write the same again
+        (["params"], {"data/params/x.json": "seed of x in params.yaml"}, {"params", "noisy@x"}),
         (["code"], {}, set()),  # an edit of a module that no stage reaches changes no listing
     ],
 )
 def test_a_change_reaches_what_reads_it(changed, copies, stale):
     blocks = {
-        "code": block("code", ["llbnad"], ["data/code/raw.csv", "data/code/noisy.csv"]),
+        "code": block("code", ["llbnad"], ["data/code/raw.csv", "data/code/noisy.csv", "data/code/params.csv"]),
+        "params": block("params", ["data/code/params.csv"], ["data/params"]),
         "raw@a": block("raw@a", ["data/own/a", "data/code/raw.csv"], ["data/raw/a"]),
-        "noisy@x": block("noisy@x", ["data/raw/a/manifest.parquet", "data/code/noisy.csv"], ["data/noisy/x"]),
+        "noisy@x": block(
+            "noisy@x", ["data/raw/a/manifest.parquet", "data/code/noisy.csv", "data/params/x.json"], ["data/noisy/x"]
+        ),
     }
     found = propagated([*blocks, "scores@x"], blocks, {stage: [f"{stage} modified"] for stage in changed}, copies)
     assert {stage for stage, state in found.items() if state.freshness == "stale"} == stale
