@@ -134,7 +134,7 @@ def _of_file(file: Path) -> dict[str, Any]:
             return {"settings": dg.MetadataValue.json(numbers)}
         shown = {key: for_people(value) for key, value in numbers.items() if isinstance(value, int | float)}
         if notes := numbers.get("notes"):
-            shown["notes"] = dg.MetadataValue.text("\n".join(notes))
+            shown["notes"] = table(("note",), [[note] for note in notes])  # a text would lose its line breaks
         return shown
     if file.suffix == ".png":
         return {f"{file.stem} (picture)": picture(file)}

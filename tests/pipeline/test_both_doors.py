@@ -70,8 +70,9 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
         assert by_dagster.joinpath(".dagster/storage", *folders, f"{file}.{kind}").read_bytes().startswith(b"\xff\xd8")
     metrics = json.loads((by_dagster / "data/evaluation/noisy20/metrics.json").read_text())
     assert found["evaluation"].metadata["image_auroc"].value == float(f"{metrics['image_auroc']:.4g}")
-    assert found["evaluation"].metadata["notes"].value == "\n".join(metrics["notes"])
-    assert metrics["notes"][0] in found["purified"].metadata["notes"].value
+    noted = {asset: [one.data["note"] for one in found[asset].metadata["notes"].records] for asset in
+             ("evaluation", "purified")}  # fmt: skip
+    assert noted["evaluation"] == metrics["notes"] and metrics["notes"][0] in noted["purified"]
     kept = len(pd.read_parquet(by_dagster / "data/purified/noisy20/kept.parquet"))
     assert found["purified"].metadata["rows of kept.parquet"].value == kept
     assert found["evaluation"].metadata["mlflow"].value.startswith("http")
