@@ -44,6 +44,8 @@ def draw_scores(champion: Probe, challenger: Probe, limits: Limits, path: Path) 
         "normal test images": (_labelled(champion, False), NORMAL_COLOUR, "x"),
         "anomalous test images": (_labelled(champion, True), ANOMALOUS_COLOUR, "x"),
     }
+    from matplotlib.ticker import LogFormatter
+
     before, now = _scores(champion), _scores(challenger)
     with figure(path, (6.4, 5.6)) as (axes,):
         for name, (ids, colour, marker) in groups.items():
@@ -58,6 +60,9 @@ def draw_scores(champion: Probe, challenger: Probe, limits: Limits, path: Path) 
         unit = " (logarithmic)" if logarithmic else ""
         if logarithmic:
             axes.set(xscale="log", yscale="log")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter("{x:g}")
+                axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))  # plain numbers, where there is room
         axes.set(title="The same images, scored by both; dashed: their thresholds",
                  xlabel=f"score of the champion{unit}", ylabel=f"score of the challenger{unit}")  # fmt: skip
         axes.legend(frameon=False, fontsize=8)

@@ -1,19 +1,24 @@
 """Metadata of a stage's outputs for Dagster: row counts, numbers, tables and pictures, by the kind of file."""
 
 import base64
+import hashlib
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import yaml
 
-from llbnad.utils.files import file_digest
+from llbnad.utils.files import file_digest, replacing
+from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.settings import settings_path
 from orchestration.pipeline.tables import for_people, plain_table
 
-PICTURE_WIDTH = 900  # pixels; Dagster keeps metadata in its database
+PICTURE_WIDTH = 700  # pixels: what a page has room for beside the names
+PICTURES = "pictures"  # folder among the logs
 PREVIEW_ROWS = 30  # of a CSV file; numbers are rounded for people, the files hold all digits
 QUALITY = 88  # of JPEG
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
@@ -48,8 +53,31 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMeta
 
 
 def picture(file: Path) -> dg.MarkdownMetadataValue:
-    """Return a small copy of a picture as metadata."""
-    return dg.MetadataValue.md(f"![{file.stem}](data:image/jpeg;base64,{_preview(file)})")
+    """Return a small copy of a picture as metadata.
+
+    Dagster's pages show Markdown at once only if it is short. So the copy lies among the logs, from where Dagster's web
+    server hands it out, and the metadata holds its address there. Where that server cannot read this machine's files,
+    the metadata holds the copy itself, which the pages hide behind a click.
+    """
+    content = _preview(file)
+    folder = _served_folder()
+    if folder is None:
+        return dg.MetadataValue.md(f"![{file.stem}](data:image/jpeg;base64,{base64.b64encode(content).decode()})")
+    name = hashlib.sha256(content).hexdigest()[:32]
+    with replacing(folder / PICTURES / f"{name}.jpg") as temporary:
+        temporary.write_bytes(content)
+    return dg.MetadataValue.md(f"![{file.stem}](/logs/{PICTURES}/{name}/jpg)")
+
+
+def _served_folder() -> Path | None:
+    """Return the folder of logs that Dagster's web server reads; None if runs may be on other machines, or nowhere."""
+    home = os.environ.get("DAGSTER_HOME")
+    if not home or MACHINE in os.environ:
+        return None
+    settings = Path(home) / "dagster.yaml"
+    content = yaml.safe_load(settings.read_text()) if settings.exists() else None
+    # the keys with which people send runs or logs elsewhere
+    return None if {"run_launcher", "compute_logs", "storage"} & (content or {}).keys() else Path(home) / "storage"
 
 
 def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
@@ -106,14 +134,15 @@ def _of_file(file: Path) -> dict[str, Any]:
             return {"settings": dg.MetadataValue.json(numbers)}
         shown = {key: for_people(value) for key, value in numbers.items() if isinstance(value, int | float)}
         if notes := numbers.get("notes"):
-            shown["notes"] = dg.MetadataValue.text("\n".join(notes))
+            shown["notes"] = table(("note",), [[note] for note in notes])  # a text would lose its line breaks
         return shown
     if file.suffix == ".png":
         return {f"{file.stem} (picture)": picture(file)}
     return {}
 
 
-def _preview(file: Path) -> str:
+def _preview(file: Path) -> bytes:
+    """Return a small copy of a picture as JPEG."""
     from PIL import Image
 
     with Image.open(file) as picture:
@@ -123,4 +152,4 @@ def _preview(file: Path) -> str:
         small.save(
             buffer, format="jpeg", quality=QUALITY, subsampling=0
         )  # all colours; a sheet of photographs takes a third of a PNG
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()

@@ -53,10 +53,12 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
         said = ", ".join(f"{key} {value}" for key, value in own.items())
         context.log.info(f"{config.name} is in {PARAMS} and a partition now ({said}); run_scenario computes it")
 
+    filled = NewScenario(name="", dataset=next(iter(params.datasets), ""))
+
     @dg.job(
         name=NEW_SCENARIO,
         executor_def=dg.in_process_executor,
-        config=dg.RunConfig(ops={STEP: NewScenario(name="", dataset=next(iter(params.datasets), ""))}),
+        config={"ops": {STEP: {"config": filled.model_dump()}}},  # with the keys that hold nothing yet
         description="A new partition: fill in the form of the launchpad (name, data set, detector …) and launch. The "
         f"scenario is written into {PARAMS}, with what `defaults` says for everything else, and becomes a partition",
     )

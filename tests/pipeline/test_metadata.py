@@ -1,11 +1,13 @@
 """Files as Dagster shows them: tables with a type per column, pictures."""
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from llbnad.data.manifest import normalise
-from orchestration.assets.asset_metadata import metadata, metadata_of_files
+from orchestration.assets.asset_metadata import metadata, metadata_of_files, picture
 from orchestration.assets.dvc_assets import check_results
 from orchestration.assets.partitions import SCENARIOS
 from orchestration.definitions import defs
@@ -45,6 +47,20 @@ def test_outputs_are_listed_with_their_hashes(tmp_path):
     found = metadata({"data/curve.png": "f00"}, tmp_path, "line")
     assert shown(found["outputs"])[0] == [{"path": "data/curve.png", "md5": "f00"}]
     assert found["curve (picture)"].value.startswith("![curve](data:image/jpeg;base64,")
+
+
+def test_a_picture_lies_where_the_web_server_of_dagster_finds_it(tmp_path, monkeypatch):
+    """Its pages show Markdown at once only below 1000 characters."""
+    save_image(tmp_path / "curve.png")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    shown = picture(tmp_path / "curve.png").value
+    *key, kind = shown.removeprefix("![curve](/logs/").removesuffix(")").split("/")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        path = instance.compute_log_manager.get_captured_local_path(key, kind)
+    with Image.open(path) as copy:
+        assert copy.format == "JPEG" and kind == "jpg" and len(shown) < 100
+    (tmp_path / "dagster.yaml").write_text("run_launcher: {module: dagster_k8s, class: K8sRunLauncher}")
+    assert picture(tmp_path / "curve.png").value.startswith("![curve](data:image/jpeg;base64,")  # a worker's own disk
 
 
 def test_a_validation_report_is_an_asset_check_with_a_table(tmp_path):

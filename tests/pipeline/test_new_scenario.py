@@ -50,7 +50,7 @@ def added(before, after):
 @pytest.mark.parametrize(
     ("form", "written"),
     [
-        ({}, ["    noise: {protocol: as_is}"]),
+        ({"alpha": None}, ["    noise: {protocol: as_is}"]),
         (
             {"alpha": 0.1, "detector": "padim", "policy": "fraction", "seed": 3},
             [
@@ -105,7 +105,8 @@ def test_what_is_wrong_is_one_line_and_nothing_is_written(root, launch, form, re
 def test_the_form_of_the_launchpad_names_what_there_is(root):
     job = new_scenario_job(root, load_params(root / "params.yaml"))
     filled = job.run_config["ops"][STEP]["config"]
-    assert filled == {"name": "", "dataset": "elpv_mono", "detector": "patchcore", "policy": "adaptive", "seed": 0}
+    usual = {"detector": "patchcore", "policy": "adaptive", "seed": 0}
+    assert filled == {"name": "", "dataset": "elpv_mono", "alpha": None, **usual}
     fields = job.graph.node_defs[0].config_schema.config_type.fields
     assert "elpv_mono" in fields["dataset"].description and "padim" in fields["detector"].description
     assert "partition" in job.description
