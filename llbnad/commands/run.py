@@ -219,6 +219,12 @@ def _summary(result: "TwoStageRun") -> Iterator[str]:
         yield result.evaluation.threshold.describe()
     if (pixels := result.models[METHOD].pixel_threshold) is not None:
         yield pixels.describe()
+    if result.evaluation.threshold is not None and (left := len(result.purified.rejected)):
+        share = left / len(result.scores)
+        yield (
+            f"both rates are of images like the kept ones; normal images like the {left} rejected ones ({share:.1%}) "
+            "often exceed both thresholds, which comes on top"
+        )
     yield from (f"note: {note}" for note in result.notes)
     kept, trained = len(result.purified.kept), len(result.scores)
     if kept < trained / 2:

@@ -117,6 +117,12 @@ COMMANDS = {
     "python -m benchmarks.regions*": (
         "takes minutes and needs data beside the clone; tests/unit/test_evaluate.py checks its numbers"
     ),
+    "python -m benchmarks.region_splits*": (
+        "takes minutes and needs data beside the clone; tests/unit/test_regions.py checks the rate on made maps"
+    ),
+    "python -m benchmarks.large_photos*": (
+        "takes minutes and needs data beside the clone; tests/unit/test_views.py gives the same two commands"
+    ),
     "python -m benchmarks.performance*": "needs a quiet machine; tests/unit/test_memory.py runs a part of it",
     "python -m benchmarks.pictures": "tests/unit/test_pictures.py::test_pictures_are_made_from_the_embedded_cells",
     "python -m benchmarks.views*": "takes minutes and needs a data set; `evaluate` and `FeatureStore` have tests",
