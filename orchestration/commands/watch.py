@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from llbnad import cli
+from llbnad.commands.common_options import MIN_AREA
 from llbnad.config import Files, Runtime
 from llbnad.errors import DataError
 from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
@@ -54,7 +54,7 @@ def watch(
     pictures: Annotated[bool, typer.Option(help="Write one picture with its heat map per image.")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
-    min_area: Annotated[int | None, cli.MIN_AREA] = None,
+    min_area: Annotated[int | None, MIN_AREA] = None,
 ) -> None:
     """Score every new image of LINE as it arrives: a row, a picture, a webhook."""
     if reason := why_not(line):
