@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from llbnad.model.content import opened
 from llbnad.monitoring.finding import Finding
 from orchestration.pipeline.paths import stage_dir
+from orchestration.registry.beside_champion import comparison_files
 from orchestration.registry.store import model_name
 
 if TYPE_CHECKING:
@@ -95,9 +96,13 @@ def facts(model: Path, metrics: dict[str, Any]) -> dict[str, str]:
 
 
 def pictures(scenario: str) -> dict[str, Path]:
-    """Return the pictures of a version that are on disk, by their name in the card's folder."""
+    """Return the pictures of a version that are on disk, by their name in the card's folder.
+
+    Those of the latest challenge show it beside the champion.
+    """
     files = {name: stage_dir(stage, scenario) / file for name, (stage, file) in PICTURES.items()}
-    return {name: path for name, path in files.items() if path.exists()}
+    beside = {path.name: path for path in comparison_files(scenario) if path.suffix == ".png"}
+    return {name: path for name, path in {**files, **beside}.items() if path.exists()}
 
 
 def write_card(folder: Path, text: str, scenario: str) -> list[str]:

@@ -114,7 +114,8 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert "\n* spread passed: " in card and "\n* alarms skipped: " in card  # as sentences, not as JSON
     assert "model-versions/get-artifact?name=llbnad-noisy20&version=2&path=card%2Fsuspects.png" in card
     held = Path(download_artifacts(f"models:/{model_name(LINE)}/2/card"))
-    assert {"README.md", "suspects.png", "curves.png"} <= {path.name for path in held.iterdir()}
+    files = {path.name for path in held.iterdir()}
+    assert {"README.md", "suspects.png", "curves.png", "scores_beside_champion.png"} <= files
     assert (held / "README.md").read_text().count("spread passed: ") == 1
     run = client.get_run(client.get_model_version(model_name(LINE), "2").run_id)
     (logged,) = {client.get_logged_model(one.model_id).name for one in run.outputs.model_outputs}
