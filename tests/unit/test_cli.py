@@ -30,7 +30,7 @@ def trained(tmp_path_factory, cells):
     cache = tmp_path_factory.mktemp("cache")
     arguments = ["run", "--source", "image_folder", "--root", cells, "--category", "cells", "--noise-ratio", 0.2,
                  "--max-noise-ratio", 0.3, "--subsets", 2, "--suspects", 6, "--target-fpr", 0.1,
-                 "--set", "encoder.input_size=64", "--set", "detector.memory_size=256", "--set", "calibration.folds=3",
+                 "--set", "encoder.input_size=64", "--set", "detector.memory_size=1024",
                  "--set", "sensitivity={images: 2, sizes: [20, 60]}",
                  "--cache", cache]  # fmt: skip
     for name in ("a", "b"):
