@@ -26,7 +26,7 @@ from llbnad.config import (
     METHOD,
     ElpvDataset,
     EncoderConfig,
-    InjectedNoise,
+    Noise,
     RegionConfig,
     Runtime,
     SensitivityConfig,
@@ -53,15 +53,16 @@ from llbnad.model.threshold import Threshold
 from llbnad.monitoring.control_chart import control_chart, draw_chart, promised_shares
 from llbnad.review.decision import decided
 from llbnad.review.page import GRID, build_suspects, choose_suspects, near_duplicates, review_page
-from llbnad.scenario import ScenarioSettings, make_settings
+from llbnad.scenario import ScenarioSettings
 from llbnad.sensitivity.report import CURVES, DRAWN, measure
 from llbnad.two_stage import TwoStageRun, run_two_stage
 from llbnad.utils.hashing import stable_shuffle
 from llbnad.utils.runtime import prepare
+from orchestration.pipeline.params import load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, CACHE = ROOT / "docs" / "pictures", ROOT / "data" / "cache" / "features"
-NOISE = InjectedNoise(protocol="replace", ratio=0.2, max_ratio=0.4, test_share=0.3)  # of elpv_mono_a20 in params.yaml
+SCENARIO = "elpv_mono_a20"  # of params.yaml
 SIDE, QUALITY = 224, 80  # pixels of a thumbnail; of JPEG files
 LEARNT, CALIBRATED = 80, 24  # images of a view's detector; images that int8 is calibrated on
 SHOWN_SUSPECTS, DRAWN_ON = 18, 24
@@ -116,7 +117,7 @@ def scores_and_suspects(demo: Demo, out: Path) -> None:
     scored = images.merge(demo.run.scores["score"].reset_index(), on="image_id", validate="1:1")
     shown = demo.run.scores["score"].nlargest(SHOWN_SUSPECTS).index
     heat = off_canvas({one: demo.run.heat[one] for one in shown}, demo.store.frames)
-    purification_plots(scored, demo.run.purified, heat, demo.root, demo.work)
+    purification_plots(scored, demo.run.purified, heat, demo.root, demo.work, demo.settings.aggregation)
     shutil.copyfile(demo.work / "scores.png", out / "scores.png")
     as_jpeg(demo.work / "suspects.png", out / "suspects.jpg")
 
@@ -216,9 +217,9 @@ def review(demo: Demo, out: Path) -> None:
     ids = sorted(reasons.index)
     groups = near_duplicates(ids, image_vectors(demo.store, ids, GRID, "near-duplicates"))
     heat = {one: demo.run.heat[one] for one in ids}
-    decision = decided(scores["score"], purified)
+    decision = decided(scores["score"], purified, demo.settings.aggregation)
     suspects = build_suspects(training_images(demo.noisy), scores, reasons, decision, groups, heat, demo.root)
-    page = review_page("elpv_mono_a20", suspects, verdicts, decision, decision.scale(heat), demo.run.notes)
+    page = review_page(SCENARIO, suspects, verdicts, decision, decision.scale(heat), demo.run.notes)
     (demo.work / "review.html").write_text(page, encoding="utf-8")
     photograph(demo.work / "review.html", demo.work, out / "review_page.jpg")
 
@@ -270,7 +271,7 @@ def photograph(page: Path, work: Path, out: Path) -> None:
     as_jpeg(work / "page.png", out)
 
 
-def demo_of(settings: ScenarioSettings, noise: InjectedNoise, work: Path, cache: Path) -> Demo:
+def demo_of(settings: ScenarioSettings, noise: Noise, work: Path, cache: Path) -> Demo:
     """Send the solar cells of the scenario through both stages."""
     scan, root = read_source(ElpvDataset(), None)
     noisy = contaminate(scan.manifest, noise, settings.seed)
@@ -286,10 +287,11 @@ def main(
     cache: Annotated[Path, typer.Option(help="Feature cache (default: the pipeline's).", show_default=False)] = CACHE,
 ) -> None:
     """Make the pictures, and say which were left out and why."""
-    make(only or list(PICTURES), out, make_settings({"comparators": []}, "benchmarks.pictures"), NOISE, cache)
+    scenario = load_params(ROOT / "params.yaml").scenario(SCENARIO)
+    make(only or list(PICTURES), out, scenario.model_copy(update={"comparators": ()}), scenario.noise, cache)
 
 
-def make(wanted: Sequence[str], out: Path, settings: ScenarioSettings, noise: InjectedNoise, cache: Path) -> None:
+def make(wanted: Sequence[str], out: Path, settings: ScenarioSettings, noise: Noise, cache: Path) -> None:
     """Make the pictures that are wanted, by name, into a folder."""
     if unknown := set(wanted) - set(PICTURES):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))}: expected some of {', '.join(PICTURES)}")

@@ -54,7 +54,9 @@ def sensitivity_curves(rates: pd.DataFrame, path: Path, title: str) -> None:
             axes.set_xscale("log", base=2)
             axes.set_xticks(sizes, [str(size) for size in sizes])
             axes.minorticks_off()
-            axes.set(xlabel="size in pixels of the image", ylabel="share of images found", ylim=(-0.02, 1.02))
+            axes.set(
+                xlabel="size in pixels of the image, logarithmic", ylabel="share of images found", ylim=(-0.02, 1.02)
+            )
             axes.set_title(f"{title}\ncontrast {contrast:g}", fontsize=9)
             axes.legend(frameon=False, loc="lower right")
 

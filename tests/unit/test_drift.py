@@ -14,7 +14,7 @@ from llbnad.errors import DataError, IdentityError
 from llbnad.features.store import FeatureStore
 from llbnad.monitoring.drift import LEVEL, Described, DriftReport, compare, describe, drift_report, image_numbers
 from llbnad.monitoring.drift_history import drift_history
-from orchestration.line.arrivals import Arrival, batches_of, write_report
+from orchestration.line.arrivals import Arrival, batches_of, camera_names, write_report
 
 REFERENCE, BATCH = 70, 30
 CHANGES = {
@@ -157,3 +157,17 @@ def test_every_page_of_a_file_is_in_the_batch_that_it_arrived_with(tmp_path):
               ("3" * 64, "data/own/elsewhere.png")]  # fmt: skip
     manifest = pd.DataFrame(images, columns=["image_id", "path"])
     assert batches_of(tmp_path, "line", manifest) == {lot: 1, "1" * 64: 1, "2" * 64: 1, single: 2}
+
+
+def test_images_have_the_names_that_the_camera_gave_them(tmp_path):
+    """Also those that were stored before names were, and pages; a later copy under another name changes nothing."""
+    lot, single, other = ("a" * 64, "b" * 64, "c" * 64)
+    arrivals = [Arrival("cam/lot 7.tif", lot, "raw", 1, ""), Arrival("odd \udcff.png", single, "raw", 1, ""),
+                Arrival("again.png", single, "duplicate", 2, "")]  # fmt: skip
+    write_report(tmp_path, "line", arrivals)
+    folder = "data/raw/line/arrived"
+    images = [("1" * 64, f"{folder}/aa/{lot}-lot_7-.tif#2"), (single, f"{folder}/bb/{single}.png"),
+              (other, f"{folder}/cc/{other}.png")]  # fmt: skip
+    manifest = pd.DataFrame(images, columns=["image_id", "path"])
+    assert camera_names(tmp_path, "line", manifest) == {"1" * 64: "lot 7.tif#2", single: "odd \\udcff.png"}
+    assert batches_of(tmp_path, "line", manifest) == {"1" * 64: 1, single: 1}

@@ -8,6 +8,7 @@ from PIL import Image
 
 from benchmarks import pictures
 from llbnad.config import InjectedNoise
+from llbnad.data.sources.base import Scan
 from llbnad.scenario import make_settings
 from tests.conftest import REPOSITORY
 
@@ -23,28 +24,18 @@ SMALL = {
 NOISE = InjectedNoise(protocol="replace", ratio=0.2, max_ratio=0.2, test_share=0.4)
 
 
-def few(scan):
-    """Every twelfth cell."""
-    return scan.manifest.iloc[::12].reset_index(drop=True)
-
-
-def test_pictures_are_made_from_the_embedded_cells(tmp_path, monkeypatch, capsys):
-    read = pictures.read_source
-
-    def read_few(dataset, root):
-        found, folder = read(dataset, root)
-        return type(found)(few(found), found.rejected), folder
-
-    monkeypatch.setattr(pictures, "read_source", read_few)
+def test_pictures_are_made_from_the_embedded_cells(few_cells, tmp_path, monkeypatch, capsys):
+    manifest, folder = few_cells
+    monkeypatch.setattr(pictures, "read_source", lambda dataset, root: (Scan(manifest, manifest[:0]), folder))
     monkeypatch.setattr(pictures.shutil, "which", lambda name: None)  # no Chromium: said, and the others are made
     monkeypatch.setattr(pictures, "BAD_HOURS", (5,))
     monkeypatch.setattr(pictures, "HOURS", 6)
-    wanted, out = ["suspects", "regions", "control_chart", "review"], tmp_path / "out"
+    wanted, out = ["suspects", "control_chart", "review"], tmp_path / "out"
     pictures.make(wanted, out, make_settings(SMALL, "test"), NOISE, tmp_path / "cache")
     told = capsys.readouterr().out
     assert "suspects: done" in told and "review left out: a screenshot needs Chromium" in told
     made = {path.name for path in out.iterdir()}
-    assert made == {"scores.png", "suspects.jpg", "regions.jpg", "control_chart.png"}
+    assert made == {"scores.png", "suspects.jpg", "control_chart.png"}
     with Image.open(out / "suspects.jpg") as image:
         assert np.asarray(image).std() > 20
 
