@@ -96,9 +96,10 @@ def suspect_list(
     rows = score_list(table["score"], purified, paths, verdicts, aggregation)
     decided = policy_decisions(table["score"], purified)
     apart = set(suspects(table, purified, paths)["image_id"])
+    judged = zip(rows["image_id"], rows["verdict"], strict=True)
     reasons = [
-        _reason(decided[row.image_id], row.verdict, row.image_id in apart, place < count)
-        for place, row in enumerate(rows.itertuples())
+        _reason(decided[image_id], verdict, image_id in apart, place < count)
+        for place, (image_id, verdict) in enumerate(judged)
     ]
     rows.insert(COLUMNS.index("path"), REASON, reasons)
     return rows[rows[REASON] != ""].reset_index(drop=True)
