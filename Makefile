@@ -8,6 +8,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 QUEUE ?= dagster
 SLOTS ?= 1
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 # One clear line instead of "python3.11: not found"; Debian has venv in a package of its own.
 define need_python
@@ -16,7 +17,7 @@ define need_python
   'python@3.11, uv python install 3.11) or name yours: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)' >&2; exit 2; }
 endef
 
-.PHONY: help setup setup-cluster run test test-fast test-extras test-cluster lint pictures ui worker audit clean
+.PHONY: help setup setup-cluster run test tests test-fast test-extras test-cluster lint pictures ui worker audit clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,12 +29,17 @@ setup-cluster: $(BIN)/.cluster ## what several machines need besides, into the s
 run: setup ## the main job: purify, train, compare, on the embedded data
 	@$(BIN)/python -m orchestration run
 
-# a thread each, and one process more than cores, because tests often wait for programs
-test: setup lint ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal --ignore tests/cluster
+# linter and type checker run beside the tests
+test: setup ## all tests
+	@$(MAKE) --no-print-directory -j 2 lint tests
+
+# One thread per process, and one process more than cores, because tests often wait for programs. A process takes whole
+# files, in the order of tests/conftest.py.
+tests: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 $(BY_FILE) --ignore tests/cluster
 
 test-fast: setup ## unit tests: no subprocess of dvc or Dagster
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(BY_FILE) tests/unit
 
 test-extras: .venv-extras/.installed ## tests of the extras anomalib and offline-vit, in an environment of their own
 	OMP_NUM_THREADS=1 .venv-extras/bin/python -m pytest tests/unit/test_anomalib.py tests/unit/test_encoders.py

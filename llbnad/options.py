@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llbnad.config import Dataset, parse
+from llbnad.config import Dataset, Files, parse
 from llbnad.errors import ConfigError
 from llbnad.scenario import ScenarioSettings
 from llbnad.utils.yaml_files import parse_yaml, read_yaml
@@ -68,11 +68,24 @@ def dataset_of(
     The root of a manifest is its file, or the folder that holds a `manifest.csv`.
 
     Raises:
-        ConfigError: the root is missing, or a value is impossible.
+        ConfigError: the root is missing, a value is impossible, or an option on files goes with images that have none.
     """
     content: dict[str, Any] = {"source": source, "category": category}
     if source == "real_iad":
         content |= {"variant": variant, "image_dir": image_dir}
+    if source == "elpv":
+        usual = Files()
+        given = {
+            "--intensity": (intensity, usual.intensity),
+            "--pages": (pages, usual.pages),
+            "--max-pixels": (max_pixels, usual.max_pixels),
+        }
+        for option, (value, default) in given.items():
+            if value != default:
+                raise ConfigError(
+                    f"{option} {value} has no effect on source elpv, whose images come with a package: leave it out, "
+                    "or name another --source"
+                )
     if source != "elpv":
         if root is None:
             raise ConfigError(f"--root is missing: the folder of the {source} data set")

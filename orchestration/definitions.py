@@ -6,17 +6,20 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration.assets.benchmark_assets import benchmark_assets
+from orchestration.assets.changes import change_specs
 from orchestration.assets.cluster_jobs import cluster_jobs, cluster_sensors, take_in
 from orchestration.assets.drift_asset import drift_asset
 from orchestration.assets.dvc_assets import dvc_assets
 from orchestration.assets.inspection import inspect_job, inspected_asset, inspection_sensor
 from orchestration.assets.machines import has_several_machines
-from orchestration.assets.partitions import SCENARIOS, sync
+from orchestration.assets.new_scenario import new_scenario_job
+from orchestration.assets.partitions import INGEST, SCENARIOS, patterns, sync
 from orchestration.assets.registry_assets import registry_assets
-from orchestration.assets.retraining import INGEST, ingest_asset, retrain
+from orchestration.assets.retraining import ingest_asset, retrain
 from orchestration.assets.schedules import retraining_schedule
 from orchestration.assets.sensors import arrival_sensor
 from orchestration.assets.serving_assets import serving_assets
+from orchestration.assets.staleness_sensor import staleness_sensor
 from orchestration.assets.verification import verification
 from orchestration.line.lines import known_lines
 from orchestration.pipeline.cluster import MACHINE
@@ -34,16 +37,17 @@ def definitions(root: Path) -> dg.Definitions:
         ConfigError: params.yaml is wrong.
     """
     params = load_params(root / PARAMS)
-    pipeline = dvc_assets(root, params, [INGEST])
+    found = patterns(root, params)
+    pipeline = dvc_assets(root, found)
     registry = registry_assets(root, SCENARIOS)
     serving = serving_assets(root, SCENARIOS)
     inspected = inspected_asset(root)
     tables = benchmark_assets(root)
     verify, nightly_verify = verification(root)
     scenario = dg.define_asset_job(
-        "scenario",
+        "run_scenario",
         selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, inspected, *serving, *tables),
-        description="One scenario from raw data to the champion; what did not change is not computed again.",
+        description="A scenario, from raw data to the champion; what did not change is not computed again",
     )
     several = False
     # without DAGSTER_HOME, the sensor adds the partitions later, in the instance that it is given
@@ -53,11 +57,21 @@ def definitions(root: Path) -> dg.Definitions:
             if MACHINE not in os.environ:  # the clone of a worker may be older than the scenarios at home
                 sync(instance, [*params.scenarios, *known_lines(root, params)])
     of_lines = (take_in if several else retrain).name  # the job that images in an inbox start
-    # images to inspect are on this machine: where runs go to workers, `watch` scores them
-    jobs = cluster_jobs if several else [scenario, retrain, inspect_job]
-    sensors = cluster_sensors() if several else [inspection_sensor(root, params.arrival)]
+    # images to inspect are on this machine: where runs go to workers, `watch` scores them, and `collect` brings records
+    # git takes params.yaml to workers, so there people write scenarios and commit them
+    jobs = cluster_jobs if several else [new_scenario_job(root, params), scenario, retrain, inspect_job]
+    sensors = cluster_sensors() if several else [inspection_sensor(root, params.arrival), staleness_sensor(root, found)]
     return dg.Definitions(
-        assets=[ingest_asset(root), pipeline, drift_asset(root), *registry, *serving, inspected, *tables],
+        assets=[
+            ingest_asset(root),
+            *change_specs(found),
+            pipeline,
+            drift_asset(root),
+            *registry,
+            *serving,
+            inspected,
+            *tables,
+        ],
         jobs=[*jobs, verify],
         sensors=[arrival_sensor(root, params.arrival, of_lines), *sensors],
         schedules=[retraining_schedule(root, params.arrival, of_lines), nightly_verify],

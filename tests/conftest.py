@@ -42,6 +42,21 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(warm.prepare())
 
 
+# Files that take longest, in the order in which the processes of pytest-xdist begin them: what is left for the end
+# is short. The first makes the workspaces that others wait for; those after it need none of them.
+LONGEST = (
+    "pipeline/test_both_doors", "pipeline/test_production_line", "pipeline/test_young_line", "unit/test_quality",
+    "unit/test_magnetic_tile", "pipeline/test_benchmark", "pipeline/test_interruption", "pipeline/test_slices",
+    "pipeline/test_audit", "pipeline/test_settings", "pipeline/test_ingest", "unit/test_cli", "unit/test_export",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files that take longest first."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(f"{item.path.parent.name}/{item.path.stem}", len(LONGEST)))
+
+
 def shared(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
     """Return a file or folder of the test session; the first process of pytest-xdist that wants it builds it.
 

@@ -36,9 +36,25 @@ LIBRARIES = (  # of the commands and stages; what is forgotten here is imported 
     "matplotlib.backends.backend_agg", "matplotlib.pyplot", "sklearn.metrics", "sklearn.decomposition", "scipy.stats",
     "pandas", "pyarrow.parquet", "safetensors.torch", "PIL.Image", "pydantic", "typer", "rich.table", "yaml",
     "ruamel.yaml", "zc.lockfile", "tqdm", "dagster", "dagster._cli",
+    "PIL.ImageFile", "pyarrow.dataset", "pyarrow.pandas_compat", "safetensors.numpy", "torch.utils.serialization",
+    "pandas.io.formats.csvs", "pandas.core.methods.to_dict", "pandas.core.arrays.arrow.extension_types",
+    "alembic.command", "mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.models.display_utils",
+    "mlflow.store.model_registry.sqlalchemy_workspace_store", "mlflow.pyfunc.scoring_server", "git",
+    "opentelemetry.sdk.metrics", "rich.traceback", "structlog", "upath.implementations.local", "watchdog.observers",
+    "dagster._core.storage.sqlite_storage", "dagster._core.instance.factory", "dagster._core.executor.in_process",
+    "dagster._core.definitions.antlr_asset_selection.antlr_asset_selection", "dagster._core.workspace.autodiscovery",
+    "dagster._core.definitions.repository_definition.repository_data_builder", "dagster._daemon.controller",
+    "dagster._core.definitions.external_asset", "dagster._core.utility_ops", "dagster._utils.test.definitions",
     "mlflow.server.fastapi_app", "uvicorn", "tabulate",  # torch lists compile times at the end of every process
 )  # fmt: skip
-DVC_LIBRARIES = ("dvc.cli.parser", "dvc.repo", "dvc.repo.reproduce", "dvc.stage", "dvc.stage.cache", "dvc_data.index")
+DVC_LIBRARIES = (
+    "dvc.cli.parser", "dvc.repo", "dvc.repo.reproduce", "dvc.stage", "dvc.stage.cache", "dvc_data.index", "networkx",
+    "dvc.repo.open_repo", "dvc.repo.stage", "dvc.repo.index", "dvc.repo.graph", "dvc.repo.plots", "dvc.repo.params",
+    "dvc.repo.metrics", "dvc.repo.artifacts", "dvc.repo.datasets", "dvc.rwlock", "dvc.dirs", "dvc.data_cloud",
+    "dvc.cachemgr", "dvc.utils.strictyaml", "dvc_data.hashfile.db.local", "dvc_data.hashfile.status", "dulwich.index",
+    "dulwich.ignore", "dulwich.worktree", "pydot", "configobj", "rich.json", "multiprocessing.spawn",
+    "fsspec.implementations.memory", "ruamel.yaml", "pyparsing", "pprint", "dvc.repo.trie",
+)  # fmt: skip
 FOLDER = "LLBNAD_WARM_PROGRAMS"  # environment variable: where the servers of this test session are
 OWNER = "LLBNAD_WARM_OWNER"  # environment variable: the process whose end is theirs as well
 # Of the standard library only what is compiled in: the program runs some thousand times in a test session.
@@ -119,6 +135,8 @@ def serve(address: Path, executable: str, libraries: list[str]) -> None:
     """Import libraries, then fork for every request until the test session has ended."""
     for library in libraries:
         importlib.import_module(library)
+    if "PIL.Image" in sys.modules:
+        sys.modules["PIL.Image"].init()  # its forty formats
     sys.executable = executable  # what a warm process starts is warm as well
     multiprocessing.set_executable(executable)
     for one in list(weakref.finalize._registry):  # type: ignore[attr-defined]

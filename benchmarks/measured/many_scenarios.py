@@ -87,12 +87,20 @@ def copy_first(root: Path, scenarios: int) -> None:
 
 
 def no_op_dagster(folder: str, scenarios: int) -> dict[str, Any]:
-    """Measure one Dagster run over the whole chain of one scenario."""
+    """Measure a Dagster run over the whole chain of one scenario, and `dvc repro` of that chain; the better of two."""
     root = Path(folder)
-    started = time.perf_counter()
-    run(root, "dagster", "asset", "materialize", "--select", "+key:evaluation", "--partition", FIRST,
-         "-m", "orchestration.definitions")  # fmt: skip
-    return {"seconds": time.perf_counter() - started, "n": scenarios}
+    commands = {
+        "seconds": ("dagster", "asset", "materialize", "--select", "+key:evaluation", "--partition", FIRST,
+                    "-m", "orchestration.definitions"),
+        "dvc_seconds": ("dvc", "repro", f"evaluation@{FIRST}"),
+    }  # fmt: skip
+    found: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(2):
+        for name, command in commands.items():
+            started = time.perf_counter()
+            run(root, *command)
+            found[name].append(time.perf_counter() - started)
+    return {name: min(seconds) for name, seconds in found.items()} | {"n": scenarios}
 
 
 def demo_repro() -> dict[str, Any]:

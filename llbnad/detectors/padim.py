@@ -22,6 +22,7 @@ from llbnad.detectors.base import patch_vectors
 from llbnad.errors import TooFewImagesError
 from llbnad.features.batch import Batch
 from llbnad.features.source import FeatureSource
+from llbnad.utils.working_memory import block_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -94,17 +95,18 @@ class Padim:
             usual = ~few | few.all()
             for sums in trusted:
                 sums[few] += sums.sum(dim=0)
-        count, total, product = trusted
+        del others  # as large as the sums that are used
+        count, total, covariance = trusted
         mean = total / count
-        covariance = (product - count[..., None] * mean[:, :, None] * mean[:, None, :]) / (count[..., None] - 1)
+        # in the place of the sums of products, because with many tiles one such tensor takes hundreds of megabytes
+        covariance -= count[..., None] * mean[:, :, None] * mean[:, None, :]
+        covariance /= count[..., None] - 1
         # relative to the features' scale, because an absolute constant would drown the variances of unit vectors
         variance = (
             (covariance[usual] if outside else covariance).diagonal(dim1=1, dim2=2).mean().clamp_min(1e-12)
         )  # 0 if all images are equal
         covariance += self.config.regularisation * variance * torch.eye(covariance.shape[-1], device=covariance.device)
-        factor = torch.linalg.cholesky(covariance)
-        identity = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device).expand_as(factor)
-        self.whitening = torch.linalg.solve_triangular(factor, identity, upper=False).float()
+        self.whitening = _whitening(covariance)
         self.mean = mean.float().reshape(*grid, -1)
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
@@ -126,6 +128,20 @@ class Padim:
     def restore(self, tensors: "Mapping[str, torch.Tensor]") -> None:
         """Restore the trained detector from the result of `tensors`."""
         self.channels, self.mean, self.whitening = tensors["channels"], tensors["mean"], tensors["whitening"]
+
+
+def _whitening(covariance: "torch.Tensor") -> "torch.Tensor":
+    """Return the inverse of the Cholesky factor of each covariance: (P, d, d) float64 -> float32, a block at a time."""
+    import torch
+
+    found = torch.empty_like(covariance, dtype=torch.float32)
+    block = max(1, block_bytes() // covariance[0].nbytes)
+    identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
+    for start in range(0, len(covariance), block):
+        factor = torch.linalg.cholesky(covariance[start : start + block])
+        inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
+        found[start : start + block] = inverse.float()
+    return found
 
 
 def _add(patches: "torch.Tensor", weights: "torch.Tensor", sums: "Sums | None") -> "Sums":

@@ -11,7 +11,6 @@ References: Bergmann et al., "Uninformed Students", CVPR 2020 (AUPRO); Davis & G
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
 
 from llbnad.utils.working_memory import block_bytes
 
@@ -90,6 +89,8 @@ class PixelScores:
             ValueError: the shapes differ.
             RuntimeError: normal pixels were added before, or the result was asked for.
         """
+        from scipy import ndimage
+
         if self._counting:
             raise RuntimeError("add_defects came after add_normal or result: add the defects of all images first")
         labels, count = ndimage.label(mask, structure=EIGHT_CONNECTED)

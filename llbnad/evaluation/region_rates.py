@@ -8,7 +8,6 @@ defective image count nowhere, because masks are drawn with more or less care ar
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
 
 from llbnad.regions.find import EIGHT_CONNECTED, Region, region_mask
 
@@ -29,6 +28,8 @@ class RegionRates:
 
     def add_defects(self, regions: Sequence[Region], mask: np.ndarray) -> None:
         """Add the regions of a defective image and its mask (height, width) bool, both in pixels of the image."""
+        from scipy import ndimage
+
         labels, count = ndimage.label(mask, EIGHT_CONNECTED)
         self._defects += count
         if regions:

@@ -44,6 +44,7 @@ from llbnad.inference.graph.precision import (
 from llbnad.inference.graph.whole import IR_VERSION, OPSET, decision, resize
 from llbnad.model.model import Model
 from llbnad.utils.files import replacing, write_json
+from llbnad.utils.progress import track
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +117,10 @@ def export(
     if precision is not Precision.float32 and squares:
         # the graph of lower precision beside torch's float32
         session, reference = _session(graph), torch_session(model)
-        scores, others = (np.concatenate([run(one[None])[0] for one in squares]) for run in (session, reference))
+        scores, others = (
+            np.concatenate([run(one[None])[0] for one in track(squares, name)])
+            for name, run in ((precision.value, session), ("float32", reference))
+        )
         found = agreement(scores, others, model.threshold)
         facts["agreement"] = {**vars(found), "passed": found.passed}
     text = json.dumps(facts, sort_keys=True)
@@ -141,7 +145,8 @@ def refuse(model: Model) -> None:
     """Refuse a model that a graph cannot hold.
 
     Raises:
-        ConfigError: the encoder has a setting that the graph does not follow, or the detector reads no features.
+        ConfigError: the encoder has a setting that the graph does not follow, the model has a region of interest, or
+            the detector reads no features.
     """
     defaults = EncoderConfig()
     for name in type(model.encoder).model_fields:
@@ -150,6 +155,11 @@ def refuse(model: Model) -> None:
             raise ConfigError(
                 f"encoder.{name} {value!r} cannot be exported: a graph squeezes the whole image; use `llbnad predict`"
             )
+    if model.region is not None:
+        raise ConfigError(
+            "a model with a region of interest cannot be exported: a graph scores the whole image; train one without "
+            "`region`, or use `llbnad predict`"
+        )
     if not model.config.uses_features:
         raise ConfigError(
             f"detector {model.config.name} cannot be exported: it reads images, not features; use `llbnad predict`"
@@ -200,14 +210,16 @@ def torch_session(model: Model) -> Session:
 def parity(reference: Session, exported: Session, images: Sequence[np.ndarray], batch_size: int = 8) -> Parity:
     """Run both graphs on images (H, W, 3) uint8 of any sizes and return their largest differences."""
     scores, maps, largest = 0.0, 0.0, 0.0
+    batches = []
     for _, alike in groupby(images, key=np.shape):
-        members = np.stack(list(alike))
-        for start in range(0, len(members), batch_size):
-            batch = members[start : start + batch_size]
-            (score, patch_map), (other_score, other_map) = reference(batch), exported(batch)
-            scores = float(np.maximum(scores, np.abs(score - other_score).max()))  # nan stays nan
-            maps = float(np.maximum(maps, np.abs(patch_map - other_map).max()))
-            largest = float(np.maximum(largest, np.abs(patch_map).max()))
+        members = list(alike)
+        batches += [members[start : start + batch_size] for start in range(0, len(members), batch_size)]
+    for members in track(batches, "compare with torch", unit="batch"):
+        batch = np.stack(members)
+        (score, patch_map), (other_score, other_map) = reference(batch), exported(batch)
+        scores = float(np.maximum(scores, np.abs(score - other_score).max()))  # nan stays nan
+        maps = float(np.maximum(maps, np.abs(patch_map - other_map).max()))
+        largest = float(np.maximum(largest, np.abs(patch_map).max()))
     return Parity(scores, maps, largest, len(images))
 
 
@@ -222,11 +234,7 @@ def _module(model: Model, half: bool = False) -> "torch.nn.Module":
     """Return one torch module from pixels to score and map."""
     import torch
 
-    if model.encoder.view != "squeeze" or model.region is not None:
-        raise ConfigError(
-            f"a model with encoder.view {model.encoder.view}{' and a region' if model.region else ''} cannot be "
-            "exported: train one with view squeeze and without a region, or serve this one"
-        )
+    refuse(model)
     encoder = create_encoder(model.encoder, "cpu")
     layers: Any = getattr(encoder, "layers", None)
     if layers is None:

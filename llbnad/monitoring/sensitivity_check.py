@@ -66,7 +66,8 @@ def compare(model: Predictor, champion: Predictor, pool: pd.DataFrame, image_roo
     """Draw the same defects on the same images for both detectors.
 
     The new detector's threshold is that for the champion's rate of false positives: a rate that somebody lowered makes
-    no detector blind.
+    no detector blind. Defects are drawn in the new detector's region of interest: what somebody left out of it is not
+    lost.
 
     Args:
         model: the new detector.
@@ -91,9 +92,10 @@ def compare(model: Predictor, champion: Predictor, pool: pd.DataFrame, image_roo
     images = {image_id: image_root / path for image_id, path in zip(ids, rows["path"], strict=True)}
     sizes = usual_sizes(rows[["width", "height"]].min(axis=1).astype(int).tolist())
     wanted = drawings(sizes[1:] or sizes, CONTRASTS)  # the smallest is below what detectors find
-    before = score_drawings(champion, images, wanted)
-    same = new.digest() == old.digest() and new.encoder == old.encoder
-    now = before if same else score_drawings(model, images, wanted)
+    before = score_drawings(champion, images, wanted, region=new.region)
+    same_region = new.region is old.region or (new.region is not None and new.region.equals(old.region))
+    same = new.digest() == old.digest() and new.encoder == old.encoder and same_region
+    now = before if same else score_drawings(model, images, wanted, region=new.region)
     rate = old.threshold.target_fpr
     at_its_rate = new.threshold if new.threshold.target_fpr == rate else new.threshold.at(rate)
     table = before[["image_id", "kind", "size"]].assign(

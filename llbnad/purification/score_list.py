@@ -96,7 +96,7 @@ def suspect_list(
     rows = score_list(table["score"], purified, paths, verdicts, aggregation)
     decided = policy_decisions(table["score"], purified)
     apart = set(suspects(table, purified, paths)["image_id"])
-    judged = zip(rows["image_id"].tolist(), rows["verdict"].tolist(), strict=True)
+    judged = zip(rows["image_id"], rows["verdict"], strict=True)
     reasons = [
         _reason(decided[image_id], verdict, image_id in apart, place < count)
         for place, (image_id, verdict) in enumerate(judged)

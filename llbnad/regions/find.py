@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 EIGHT_CONNECTED = np.ones((3, 3), bool)
 CELL = 4  # pixels that a patch is wide in the maps of `region_level`
@@ -55,6 +54,8 @@ def find_regions(patch_map: np.ndarray, size: tuple[int, int], level: float, min
         level: pixels above it belong to regions.
         min_area: fewest pixels of a region.
     """
+    from scipy import ndimage
+
     if patch_map.max() <= level:  # bilinear values never exceed those that they lie between
         return []
     values = enlarge(patch_map, size)
@@ -101,6 +102,8 @@ def region_level(patch_map: np.ndarray, share: float) -> float:
         patch_map: (h, w), any float type.
         share: smallest area of a region, as a share of the image in [0, 1).
     """
+    from scipy import ndimage
+
     height, width = patch_map.shape
     values = enlarge(patch_map, (CELL * width, CELL * height))
     fewest = max(1, round(share * values.size))

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy import ndimage
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,6 +19,7 @@ def lay_outline(picture: "Image.Image", mask: np.ndarray) -> None:
         mask: (H, W) bool, of the picture's size.
     """
     from PIL import Image
+    from scipy import ndimage
 
     if not mask.any():
         return

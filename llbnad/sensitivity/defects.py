@@ -9,15 +9,18 @@
 | `swap`    | a disc, size wide, from elsewhere, turned    | weight of the other place: 5 c, and whole from 0.2 on  |
 
 Grey values change towards black where the surroundings are bright, and towards white where they are dark. Place, angle
-and form follow from image id, kind and seed alone, so that a defect grows in its place: curves over sizes are smooth,
-and two detectors see the same pixels. These are no pictures of real defects. They make detectors comparable.
+and form follow from image id, kind and seed alone, and from the region of interest where there is one, so that a defect
+grows in its place: curves over sizes are smooth, and two detectors see the same pixels. These are no pictures of real
+defects. They make detectors comparable.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from llbnad.errors import ConfigError
+from llbnad.sensitivity.places import Places
 from llbnad.utils.hashing import stable_number
 
 KINDS = ("scratch", "blot", "missing", "noise", "swap")
@@ -38,7 +41,15 @@ def dimensions(kind: str, size: int) -> tuple[int, ...]:
     return (size, max(1, round(size / SLENDER))) if kind == "scratch" else (size,)
 
 
-def draw(image: np.ndarray, image_id: str, kind: str, size: int, contrast: float, seed: int = 0) -> Pasted:
+def draw(
+    image: np.ndarray,
+    image_id: str,
+    kind: str,
+    size: int,
+    contrast: float,
+    seed: int = 0,
+    places: Places | None = None,
+) -> Pasted:
     """Draw one defect on a copy of an image.
 
     Args:
@@ -48,6 +59,7 @@ def draw(image: np.ndarray, image_id: str, kind: str, size: int, contrast: float
         size: size in pixels, at least 1. What does not fit into the image is cut off.
         contrast: in [0, 1].
         seed: gives other places.
+        places: where defects may lie in an image of this size; None: anywhere.
 
     Raises:
         ConfigError: the kind is unknown, or a number is out of its range.
@@ -60,7 +72,11 @@ def draw(image: np.ndarray, image_id: str, kind: str, size: int, contrast: float
     random = np.random.default_rng(stable_number(f"{image_id} {kind}", seed, "synthetic defect"))
     place, angle, form, elsewhere = random.random(2), random.random() * np.pi, random.random(3), random.random((8, 2))
     height, width = image.shape[:2]
-    centre = _inside(place, size, (height, width))
+
+    def centre_at(share: np.ndarray) -> tuple[int, int]:
+        return _inside(share, size, (height, width)) if places is None else places.centre(share, size)
+
+    centre = centre_at(place)
     margin = max(3, size // 4)  # of the surroundings, in pixels
     rows, columns = (
         slice(max(0, at - size // 2 - margin), min(length, at + size // 2 + margin + 1))
@@ -80,7 +96,7 @@ def draw(image: np.ndarray, image_id: str, kind: str, size: int, contrast: float
     elif kind == "noise":
         new = old + 255 * contrast * random.standard_normal(old.shape[:2])[..., None]
     else:
-        new = _other_place(image, centre, size, elsewhere, rows, columns)
+        new = _other_place(image, centre, [centre_at(one) for one in elsewhere], rows, columns)
         weight = weight * min(1, contrast / WHOLE)
     result, mask = image.copy(), np.zeros((height, width), bool)
     result[rows, columns] = (old + weight[..., None] * (new - old)).round().clip(0, 255).astype(np.uint8)
@@ -129,14 +145,17 @@ def _weight(kind: str, size: int, down: np.ndarray, across: np.ndarray, angle: f
 
 
 def _other_place(
-    image: np.ndarray, centre: tuple[int, int], size: int, elsewhere: np.ndarray, rows: slice, columns: slice
+    image: np.ndarray,
+    centre: tuple[int, int],
+    elsewhere: Sequence[tuple[int, int]],
+    rows: slice,
+    columns: slice,
 ) -> np.ndarray:
     """Return the pixels around another place, turned by 90°, in the form of image[rows, columns]; (h, w, 3) float32.
 
-    The place is the farthest of several. Where the turned patch would leave the image, its edge pixel is repeated.
+    The place is the farthest of `elsewhere`. Where the turned patch would leave the image, its edge pixel is repeated.
     """
-    places = [_inside(one, size, image.shape[:2]) for one in elsewhere]
-    row, column = max(places, key=lambda one: (one[0] - centre[0]) ** 2 + (one[1] - centre[1]) ** 2)
+    row, column = max(elsewhere, key=lambda one: (one[0] - centre[0]) ** 2 + (one[1] - centre[1]) ** 2)
     down, across = np.ogrid[rows, columns]
     from_row = np.clip(row + (across - centre[1]), 0, image.shape[0] - 1)  # (1, w): columns become rows
     from_column = np.clip(column - (down - centre[0]), 0, image.shape[1] - 1)  # (h, 1)

@@ -23,7 +23,7 @@ from llbnad.evaluation.figures import (
 from llbnad.inference.predict import Predictor, scale_of
 from llbnad.model.threshold import Threshold
 from llbnad.sensitivity.defects import Pasted, dimensions, draw
-from llbnad.sensitivity.measure import Drawing
+from llbnad.sensitivity.measure import Drawing, places_in
 from llbnad.sensitivity.rates import SHARES
 
 COLOURS = {"scratch": "#D55E00", "blot": "#0072B2", "missing": "#009E73", "noise": "#E69F00", "swap": "#CC79A7"}
@@ -82,12 +82,14 @@ def defect_sheet(
         seed: as for the scores.
     """
     pixels, tiles = np.asarray(load_rgb(path, predictor.model.window)), []
+    places = places_in(pixels, predictor.model.region)
     clean = _tile(predictor, Pasted(pixels, np.zeros(pixels.shape[:2], bool)), "as it is", threshold)
     for number, (kind, size, contrast) in enumerate(wanted):
         if not number or wanted[number - 1][0] != kind:
             tiles.append(clean)
         name = f"{kind} {' × '.join(map(str, dimensions(kind, size)))} px"
-        tiles.append(_tile(predictor, draw(pixels, image_id, kind, size, contrast, seed), name, threshold))
+        pasted = draw(pixels, image_id, kind, size, contrast, seed, places)
+        tiles.append(_tile(predictor, pasted, name, threshold))
     scale = scale_of([tile.heat for tile in tiles], threshold)
     contrasts = " and ".join(f"{contrast:g}" for contrast in dict.fromkeys(one[2] for one in wanted))
     title = f"Synthetic defects of contrast {contrasts} on {shown_name(path.name)}, outlined, and what the model saw"

@@ -60,7 +60,8 @@ def measure(
     """
     sizes = usual_sizes(sides) if settings.sizes == "auto" else settings.sizes
     wanted = drawings(sizes, settings.contrasts)
-    rates = detection_rates(score_drawings(predictor, images, wanted, seed), threshold.value)
+    scores = score_drawings(predictor, images, wanted, seed, predictor.model.region)
+    rates = detection_rates(scores, threshold.value)
     line = f"{summary_line(rates, settings.contrasts[0], threshold.target_fpr)} ({whose})"
     write_csv(rates, out / TABLE)
     sensitivity_curves(rates, out / CURVES, f"{predictor.model.config.name}: {whose}")

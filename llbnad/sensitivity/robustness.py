@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageFilter
-from scipy import ndimage
 
 from llbnad.data.images import load_rgb
 from llbnad.errors import DataError
@@ -63,6 +62,8 @@ def shift(pixels: np.ndarray, image_id: str, share: float) -> np.ndarray:
 
 def rotation(pixels: np.ndarray, image_id: str, degrees: float) -> np.ndarray:
     """Turn about the centre; corners are filled from the mirrored image."""
+    from scipy import ndimage
+
     if degrees % 90 == 0:
         return np.ascontiguousarray(np.rot90(pixels, round(degrees / 90)))
     return np.asarray(ndimage.rotate(pixels, degrees, reshape=False, order=1, mode="mirror"))

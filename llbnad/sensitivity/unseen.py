@@ -58,7 +58,8 @@ def unseen_images(
     other = train(model.encoder, model.config, features, others, derived_seed(seed, f"calibration {first}"))
     held_out = learnt[learnt["image_id"].isin(fold.index[fold == first])]
     whose = f"kept images that a detector trained on the other {len(others)} has not seen"
-    return Unseen(replace(other, threshold=model.threshold, window=model.window), _chosen(held_out, count, seed), whose)
+    other = replace(other, threshold=model.threshold, window=model.window, region=model.region)
+    return Unseen(other, _chosen(held_out, count, seed), whose)
 
 
 def _chosen(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:

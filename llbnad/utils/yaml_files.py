@@ -7,7 +7,9 @@ import yaml
 
 from llbnad.errors import ConfigError
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, ten times as fast, where PyYAML was built with it
 MERGE = "tag:yaml.org,2002:merge"  # of the key <<
+DEEPEST = 100  # levels of nesting
 MOST_NODES = 1_000_000  # values of a file once its aliases are written out; more is no file of settings
 
 
@@ -34,22 +36,45 @@ def parse_yaml(text: str, where: str) -> Any:
     """Return the content of a text in YAML; `where` begins the error message.
 
     Raises:
-        ConfigError: the text is not YAML, names a key twice, or writes out to more than `MOST_NODES` values.
+        ConfigError: the text is not YAML, names a key twice, or writes out to more than `MOST_NODES` values,
+            or is nested more deeply than `DEEPEST`.
     """
     try:
-        loader = yaml.SafeLoader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _size(node, {}, set()) > MOST_NODES:
-            raise ConfigError(f"{where} writes out to more than {MOST_NODES:,} values: its anchors multiply each other")
-        return loader.construct_document(node)
+        try:
+            return _content(text, where, LOADER)
+        except yaml.YAMLError:
+            return _content(text, where, yaml.SafeLoader)  # its errors name the value and show the line
     except yaml.YAMLError as error:
         raise ConfigError(f"{where} is not valid YAML: {error}") from None
     except RecursionError:
         raise ConfigError(f"{where} is nested too deeply: expected a few levels of settings") from None
     except (ArithmeticError, AttributeError, LookupError, ValueError) as error:  # a value that Python cannot hold
         raise ConfigError(f"{where} is not valid YAML: {error}") from None
+
+
+def _content(text: str, where: str, kind: Any) -> Any:
+    if _depth(text, kind) > DEEPEST:  # asked first: libyaml's composer calls itself, and a crash is no error message
+        raise RecursionError
+    loader = kind(text)
+    node = loader.get_single_node()
+    if node is None:
+        return None
+    if _size(node, {}, set()) > MOST_NODES:
+        raise ConfigError(f"{where} writes out to more than {MOST_NODES:,} values: its anchors multiply each other")
+    return loader.construct_document(node)
+
+
+def _depth(text: str, kind: Any) -> int:
+    """Return the levels of nesting of a text, without building them.
+
+    Raises:
+        YAMLError: the text is not YAML.
+    """
+    depth = deepest = 0
+    for event in yaml.parse(text, Loader=kind):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _size(node: yaml.Node, known: dict[int, int], open_nodes: set[int]) -> int:

@@ -1,20 +1,25 @@
 """Metadata of a stage's outputs for Dagster: row counts, numbers, tables and pictures, by the kind of file."""
 
 import base64
+import hashlib
 import io
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import yaml
 
-from llbnad.utils.files import file_digest
+from llbnad.utils.files import file_digest, replacing
+from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.settings import settings_path
-from orchestration.pipeline.tables import plain_table
+from orchestration.pipeline.tables import for_people, plain_table
 
-PICTURE_WIDTH = 900  # pixels; Dagster keeps metadata in its database
-PREVIEW_ROWS, DECIMALS = 30, 4  # of a CSV file; numbers are rounded for people, the files hold all digits
+PICTURE_WIDTH = 700  # pixels: what a page has room for beside the names
+PICTURES = "pictures"  # folder among the logs
+PREVIEW_ROWS = 30  # of a CSV file; numbers are rounded for people, the files hold all digits
 QUALITY = 88  # of JPEG
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
 HIDDEN_FOLDERS = {"images", "params", "read_by"}  # counted by the manifest; shown as settings
@@ -48,17 +53,44 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMeta
 
 
 def picture(file: Path) -> dg.MarkdownMetadataValue:
-    """Return a small copy of a picture as metadata."""
-    return dg.MetadataValue.md(f"![{file.stem}](data:image/jpeg;base64,{_preview(file)})")
+    """Return a small copy of a picture as metadata.
+
+    Dagster's pages show Markdown at once only if it is short. So the copy lies among the logs, from where Dagster's web
+    server hands it out, and the metadata holds its address there. Where that server cannot read this machine's files,
+    the metadata holds the copy itself, which the pages hide behind a click.
+    """
+    content = _preview(file)
+    folder = _served_folder()
+    if folder is None:
+        return dg.MetadataValue.md(f"![{file.stem}](data:image/jpeg;base64,{base64.b64encode(content).decode()})")
+    name = hashlib.sha256(content).hexdigest()[:32]
+    with replacing(folder / PICTURES / f"{name}.jpg") as temporary:
+        temporary.write_bytes(content)
+    return dg.MetadataValue.md(f"![{file.stem}](/logs/{PICTURES}/{name}/jpg)")
+
+
+def _served_folder() -> Path | None:
+    """Return the folder of logs that Dagster's web server reads; None if runs may be on other machines, or nowhere."""
+    home = os.environ.get("DAGSTER_HOME")
+    if not home or MACHINE in os.environ:
+        return None
+    settings = Path(home) / "dagster.yaml"
+    content = yaml.safe_load(settings.read_text()) if settings.exists() else None
+    # the keys with which people send runs or logs elsewhere
+    return None if {"run_launcher", "compute_logs", "storage"} & (content or {}).keys() else Path(home) / "storage"
 
 
 def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
-    """Return Dagster's metadata for single files."""
+    """Return Dagster's metadata for single files. Counts of 0 and empty tables are only named, in one entry each."""
     shown: dict[str, Any] = {}
+    empty = [file.name for file in files if file.suffix in (".parquet", ".csv") and not _rows(file)]
     for file in files:
-        if file.name not in HIDDEN:
+        if file.name not in {*HIDDEN, *empty}:
             shown.update(_of_file(file))
-    return shown
+    zeros = [name for name, value in shown.items() if type(value) is int and value == 0]
+    named = {"tables without a row": empty, "counts of 0": zeros}
+    shown = {name: value for name, value in shown.items() if name not in zeros}
+    return {**shown, **{title: ", ".join(names) for title, names in named.items() if names}}
 
 
 def _files(path: Path) -> list[Path]:
@@ -69,11 +101,22 @@ def _files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file())
 
 
+def _rows(file: Path) -> int:
+    """Return the number of rows of a parquet or CSV file."""
+    if file.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        return int(pq.read_metadata(file).num_rows)
+    import pandas as pd
+
+    return len(pd.read_csv(file))
+
+
 def _of_file(file: Path) -> dict[str, Any]:
     if file.suffix == ".parquet":
         import pyarrow.parquet as pq
 
-        shown: dict[str, Any] = {f"rows of {file.name}": pq.read_metadata(file).num_rows}
+        shown: dict[str, Any] = {f"rows of {file.name}": _rows(file)}
         if file.name == "scores.parquet" and "subset" in pq.read_schema(file).names:
             counts = pq.read_table(file, columns=["subset"])["subset"].value_counts().to_pylist()
             sizes = sorted((count["values"], count["counts"]) for count in counts)
@@ -83,28 +126,23 @@ def _of_file(file: Path) -> dict[str, Any]:
         import pandas as pd
 
         content = pd.read_csv(file)
-        head = content.head(PREVIEW_ROWS).round(DECIMALS)
-        rows = head.itertuples(index=False, name=None)
+        rows = content.head(PREVIEW_ROWS).itertuples(index=False, name=None)
         return {f"rows of {file.name}": len(content), file.name: table(list(content.columns), rows)}
     if file.suffix == ".json":
         numbers = json.loads(file.read_text())
         if file.name == "settings.json":
             return {"settings": dg.MetadataValue.json(numbers)}
-        shown = {key: _rounded(value) for key, value in numbers.items() if isinstance(value, int | float)}
+        shown = {key: for_people(value) for key, value in numbers.items() if isinstance(value, int | float)}
         if notes := numbers.get("notes"):
-            shown["notes"] = dg.MetadataValue.text("\n".join(notes))
+            shown["notes"] = table(("note",), [[note] for note in notes])  # a text would lose its line breaks
         return shown
     if file.suffix == ".png":
         return {f"{file.stem} (picture)": picture(file)}
     return {}
 
 
-def _rounded(value: float) -> float:
-    """Return a number with four significant digits; a whole number as it is."""
-    return float(f"{value:.4g}") if isinstance(value, float) else value
-
-
-def _preview(file: Path) -> str:
+def _preview(file: Path) -> bytes:
+    """Return a small copy of a picture as JPEG."""
     from PIL import Image
 
     with Image.open(file) as picture:
@@ -114,4 +152,4 @@ def _preview(file: Path) -> str:
         small.save(
             buffer, format="jpeg", quality=QUALITY, subsampling=0
         )  # all colours; a sheet of photographs takes a third of a PNG
-    return base64.b64encode(buffer.getvalue()).decode()
+    return buffer.getvalue()

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from orchestration.assets.machines import HOME
+from orchestration.assets.partitions import INGEST
 from orchestration.assets.registry_assets import CHALLENGER, CHAMPION
-from orchestration.assets.retraining import INGEST, PARTITION_TAG
+from orchestration.assets.retraining import PARTITION_TAG
 from orchestration.pipeline.pipes import DRIFT
 
 if TYPE_CHECKING:

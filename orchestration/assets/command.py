@@ -24,6 +24,7 @@ def run_command(
     arguments: Sequence[str],
     allowed: Collection[int] = (0,),
     show: Callable[[], Mapping[str, Any]] = dict,
+    shown_on_checks: bool = True,
 ) -> dg.MaterializeResult:
     """Run a command in the repository, and write its output to the log of the run.
 
@@ -32,7 +33,8 @@ def run_command(
         root: root of the repository.
         arguments: name and arguments of the command.
         allowed: exit codes after which the command's report counts.
-        show: returns metadata of the files that the command wrote, such as pictures, for the asset and its checks.
+        show: returns metadata of the files that the command wrote, such as pictures.
+        shown_on_checks: whether the checks show these too, or the asset alone.
 
     Raises:
         Failure: the command ended with another exit code; the message holds its last lines.
@@ -45,7 +47,8 @@ def run_command(
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line.rstrip())
-            context.log.info(lines[-1])
+            if lines[-1]:
+                context.log.info(lines[-1])
         code = process.wait()
     if code not in allowed:
         raise dg.Failure("\n".join(lines[-SHOWN_LINES:]) or f"exit code {code} without a word", allow_retries=False)
@@ -54,7 +57,7 @@ def run_command(
     return dg.MaterializeResult(
         data_version=made.data_version,
         metadata={**(made.metadata or {}), **shown},
-        check_results=[_described(check, shown) for check in made.check_results or ()],
+        check_results=[_described(check, shown if shown_on_checks else {}) for check in made.check_results or ()],
     )
 
 

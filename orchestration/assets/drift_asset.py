@@ -8,9 +8,10 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration.assets.asset_metadata import picture
-from orchestration.assets.check_texts import check_spec
+from orchestration.assets.check_texts import check_spec, skipped
 from orchestration.assets.command import run_command
-from orchestration.assets.partitions import SCENARIOS
+from orchestration.assets.failure import failing
+from orchestration.assets.partitions import SCENARIOS, refuse_unknown
 from orchestration.line.lines import known_lines
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS, drift_dir
@@ -29,18 +30,24 @@ def drift_asset(root: Path) -> dg.AssetsDefinition:
         kinds={"torch", "scipy"},
         description="Each batch of a production line against the images before it: features, brightness, sharpness, "
         "size, share of rejected images",
-        check_specs=[check_spec(DRIFT, DRIFT)],
+        check_specs=[check_spec(DRIFT, DRIFT, SCENARIOS)],
     )
     def watch(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line = context.partition_key
         place = place_of(root, line)
-        if line not in known_lines(place, load_params(place / PARAMS)):
+        with failing():
+            params = load_params(place / PARAMS)
+            found = known_lines(place, params)
+            refuse_unknown(line, params, found)
+        if line not in found:
             reason = "no production line"
-            check = dg.AssetCheckResult(passed=True, check_name=DRIFT, description=reason)
-            return dg.MaterializeResult(metadata={"outcome": reason}, check_results=[check])
+            return dg.MaterializeResult(metadata={"outcome": reason}, check_results=[skipped(DRIFT, reason)])
         history = place / drift_dir(line) / "history.png"
         return run_command(
-            context, place, ["drift", line], show=lambda: {"history": picture(history)} if history.exists() else {}
+            context,
+            place,
+            ["drift", line],
+            show=lambda: {"history (picture)": picture(history)} if history.exists() else {},
         )
 
     return watch

@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pandas as pd
 
 from llbnad.utils.files import file_digest
 from orchestration.assets.asset_metadata import metadata, table
+from orchestration.assets.changes import Changes, change_key, versions
 from orchestration.assets.check_texts import check_spec
 from orchestration.assets.failure import failing
-from orchestration.assets.partitions import SCENARIOS, Pattern, patterns
+from orchestration.assets.partitions import SCENARIOS, Pattern, refuse_unknown, stages_of
 from orchestration.pipeline import code, dvc, settings
-from orchestration.pipeline.params import Params, load_params
+from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
-from orchestration.pipeline.repro import Outcome, StageError, repro_stages
-from orchestration.pipeline.summary import Listener, listening
+from orchestration.pipeline.repro import Outcome, StageError, outcome_of, repro_stages
+from orchestration.pipeline.summary import Listener, in_one_line, listening
 from orchestration.slices.workplace import open_workplace
 
 STEP = "dvc_repro"  # name of the step that materialises the stages
@@ -32,24 +32,19 @@ VERSION_TAG = "dagster/data_version"
 PREREQUISITES = (code.STAGE, settings.SPLIT, settings.STAGE)  # cheap stages that an edit makes stale, causes first
 
 
-def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> dg.AssetsDefinition:
+def dvc_assets(root: Path, found: Mapping[str, Pattern]) -> dg.AssetsDefinition:
     """Return one asset per stage, partitioned by scenario. One step of a run materialises all that are selected.
 
     Args:
         root: root of the repository.
-        params: settings of the repository.
-        sources: assets that precede the stages that depend on no other stage than `code`.
-
-    Raises:
-        DvcError: dvc cannot read its files.
+        found: the stages of any scenario by asset name, causes first (`orchestration.assets.partitions`).
     """
-    found, listings = patterns(root, params), code.listings(root)
 
     @dg.multi_asset(
         name=STEP,
         description="One `dvc repro` of the selected stages of a scenario",
-        specs=[_spec(name, where, listings, sources) for name, where in found.items()],
-        check_specs=[check_spec(check, name, blocking=True) for name, check in _checks(found)],
+        specs=[_spec(name, where) for name, where in found.items()],
+        check_specs=[check_spec(check, name, SCENARIOS, blocking=True) for name, check in _checks(found)],
         partitions_def=SCENARIOS,
         can_subset=True,
     )
@@ -57,7 +52,7 @@ def dvc_assets(root: Path, params: Params, sources: Sequence[str] = ()) -> dg.As
         chosen = {key.to_user_string() for key in context.selected_asset_keys}
         checks = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
         with failing():
-            step = _Step(root, context.partition_key, found, context.log.info)
+            step = _Step(root, Changes(context.instance, found, context.partition_key), context.log.info)
             yield from step.run(chosen, checks, context.log_event)
 
     return materialise
@@ -93,8 +88,7 @@ class _Step:
 
     Args:
         home: root of the repository.
-        scenario: the scenario.
-        found: the stages of any scenario by asset name, causes first.
+        changes: the scenario and its stages.
         log: called with each line of dvc.
 
     Raises:
@@ -102,13 +96,15 @@ class _Step:
         SliceError: on a worker, the scenario cannot be taken.
     """
 
-    def __init__(self, home: Path, scenario: str, found: Mapping[str, Pattern], log: Callable[[str], None]) -> None:
-        self.home, self.scenario, self.found, self.log = home, scenario, found, log
-        self.place = open_workplace(home, scenario, log)
+    def __init__(self, home: Path, changes: Changes, log: Callable[[str], None]) -> None:
+        self.home, self.changes, self.log = home, changes, log
+        self.scenario, self.found = changes.scenario, changes.found
+        self.place = open_workplace(home, self.scenario, log)
         self.root = self.place.root
         self.params = load_params(self.root / PARAMS)  # read now: the scenario may be younger than this process
-        dataset = self.params.scenario(scenario).dataset
-        self.stages = {name: where.stage(scenario, dataset) for name, where in found.items()}
+        refuse_unknown(self.scenario, self.params)
+        self.stages = stages_of(self.found, self.params, self.scenario)
+        self.names = {stage: name for name, stage in self.stages.items()}
 
     def run(
         self, chosen: set[str], checks: set[tuple[str, str]], tell: Callable[[dg.AssetMaterialization], None]
@@ -120,23 +116,21 @@ class _Step:
         """
         early = [name for name in self._left_out(chosen) if self.place.sliced or not self._is_current(name)]
         todo = [name for name in self.found if name in {*early, *chosen}]
-        names = {stage: name for name, stage in self.stages.items()}
         try:
-            for stage, outcome, shown, version in self._reproduced(todo):
-                name = names[stage]
+            for stage, outcome, shown, tags in self._reproduced(todo):
+                name = self.names[stage]
                 if name not in chosen:
                     if outcome != "unchanged":
-                        tags = {VERSION_TAG: version}
                         tell(dg.AssetMaterialization(name, metadata=shown, partition=self.scenario, tags=tags))
                     continue
                 own = [check for asset, check in sorted(checks) if asset == name]
                 results = [check_results(report_path(stage, self.root), name, check) for check in own]
-                data_version = dg.DataVersion(version)
+                version = dg.DataVersion(tags[VERSION_TAG])
                 yield dg.MaterializeResult(
-                    asset_key=name, data_version=data_version, metadata=shown, check_results=results
+                    asset_key=name, data_version=version, metadata=shown, check_results=results, tags=tags
                 )
         except StageError as error:
-            report, failed = report_path(error.stage, self.root), names.get(error.stage, "")
+            report, failed = report_path(error.stage, self.root), self.names.get(error.stage, "")
             if any(asset == failed for asset, _ in checks) and _says_failed(report):
                 yield from (check_results(report, failed, check) for asset, check in sorted(checks) if asset == failed)
             raise
@@ -144,22 +138,35 @@ class _Step:
             if name not in chosen and (report := report_path(self.stages[name], self.root)).exists():
                 yield check_results(report, name, check)
 
-    def _reproduced(self, todo: Sequence[str]) -> Iterator[tuple[str, Outcome, dict[str, Any], str]]:
+    def _reproduced(self, todo: Sequence[str]) -> Iterator[tuple[str, Outcome, dict[str, Any], dict[str, str]]]:
         """Run the stages of assets where DVC finds that it must.
 
         Yields:
-            a stage that has ended, what dvc did, what is to be shown of it, and its data version.
+            a stage that has ended, what dvc did, what is to be shown of it, and the tags of its materialisation.
         """
         with listening() as listener:
             for stage, outcome in self._outcomes(todo, listener):
-                self.log(f"{stage}: {outcome}")
-                root = self.home if stage in self.place.shared else self.root
-                entry = dvc.read_entry(root, stage)
-                said = {"outcome": outcome, "dvc stage": stage, **listener.heard(stage)}
-                shown = {**said, **metadata(dvc.outputs(entry, stage), root, self.scenario)}
-                yield stage, outcome, shown, dvc.data_version(entry, stage)
+                heard = listener.heard(stage)
+                self.log(in_one_line(stage, outcome, str(heard.get("summary", ""))))
+                root, name = self.home if stage in self.place.shared else self.root, self.names[stage]
+                lock, known = self._record(root, name)
+                said = {"outcome": outcome, "dvc stage": stage, **heard}
+                shown = {**said, **metadata(dvc.outputs(lock, stage), root, self.scenario)}
+                late = self.changes.follows_parents(name, PREREQUISITES)
+                yield stage, outcome, shown, self.changes.provenance(name, known, root, late)
+
+    def _record(self, root: Path, name: str) -> tuple[dict[str, Any], dict[str, str]]:
+        """Return what dvc.lock says of a stage and of those before it, and the versions of their outputs by asset."""
+        wanted = {one: self.stages[one] for one in (name, *self.found[name].upstream)}
+        lock = dvc.read_entries(root, *wanted.values())
+        return lock, versions(lock, wanted)
 
     def _outcomes(self, todo: Sequence[str], listener: Listener) -> Iterator[tuple[str, Outcome]]:
+        def hear(line: str) -> None:
+            event = outcome_of(line)
+            if not listener.will_tell(line) and (event is None or event[1] == "ran"):  # else it is told at the end
+                self.log(line)
+
         left = list(todo)
         yield from self.place.shared.items()
         if code.STAGE in left and not self.place.sliced and _code_is_recorded(self.root):
@@ -168,7 +175,7 @@ class _Step:
         for shares in phases(left, self.found, self.params.runtime.processes):
             stages = [[self.stages[name] for name in share] for share in shares]
             # closed at once if a stage cannot be kept: dvc would go on as long as somebody holds the error
-            with closing(repro_stages(self.root, stages, self.log, listener.environment)) as events:
+            with closing(repro_stages(self.root, stages, hear, listener.environment)) as events:
                 for stage, outcome in events:
                     if stage not in self.place.shared:
                         self.place.keep([stage])
@@ -210,18 +217,17 @@ def phases(names: Sequence[str], found: Mapping[str, Pattern], processes: int) -
     return [phase for phase in ([list(names[:first])], shares, [rest]) if any(phase)]
 
 
-def _spec(name: str, where: Pattern, listings: Mapping[str, pd.DataFrame], sources: Sequence[str]) -> dg.AssetSpec:
+def _spec(name: str, where: Pattern) -> dg.AssetSpec:
+    # no code version: Dagster would compare with the code that its server was started with
     template = where.template
-    first = where.upstream <= {code.STAGE}  # `code` as well: before the ingest, a new line is no scenario yet
     return dg.AssetSpec(
         name,
-        deps=sorted(where.upstream | ({*sources} if first else set())),
+        deps=[change_key(name), *sorted(where.upstream | where.sources)],
         skippable=True,  # a run may select some of the stages
         description=_description(template.desc, name),
         group_name=template.meta.get("group"),
         kinds={"dvc", *template.meta.get("kinds", [])},
         owners=list(template.meta.get("owners", [])),
-        code_version=code.code_version(template.cmd, listings.get(template.code, pd.DataFrame())),
         metadata={"dvc stage": f"{template.name} in dvc.yaml", "command": template.cmd},
     )
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+from pydantic import Field
 
 from llbnad.errors import LlbnadError
 from orchestration.assets.asset_metadata import picture
@@ -30,7 +31,7 @@ LOOK_SECONDS = 5
 class InspectionConfig(dg.Config):
     """Run configuration of `inspected`."""
 
-    line: str = ""  # production line whose images in data/inspect are scored
+    line: str = Field("", description="Production line whose images in data/inspect are scored")
 
 
 def inspected_asset(root: Path) -> dg.AssetsDefinition:
@@ -52,7 +53,7 @@ def inspected_asset(root: Path) -> dg.AssetsDefinition:
             context,
             root,
             ["watch", config.line, "--once"],
-            show=lambda: {"control chart": picture(chart)} if chart.exists() else {},
+            show=lambda: {"control chart (picture)": picture(chart)} if chart.exists() else {},
         )
 
     return inspected
@@ -61,7 +62,7 @@ def inspected_asset(root: Path) -> dg.AssetsDefinition:
 inspect_job = dg.define_asset_job(
     "inspect",
     selection=dg.AssetSelection.assets(INSPECTED),
-    description="Score the new images in a line's data/inspect. The sensor `inspections` starts it.",
+    description="Score the new images in data/inspect of a line, with its champion. The sensor `inspections` starts it",
 )
 
 

@@ -1,7 +1,8 @@
 """Dagster's partitions: one per scenario of params.yaml. One run materialises the chain of stages of a scenario.
 
 Dagster keeps the partitions in its own database, so that a new line becomes a partition at once, without a reload of
-the code. params.yaml is the truth: `sync` makes the partitions equal to its scenarios.
+the code. params.yaml is the truth: `sync` makes the partitions equal to its scenarios. Dagster's dialog "Add a
+partition" can add a name that is no scenario; `refuse_unknown` says in one line what to do instead.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -11,12 +12,14 @@ from pathlib import Path
 import dagster as dg
 
 from llbnad.errors import ConfigError
-from orchestration.pipeline import dvc
+from orchestration.pipeline import code, dvc
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import FINAL_STAGE, PARAMS
 
 PARTITIONS = "scenario"  # name of the set of partitions in Dagster's database
+INGEST = "ingest"  # asset that precedes the stages that depend on no other stage than `code`
 SCENARIOS = dg.DynamicPartitionsDefinition(name=PARTITIONS)
+NEW_SCENARIO = "new_scenario"  # name of the job that adds one
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class Pattern:
     suffix: str  # e.g. -0 for a sub-model
     upstream: frozenset[str]  # asset names
 
+    @property
+    def sources(self) -> frozenset[str]:
+        """The asset that comes before this one and is no stage: before the ingest, a new line is no scenario yet."""
+        return frozenset({INGEST} if self.upstream <= {code.STAGE} else ())
+
     def stage(self, scenario: str, dataset: str) -> str:
         """Return the DVC stage for a scenario that reads `dataset`."""
         if not self.template.over:
@@ -80,6 +88,12 @@ def patterns(root: Path, params: Params) -> dict[str, Pattern]:
     return found
 
 
+def stages_of(found: Mapping[str, Pattern], params: Params, scenario: str) -> dict[str, str]:
+    """Return the stages of a scenario by asset name, causes first."""
+    dataset = params.scenario(scenario).dataset
+    return {name: where.stage(scenario, dataset) for name, where in found.items()}
+
+
 def all_stages(found: Mapping[str, Pattern], params: Params) -> set[str]:
     """Return every stage that `dvc repro` goes through."""
     scenarios = {(name, scenario.dataset) for name, scenario in params.scenarios.items()}
@@ -89,8 +103,12 @@ def all_stages(found: Mapping[str, Pattern], params: Params) -> set[str]:
     }
 
 
-def sync(instance: dg.DagsterInstance, wanted: Collection[str]) -> None:
-    """Make the partitions equal to `wanted`: the scenarios of params.yaml, and lines that will become scenarios."""
+def sync(instance: dg.DagsterInstance, wanted: Collection[str]) -> list[str]:
+    """Make the partitions equal to `wanted`: the scenarios of params.yaml, and lines that will become scenarios.
+
+    Returns:
+        the names that were taken away, sorted.
+    """
     known = set(instance.get_dynamic_partitions(PARTITIONS))
     for name in dict.fromkeys(name for name in wanted if name not in known):
         try:
@@ -98,8 +116,26 @@ def sync(instance: dg.DagsterInstance, wanted: Collection[str]) -> None:
         except Exception:  # each storage has its own error for a name that exists
             if not instance.has_dynamic_partition(PARTITIONS, name):  # another process may have added it
                 raise
-    for name in known - set(wanted):
+    gone = sorted(known - set(wanted))
+    for name in gone:
         instance.delete_dynamic_partition(PARTITIONS, name)
+    return gone
+
+
+def refuse_unknown(partition: str, params: Params, lines: Collection[str] = ()) -> None:
+    """Refuse a partition that is neither a scenario of params.yaml nor one of the production lines.
+
+    Raises:
+        ConfigError: the line that says so, and what to do.
+    """
+    if partition not in params.scenarios and partition not in lines:
+        raise ConfigError(f"{not_known([partition])} (it has {', '.join(params.scenarios)})")
+
+
+def not_known(partitions: Sequence[str]) -> str:
+    """Return one line on partitions that are no scenarios, and how to add one."""
+    names = ", ".join(partitions)
+    return f"no scenario of {PARAMS} is called {names}: add one there, or with the job {NEW_SCENARIO}"
 
 
 def template_of(stage: str) -> str:

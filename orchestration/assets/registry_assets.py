@@ -7,12 +7,16 @@ runs only if all checks passed. Both run `python -m orchestration registry`, whi
 
 import json
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
+from orchestration.assets.asset_metadata import metadata_of_files
 from orchestration.assets.check_texts import check_spec
 from orchestration.assets.command import run_command
 from orchestration.assets.machines import has_several_machines
+from orchestration.pipeline.paths import stage_dir
+from orchestration.registry.beside_champion import comparison_files
 from orchestration.registry.register_version import CHECKS, report_path
 from orchestration.registry.store import EXIT_REFUSED
 from orchestration.slices.workplace import place_of
@@ -39,12 +43,14 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
         group_name="registry",
         kinds={"mlflow"},
         description="The detector as a version of the registered model llbnad-<scenario>, compared with the champion",
-        check_specs=[check_spec(check, CHALLENGER, blocking=True) for check in CHECKS],
+        check_specs=[check_spec(check, CHALLENGER, partitions, blocking=True) for check in CHECKS],
     )
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         scenario = context.partition_key
+        place = place_of(root, scenario)
         command = ["registry", "challenge", scenario]
-        return run_command(context, place_of(root, scenario), command, allowed=(0, EXIT_REFUSED))
+        allowed = (0, EXIT_REFUSED)
+        return run_command(context, place, command, allowed, lambda: _pictures(place, scenario), shown_on_checks=False)
 
     return challenger
 
@@ -63,9 +69,17 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
         if has_several_machines(context.instance):  # the report is on the worker that made the challenge
             version = _challenger_version(context.instance, line)
             return run_command(context, root, [*PROMOTE, line, version, "--unless-withdrawn", "--unless-refused"])
-        return run_command(context, root, [*PROMOTE, line, _accepted(root, line), "--unless-withdrawn"])
+        promote = [*PROMOTE, line, _accepted(root, line), "--unless-withdrawn"]
+        return run_command(context, root, promote, show=lambda: _pictures(root, line))
 
     return champion
+
+
+def _pictures(place: Path, scenario: str) -> dict[str, Any]:
+    """Return the newest detector beside the champion, and its suspects, as metadata; what is missing is left out."""
+    suspects = stage_dir("purified", scenario) / "plots" / "suspects.png"
+    files = [place / file for file in (*comparison_files(scenario), suspects)]
+    return metadata_of_files([file for file in files if file.exists()])
 
 
 def _challenger_version(instance: dg.DagsterInstance, scenario: str) -> str:

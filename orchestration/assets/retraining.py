@@ -11,7 +11,7 @@ import dagster as dg
 from orchestration.assets.asset_metadata import table
 from orchestration.assets.failure import failing
 from orchestration.assets.machines import has_several_machines
-from orchestration.assets.partitions import SCENARIOS
+from orchestration.assets.partitions import INGEST, SCENARIOS, refuse_unknown
 from orchestration.assets.registry_assets import CHAMPION
 from orchestration.line.arrivals import Places, batches
 from orchestration.line.ingest import Ingested, ingest
@@ -21,7 +21,6 @@ from orchestration.pipeline import dvc
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
 
-INGEST = "ingest"
 PARTITION_TAG = "dagster/partition"
 FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 SHOWN = 20  # files listed in the metadata
@@ -29,8 +28,8 @@ SHOWN = 20  # files listed in the metadata
 retrain = dg.define_asset_job(
     "retrain",
     selection=dg.AssetSelection.assets(CHAMPION).upstream() | dg.AssetSelection.assets("drift"),
-    description="A production line: take in what arrived, then everything that follows from it. The sensor and the "
-    "schedule start this job; a line whose images did not change is not computed again.",
+    description="A production line: take in what arrived, then everything up to the champion, and drift. The sensor "
+    "`arrivals` and the schedule `nightly` start it; what did not change is not computed again",
 )
 
 
@@ -49,7 +48,9 @@ def ingest_asset(root: Path) -> dg.AssetsDefinition:
         line = context.partition_key
         with failing():
             params = load_params(root / PARAMS)
-            if line not in known_lines(root, params):
+            found = known_lines(root, params)
+            refuse_unknown(line, params, found)
+            if line not in found:
                 outcome = {"outcome": "no production line"}
                 return dg.MaterializeResult(data_version=dg.DataVersion("none"), metadata=outcome)
             done = ingest(root, line, params.arrival.stable_seconds, dvc.add)
@@ -74,14 +75,17 @@ def run_in_progress(instance: dg.DagsterInstance, line: str) -> str | None:
 def _metadata(root: Path, done: Ingested) -> dict[str, Any]:
     others = [arrival for arrival in done.arrivals if arrival.fate != "raw"]
     rows = [(repr(arrival.path), arrival.fate, arrival.detail) for arrival in others[:SHOWN]]
-    return {
-        "outcome": "taken in" if done.arrivals else "nothing new",
+    unusual = {
         "batch": max((arrival.batch for arrival in done.arrivals), default=0),
-        "new images": done.count("raw"),
         "quarantined": done.count("quarantine"),
         "duplicates": done.count("duplicate"),
         "files not complete yet": done.waiting,
         "files that cannot be read": done.unreadable,
+    }
+    return {
+        "outcome": "taken in" if done.arrivals else "nothing new",
+        "new images": done.count("raw"),
+        **{name: count for name, count in unusual.items() if count},
         "images of the line": len(batches(root, done.line)),
         **({"not taken as images": table(("file", "fate", "why"), rows)} if others else {}),
     }

@@ -17,7 +17,7 @@ import dagster as dg
 from llbnad.errors import LlbnadError
 from llbnad.utils.files import file_digest
 from orchestration.assets.lost_runs import end_lost_runs
-from orchestration.assets.partitions import sync
+from orchestration.assets.partitions import not_known, sync
 from orchestration.assets.retraining import run_in_progress
 from orchestration.line.arrivals import last_batch
 from orchestration.line.inbox import lines, look, untouched
@@ -54,7 +54,7 @@ def arrival_sensor(root: Path, settings: ArrivalSettings, job_name: str) -> dg.S
             params = load_params(root / PARAMS)
         except LlbnadError as error:
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
-        sync(context.instance, [*params.scenarios, *known_lines(root, params)])
+        gone = sync(context.instance, [*params.scenarios, *known_lines(root, params)])
         end_lost_runs(context.instance)
 
         def must_wait(line: str) -> str | None:
@@ -67,6 +67,7 @@ def arrival_sensor(root: Path, settings: ArrivalSettings, job_name: str) -> dg.S
             if decision.run_key
         ]
         reasons = [f"{line}: {decision.reason}" for line, decision in decisions.items() if decision.reason]
+        reasons += [f"{not_known(gone)}; the partition was taken away"] if gone else []
         if requests:
             for reason in reasons:
                 context.log.info(reason)

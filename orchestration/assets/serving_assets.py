@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from llbnad.inference.export import check_installed
 from llbnad.inference.exported import ExtraMissingError, Format
 from orchestration.assets.asset_metadata import metadata_of_files
-from orchestration.assets.check_texts import check_spec
+from orchestration.assets.check_texts import check_spec, skipped
 from orchestration.assets.command import run_command
 from orchestration.assets.registry_assets import CHAMPION
 from orchestration.pipeline.paths import DATA
@@ -22,16 +23,16 @@ PREDICTIONS, EXPORTED = "predictions", "exported"
 class PredictionConfig(dg.Config):
     """Run configuration of `predictions`."""
 
-    folder: str = ""  # images to score, with subfolders; relative to the repository or absolute
-    fpr: float | None = None  # sensitivity: false positives accepted; without one, the model's own threshold
-    heatmaps: bool = True  # write one heat map per image, as large as the image
+    folder: str = Field("", description="Images to score, with subfolders; relative to the repository or absolute")
+    fpr: float | None = Field(None, description="False positives accepted, in (0, 1); none: the model's own threshold")
+    heatmaps: bool = Field(True, description="Write one heat map per image, as large as the image")
 
 
 class ExportConfig(dg.Config):
     """Run configuration of `exported`."""
 
-    onnx: bool = True
-    openvino: bool = True
+    onnx: bool = Field(True, description="Write an ONNX graph")
+    openvino: bool = Field(True, description="Write an OpenVINO graph")
 
 
 def serving_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> list[dg.AssetsDefinition]:
@@ -85,14 +86,13 @@ def _exported(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
         kinds={"onnx", "openvino"},
         output_required=False,
         description="The champion as ONNX and OpenVINO graphs, compared with torch on images it was not trained on",
-        check_specs=[check_spec(PARITY, EXPORTED)],
+        check_specs=[check_spec(PARITY, EXPORTED, partitions)],
     )
     def exported(context: dg.AssetExecutionContext, config: ExportConfig) -> Iterator[Any]:
         formats = [format for format in Format if getattr(config, format.value)]
         if missing := _missing_extra(formats):
             context.log.warning(missing)
-            severity = dg.AssetCheckSeverity.WARN
-            yield dg.AssetCheckResult(passed=False, severity=severity, check_name=PARITY, description=missing)
+            yield skipped(PARITY, missing)
             return
         scenario = context.partition_key
         wanted = [part for format in formats for part in ("--format", format.value)]

@@ -24,7 +24,7 @@ def verification(root: Path) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
         name="verify",
         executor_def=dg.in_process_executor,
         tags=HOME,
-        description="Reads all outputs and DVC's cache",
+        description="Compares all outputs and DVC's cache with the recorded hashes, every night at 4:00 UTC",
     )
     def verify() -> None:
         compare()

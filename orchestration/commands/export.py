@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import typer
 
-from llbnad import cli
+from llbnad.commands.common_options import CALIBRATION_IMAGES, PRECISION
 from llbnad.data.images import load_whole
 from llbnad.data.manifest import window_of
 from llbnad.errors import ConfigError
 from llbnad.evaluation.evaluate import images_to_evaluate
+from llbnad.inference.export import check_installed, parity, refuse, torch_session
 from llbnad.inference.export import export as write_graphs
-from llbnad.inference.export import parity, torch_session
 from llbnad.inference.exported import Format, load_exported
 from llbnad.inference.graph.precision import Precision
 from llbnad.model.model import Model
@@ -46,13 +46,16 @@ def export(
         bool,
         typer.Option("--plugins", help="Import module:Class that a model file names; a registered model may anyway."),
     ] = False,
-    precision: Annotated[Precision, cli.PRECISION] = Precision.float32,
+    precision: Annotated[Precision, PRECISION] = Precision.float32,
 ) -> None:
     """Write the graphs and the differences to torch. Images that were kept calibrate a lower precision."""
     scenario = scenario or _named(model)
     allow_images(load_params(PARAMS), scenario)
-    out.mkdir(parents=True, exist_ok=True)
     loaded = Model.load(model_file(model), plugins=plugins or is_address(model))
+    for one in format:
+        check_installed(one)
+    refuse(loaded)  # before images are read, which may take minutes
+    out.mkdir(parents=True, exist_ok=True)
     images = sample(scenario)
     learnt = [] if precision is Precision.float32 else kept(scenario)
     written = write_graphs(loaded, format, out, precision, learnt)
@@ -105,7 +108,7 @@ def kept(scenario: str) -> list[np.ndarray]:
     """Return images (H, W, 3) that were kept for training. The choice is the same every time."""
     images = read_noisy(scenario)
     learnt = read_purified(scenario, "kept")["image_id"]
-    return _load(images[images["image_id"].isin(learnt)], cli.CALIBRATION_IMAGES, "calibration")
+    return _load(images[images["image_id"].isin(learnt)], CALIBRATION_IMAGES, "calibration")
 
 
 def _load(images: pd.DataFrame, count: int, purpose: str) -> list[np.ndarray]:

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from llbnad import cli
+from llbnad.commands.common_options import COCO, HEAT_MAPS, LARGEST, MIN_AREA
+from llbnad.commands.predict import predict as predict_images
 from llbnad.config import USUAL_PIXELS
 from orchestration.pipeline import pipes
 from orchestration.registry.store import is_address, model_file
@@ -31,14 +32,14 @@ def predict(
     pages: Annotated[
         str, typer.Option(help="A file of several pages: error (its row says so), first (its first page) or each.")
     ] = "error",
-    heatmaps: Annotated[bool, cli.HEAT_MAPS] = True,
-    max_pixels: Annotated[int, cli.LARGEST] = USUAL_PIXELS,
-    min_area: Annotated[int | None, cli.MIN_AREA] = None,
-    coco: Annotated[Path | None, cli.COCO] = None,
+    heatmaps: Annotated[bool, HEAT_MAPS] = True,
+    max_pixels: Annotated[int, LARGEST] = USUAL_PIXELS,
+    min_area: Annotated[int | None, MIN_AREA] = None,
+    coco: Annotated[Path | None, COCO] = None,
 ) -> None:
     """Score images and call them normal, unsure or defect: tables with regions, and one heat map per image."""
     may_import = plugins or is_address(model)
-    cli.predict(
+    predict_images(
         model_file(model),
         images,
         out,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from orchestration.tracking.best_effort import record_scenario
-from orchestration.tracking.mlflow_runs import link_path
+from orchestration.tracking.scenario_run import link_path
 
 
 def record(scenarios: Annotated[list[str], typer.Argument(help="Scenarios of params.yaml.")]) -> None:

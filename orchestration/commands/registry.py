@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +14,7 @@ from rich.table import Table
 from orchestration.pipeline import pipes
 from orchestration.pipeline.params import SCENARIO_NAME, load_params
 from orchestration.pipeline.paths import PARAMS
+from orchestration.pipeline.suspects import unjudged_suspects
 from orchestration.registry.store import (
     EXIT_REFUSED,
     MD5,
@@ -26,6 +28,7 @@ from orchestration.registry.store import (
     model_name,
     move_alias,
     registry_client,
+    version_page,
     versions,
 )
 
@@ -60,6 +63,7 @@ def challenge(line: Line) -> None:
     print(f"version {report['version']} of {report['name']}" + (" is new" if report["registered"] else " was there"))
     if report["advice"]:
         print(f"version {report['version']}: {report['advice']}")
+    print(f"next: {next_step(line, report)}")
     rows = [(one["name"], one["outcome"], one["observed"], one["expected"]) for one in findings]
     left_out = [one["name"] for one in findings if one["outcome"] == "skipped"]
     pipes.report(
@@ -67,6 +71,9 @@ def challenge(line: Line) -> None:
             "version": report["version"],
             "registered": report["registered"],
             "champion": report["champion"] or "none yet",
+            **_shown(report["facts"], findings),
+            "suspects to review": unjudged_suspects(Path(), load_params(PARAMS), line),
+            "registry": pipes.link(report["page"]),
             "advice": report["advice"] or "compared with the champion",
             "skipped": ", ".join(left_out) or "none",
             "findings": pipes.table(("check", "outcome", "observed", "expected"), rows),
@@ -76,6 +83,29 @@ def challenge(line: Line) -> None:
     )
     if any(finding["outcome"] == "failed" for finding in findings):
         raise typer.Exit(EXIT_REFUSED)
+
+
+def next_step(line: str, report: Mapping[str, Any]) -> str:
+    """Return what to type after a challenge of LINE, from its report."""
+    program, version = "python -m orchestration", report["version"]
+    look, promotion = f"`{program} review {line} --out review.html`", f"`{program} registry promote {line} {version}`"
+    if lost := [one["name"] for one in report["findings"] if one["outcome"] == "failed"]:
+        return f"refused by {', '.join(lost)}: {look} shows the suspects; {promotion} promotes it all the same"
+    if report["champion"] == version:
+        return f"nothing: version {version} is champion already"
+    if report["champion"] is None:
+        return f"{look} shows the suspects, then {promotion} makes it champion"
+    return f"{promotion} makes it champion instead of version {report['champion']}"
+
+
+def _shown(tags: Mapping[str, str], findings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return threshold, images, AUROC and checks of a version for people, from `facts` or its tags."""
+    return {
+        "threshold": tags.get("threshold", "none"),
+        "kept": f"{tags.get('kept', '?')} of {tags.get('images', '?')} images",
+        "AUROC": tags.get("image_auroc", "no labels"),
+        "checks": outcomes(findings) or "none",
+    }
 
 
 def _check(finding: Mapping[str, Any]) -> pipes.Check:
@@ -125,7 +155,9 @@ def promote(
         advice = tags.get(UNPROVEN, "compared with the champion before")
         print(said, *([advice] if UNPROVEN in tags else []), sep="\n")
         shown = {"version": chosen, "outcome": said, "before": str(before.version) if before else "none"}
-        pipes.report({**shown, "advice": advice}, tags.get(MD5))
+        facts = _shown(tags, json.loads(tags.get("checks", "[]")))
+        page = pipes.link(version_page(line, chosen))
+        pipes.report({**shown, **facts, "registry": page, "advice": advice}, tags.get(MD5))
 
 
 @app.command()
@@ -160,12 +192,12 @@ def list_versions(line: Line) -> None:
             commit, dirty, _ = tags.get("git.commit", "").partition("-dirty")
             made = f"{datetime.fromtimestamp(one.creation_timestamp / 1000):%Y-%m-%d %H:%M}"
             facts = [tags.get(name, "") for name in ("images", "kept", "threshold", "image_auroc")]
-            row = [str(one.version), made, ", ".join(aliases), *facts, _outcomes(tags.get("checks", "[]"))]
+            row = [str(one.version), made, ", ".join(aliases), *facts, outcomes(json.loads(tags.get("checks", "[]")))]
             table.add_row(*row, tags.get(MD5, "")[:8], commit[:8] + dirty, note)
     Console(highlight=False).print(table)
 
 
-def _outcomes(checks: str) -> str:
-    """Return how many checks of a version had which outcome, from its tag."""
-    counts = Counter(finding["outcome"] for finding in json.loads(checks))
+def outcomes(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many checks had which outcome."""
+    counts = Counter(finding["outcome"] for finding in findings)
     return ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("failed", "passed", "skipped") if counts[outcome])

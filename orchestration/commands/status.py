@@ -1,28 +1,23 @@
 """`python -m orchestration status`: one screen that says where each scenario stands."""
 
 import json
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
-import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from llbnad.errors import LlbnadError
-from llbnad.purification.verdicts import read_verdicts
 from orchestration.line.inbox import look
 from orchestration.line.lines import known_lines, new_images
 from orchestration.pipeline import lock_blocks
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import FINAL_STAGE, INCOMING, PARAMS, stage_dir
-from orchestration.pipeline.staleness import Freshness, freshness
-
-SHOWN_STAGES = 4  # names of stale stages that fit on a line
+from orchestration.pipeline.staleness import described, freshness
+from orchestration.pipeline.suspects import unjudged_suspects
 
 
 @dataclass(frozen=True)
@@ -75,19 +70,6 @@ def status(
         console.print(line, markup=False)
 
 
-def described(states: Mapping[str, Freshness]) -> str:
-    """Return the states of a scenario's stages in a few words."""
-    counts = Counter(states.values())
-    if counts["up to date"] == len(states):
-        return f"all {len(states)} up to date"
-    if counts["never ran"] == len(states):
-        return "never ran"
-    names = list(dict.fromkeys(name.partition("@")[0] for name, one in states.items() if one != "up to date"))
-    shown = ", ".join(names[:SHOWN_STAGES]) + (" …" if len(names) > SHOWN_STAGES else "")
-    kinds = [f"{counts[kind]} {kind}" for kind in ("stale", "never ran") if counts[kind]]
-    return f"{' and '.join(kinds)} of {len(states)}: {shown}"
-
-
 def _last_run(root: Path, scenario: str) -> str:
     file = root / stage_dir(FINAL_STAGE, scenario) / "metrics.json"
     return f"{datetime.fromtimestamp(file.stat().st_mtime):%Y-%m-%d %H:%M}" if file.exists() else "–"
@@ -120,15 +102,10 @@ def _champions(root: Path, scenarios: list[str]) -> tuple[dict[str, str], str]:
 
 
 def _suspects(root: Path, params: Params, scenario: str) -> str:
-    file = root / stage_dir("purified", scenario) / "rejected.parquet"
-    if not file.exists():
-        return "–"
-    rejected = set(pq.read_table(file, columns=["image_id"])["image_id"].to_pylist())
     try:
-        judged = read_verdicts(root / params.scenario(scenario).review)
+        return unjudged_suspects(root, params, scenario)
     except LlbnadError as error:
         return f"? ({error})"
-    return f"{len(rejected - judged.keys())} of {len(rejected)}"
 
 
 def _inbox(root: Path, line: str) -> str:
@@ -144,5 +121,5 @@ def _notes(rows: list[Standing], new_lines: list[str], unknown: str, root: Path)
     if any("up to date" not in row.stages for row in rows):
         notes.append("`make run` brings everything up to date and computes only what changed")
     if any(row.suspects[0].isdigit() and not row.suspects.startswith("0 ") for row in rows):
-        notes.append("`python -m orchestration review SCENARIO` shows the suspects to judge")
+        notes.append("`python -m orchestration review SCENARIO --out review.html` shows the suspects to judge")
     return notes

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,7 @@ import typer
 from llbnad.errors import ConfigError, DataError
 from orchestration.pipeline.cluster import PAGE, WORKSPACE, cluster_environment
 from orchestration.tracking.database import prepare_database
-from orchestration.tracking.server import ENVIRONMENT, LOCAL_UI, MLFLOW_FOLDER
+from orchestration.tracking.server import ENVIRONMENT, LOCAL_UI, MLFLOW_FOLDER, pages, tracking_uri
 
 END_SECONDS = 15  # time that a server has to end
 ALL_ADDRESSES = "0.0.0.0"  # an address to listen on, which a browser cannot open
@@ -54,14 +55,31 @@ def ui(
         store, artifacts = _embedded(root) if cluster is None else _shared()
         commands.append(
             [str(python / "mlflow"), "server", "--host", host, "--port", str(mlflow_port), "--workers", "1",
-             "--backend-store-uri", store, "--artifacts-destination", artifacts]
+             "--backend-store-uri", store, "--artifacts-destination", artifacts, *_own_pages()]
         )  # fmt: skip
         if cluster is not None:
             environment["MLFLOW_TRACKING_URI"] = environment[LOCAL_UI]  # of what runs at home
-    serve_together(
-        commands,
-        environment,
-        f"Dagster http://{host}:{dagster_port}    MLflow http://{host}:{mlflow_port}    (Ctrl-C ends both)",
+    shown = "127.0.0.1" if host == ALL_ADDRESSES else host
+    mlflow = f"http://{shown}:{mlflow_port}" if own_mlflow else pages(tracking_uri())
+    addresses = [(shown, port) for port in [dagster_port, *([mlflow_port] if own_mlflow else [])]]
+    serve_together(commands, environment, links(f"http://{shown}:{dagster_port}", mlflow), addresses)
+
+
+def links(dagster: str, mlflow: str) -> str:
+    """Return the pages worth opening, one a line, and what to type for the two that take a scenario."""
+    rows = {
+        "pipeline": (f"{dagster}/asset-groups", "what each stage made of a scenario: pictures, numbers, checks"),
+        "suspects": (f"{dagster}/assets/purified", "the images of a scenario to look at first"),
+        "runs": (f"{mlflow}/#/experiments", "runs beside each other; Models: what was registered"),
+    }
+    commands = {"judge suspects": "review SCENARIO --out review.html", "drop images on a model": "page SCENARIO"}
+    return "\n".join(
+        [
+            "",
+            *(f"{name:10}{address:46}{what}" for name, (address, what) in rows.items()),
+            *(f"to {what}: python -m orchestration {command}" for what, command in commands.items()),
+            "Ctrl-C ends both servers",
+        ]
     )
 
 
@@ -85,19 +103,33 @@ def raise_if_not_free(host: str, ports: Mapping[str, int]) -> None:
                 raise DataError(f"{option} {port} cannot be listened on at {host} ({error}): choose another") from None
 
 
-def serve_together(commands: Sequence[Sequence[str]], environment: Mapping[str, str], announcement: str) -> None:
+def serve_together(
+    commands: Sequence[Sequence[str]],
+    environment: Mapping[str, str],
+    announcement: str,
+    addresses: Sequence[tuple[str, int]] = (),
+) -> None:
     """Run servers until Ctrl-C, SIGTERM or SIGHUP, or until one ends: then it is named, and the exit code is 1.
 
     None of them, and nothing that they started, outlives this.
+
+    Args:
+        commands: one command per server.
+        environment: their environment.
+        announcement: printed when all of them answer.
+        addresses: hosts and ports at which they answer.
     """
     # a background job of a shell ignores SIGINT, and so do its children: SIGTERM ends all as well
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup, it shall outlive its terminal
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
     started = [subprocess.Popen(command, env=environment, start_new_session=True) for command in commands]
-    print(announcement, flush=True)
+    told = False
     try:
         while all(process.poll() is None for process in started):
+            if not told and all(map(_answers, addresses)):  # not earlier: what servers print would hide it
+                print(announcement, flush=True)
+                told = True
             time.sleep(0.5)
         ended = " and ".join(
             command[0] for command, process in zip(commands, started, strict=True) if process.poll() is not None
@@ -115,6 +147,19 @@ def serve_together(commands: Sequence[Sequence[str]], environment: Mapping[str, 
                 process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def _answers(address: tuple[str, int]) -> bool:
+    try:
+        with socket.create_connection(address, timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def _own_pages() -> list[str]:
+    """Return the option that makes MLflow's pages open as machine learning; none if it is not installed."""
+    return ["--app-name", "llbnad"] if entry_points(group="mlflow.app", name="llbnad") else []
 
 
 def _embedded(root: Path) -> tuple[str, str]:

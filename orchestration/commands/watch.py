@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from llbnad.commands.common_options import MIN_AREA
 from llbnad.config import Files, Runtime
 from llbnad.errors import DataError
 from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
@@ -53,6 +54,7 @@ def watch(
     pictures: Annotated[bool, typer.Option(help="Write one picture with its heat map per image.")] = True,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
+    min_area: Annotated[int | None, MIN_AREA] = None,
 ) -> None:
     """Score every new image of LINE as it arrives: a row, a picture, a webhook."""
     if reason := why_not(line):
@@ -72,7 +74,7 @@ def watch(
     )
     settings.images.mkdir(parents=True, exist_ok=True)
     with only_one(folder), closing(Ledger(folder)) as ledger:
-        champion = Champion(champion_finder(line) if model is None else model_finder(model), target, fpr)
+        champion = Champion(champion_finder(line) if model is None else model_finder(model), target, fpr, min_area)
         inspector = Inspector(settings, ledger, champion)
         keep_promise(folder, champion.current)
         if once:
@@ -123,7 +125,8 @@ def _newest(chart: pd.DataFrame) -> dict[str, Any]:
 
 def _line(row: Row) -> str:
     score = "" if row.score is None else f" {row.score:.4f}"
-    return f"{row.scored} {row.path}: {row.error or row.label or 'scored'}{score}"
+    regions = f", {row.regions} regions, the largest of {row.largest_area} pixels" if row.regions else ""
+    return f"{row.scored} {row.path}: {row.error or row.label or 'scored'}{score}{regions}"
 
 
 def _counts(rows: list[Row]) -> dict[str, int]:
@@ -133,6 +136,7 @@ def _counts(rows: list[Row]) -> dict[str, int]:
         "defects": labels[DEFECT_LABEL],
         "unsure": labels[UNSURE_LABEL],
         "bad images": sum(bool(row.error) for row in rows),
+        "with regions": sum(bool(row.regions) for row in rows),
     }
 
 

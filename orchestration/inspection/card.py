@@ -55,7 +55,7 @@ def _purification(line: str, tags: Mapping[str, str]) -> dict[str, str]:
     """Return the counts of the purification that a version learnt from, if the outputs on disk are still that one's."""
     from orchestration.pipeline.outputs import read_summary
     from orchestration.pipeline.settings import read_settings
-    from orchestration.tracking.mlflow_runs import lock_tags
+    from orchestration.tracking.provenance import lock_tags
 
     try:
         settings = read_settings(line)

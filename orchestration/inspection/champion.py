@@ -8,7 +8,9 @@ from pathlib import Path
 
 from llbnad.errors import printable
 from llbnad.inference.predict import Predictor, threshold_of
+from llbnad.inference.region_files import pixel_threshold_of
 from llbnad.model.model import Model
+from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.threshold import Threshold
 from llbnad.utils.files import file_digest
 from orchestration.registry.store import RegistryError, champion_of, is_address, model_file, model_name, registry_client
@@ -33,6 +35,8 @@ class Scorer:
     file: Path
     predictor: Predictor
     threshold: Threshold | None
+    pixels: PixelThreshold | None = None  # where regions begin; None: the model finds none
+    min_area: int | None = None  # fewest pixels of a region; None: what the model was calibrated for
 
 
 def champion_finder(line: str) -> Callable[[], Found]:
@@ -76,14 +80,21 @@ class Champion:
     Args:
         find: looks for the model.
         device: torch's name of the device.
-        target_fpr: false-positive rate of the threshold; None: the model's own.
+        target_fpr: false-positive rate of both thresholds; None: the model's own.
+        min_area: fewest pixels of a region; None: what the model was calibrated for.
 
     Raises:
-        LlbnadError: there is no model to begin with, or it cannot be loaded.
+        LlbnadError: there is no model to begin with, it cannot be loaded, or it finds no regions for `min_area`.
     """
 
-    def __init__(self, find: Callable[[], Found], device: str = "cpu", target_fpr: float | None = None) -> None:
-        self.find, self.device, self.target_fpr = find, device, target_fpr
+    def __init__(
+        self,
+        find: Callable[[], Found],
+        device: str = "cpu",
+        target_fpr: float | None = None,
+        min_area: int | None = None,
+    ) -> None:
+        self.find, self.device, self.target_fpr, self.min_area = find, device, target_fpr, min_area
         self.current = self._load(find())
         self._said = ""
 
@@ -117,6 +128,8 @@ class Champion:
     def _load(self, found: Found) -> Scorer:
         file = found.file()
         model = Model.load(file, self.device, found.plugins)
+        pixels = pixel_threshold_of(model, self.target_fpr, wanted=self.min_area is not None)
         return Scorer(
-            found.name, file, Predictor(model, self.device, batch_size=8), threshold_of(model, self.target_fpr)
-        )
+            found.name, file, Predictor(model, self.device, batch_size=8), threshold_of(model, self.target_fpr),
+            pixels, self.min_area,
+        )  # fmt: skip

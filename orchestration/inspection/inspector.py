@@ -16,7 +16,9 @@ from pathlib import Path
 from llbnad.errors import DataError, printable
 from llbnad.inference.picture import heat_picture
 from llbnad.inference.predict import Prediction
+from llbnad.inference.region_files import region_columns
 from llbnad.utils.files import file_digest, replacing
+from llbnad.utils.progress import track
 from orchestration.inspection.champion import Champion, Scorer
 from orchestration.inspection.ledger import Ledger, Row, identity
 from orchestration.line.inbox import Mark, look, mark_of, untouched
@@ -74,7 +76,9 @@ class Inspector:
         self.before = new
         final = set(untouched({path: now[path] for path in ready}, self.settings.late_seconds))
         rows = []
-        for start in range(0, len(ready), CHUNK):
+        starts = range(0, len(ready), CHUNK)
+        # a bar for what has piled up, none for images that come one by one
+        for start in starts if len(starts) < 2 else track(starts, "score", unit=f"{CHUNK} images"):
             rows += self._score({path: new[path] for path in ready[start : start + CHUNK]}, final)
         self.waiting = sum(self.seen.get(path) != mark for path, mark in new.items())
         self.later = {path: due for path, due in self.later.items() if path in new}
@@ -128,7 +132,11 @@ class Inspector:
         cut = None if found.error or scorer.threshold is None else scorer.threshold.value
         error = printable(found.error.replace(f"the image given as {len(content)} bytes", Path(path).name))
         moment = datetime.now(UTC).isoformat(timespec="seconds")
-        return Row(image, moment, printable(path), digest, scorer.name, found.score, cut, found.label, name, error)
+        regions = region_columns(found)
+        return Row(
+            image, moment, printable(path), digest, scorer.name, found.score, cut, found.label, name, error,
+            regions["regions"], regions["largest_area"], regions["largest_box"] or "",
+        )  # fmt: skip
 
     def _draw(self, scorer: Scorer, name: str, content: bytes, found: Prediction) -> str:
         """Write the picture `name` and return it; an empty name if it could not be drawn, as for want of memory."""
@@ -167,7 +175,7 @@ def inbox_name(image: str, path: str) -> str:
 def predictions(scorer: Scorer, images: Sequence[bytes]) -> list[Prediction]:
     """Return one prediction per image. If several together fail, each of them is scored alone; a bad one says why."""
     try:
-        return list(scorer.predictor.predict(images, scorer.threshold))
+        return list(scorer.predictor.predict(images, scorer.threshold, scorer.pixels, scorer.min_area))
     except Exception as error:  # whatever a decoder or a detector raises, the other images are scored
         if len(images) == 1:
             said = str(error) if isinstance(error, DataError) else f"{type(error).__name__}: {error}"

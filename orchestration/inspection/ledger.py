@@ -25,13 +25,19 @@ BUSY_SECONDS = 30.0  # another connection may be writing
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS images (
   number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, scored TEXT NOT NULL, path TEXT NOT NULL, sha256 TEXT NOT NULL,
-  model TEXT NOT NULL, score REAL, threshold REAL, label TEXT NOT NULL, picture TEXT NOT NULL, error TEXT NOT NULL);
+  model TEXT NOT NULL, score REAL, threshold REAL, label TEXT NOT NULL, picture TEXT NOT NULL, error TEXT NOT NULL,
+  regions INTEGER, largest_area INTEGER, largest_box TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS seen (path BLOB PRIMARY KEY, mark TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS training (id TEXT PRIMARY KEY, path BLOB NOT NULL, sha256 TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS outbox (
   number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, body TEXT NOT NULL, attempts INTEGER NOT NULL,
   due REAL NOT NULL);
 """
+ADDED = {
+    "regions": "INTEGER",
+    "largest_area": "INTEGER",
+    "largest_box": "TEXT NOT NULL DEFAULT ''",
+}  # columns that the first records lack
 
 
 @dataclass(frozen=True)
@@ -48,8 +54,11 @@ class Row:
     label: str  # normal, unsure or defect; empty without a score or a threshold
     picture: str  # relative to OUT; empty if there is none
     error: str  # why there is no score
+    regions: int | None = None  # how many; None without a score, or if the model has no pixel threshold
+    largest_area: int | None = None  # pixels of the largest region; None if there is none
+    largest_box: str = ""  # its x, y, width and height in pixels of the image, with spaces between them
 
-    def content(self) -> dict[str, str | float | None]:
+    def content(self) -> dict[str, str | int | float | None]:
         """Return the row as JSON values."""
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
@@ -86,6 +95,7 @@ class Ledger:
         try:
             self.connection.execute("PRAGMA synchronous = FULL")  # a row that was reported outlives a power cut
             self.connection.executescript(SCHEMA)
+            self._add_columns()
         except sqlite3.OperationalError:  # of the disk, or another connection
             raise
         except sqlite3.DatabaseError as error:
@@ -189,6 +199,17 @@ class Ledger:
 
     def _see(self, name: bytes, mark: Mark) -> None:
         self.connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", (name, json.dumps(list(mark))))
+
+    def _add_columns(self) -> None:
+        """Add to a record the columns that it lacks; its rows keep what they say."""
+        if self._lacking():
+            with self._transaction():  # another process may have added them meanwhile
+                for name in self._lacking():
+                    self.connection.execute(f"ALTER TABLE images ADD COLUMN {name} {ADDED[name]}")
+
+    def _lacking(self) -> list[str]:
+        known = {column[1] for column in self.connection.execute("PRAGMA table_info(images)")}
+        return [name for name in ADDED if name not in known]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

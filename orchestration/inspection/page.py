@@ -9,6 +9,7 @@ import io
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from llbnad.errors import LlbnadError, printable
 from llbnad.evaluation.heat_scale import css_gradient
 from llbnad.inference.picture import heat_picture
 from llbnad.inference.predict import scale_of, threshold_of
-from llbnad.inference.prediction import with_regions
 from llbnad.inference.request import Limits
 from llbnad.model.threshold import Threshold
 from orchestration.inspection.champion import Champion
@@ -113,13 +113,13 @@ def inspection_app(
         scorer = champion.current
         with one_at_a_time:
             (found,) = predictions(scorer, [content])
-            found = with_regions(found, scorer.predictor.model.pixel_threshold)
             regions = [{**one.numbers(), "image_size": found.size} for one in found.regions or ()]
             error = printable(found.error.replace(f"the image given as {len(content)} bytes", name))
             result: dict[str, Any] = {"name": name, "model": scorer.name, "score": found.score, "label": found.label,
                                       "error": error, "picture": None, "regions": regions}  # fmt: skip
             if not error:
-                picture = heat_picture(content, found, scorer.threshold, scorer.predictor.model.window)
+                plain = replace(found, regions=None)  # the page draws them itself
+                picture = heat_picture(content, plain, scorer.threshold, scorer.predictor.model.window)
                 stream = io.BytesIO()
                 picture.save(stream, format="jpeg", quality=JPEG_QUALITY)
                 result["picture"] = f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"

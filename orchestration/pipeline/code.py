@@ -69,19 +69,24 @@ def write_listings(root: Path) -> dict[str, pd.DataFrame]:
     return found
 
 
-def outdated(root: Path) -> list[Path]:
-    """Return the listings, relative to `root`, that are missing or differ from the listings of the current code."""
-    found = {listing_path(entry): table for entry, table in listings(root).items()}
-    return [
-        path
-        for path, table in found.items()
-        if not (root / path).exists() or not pd.read_csv(root / path).equals(table)
-    ]
+def differences(root: Path) -> dict[Path, list[str]]:
+    """Return the listings, relative to `root`, that differ from those of the current code, with the modules at fault.
+
+    A listing that is missing differs in all of its modules.
+    """
+    found = {}
+    for entry, table in listings(root).items():
+        path = listing_path(entry)
+        held = pd.read_csv(root / path) if (root / path).exists() else table.head(0)
+        if not held.equals(table):
+            lines = [set(zip(one["path"], one["sha256"], strict=True)) for one in (held, table)]
+            found[path] = sorted({name for name, _ in lines[0] ^ lines[1]})
+    return found
 
 
 def are_current(root: Path) -> bool:
     """Return whether the listings on disk equal the listings of the current code."""
-    return not outdated(root)
+    return not differences(root)
 
 
 def code_version(command: str, listing: pd.DataFrame) -> str:

@@ -121,14 +121,15 @@ def read_lock(root: Path) -> dict[str, Any]:
     raise DvcError(f"{file} is damaged: `git checkout dvc.lock` takes the committed one, `dvc repro` completes it")
 
 
-def read_entry(root: Path, stage: str) -> dict[str, Any]:
-    """Return what `read_lock` returns, with no other entry than this stage's. The others are not parsed.
+def read_entries(root: Path, *stages: str) -> dict[str, Any]:
+    """Return what `read_lock` returns, with no other entries than those of `stages`. The others are not parsed.
 
     Raises:
         BusyError: a DVC process kept its lock for too long.
     """
-    block = lock_blocks.read_blocks(root).get(stage)
-    entries: dict[str, Any] = yaml.load(block, Loader=YAML_LOADER) if block else {}
+    blocks = lock_blocks.read_blocks(root)
+    text = "".join(blocks.get(stage, "") for stage in stages)
+    entries: dict[str, Any] = yaml.load(text, Loader=YAML_LOADER) if text else {}
     return {"stages": entries}
 
 

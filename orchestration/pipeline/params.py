@@ -100,8 +100,12 @@ def _no_root(root: str) -> str | None:
     return None
 
 
-def load_params(path: Path) -> Params:
+def load_params(path: Path, name: str = "") -> Params:
     """Read and check params.yaml.
+
+    Args:
+        path: the file.
+        name: what error messages call it; its own name by default.
 
     Raises:
         ConfigError: the file is missing or not YAML, a key is unknown or missing, or a value is impossible.
@@ -109,10 +113,11 @@ def load_params(path: Path) -> Params:
     if not path.exists():
         raise ConfigError(f"{path} not found: run from the repository's root")
     content = read_yaml(path)
-    params: Params = parse(Params, content, path.name)
+    name = name or path.name
+    params: Params = parse(Params, content, name)
     unset = list(_unset_fields(params, ""))
     if unset:
-        raise ConfigError("\n".join(f"{path.name}: {key} is missing (usual value: {value!r})" for key, value in unset))
+        raise ConfigError("\n".join(f"{name}: {key} is missing (usual value: {value!r})" for key, value in unset))
     return params
 
 

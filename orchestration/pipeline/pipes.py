@@ -58,6 +58,11 @@ def report(metadata: Mapping[str, Any], data_version: str | None = None, checks:
         context.report_asset_check(check.name, check.passed, check.severity, details)
 
 
+def link(address: str) -> dict[str, Any]:
+    """Return the address of a web page as metadata."""
+    return {"type": "url", "raw_value": address}
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dict[str, Any]:
     """Return a table as metadata; each row has one value per column."""
     plain = plain_table(columns, rows)

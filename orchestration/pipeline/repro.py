@@ -148,9 +148,9 @@ def _attempt(root: Path, shares: Sequence[Sequence[str]], log: Log, extra: Mappi
         ]
         for number, line in _lines(processes):
             if line is not None:
+                yield from heard[number].hear(line)  # first, since it tells that the stage before has ended
                 if not is_advice(line):
                     log(line)
-                yield from heard[number].hear(line)
                 continue
             try:
                 yield from heard[number].finish(processes[number].wait(), root)

@@ -1,4 +1,4 @@
-"""Which stages are up to date, stale or never ran, as `dvc repro` would find them.
+"""Which stages are up to date, stale or never ran, as `dvc repro` would find them, and why.
 
 DVC tells which stages have a change of their own. What a change reaches is known exactly for the three stages that only
 copy from the code and params.yaml, since what they would write is computed here. A stage after another one that is
@@ -7,19 +7,37 @@ stale is stale too, though `dvc repro` leaves it alone if the other one writes t
 
 import json
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from orchestration.pipeline import code, dvc, lock_blocks, settings
 from orchestration.pipeline.params import Params
+from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.read_by import files
 
 Freshness = Literal["up to date", "stale", "never ran"]
 COPIES = (code.STAGE, settings.SPLIT, settings.STAGE)  # stages whose outputs are computed here to be compared
+IS_STALE = " is stale"
+SHOWN_NAMES = 4  # settings or modules in a reason, stages in a few words
+
+
+@dataclass(frozen=True)
+class StageState:
+    """The state of a stage; a stale one has the reasons, such as `selection of a20 in params.yaml`."""
+
+    freshness: Freshness
+    because: tuple[str, ...] = ()
 
 
 def freshness(root: Path, params: Params, scenarios: Sequence[str]) -> dict[str, Freshness]:
+    """Return the state of each stage of `scenarios` as `states` does, without the reasons."""
+    return {stage: state.freshness for stage, state in states(root, params, scenarios).items()}
+
+
+def states(root: Path, params: Params, scenarios: Sequence[str]) -> dict[str, StageState]:
     """Return the state of each stage of `scenarios`, causes first. Nothing runs and nothing is written.
 
     Args:
@@ -35,45 +53,79 @@ def freshness(root: Path, params: Params, scenarios: Sequence[str]) -> dict[str,
     stages = [stage for stage in lock_blocks.stage_names(root) if stage in wanted]
     blocks = lock_blocks.read_blocks(root)
     known = [stage for stage in stages if stage in blocks]
-    changed = _changed(root, known) if known else set()
-    return propagated(stages, blocks, changed, _outdated_copies(root, params, scenarios))
+    changed = _changed(root, known) if known else {}
+    return propagated(stages, blocks, changed, _outdated_copies(root, params))
 
 
 def propagated(
-    stages: Iterable[str], blocks: Mapping[str, str], changed: Iterable[str], copies: Iterable[str]
-) -> dict[str, Freshness]:
+    stages: Iterable[str],
+    blocks: Mapping[str, str],
+    changed: Mapping[str, Sequence[str]],
+    copies: Mapping[str, str],
+) -> dict[str, StageState]:
     """Return the state of each stage, given the stages in which DVC finds a change.
 
     Args:
         stages: names, causes before what depends on them.
         blocks: entries of dvc.lock by stage (`lock_blocks`).
-        changed: stages with a change of their own.
-        copies: outputs of the stages `COPIES` that would get another content.
+        changed: changes in DVC's words by stage that has some of its own.
+        copies: outputs of the stages `COPIES` that would get another content, with what makes the difference.
     """
-    changed, found, renewed = {*changed}, dict[str, Freshness](), {*copies}
+    found, renewed = dict[str, StageState](), {**copies}
     for stage in stages:
         block = blocks.get(stage)
         if block is None:
-            found[stage] = "never ran"
+            found[stage] = StageState("never ran")
             continue
         made = {*lock_blocks.outputs(block)}
         copying = stage.partition("@")[0] in COPIES
-        read = made if copying else {*lock_blocks.paths(block)} - made
-        stale = (stage in changed and not copying) or any(_overlap(one, other) for one in read for other in renewed)
-        found[stage] = "stale" if stale else "up to date"
-        if stale and not copying:
-            renewed |= made
+        read = {*lock_blocks.paths(block)} - (set() if copying else made)
+        own = [] if copying or stage not in changed else (changed[stage] or ["DVC finds a change"])
+        reached = [why for one in read for path, why in renewed.items() if _overlap(one, path)]
+        because = tuple(dict.fromkeys([*own, *sorted(reached)]))
+        found[stage] = StageState("stale", because) if because else StageState("up to date")
+        if because and not copying:
+            renewed |= dict.fromkeys(made, stage + IS_STALE)
     return found
 
 
-def _outdated_copies(root: Path, params: Params, scenarios: Iterable[str]) -> set[str]:
-    """Return the files of the stages `COPIES` that would get another content."""
-    found = set(code.outdated(root))
-    for scenario in scenarios:
+def described(states: Mapping[str, Freshness]) -> str:
+    """Return the states of a scenario's stages in a few words."""
+    counts = Counter(states.values())
+    if counts["up to date"] == len(states):
+        return f"all {len(states)} up to date"
+    if counts["never ran"] == len(states):
+        return "never ran"
+    names = list(dict.fromkeys(name.partition("@")[0] for name, one in states.items() if one != "up to date"))
+    kinds = [f"{counts[kind]} {kind}" for kind in ("stale", "never ran") if counts[kind]]
+    return f"{' and '.join(kinds)} of {len(states)}: {_shortened(names)}"
+
+
+def causes(states: Iterable[StageState]) -> list[str]:
+    """Return what made stages stale, each once, without the reason that another stage is stale."""
+    return list(dict.fromkeys(why for state in states for why in state.because if not why.endswith(IS_STALE)))
+
+
+def _outdated_copies(root: Path, params: Params) -> dict[str, str]:
+    """Return the files of the stages `COPIES` that would get another content, with what makes the difference."""
+    found = {path: f"code: {_shortened(modules)}" for path, modules in code.differences(root).items()}
+    for scenario in params.scenarios:  # all, since one stage splits params.yaml for all
         entry = settings.entry(params, scenario)
         wanted = {settings.entry_path(scenario): entry, **files(scenario, settings.with_versions(entry))}
-        found |= {path for path, content in wanted.items() if not settings.holds(root / path, content)}
-    return {path.as_posix() for path in found}
+        for path, content in wanted.items():
+            if not settings.holds(root / path, content):
+                found[path] = f"{_shortened(_differing(root / path, content))} of {scenario} in {PARAMS}"
+    return {path.as_posix(): why for path, why in found.items()}
+
+
+def _differing(path: Path, content: Mapping[str, Any]) -> list[str]:
+    """Return the keys in which a JSON file differs from `content`; all of them if there is no file."""
+    held = json.loads(path.read_text()) if path.exists() else {}
+    return [key for key in {**content, **held} if content.get(key) != held.get(key)]
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN_NAMES]) + (" …" if len(names) > SHOWN_NAMES else "")
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -81,10 +133,20 @@ def _overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
-def _changed(root: Path, stages: Sequence[str]) -> set[str]:
-    """Return the stages in which `dvc status` finds a change."""
+def _changed(root: Path, stages: Sequence[str]) -> dict[str, list[str]]:
+    """Return the stages in which `dvc status` finds a change, with its words."""
     arguments = ["--wait-for-lock", "status", "--json", *stages]
     with dvc.running(arguments, root, stderr=subprocess.PIPE) as process:
         said, complaints = process.communicate()
     dvc.raise_if_failed("`dvc status`", complaints.splitlines(), process.returncode, root)
-    return {str(name) for name in json.loads(said)}
+    return {str(name): list(_words(changes)) for name, changes in json.loads(said).items()}
+
+
+def _words(changes: Any) -> Iterator[str]:
+    """Yield the sentences of `dvc status`: of {"changed deps": {"data/raw": "modified"}}, "data/raw modified"."""
+    for change in changes if isinstance(changes, list) else [changes]:
+        if isinstance(change, str):
+            yield change
+            continue
+        for path, word in (pair for kind in change.values() for pair in kind.items()):
+            yield f"{path} {word}" if isinstance(word, str) else f"{', '.join(map(str, word))} in {path}"

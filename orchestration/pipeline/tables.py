@@ -17,8 +17,8 @@ class PlainTable(NamedTuple):
 def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> PlainTable:
     """Make a table of `rows`, each with one value per column.
 
-    A value that is missing or not a number becomes an empty cell. A column whose values are not all numbers or all
-    truth values becomes text.
+    A value that is missing or not a number becomes an empty cell. Numbers are rounded (`for_people`). A column
+    whose values are not all numbers or all truth values becomes text.
     """
     cells = [[_plain(value) for value in row] for row in rows]
     types = {name: _type([row[number] for row in cells]) for number, name in enumerate(columns)}
@@ -32,11 +32,18 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> PlainT
     return PlainTable(records, types)
 
 
+def for_people(value: float) -> float:
+    """Return a number with four significant digits, but no digit before the point lost; a whole number as it is."""
+    if not isinstance(value, float) or not math.isfinite(value) or value == int(value):
+        return value
+    return round(value, 1) if abs(value) >= 1000 else float(f"{value:.4g}")
+
+
 def _plain(value: Any) -> Cell:
     value = value.item() if hasattr(value, "item") else value  # numpy's scalars
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    return value if isinstance(value, str | int | float) else str(value)
+    return for_people(value) if isinstance(value, int | float) else str(value)
 
 
 def _type(column: Sequence[Cell]) -> str:

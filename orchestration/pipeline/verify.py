@@ -20,6 +20,7 @@ import yaml
 
 from llbnad.errors import LlbnadError
 from llbnad.utils.files import file_digest
+from llbnad.utils.progress import track
 from orchestration.pipeline import dvc
 from orchestration.pipeline.left_behind import YAML_LOADER, written_now
 from orchestration.pipeline.paths import DATA, PARAMS
@@ -69,7 +70,8 @@ def damaged_outputs(root: Path) -> list[Damage]:
     found: list[str] | None = None
     for _ in range(2):  # a stage may have ended between a look at dvc.lock and a look at its outputs
         stages = {**dvc.read_lock(root).get("stages", {}), **_added(root)}
-        damages = list(_damages(root, stages, found, written_now(root)))
+        left_out, each = written_now(root), track(stages.items(), "check outputs", len(stages), unit="stage")
+        damages = [one for name, entry in each for one in _damages(root, {name: entry}, found, left_out)]
         found = [damage.path for damage in damages]
         if not found:
             break
@@ -80,7 +82,7 @@ def damaged_cache(root: Path) -> list[Damage]:
     """Return the files of DVC's cache whose content is not what their name says."""
     folder = cache_folder(root)
     found = []
-    for path in sorted(folder.glob("[0-9a-f][0-9a-f]/*")):
+    for path in track(sorted(folder.glob("[0-9a-f][0-9a-f]/*")), "check DVC's cache", unit="file"):
         recorded = path.parent.name + path.name.removesuffix(".dir")
         if re.fullmatch("[0-9a-f]{32}", recorded) and (actual := file_digest(path, "md5")) != recorded:
             way_back = f"`rm -f {_shown(path, root)}`, then `dvc repro` computes it again where it is needed"

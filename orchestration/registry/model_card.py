@@ -1,17 +1,38 @@
 """The description of a version in the registry: which detector it is, where it decides, what it finds of defects."""
 
+import hashlib
 import json
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from llbnad.model.content import opened
+from llbnad.monitoring.finding import Finding
 from orchestration.pipeline.paths import stage_dir
+from orchestration.registry.beside_champion import comparison_files
 from orchestration.registry.store import model_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 UNMEASURED = "What it finds of synthetic defects was not measured (`sensitivity.images` of the scenario is 0)."
+UNLABELLED = "How many of them have a defect is not known: not all have a label."
+WORDS = {"passed": "passed", "failed": "**REFUSED**", "skipped": "skipped"}  # outcomes of a check
+LONGEST, LONGEST_FINDING = 5000, 250  # characters; the registry refuses longer descriptions
+PICTURES = {  # of a version's card, by name, those first that a description shows: stage and file
+    "suspects.png": ("purified", "plots/suspects.png"),
+    "curves.png": ("evaluation", "plots/curves.png"),
+    "scores_of_detector.png": ("evaluation", "plots/scores.png"),
+    "scores_of_training_images.png": ("purified", "plots/scores.png"),
+    "cases.png": ("evaluation", "plots/cases.png"),
+    "sensitivity.png": ("evaluation", "plots/sensitivity.png"),
+    "synthetic_defects.png": ("evaluation", "plots/synthetic_defects.png"),
+}
+CARD = "card"  # folder of a version's files with the card and its pictures; tag of the version with their names
+SHOWN_PICTURES = 2  # in the description
+OWN_TEXT = "card.sha256"  # tag of a version: hash of the description that was written here
 
 
 def read_metrics(scenario: str) -> dict[str, Any]:
@@ -21,25 +42,37 @@ def read_metrics(scenario: str) -> dict[str, Any]:
     return content
 
 
-def model_card(model: Path, metrics: dict[str, Any]) -> str:
-    """Return the description as Markdown, one fact per line.
+def model_card(
+    model: Path, metrics: dict[str, Any], findings: Sequence[Finding] = (), advice: str | None = None
+) -> str:
+    """Return the description as Markdown: one fact per paragraph, then the checks, one per line.
 
     Args:
         model: the model file.
         metrics: metrics.json of the evaluation.
+        findings: outcomes of the checks.
+        advice: what to know before one trusts the version.
     """
     with opened(model) as (_, content):
         detector, encoder, threshold = content["detector"], content["encoder"], content.get("threshold")
     lines = [f"Detector {detector['name']} on {encoder['name']} at {encoder['input_size']} px."]
     if "n_selected" in metrics:
-        lines.append(f"Learnt from {metrics['n_selected']} of {metrics['n_train']} training images.")
+        share = metrics["n_selected"] / metrics["n_train"]
+        lines.append(f"Learnt from {metrics['n_selected']} of {metrics['n_train']} training images ({share:.1%}).")
+        lines.append(_contamination(metrics))
     if threshold is None:
         lines.append("It has no threshold.")
     else:
         rate = f"{threshold['target_fpr']:.2%} false positives"
         lines.append(f"Threshold {threshold['value']:.4f} for {rate}, from {threshold['n']} images.")
+    if metrics.get("image_auroc") is not None:
+        lines.append(f"I-AUROC {metrics['image_auroc']:.3f} on {metrics['n_tested']} labelled test images.")
     found = str(metrics.get("sensitivity_line", ""))
     lines.append(f"{found[:1].upper()}{found[1:]}." if found else UNMEASURED)
+    if advice:
+        lines.append(f"**{advice[:1].upper()}{advice[1:]}.**")
+    if findings:
+        lines.append("Checks:\n\n" + "\n".join(f"* {finding_line(one)}" for one in findings))
     return "\n\n".join(lines)
 
 
@@ -51,16 +84,75 @@ def facts(model: Path, metrics: dict[str, Any]) -> dict[str, str]:
     with opened(model) as (_, content):
         threshold = content.get("threshold")
     auroc = metrics.get("image_auroc")
+    left = metrics.get("contamination_after")
     return {
         "images": str(metrics.get("n_train", "")),
         "kept": str(metrics.get("n_selected", "")),
+        "kept_share": f"{metrics['n_selected'] / metrics['n_train']:.1%}" if metrics.get("n_train") else "",
+        "contamination": "no labels" if left is None else f"{left:.1%} of the kept images",
         "threshold": "none" if threshold is None else f"{threshold['value']:.4g}",
         "image_auroc": "no labels" if auroc is None else f"{auroc:.3f}",
     }
 
 
+def pictures(scenario: str) -> dict[str, Path]:
+    """Return the pictures of a version that are on disk, by their name in the card's folder.
+
+    Those of the latest challenge show it beside the champion.
+    """
+    files = {name: stage_dir(stage, scenario) / file for name, (stage, file) in PICTURES.items()}
+    beside = {path.name: path for path in comparison_files(scenario) if path.suffix == ".png"}
+    return {name: path for name, path in {**files, **beside}.items() if path.exists()}
+
+
+def write_card(folder: Path, text: str, scenario: str) -> list[str]:
+    """Write the card as README.md and the pictures beside it. Return the names of the pictures."""
+    found = pictures(scenario)
+    folder.mkdir(parents=True)
+    for name, path in found.items():
+        shutil.copy(path, folder / name)
+    shown = "".join(f"\n\n![{name}]({name})" for name in found)
+    (folder / "README.md").write_text(f"# {model_name(scenario)}\n\n{text}{shown}\n", encoding="utf-8")
+    return [*found]
+
+
 def describe(client: "MlflowClient", scenario: str, version: str, text: str) -> None:
-    """Write the description of a version, unless it has it already."""
+    """Write the description of a version, and that of the line's model if it has none.
+
+    The first pictures of the version's card, if it has one, are shown below the text. A description that a person has
+    changed is left alone.
+    """
     name = model_name(scenario)
-    if client.get_model_version(name, version).description != text:
+    known = client.get_model_version(name, version)
+    addresses = [
+        urlencode({"name": name, "version": version, "path": f"{CARD}/{picture}"})
+        for picture in known.tags.get(CARD, "").split()[:SHOWN_PICTURES]
+    ]
+    shown = "".join(f"\n\n![](model-versions/get-artifact?{address})" for address in addresses)
+    room = LONGEST - len(shown)
+    text = (text if len(text) <= room else f"{text[: room - 1]}…") + shown
+    before = known.description or ""
+    if before != text and known.tags.get(OWN_TEXT, _digest(before)) == _digest(before):
         client.update_model_version(name, version, description=text)
+        client.set_model_version_tag(name, version, OWN_TEXT, _digest(text))
+    if not client.get_registered_model(name).description:
+        about = f"The detectors of `{scenario}`. The alias `champion` is the one in use: `models:/{name}@champion`."
+        client.update_registered_model(name, about)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _contamination(metrics: dict[str, Any]) -> str:
+    before, after = metrics.get("contamination_before"), metrics.get("contamination_after")
+    if before is None or after is None:
+        return UNLABELLED
+    return f"By their labels, {after:.1%} of them have a defect; of all training images it is {before:.1%}."
+
+
+def finding_line(finding: Finding) -> str:
+    """Return the outcome of one check as a sentence."""
+    seen = finding.observed
+    seen = seen if len(seen) <= LONGEST_FINDING else f"{seen[: LONGEST_FINDING - 1]}…"
+    return f"{finding.name} {WORDS[finding.outcome]}: {seen}; expected {finding.expected}"

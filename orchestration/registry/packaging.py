@@ -1,11 +1,13 @@
 """A trained model file packaged as an MLflow model: code, weights, signature, example and exact requirements."""
 
+import re
 import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from llbnad.config import METHOD
 from llbnad.model.content import needed_modules, opened
 from llbnad.utils.plugins import requirement
 
@@ -58,7 +60,7 @@ def plugin_packages(model: Path) -> dict[str, str | None]:
 
 
 def signature() -> Any:
-    """Return the signature: score, label, heat map, regions and error, and the parameter `target_fpr`.
+    """Return the signature: score, label, heat map, regions and error, and the parameters `target_fpr`, `min_area`.
 
     It names no inputs. With them, MLflow would drop each column that it does not know, and so rows; refuse CSV; and
     fail a whole request for one row (`orchestration.registry.pyfunc_model` reads the rows).
@@ -89,7 +91,8 @@ def signature() -> Any:
         ColSpec(Array(Object(region)), "regions", required=False),
         ColSpec(DataType.string, "error", required=False),
     ]
-    params = ParamSchema([ParamSpec("target_fpr", DataType.double, 0.0)])  # 0: the model's own threshold
+    # 0: the model's own
+    params = ParamSchema([ParamSpec("target_fpr", DataType.double, 0.0), ParamSpec("min_area", DataType.long, 0)])
     return ModelSignature(None, Schema(outputs), params)
 
 
@@ -107,3 +110,8 @@ def requirements() -> list[str]:
         except PackageNotFoundError:  # another encoder's
             continue
     return found
+
+
+def logged_name(detector: str) -> str:
+    """Return the name of a logged model: the method and its detector, without what MLflow's names may not hold."""
+    return f"{METHOD}-{re.sub(r'[^A-Za-z0-9_-]+', '_', detector)}"

@@ -18,7 +18,8 @@ Output: one row per image, in the same order:
 A request in which no row has one of the columns is an error as a whole (HTTP 400), as is one of too many rows.
 
 The parameter `target_fpr` sets another false-positive rate for the thresholds of images and of regions; 0 keeps the
-model's own rate.
+model's own rate. The parameter `min_area` drops regions of fewer pixels of the original image; 0 keeps the area that
+the model was calibrated for.
 
 A detector or an encoder that is not built in needs its package. MLmodel's metadata name the package under `plugins`,
 and requirements.txt installs it. Without the package, the model does not load, and the error names the module.
@@ -86,9 +87,9 @@ class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
 
         try:
             rows = rows_of(model_input, self.limits)
-            target = (params or {}).get("target_fpr") or None
+            target, min_area = (params or {}).get("target_fpr") or None, area_of(params)
             threshold = threshold_of(self.predictor.model, target)
-            pixels = pixel_threshold_of(self.predictor.model, target)
+            pixels = pixel_threshold_of(self.predictor.model, target, wanted=min_area is not None)
         except LlbnadError as error:
             raise RefusedError(str(error)) from None
         sources: list[Path | bytes | np.ndarray] = []
@@ -98,7 +99,7 @@ class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
                 sources.append(source_of(row, self.limits))
             except DataError as error:
                 errors[number] = str(error)
-        found = self.predictor.predict(sources, threshold, pixels)
+        found = self.predictor.predict(sources, threshold, pixels, min_area)
         answers: list[dict[str, Any]] = []
         for number in range(len(rows)):
             if number in errors:
@@ -122,6 +123,18 @@ class LlbnadModel(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
         return pd.DataFrame(
             [{name: answer.get(name) for name in columns} for answer in answers], columns=columns, dtype=object
         )
+
+
+def area_of(params: dict[str, Any] | None) -> int | None:
+    """Return the fewest pixels of a region that a request asks for; None for the model's own.
+
+    Raises:
+        DataError: the number is negative.
+    """
+    given = int((params or {}).get("min_area") or 0)
+    if given < 0:
+        raise DataError(f"min_area is {given}; expected pixels from 1 on, or 0 for what the model was calibrated for")
+    return given or None
 
 
 def rows_as_sent(request: dict[str, Any], schema: Any = None) -> Any:

@@ -24,8 +24,9 @@ from orchestration.pipeline.outputs import read_noisy, read_purified, read_summa
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
-from orchestration.registry.model_card import describe, facts, model_card, read_metrics
-from orchestration.registry.packaging import contents
+from orchestration.registry.beside_champion import comparison_files, write_comparison
+from orchestration.registry.model_card import CARD, describe, facts, model_card, read_metrics, write_card
+from orchestration.registry.packaging import contents, logged_name
 from orchestration.registry.store import (
     CHAMPION,
     MD5,
@@ -35,9 +36,11 @@ from orchestration.registry.store import (
     champion_of,
     model_name,
     registry_client,
+    version_page,
     versions,
 )
-from orchestration.tracking.mlflow_runs import git_tags, lock_tags, scenario_run
+from orchestration.tracking.mlflow_runs import scenario_run
+from orchestration.tracking.provenance import git_tags, lock_tags
 from orchestration.tracking.server import MLFLOW_FOLDER
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ def challenge(scenario: str) -> dict[str, Any]:
 
     Returns:
         the report: name, version, registered (whether the version is new), md5, champion (its version or None),
-        findings, advice (what to know before one trusts the version; None if it was compared with a champion).
+        findings, advice (what to know before one trusts the version; None if it was compared with a champion),
+        facts (see `orchestration.registry.model_card.facts`), page (address of the version in MLflow's pages).
 
     Raises:
         DataError: there is no detector yet.
@@ -77,7 +81,8 @@ def challenge(scenario: str) -> dict[str, Any]:
     if not path.exists():
         raise DataError(f"no detector at {path}: run `dvc repro evaluation@{scenario}` first")
     MLFLOW_FOLDER.mkdir(exist_ok=True)
-    report_path(scenario).unlink(missing_ok=True)  # if this challenge fails, no older report must stand for it
+    for old in (report_path(scenario), *comparison_files(scenario)):
+        old.unlink(missing_ok=True)  # if this challenge fails, no older report must stand for it
     with (
         registry_client(scenario) as client,
         FileLock(MLFLOW_FOLDER / f".registry-{scenario}.lock", timeout=LOCK_SECONDS),
@@ -89,13 +94,16 @@ def challenge(scenario: str) -> dict[str, Any]:
         own, findings = _judge(scenario, settings, path, champion)
         withdrawn = known.tags.get(WITHDRAWN) if known else None
         findings.append(decided(STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand"))
-        version = known.version if known else _add_version(client, scenario, settings, path, own, md5)
         advice = None
         if champion is None:
             suspects = stage_dir("purified", scenario) / "plots" / "suspects.png"
             advice = f"{champion_checks.UNPROVEN} ({suspects})"
+        card = model_card(path, read_metrics(scenario), findings, advice)
+        version = known.version if known else _add_version(client, scenario, settings, path, own, md5, card)
         _tag(client, scenario, str(version), findings, advice)
-        describe(client, scenario, str(version), model_card(path, read_metrics(scenario)))
+        describe(client, scenario, str(version), card)
+        with scenario_run(scenario, settings) as run:
+            run.add_version(str(version), md5)
     report = {
         "name": model_name(scenario),
         "version": str(version),
@@ -104,6 +112,8 @@ def challenge(scenario: str) -> dict[str, Any]:
         "champion": str(champion.version) if champion else None,
         "findings": [vars(finding) for finding in findings],
         "advice": advice,
+        "facts": facts(path, read_metrics(scenario)),
+        "page": version_page(scenario, str(version)),
     }
     write_json(report, report_path(scenario))
     return report
@@ -147,6 +157,8 @@ def _judge(scenario: str, settings: Params, path: Path, version: "ModelVersion |
             pool = common_images(noisy, kept, learnt_before)
             new, old = (Predictor(one, store.device, settings.runtime.batch_size) for one in (model, readable))
             drawn = compare(new, old, pool, IMAGE_ROOT, settings.promotion.sensitivity_images)
+    if readable is not None and readable.digest() != model.digest():
+        write_comparison(scenario, readable, model, before, again, noisy, store.device)
     return own, champion_checks.judge(own, before, again, settings.promotion, model.threshold, learnt, judged, drawn)
 
 
@@ -172,7 +184,9 @@ def _sees_alike(model: "Model", store: "FeatureStore") -> bool:
     return bool(model.encoder == store.config and same_region)
 
 
-def _add_version(client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str) -> str:
+def _add_version(
+    client: "MlflowClient", scenario: str, settings: Params, path: Path, own: Probe, md5: str, card: str
+) -> str:
     import mlflow
 
     hashes = lock_tags(scenario, settings, PROVENANCE)
@@ -183,18 +197,16 @@ def _add_version(client: "MlflowClient", scenario: str, settings: Params, path: 
         write_json(own.content(), probe)
         learnt = stage_dir("purified", scenario) / LEARNT
         info = mlflow.pyfunc.log_model(
-            name="model",
+            name=logged_name(settings.scenario(scenario).detector.name),
             registered_model_name=model_name(scenario),
+            tags={"mlflow.note.content": card},
             **contents(path, {"probe": probe, "learnt": learnt}, {"scenario": scenario, MD5: md5}),
         )
+        shown = write_card(Path(folder) / "files" / CARD, card, scenario)
+        client.log_model_artifacts(info.model_id, str(Path(folder) / "files"))
     version = str(info.registered_model_version)
-    shown = facts(path, read_metrics(scenario))
-    for tag, value in {
-        **git_tags(),
-        **hashes,
-        **shown,
-        MD5: md5,
-    }.items():  # the md5 last, because it marks a complete version
+    tags = {**git_tags(), **hashes, **facts(path, read_metrics(scenario)), CARD: " ".join(shown)}
+    for tag, value in {**tags, MD5: md5}.items():  # the md5 last, because it marks a complete version
         client.set_model_version_tag(model_name(scenario), version, tag, value)
     return version
 

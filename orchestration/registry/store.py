@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from llbnad.errors import LlbnadError
 from orchestration.tracking.database import prepare_database
-from orchestration.tracking.server import prepare_environment, tracking_uri, without_password
+from orchestration.tracking.server import pages, prepare_environment, tracking_uri, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -35,6 +35,11 @@ def model_name(scenario: str) -> str:
     return f"llbnad-{scenario}"
 
 
+def version_page(scenario: str, version: str) -> str:
+    """Return the address of a version in the web pages of MLflow."""
+    return f"{pages(tracking_uri())}/#/models/{model_name(scenario)}/versions/{version}"
+
+
 @contextmanager
 def registry_client(scenario: str) -> Iterator["MlflowClient"]:
     """Yield a client. Any error of the server inside the block becomes a RegistryError that names the remedy."""
@@ -51,7 +56,9 @@ def registry_client(scenario: str) -> Iterator["MlflowClient"]:
     except Timeout:
         raise RegistryError(f"somebody else is challenging the champion of {scenario}: wait, and try again") from None
     except (MlflowException, OSError) as error:  # requests' errors are OSErrors
-        if getattr(error, "error_code", "") == "RESOURCE_DOES_NOT_EXIST":
+        code = getattr(error, "error_code", "")
+        # MLflow calls an alias that no version has a wrong parameter
+        if code == "RESOURCE_DOES_NOT_EXIST" or (code == "INVALID_PARAMETER_VALUE" and "alias" in str(error)):
             raise RegistryError(
                 f"{error}: `python -m orchestration registry list {scenario}` shows which versions there are"
             ) from None

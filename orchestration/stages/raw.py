@@ -51,9 +51,9 @@ def main(dataset: str) -> None:
     refuse_changed([root, *root.rglob("*")])
     if load_params(PARAMS).datasets.get(dataset) != config:
         raise ChangedError(f"datasets.{dataset} in {PARAMS} has changed while the stage ran: run again")
+    say(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
     for note in [*scan.notes, *scan.pixel_notes, *(f"in doubt: {doubt}" for doubt in scan.doubts)]:
         say(f"raw {dataset}: {note}")
-    say(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
 
 
 def _is_copied(root: Path, dataset: Dataset) -> bool:

@@ -10,16 +10,24 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from orchestration.tracking.moved import follow_move
 from orchestration.tracking.server import MLFLOW_FOLDER, prepare_environment
 
 LOCK_SECONDS = 120  # making it takes ten seconds, more beside other work
 BESIDE = ("-journal", "-wal", "-shm")  # files of SQLite that belong to a database
+SQLITE = "sqlite:///"
 
 
 def prepare_database(root: Path = Path()) -> None:
-    """Make the embedded database if it is missing or half-made. A server that the user named is left alone."""
+    """Make the embedded database if it is missing or half-made, and make it follow a move of the project.
+
+    A server or a database that the user named is left alone.
+    """
     path = (root / MLFLOW_FOLDER / "mlflow.db").absolute()
-    if os.environ.get("MLFLOW_TRACKING_URI") or _is_made(path):
+    if not _is_in_use(path):
+        return
+    if _is_made(path):
+        follow_move(path, LOCK_SECONDS)
         return
     from filelock import FileLock
 
@@ -34,6 +42,12 @@ def prepare_database(root: Path = Path()) -> None:
         _make(apart)
         _remove(path)
         apart.replace(path)
+
+
+def _is_in_use(path: Path) -> bool:
+    """Return whether records go into the database at `path`: no server, and no other database, is named."""
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    return not named or (named.startswith(SQLITE) and Path(named.removeprefix(SQLITE)).resolve() == path.resolve())
 
 
 def _is_made(path: Path) -> bool:
@@ -54,7 +68,7 @@ def _make(path: Path) -> None:
     from mlflow.store.tracking import DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(f"sqlite:///{path}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
+    store = SqlAlchemyStore(f"{SQLITE}{path}", DEFAULT_LOCAL_FILE_AND_ARTIFACT_PATH)
     store.engine.dispose()  # no connection stays open under the old name
 
 

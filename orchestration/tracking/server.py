@@ -41,6 +41,14 @@ def pages(uri: str) -> str:
     return without_password(uri, "").rstrip("/") if is_http(uri) else os.environ.get(LOCAL_UI, USUAL_UI)
 
 
+def page(uri: str, *place: str) -> str:
+    """Return the address of one page of the records at `uri`, such as `page(uri, "experiments", "1")`.
+
+    Without the workflow, the pages take every experiment for one of language models.
+    """
+    return f"{pages(uri)}/#/{'/'.join(place)}?workflowType=machine_learning"
+
+
 def without_password(text: str, mask: str = "***@") -> str:
     """Return `text` with `mask` instead of the user and password in each address."""
     return re.sub(r"//[^/@\s]*@", f"//{mask}", text)

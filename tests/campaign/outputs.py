@@ -17,6 +17,7 @@ COUNTS_OF_ONE_RUN = ("images_encoded", "images_cached")  # a run that goes on fi
 # what a killed writer leaves beside its target, which nothing reads; and DVC's lists for git, which it writes when it
 # ends, for the stages of that run only: the repository's own list covers all of data/
 IGNORED = re.compile(r"\..*\.tmp|\.gitignore")
+RUN_VERSION = re.compile(r" [0-9a-f]{8}\b( v\d+)?")
 SHOWN = 3
 
 
@@ -59,7 +60,10 @@ def _content(path: Path) -> str:
 
 
 def _records(folder: Path) -> dict[str, str]:
-    """Return the metrics of MLflow's finished runs by the runs' names; of several of a name, those of the last one."""
+    """Return the metrics of MLflow's finished runs by the runs' names, without hash and version of a run.
+
+    Of several runs of a name, those of the last one count.
+    """
     path = folder / "mlflow" / "mlflow.db"
     if not path.exists():
         return {}
@@ -69,5 +73,5 @@ def _records(folder: Path) -> dict[str, str]:
     with closing(sqlite3.connect(path)) as database, suppress(sqlite3.OperationalError):  # no tables: nothing recorded
         for name, key, value in database.execute(query):
             if key not in COUNTS_OF_ONE_RUN:
-                records.setdefault(name, {})[key or ""] = value
+                records.setdefault(RUN_VERSION.sub("", name), {})[key or ""] = value
     return {f"record {name}": json.dumps(metrics, sort_keys=True) for name, metrics in records.items()}

@@ -21,9 +21,14 @@ def hashes(folder, scenario="noisy20"):
     return {out["path"]: out["md5"] for stage in wanted.values() for out in stage["outs"]}
 
 
+def stored(folder):
+    """Dagster's record of a workspace."""
+    return dg.DagsterInstance.from_ref(dg.DagsterInstance.from_config(str(folder / ".dagster")).get_ref())
+
+
 def events(folder, scenario):
     """The latest materialisation of each asset."""
-    with dg.DagsterInstance.from_ref(dg.DagsterInstance.from_config(str(folder / ".dagster")).get_ref()) as instance:
+    with stored(folder) as instance:
         found = {}
         for key in instance.all_asset_keys():
             wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[scenario])
@@ -64,12 +69,15 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
         assert event.metadata["outcome"].value == "ran"
     one = found["features"]
     assert one.tags["dagster/data_version"] == next(iter(dvc.outputs(lock, "features@noisy20").values()))
-    assert "data:image/jpeg;base64," in found["purified"].metadata["suspects (picture)"].value
-    assert "data:image/jpeg;base64," in found["evaluation"].metadata["curves (picture)"].value
+    for asset, name in (("purified", "suspects"), ("evaluation", "curves")):
+        shown = found[asset].metadata[f"{name} (picture)"].value
+        *folders, file, kind = shown.removeprefix(f"![{name}](/logs/").removesuffix(")").split("/")
+        assert by_dagster.joinpath(".dagster/storage", *folders, f"{file}.{kind}").read_bytes().startswith(b"\xff\xd8")
     metrics = json.loads((by_dagster / "data/evaluation/noisy20/metrics.json").read_text())
     assert found["evaluation"].metadata["image_auroc"].value == float(f"{metrics['image_auroc']:.4g}")
-    assert found["evaluation"].metadata["notes"].value == "\n".join(metrics["notes"])
-    assert metrics["notes"][0] in found["purified"].metadata["notes"].value
+    noted = {asset: [one.data["note"] for one in found[asset].metadata["notes"].records] for asset in
+             ("evaluation", "purified")}  # fmt: skip
+    assert noted["evaluation"] == metrics["notes"] and metrics["notes"][0] in noted["purified"]
     kept = len(pd.read_parquet(by_dagster / "data/purified/noisy20/kept.parquet"))
     assert found["purified"].metadata["rows of kept.parquet"].value == kept
     assert found["evaluation"].metadata["mlflow"].value.startswith("http")

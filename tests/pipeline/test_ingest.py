@@ -1,6 +1,7 @@
 """Arrival: nothing is lost, doubled or half-moved, wherever an ingest is killed and however often."""
 
 import errno
+import gc
 import json
 import os
 import random
@@ -234,6 +235,7 @@ def kill_at(root, number):
     """Ingest in a forked process that is killed right before its `number`-th change of the disk; its exit code."""
     child = os.fork()
     if child == 0:
+        gc.disable()  # a collection would touch, and so copy, all memory of the tests
         count = 0
 
         def hook(event, arguments):

@@ -229,7 +229,7 @@ def rename_category(copy_of):
 
 @pytest.mark.parametrize("change", [relabel, rename_category])
 def test_a_dataset_that_changes_while_it_is_read_is_not_recorded(copy_of, change):
-    Image.new("L", (9000, 9000)).save(copy_of / "data/own/cells/good/large.png")  # takes a while to read
+    Image.new("L", (6000, 6000)).save(copy_of / "data/own/cells/good/large.png")  # takes a while to read
     before = dvc.read_lock(copy_of)["stages"]["raw@cells"]
     with dvc.running(["repro", "--single-item", "raw@cells"], copy_of) as process:
         said = ""

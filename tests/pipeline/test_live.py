@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import subprocess
+import sys
 
 import dagster as dg
 import pandas as pd
@@ -11,7 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from orchestration.__main__ import app
-from orchestration.assets.inspection import inspection_sensor
+from orchestration.assets import command as asset_command
+from orchestration.assets.inspection import inspected_asset, inspection_sensor
 from orchestration.inspection.card import champion_facts
 from orchestration.inspection.watching import only_one
 from orchestration.pipeline.params import ArrivalSettings
@@ -61,6 +63,7 @@ def test_the_champion_scores_what_is_there_and_the_sensor_asks_for_it(workspace)
     found = {row["path"]: row for row in rows(workspace)}
     assert {row["model"] for row in found.values()} == {f"llbnad-{LINE} version 1"}
     assert found["0.png"]["label"] in ("normal", "unsure", "defect") and found["bad.png"]["error"]
+    assert found["0.png"]["regions"].isdecimal() and found["bad.png"]["regions"] == ""
     out = workspace / "data" / "inspected" / LINE
     assert (out / found["0.png"]["picture"]).is_file() and (out / "control_chart.png").is_file()
     with (out / "control_chart.csv").open() as stream:
@@ -71,6 +74,27 @@ def test_the_champion_scores_what_is_there_and_the_sensor_asks_for_it(workspace)
     kept = len(pd.read_parquet(workspace / "data" / "purified" / LINE / "kept.parquet"))
     assert card["Learnt from"].startswith(f"{kept} of ") and "policy mad" in card["Learnt from"]
     assert "spread passed" in card["Checks"] and "Purified (DVC hash)" in card
+
+
+def test_the_asset_inspected_scores_once_and_shows_the_chart(workspace, monkeypatch):
+    monkeypatch.setattr(asset_command, "COMMAND", (sys.executable, "-m", "orchestration"))
+    inspected = inspected_asset(workspace)
+
+    def shown(line):
+        config = {"ops": {"inspected": {"config": {"line": line}}}}
+        with dg.DagsterInstance.ephemeral() as instance:
+            result = dg.materialize([inspected], instance=instance, run_config=config)
+        return [{name: value.value for name, value in event.metadata.items()}
+                for event in result.asset_materializations_for_node("inspected")]  # fmt: skip
+
+    (first,) = shown(LINE)
+    assert (first["images scored"], first["bad images"], first["model"]) == (3, 1, f"llbnad-{LINE} version 1")
+    assert first["control chart"].startswith("![") and "defect in the newest hour" in first
+    before = rows(workspace)
+    assert first["with regions"] == sum(row["regions"] not in ("", "0") for row in before)
+    (again,) = shown(LINE)
+    assert again["images scored"] == 0 and rows(workspace) == before
+    assert shown("") == []  # no line is named
 
 
 def test_a_watcher_that_is_killed_loses_nothing(workspace, cold_programs):

@@ -1,12 +1,15 @@
 """Files as Dagster shows them: tables with a type per column, pictures."""
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from llbnad.data.manifest import normalise
-from orchestration.assets.asset_metadata import metadata, metadata_of_files
+from orchestration.assets.asset_metadata import metadata, metadata_of_files, picture
 from orchestration.assets.dvc_assets import check_results
+from orchestration.assets.partitions import SCENARIOS
 from orchestration.definitions import defs
 from orchestration.pipeline.tables import plain_table
 from orchestration.pipeline.validation import ValidationError, check_manifest
@@ -28,10 +31,15 @@ def test_a_csv_file_is_a_table_of_its_first_rows(tmp_path):
     assert len(records) == 30 and records[1] == {"name": None, "count": 1, "share": 0.3333, "known": False}
 
 
-def test_an_empty_csv_file_has_its_columns(tmp_path):
+def test_what_is_empty_or_zero_is_only_named(tmp_path):
     (tmp_path / "rejected.csv").write_text("path,reason\n")
-    records, types = shown(metadata_of_files([tmp_path / "rejected.csv"])["rejected.csv"])
-    assert records == [] and list(types) == ["path", "reason"]
+    pd.DataFrame({"image_id": []}).to_parquet(tmp_path / "excluded.parquet")
+    (tmp_path / "summary.json").write_text('{"n_overruled": 0, "n_selected": 7, "share": 0.0, "known": false, "n": 0}')
+    files = [tmp_path / name for name in ("excluded.parquet", "rejected.csv", "summary.json")]
+    assert metadata_of_files(files) == {
+        "n_selected": 7, "share": 0.0, "known": False,
+        "tables without a row": "excluded.parquet, rejected.csv", "counts of 0": "n_overruled, n",
+    }  # fmt: skip
 
 
 def test_outputs_are_listed_with_their_hashes(tmp_path):
@@ -39,6 +47,20 @@ def test_outputs_are_listed_with_their_hashes(tmp_path):
     found = metadata({"data/curve.png": "f00"}, tmp_path, "line")
     assert shown(found["outputs"])[0] == [{"path": "data/curve.png", "md5": "f00"}]
     assert found["curve (picture)"].value.startswith("![curve](data:image/jpeg;base64,")
+
+
+def test_a_picture_lies_where_the_web_server_of_dagster_finds_it(tmp_path, monkeypatch):
+    """Its pages show Markdown at once only below 1000 characters."""
+    save_image(tmp_path / "curve.png")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    shown = picture(tmp_path / "curve.png").value
+    *key, kind = shown.removeprefix("![curve](/logs/").removesuffix(")").split("/")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        path = instance.compute_log_manager.get_captured_local_path(key, kind)
+    with Image.open(path) as copy:
+        assert copy.format == "JPEG" and kind == "jpg" and len(shown) < 100
+    (tmp_path / "dagster.yaml").write_text("run_launcher: {module: dagster_k8s, class: K8sRunLauncher}")
+    assert picture(tmp_path / "curve.png").value.startswith("![curve](data:image/jpeg;base64,")  # a worker's own disk
 
 
 def test_a_validation_report_is_an_asset_check_with_a_table(tmp_path):
@@ -66,7 +88,16 @@ def test_numbers_are_shown_with_four_digits(tmp_path):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.000123456, 0.0001235), (0.5, 0.5), (14.60514, 14.61), (123456.789, 123456.8), (412345.0, 412345.0), (7, 7)],
+)
+def test_tables_lose_no_digit_before_the_point(value, shown):
+    assert plain_table(("x",), [[value]]).records == [{"x": shown}]
+
+
 def test_every_check_says_what_it_protects_against_and_what_to_do():
     specs = [spec for assets in defs.assets for spec in getattr(assets, "check_specs", ())]
     assert len(specs) > len(CHECKS) and {"noisy", "drift", "parity", *CHECKS} <= {spec.name for spec in specs}
     assert all("If it " in spec.description for spec in specs)
+    assert {spec.partitions_def for spec in specs} == {SCENARIOS}

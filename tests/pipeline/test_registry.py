@@ -7,16 +7,20 @@ import signal
 import socket
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import dagster as dg
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from safetensors.torch import load_file, safe_open, save_file
 
 from llbnad.errors import ConfigError
 from llbnad.model.content import content_digest
-from orchestration.commands.registry import app, list_versions, promote, rollback
+from orchestration.commands.registry import app, list_versions, next_step, promote, rollback
+from orchestration.registry.beside_champion import IMAGES, SCORES, TABLE, comparison_files
 from orchestration.registry.model_card import read_metrics
 from orchestration.registry.register_version import CHECKS, challenge
 from orchestration.registry.store import EXIT_REFUSED, RegistryError, champion_of, model_file, model_name
@@ -75,10 +79,14 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert outcomes(first) == {**dict.fromkeys(CHECKS, "passed"), **dict.fromkeys(COMPARISONS, "skipped")}
     assert first["advice"].startswith("nothing to compare with: look at the suspects before you trust it (data/")
     assert champion(workspace) is None  # a challenge moves nothing
+    assert f"orchestration review {LINE} --out review.html` shows the suspects, then " in next_step(LINE, first)
+    assert first["page"].endswith(f"/#/models/llbnad-{LINE}/versions/1")
+    assert not any(file.exists() for file in comparison_files(LINE))  # there is no champion yet
     promote(LINE, first["version"])
     assert capsys.readouterr().out.splitlines()[-1] == first["advice"]
     again = challenge(LINE)
     assert (again["registered"], again["version"], again["champion"]) == (False, "1", "1")
+    assert next_step(LINE, again) == "nothing: version 1 is champion already"
 
     client = MlflowClient(f"sqlite:///{workspace}/mlflow/mlflow.db")
     tags = client.get_model_version(model_name(LINE), "1").tags
@@ -103,7 +111,21 @@ def test_the_life_of_a_champion(workspace, capsys):
     params.write_text(params.read_text().replace("sensitivity_images: 8", "sensitivity_images: 0"))
     card = client.get_model_version(model_name(LINE), "2").description
     assert card.startswith("Detector patchcore on efficientnet_lite2 at 64 px.") and "was not measured" in card
+    assert "\n* spread passed: " in card and "\n* alarms skipped: " in card  # as sentences, not as JSON
+    assert "model-versions/get-artifact?name=llbnad-noisy20&version=2&path=card%2Fsuspects.png" in card
+    held = Path(download_artifacts(f"models:/{model_name(LINE)}/2/card"))
+    files = {path.name for path in held.iterdir()}
+    assert {"README.md", "suspects.png", "curves.png", "scores_beside_champion.png"} <= files
+    assert (held / "README.md").read_text().count("spread passed: ") == 1
+    run = client.get_run(client.get_model_version(model_name(LINE), "2").run_id)
+    (logged,) = {client.get_logged_model(one.model_id).name for one in run.outputs.model_outputs}
+    assert logged == "llbnad-patchcore"
     assert second["registered"] and second["version"] == "2" and second["advice"] is None
+    promotion = f"`python -m orchestration registry promote {LINE} 2`"
+    assert next_step(LINE, second) == f"{promotion} makes it champion instead of version 1"
+    assert [file.name for file in comparison_files(LINE) if file.exists()] == [SCORES, IMAGES, TABLE]
+    differing = pd.read_csv(comparison_files(LINE)[2])
+    assert len(differing) and np.allclose(differing["champion"], differing["challenger"], rtol=1e-2)
     assert "unproven" not in client.get_model_version(model_name(LINE), "2").tags
     assert outcomes(second)["agreement"] == "passed" and outcomes(second)["alarms"] == "skipped"  # nothing newly learnt
     promote(LINE, "2")
@@ -112,8 +134,10 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert champion(workspace) == "1"
     with pytest.raises(RegistryError, match=f"rolled back by hand: .* promote {LINE} 2"):
         promote(LINE, "2", unless_withdrawn=True)
+    client.update_model_version(model_name(LINE), "2", description="the lamp was new")
     # a schedule that comes by does not promote it again
     assert failed(challenge(LINE)) == {"standing"}
+    assert client.get_model_version(model_name(LINE), "2").description == "the lamp was new"  # a person's own words
     with pytest.raises(RegistryError, match="no champion before"):
         rollback(LINE)
 
@@ -122,6 +146,7 @@ def test_the_life_of_a_champion(workspace, capsys):
     third = challenge(LINE)
     assert {"spread", "agreement"} <= failed(third)
     assert champion(workspace) == "1"
+    assert "promote noisy20 3` promotes it all the same" in next_step(LINE, third)
     assert "spread: " in client.get_model_version(model_name(LINE), third["version"]).tags["refused"]
     with pytest.raises(RegistryError, match=r"was refused \(.*spread: .* promote "):
         promote(LINE, third["version"], unless_refused=True)
@@ -192,6 +217,8 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
     folder = dagster_copy
     assert champion(folder) == "1"
     with dg.DagsterInstance.from_config(str(folder / ".dagster")) as instance:
+        crowned = instance.get_latest_materialization_event(dg.AssetKey("champion")).asset_materialization.metadata
+        assert crowned["registry"].value.endswith("/versions/1") and "suspects (picture)" in crowned
         shown = instance.get_latest_materialization_event(dg.AssetKey("challenger")).asset_materialization.metadata
         wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
         events = [record.event_log_entry.dagster_event for record in instance.get_event_records(wanted)]
@@ -201,6 +228,11 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
     assert {name for name, one in checks.items() if not one.passed} == set(COMPARISONS)  # no green tick
     assert {checks[name].severity for name in COMPARISONS} == {dg.AssetCheckSeverity.WARN}  # and it blocks nothing
     assert checks["agreement"].description.startswith("skipped: there is no champion")
+    assert {one.partition for one in found} == {LINE}  # of each stage's checks, too
+    assert shown["registry"].value.endswith(f"/#/models/llbnad-{LINE}/versions/1")
+    assert float(shown["threshold"].value) > 0 and shown["kept"].value.endswith(" images")
+    assert shown["suspects (picture)"].value.startswith("![suspects](/logs/pictures/")
+    assert shown["checks"].value == f"{len(CHECKS) - len(COMPARISONS)} passed, {len(COMPARISONS)} skipped"
     assert shown["advice"].value.startswith("nothing to compare with: look at the suspects before you trust it")
     assert shown["skipped"].value == ", ".join(COMPARISONS)
     config = {"ops": {"predictions": {"config": {"folder": str(cells / "bad"), "fpr": 0.2}}}}

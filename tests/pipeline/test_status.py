@@ -9,8 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from orchestration.__main__ import app
-from orchestration.commands.status import described
-from orchestration.pipeline.staleness import propagated
+from orchestration.pipeline.staleness import StageState, causes, described, propagated
 
 BLOCK = "  {}:\n    cmd: x\n    deps:\n{}    outs:\n{}"
 
@@ -22,22 +21,30 @@ def block(name, reads, makes):
 @pytest.mark.parametrize(
     ("changed", "copies", "stale"),
     [
-        ([], [], set()),
-        (["raw@a"], [], {"raw@a", "noisy@x"}),
-        (["noisy@x"], [], {"noisy@x"}),
-        (["code"], ["data/code/noisy.csv"], {"code", "noisy@x"}),  # code of one stage, not of the other
-        (["code"], [], set()),  # an edit of a module that no stage reaches changes no listing
+        ([], {}, set()),
+        (["raw@a"], {}, {"raw@a", "noisy@x"}),
+        (["noisy@x"], {}, {"noisy@x"}),
+        (["code"], {"data/code/noisy.csv": "code: a.py"}, {"code", "noisy@x"}),  # code of one stage, not of the other
+        (["code"], {"data/code/params.csv": "code: a.py"}, {"code", "params"}),  # it would write the same again
+        (["params"], {"data/params/x.json": "seed of x in params.yaml"}, {"params", "noisy@x"}),
+        (["code"], {}, set()),  # an edit of a module that no stage reaches changes no listing
     ],
 )
 def test_a_change_reaches_what_reads_it(changed, copies, stale):
     blocks = {
-        "code": block("code", ["llbnad"], ["data/code/raw.csv", "data/code/noisy.csv"]),
+        "code": block("code", ["llbnad"], ["data/code/raw.csv", "data/code/noisy.csv", "data/code/params.csv"]),
+        "params": block("params", ["data/code/params.csv"], ["data/params"]),
         "raw@a": block("raw@a", ["data/own/a", "data/code/raw.csv"], ["data/raw/a"]),
-        "noisy@x": block("noisy@x", ["data/raw/a/manifest.parquet", "data/code/noisy.csv"], ["data/noisy/x"]),
+        "noisy@x": block(
+            "noisy@x", ["data/raw/a/manifest.parquet", "data/code/noisy.csv", "data/params/x.json"], ["data/noisy/x"]
+        ),
     }
-    found = propagated([*blocks, "scores@x"], blocks, changed, copies)
-    assert {stage for stage, state in found.items() if state == "stale"} == stale
-    assert found["scores@x"] == "never ran"
+    found = propagated([*blocks, "scores@x"], blocks, {stage: [f"{stage} modified"] for stage in changed}, copies)
+    assert {stage for stage, state in found.items() if state.freshness == "stale"} == stale
+    assert found["scores@x"] == StageState("never ran")
+    assert causes(found.values()) == ([*copies.values()] or [f"{stage} modified" for stage in changed if stale])
+    if "raw@a" in changed:
+        assert found["noisy@x"].because == ("raw@a is stale",)
 
 
 def test_states_in_a_few_words():

@@ -2,16 +2,23 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
 import urllib.request
+from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from llbnad.utils.files import file_digest
 from orchestration.pipeline import dvc
+from orchestration.tracking.best_effort import record_scenario
+from orchestration.tracking.metric_names import in_mlflow
+from orchestration.tracking.server import page
 from tests.pipeline.conftest import command, environment, stage
 
 
@@ -29,15 +36,68 @@ def test_a_scenario_is_a_run_and_its_sub_models_are_nested(by_dagster):
     runs = runs_of(client)
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert sorted(run.info.run_name for run in nested) == ["sub_model_0", "sub_model_1"]
+    name = f"noisy20 mad {parent.data.tags['llbnad.key'][:8]}"
+    assert parent.info.run_name == f"{name} v1"  # its detector was registered
+    assert sorted(run.info.run_name for run in nested) == [f"{name} sub_model_0", f"{name} sub_model_1"]
     assert len(runs) == 3
     metrics = json.loads((by_dagster / "data/evaluation/noisy20/metrics.json").read_text())
-    logged = {name: value for name, value in metrics.items() if value is not None and name != "notes"}
+    numbers = {name: value for name, value in metrics.items() if value is not None and name != "notes"}
+    logged = in_mlflow("evaluation", numbers)
     assert logged == pytest.approx({name: parent.data.metrics[name] for name in logged})
     assert "pixel_auroc" not in parent.data.metrics
     assert {"image_auroc_none", "image_auroc_oracle", "image_auroc_random"} <= set(parent.data.metrics)
     assert parent.data.params["noise.ratio"] == "0.2" and parent.data.params["detector.name"] == "patchcore"
     assert parent.data.tags["git.commit"].startswith(head(by_dagster))
+
+
+def test_the_experiment_and_its_runs_say_what_they_are(by_dagster):
+    client = client_of(by_dagster)
+    assert client.get_experiment_by_name("llbnad").tags["mlflow.experimentKind"] == "custom_model_development"
+    (parent,) = [run for run in runs_of(client) if "mlflow.parentRunId" not in run.data.tags]
+    tags = parent.data.tags
+    assert tags["mlflow.source.name"] == "dvc repro evaluation@noisy20"
+    assert tags["mlflow.source.git.commit"] == head(by_dagster)
+    note = tags["mlflow.note.content"]
+    kept, train = (int(parent.data.metrics[name]) for name in ("n_selected", "n_train"))
+    assert f"Kept {kept} of {train} training images" in note
+    assert f"| what mad kept (*llbnad*) | {kept} |" in note and f"| everything (*none*) | {train} |" in note
+    assert f"{parent.data.metrics['image_auroc_oracle']:.3f} |" in note and "dvc repro evaluation@noisy20" in note
+    shown = re.findall(r"path=([^&]*)&run_uuid=(\w+)", note)
+    assert shown and {run_id for _, run_id in shown} == {parent.info.run_id}
+    for path, _ in shown:  # each is an artifact of this run
+        assert Path(client.download_artifacts(parent.info.run_id, unquote(path))).suffix == ".png"
+    inputs = {one.dataset.name: one for one in parent.inputs.dataset_inputs}
+    manifest = by_dagster / "data/noisy/noisy20/manifest.parquet"
+    assert inputs.keys() == {"cells", "noisy20"}
+    assert inputs["noisy20"].dataset.digest == file_digest(manifest, "md5")
+    assert json.loads(inputs["noisy20"].dataset.source) == {"uri": "data/noisy/noisy20/manifest.parquet"}
+    assert json.loads(inputs["noisy20"].dataset.profile)["train"] == train
+    link = json.loads((by_dagster / "mlflow/runs/noisy20.json").read_text())
+    place = ("experiments", parent.info.experiment_id, "runs", parent.info.run_id)
+    assert link["url"] == page("sqlite:///", *place)
+
+
+def test_no_number_has_two_names(by_dagster):
+    repeated = {"threshold_value", "pixel_threshold_value", "image_auroc_llbnad", "n_labelled",
+                "n_selected_llbnad", "n_selected_none", "n_selected_random"}  # fmt: skip
+    of_training = {"contamination_before", "contamination_after", "contamination_rejected", "score_median",
+                   "rank_correlation_min"}  # fmt: skip
+    names = {name for run in runs_of(client_of(by_dagster)) for name in run.data.metrics}
+    assert not names & (repeated | of_training)
+    measured = of_training - {"contamination_rejected"}  # nothing was rejected
+    assert {f"train_{name}" for name in measured} | {"threshold", "pixel_threshold"} <= names
+
+
+def test_a_description_that_a_person_changed_is_left_alone(copy_of, monkeypatch):
+    monkeypatch.chdir(copy_of)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    client = client_of(copy_of)
+    (parent,) = [run for run in runs_of(client) if run.data.params["scenario"] == "line"
+                 and "mlflow.parentRunId" not in run.data.tags]  # fmt: skip
+    assert "labels" in parent.data.tags["mlflow.note.content"]  # unsorted images: counts alone
+    client.set_tag(parent.info.run_id, "mlflow.note.content", "the lamp was new")
+    assert record_scenario("line")
+    assert client.get_run(parent.info.run_id).data.tags["mlflow.note.content"] == "the lamp was new"
 
 
 def test_outputs_are_pointed_at_by_hash(by_dagster):

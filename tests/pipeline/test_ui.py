@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from orchestration.__main__ import main
-from orchestration.commands.ui import serve_together
+from orchestration.commands.ui import links, serve_together
 from tests.campaign.chain import processes_in
 from tests.pipeline.conftest import COLD, wait_for
 
@@ -56,3 +56,21 @@ def test_a_taken_port_is_one_clear_line_before_anything_starts(tmp_path, monkeyp
     expected = f"--mlflow-port {other} is the port of --dagster-port too" if option == "both" else f"{option} {used} "
     assert line.startswith(f"error: {expected}") and line.endswith(": choose another")
     assert not (tmp_path / "mlflow" / "mlflow.db").exists() and processes_in(tmp_path.resolve()) == [os.getpid()]
+
+
+def test_the_pages_worth_opening_are_told_when_the_servers_answer(tmp_path, monkeypatch, capfd, kept_handlers):
+    monkeypatch.chdir(tmp_path)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    serve = "import socket, time; time.sleep(.3); print('starting', flush=True); s = socket.create_server"
+    ending = [COLD, "-c", f"{serve}(('127.0.0.1', {port})); s.accept(); time.sleep(1)"]
+    said = links("http://127.0.0.1:3000", "http://127.0.0.1:5000")
+    with pytest.raises(SystemExit):
+        serve_together([ending], dict(os.environ), said, [("127.0.0.1", port)])
+    assert capfd.readouterr().out == f"starting\n{said}\n"
+    found = [word for word in said.split() if word.startswith("http")]
+    assert [one.removeprefix("http://127.0.0.1:") for one in found] == [
+        "3000/asset-groups", "3000/assets/purified", "5000/#/experiments"
+    ]  # fmt: skip
+    assert "python -m orchestration review SCENARIO --out review.html" in said

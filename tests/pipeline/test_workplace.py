@@ -1,19 +1,19 @@
-"""A Dagster run works in the repository, in a slice of it or on a worker, and its outputs are the same."""
+"""A Dagster run works in the repository or in a slice of it, and its outputs are the same.
+
+tests/cluster/test_slices.py has one on a worker.
+"""
 
 import json
 
 import dagster as dg
-import pytest
 
 from orchestration.assets.dvc_assets import dvc_assets
-from orchestration.assets.partitions import sync
+from orchestration.assets.partitions import patterns, sync
 from orchestration.pipeline import dvc
-from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.params import load_params
-from orchestration.slices import refs, worker_slice, workplace
+from orchestration.slices import workplace
 from tests.pipeline.conftest import repro
 from tests.pipeline.test_settings import edit
-from tests.pipeline.test_slices import cluster, machine, remotes  # noqa: F401
 
 
 def materialised(root, scenario, selection=None):
@@ -22,7 +22,7 @@ def materialised(root, scenario, selection=None):
     with dg.DagsterInstance.ephemeral() as instance:
         sync(instance, params.scenarios)
         result = dg.materialize(
-            [dvc_assets(root, params)], selection=selection, partition_key=scenario, instance=instance,
+            [dvc_assets(root, patterns(root, params))], selection=selection, partition_key=scenario, instance=instance,
             raise_on_error=False,
         )  # fmt: skip
         events = result.get_asset_materialization_events()
@@ -62,24 +62,3 @@ def test_a_stage_that_fails_in_a_slice_keeps_what_was_done_and_reports_its_check
     after = dvc.read_lock(copy_of)["stages"]
     assert after["scores@noisy20"] != before["scores@noisy20"]
     assert after["detector@noisy20"] == before["detector@noisy20"]
-
-
-def test_on_a_worker_every_stage_is_published_until_another_takes_over(remotes, by_dvc, monkeypatch):  # noqa: F811
-    clone, folder = machine(remotes, "m1", by_dvc)
-    monkeypatch.setenv(MACHINE, str(folder))
-    result, events = materialised(clone, "line", ["raw", "noisy", "features"])
-    assert result.success, result
-    assert outcomes(events)["features"] == "restored from cache"
-    refs.fetch(remotes / "home")
-    (record,) = refs.records(remotes / "home")
-    assert {*record.entries} == {"code", "params", "settings@line", "raw@line", "noisy@line", "features@line"}
-    assert workplace.place_of(clone, "line") == folder / "slices" / "line"
-
-    other, another = machine(remotes, "m2", by_dvc)
-    place = workplace.open_workplace(clone, "line", lambda line: None)
-    worker_slice.take(other, another, "line")
-    with pytest.raises(refs.OvertakenError):
-        repro(place.root, "--single-item", "sub_model@line-0")
-        place.keep(["sub_model@line-0"])
-    worker_slice.release(place.root)
-    worker_slice.release(another / "slices" / "line")

@@ -23,7 +23,7 @@ from orchestration.commands.registry import promote
 from orchestration.registry.register_version import challenge
 from orchestration.registry.store import model_file
 from tests.conftest import REPOSITORY
-from tests.pipeline.conftest import make_workspace, repro
+from tests.pipeline.conftest import add_records, make_workspace, repro
 from tests.pipeline.test_registry import failed, outcomes
 
 LINE = "young"
@@ -88,6 +88,7 @@ def young(tmp_path, monkeypatch):
     params = yaml.safe_load((root / "params.yaml").read_text())
     params.update({"defaults": ours["defaults"], "sub_models": ours["sub_models"]})
     (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    add_records(root)
     (root / review).write_text("image_id,verdict\n")
     monkeypatch.chdir(root)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -65,6 +65,12 @@ def test_options_of_run(outcome, tmp_path, command, option, value):
     assert code == 2 and "Traceback" not in said and said.strip()
 
 
+@pytest.mark.parametrize(("option", "value"), [("--max-pixels", "100"), ("--intensity", "full"), ("--pages", "first")])
+def test_an_option_on_files_is_refused_where_images_come_with_a_package(outcome, option, value):
+    code, said = outcome(cli, "run", "--out", "out", option, value)
+    assert code == 2 and said.startswith(f"error: {option} {value} has no effect on source elpv")
+
+
 PREDICT = [
     *(("--fpr", value) for value in NUMBERS),
     *(("--device", value) for value in ("mps", "cuda:9", "", "\udcff")),

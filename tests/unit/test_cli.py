@@ -144,7 +144,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
     (tmp_path / "line" / "broken.png").write_bytes(b"nothing")
     out = tmp_path / "out"
     done = llbnad("run", "--source", "image_folder", "--root", tmp_path / "line", "--protocol", "as_is", "--subsets", 2,
-                  "--detector", "padim", "--suspects", 4, "--out", out)  # fmt: skip
+                  "--detector", "padim", "--suspects", 4, "--set", "encoder.input_size=64", "--out", out)  # fmt: skip
     assert done.returncode == 0, done.stderr
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["image_auroc"] is None and metrics["n_train"] == 30
@@ -240,7 +240,8 @@ def test_masks_give_pixel_metrics(tmp_path):
         save_image(tmp_path / "set" / "bad" / f"{number}.png", 100 + number)
         save_image(tmp_path / "set" / "bad" / f"{number}_mask.png", 200 + number)
     done = llbnad("run", "--source", "image_folder", "--root", tmp_path / "set", "--max-noise-ratio", 0.2,
-                  "--noise-ratio", 0.1, "--subsets", 2, "--out", tmp_path / "out")  # fmt: skip
+                  "--noise-ratio", 0.1, "--subsets", 2, "--set", "encoder.input_size=64",
+                  "--out", tmp_path / "out")  # fmt: skip
     assert done.returncode == 0, done.stderr
     # every pixel of these masks is set, so there is no normal pixel in defective images; normal images supply them
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["aupro"] is not None

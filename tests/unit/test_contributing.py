@@ -27,7 +27,8 @@ def comparison(command: str, cells: Path, folder: Path, python_path: Path) -> pd
     """Run a command of the page on a few small images and return its comparison."""
     arguments = shlex.split(command)
     small = ["--source", "image_folder", "--root", str(cells), "--noise-ratio", "0.2", "--max-noise-ratio", "0.2",
-             "--suspects", "0", "--no-comparators", "--set", "encoder.input_size=64"]  # fmt: skip
+             "--suspects", "0", "--no-comparators", "--set", "encoder.input_size=64",
+             "--set", "calibration.folds=2"]  # fmt: skip
     done = llbnad(*arguments[arguments.index("llbnad") + 1 :], *small, folder=folder, PYTHONPATH=str(python_path))
     assert done.returncode == 0, done.stderr
     return pd.read_csv(folder / arguments[arguments.index("--out") + 1] / "comparison.csv")

@@ -12,7 +12,7 @@ from llbnad.config import EncoderConfig
 from llbnad.detectors.base import embed, image_scores
 from llbnad.detectors.dfr import DfrConfig
 from llbnad.detectors.dinomaly.config import DinomalyConfig
-from llbnad.detectors.padim import PadimConfig
+from llbnad.detectors.padim import PadimConfig, _whitening
 from llbnad.detectors.patchcore.coreset import farthest_first
 from llbnad.detectors.patchcore.detector import PatchcoreConfig, nearest_distances, nearest_neighbours
 from llbnad.detectors.softpatch.detector import SoftpatchConfig
@@ -154,6 +154,21 @@ def test_softpatch_bears_a_background_that_is_the_same_in_all_images(discriminat
     config = SoftpatchConfig(discriminator=discriminator, memory_size=400)
     model = train(EncoderConfig(), config, Constant(), NORMAL, 0)
     assert model.detector.weights.min() >= 0 and model.detector.weights.max() < 1e3
+
+
+def test_padim_s_gaussians_are_the_same_a_block_at_a_time():
+    random = torch.Generator().manual_seed(0)
+    vectors = torch.randn(64, 90, 60, generator=random, dtype=torch.float64)
+    covariance = vectors.transpose(1, 2) @ vectors / 90
+    whole = _whitening(covariance)
+    assert torch.allclose(
+        whole.double() @ covariance @ whole.double().transpose(1, 2), torch.eye(60).double(), atol=1e-4
+    )
+    try:
+        limit(1)  # MiB: 36 of the 64 positions
+        assert torch.equal(_whitening(covariance), whole)
+    finally:
+        limit(0)
 
 
 def test_padim_bears_images_that_are_all_the_same():

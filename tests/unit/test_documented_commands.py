@@ -45,10 +45,10 @@ COMMANDS = {
         "tests/pipeline/test_both_doors.py::test_second_run_says_that_there_is_nothing_to_do"
     ),
     "python -m orchestration slices work*": (
-        "tests/pipeline/test_slices.py::test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again"
+        "tests/cluster/test_slices.py::test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again"
     ),
     "python -m orchestration slices *": (
-        "tests/pipeline/test_slices.py::test_two_machines_give_the_record_of_one_and_whoever_pulls_it_computes_nothing"
+        "tests/cluster/test_slices.py::test_two_machines_give_the_record_of_one_and_whoever_pulls_it_computes_nothing"
     ),
     "python -m orchestration audit --outputs-only": (
         "tests/pipeline/test_verify.py::test_the_audit_the_run_and_the_nightly_job_find_it"
@@ -110,12 +110,18 @@ COMMANDS = {
         "tests/pipeline/test_registry.py::test_dagster_crowns_scores_a_folder_and_refuses"
     ),
     "python -m orchestration export *": (
-        "reads a model's address, then does what tests/unit/test_export.py does with a model file"
+        "tests/pipeline/test_export.py::test_the_champion_is_exported_by_its_address_and_decides_as_its_model_file"
     ),
     "python -m tests.campaign*": "takes an hour; tests/pipeline/test_campaign.py runs a part of it",
     "python -m benchmarks.sensitivity *": "takes half an hour and needs data sets that are not in the repository",
     "python -m benchmarks.regions*": (
         "takes minutes and needs data beside the clone; tests/unit/test_evaluate.py checks its numbers"
+    ),
+    "python -m benchmarks.region_splits*": (
+        "takes minutes and needs data beside the clone; tests/unit/test_regions.py checks the rate on made maps"
+    ),
+    "python -m benchmarks.large_photos*": (
+        "takes minutes and needs data beside the clone; tests/unit/test_views.py gives the same two commands"
     ),
     "python -m benchmarks.performance*": "needs a quiet machine; tests/unit/test_memory.py runs a part of it",
     "python -m benchmarks.pictures": "tests/unit/test_pictures.py::test_pictures_are_made_from_the_embedded_cells",

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+import sqlite3
 import threading
 from contextlib import closing
 from dataclasses import replace
@@ -16,9 +17,10 @@ from llbnad.model.model import Model
 from llbnad.utils.files import file_digest
 from orchestration.inspection import inspector as inspecting
 from orchestration.inspection.champion import Champion, model_finder
-from orchestration.inspection.inspector import Inspector, Settings
-from orchestration.inspection.ledger import RECORD, VIEW, Ledger, seen_in
+from orchestration.inspection.inspector import Inspector, Settings, predictions
+from orchestration.inspection.ledger import RECORD, VIEW, Ledger, Row, seen_in
 from orchestration.inspection.watching import WatchedError, is_watched, only_one, watch
+from orchestration.line.inbox import Mark
 from tests.conftest import save_image
 
 
@@ -73,6 +75,56 @@ def test_each_image_gets_a_row_and_a_picture_and_a_bad_one_a_reason(place, champ
     with (out / VIEW).open(newline="") as stream:
         assert [row["path"] for row in csv.DictReader(stream)] == [row.path for row in recorded(place)]
     assert inspect(place, champion) == [] and len(recorded(place)) == 5
+
+
+def test_rows_and_pictures_show_the_regions_of_predict(place, calibrated, model_files, few_cells):
+    manifest, root = few_cells
+    own = Champion(model_finder(str(calibrated)), target_fpr=0.5)
+    for number, path in enumerate(manifest["path"]):
+        shutil.copy(root / path, place.images / f"{number:02d}.png")
+    rows = {row.path: row for row in inspect(place, own)}
+    files, model = sorted(place.images.iterdir()), own.current.predictor.model
+    expected = Predictor(model).predict(files, model.threshold.at(0.5), model.pixel_threshold.at(0.5))
+    areas = []
+    for path, one in zip(files, expected, strict=True):
+        row = rows[path.name]
+        largest = max(one.regions, key=lambda region: region.area, default=None)
+        assert row.regions == len(one.regions) and row.label == one.label
+        assert row.largest_area == (largest.area if largest else None)
+        assert row.largest_box == (" ".join(map(str, largest.box)) if largest else "")
+        with Image.open(place.images.parent / "out" / row.picture) as picture:
+            red, green, blue = np.asarray(picture.convert("RGB")).astype(int).transpose(2, 0, 1)
+        assert ((green > 180) & (red < 90) & (blue < 90)).any() == bool(one.regions)
+        areas += [region.area for region in one.regions]
+    assert areas and 0 < sum(bool(row.regions) for row in rows.values()) < len(files)
+    assert recorded(place) == list(rows.values())
+
+    only_largest = Champion(model_finder(str(calibrated)), target_fpr=0.5, min_area=max(areas))
+    found = predictions(only_largest.current, [path.read_bytes() for path in files])
+    assert sum(len(one.regions) for one in found) == areas.count(max(areas))
+    with pytest.raises(DataError, match="no pixel threshold"):
+        Champion(model_finder(str(model_files["patchcore"])), min_area=5)
+
+
+FIRST_TABLE = """
+CREATE TABLE images (
+  number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, scored TEXT NOT NULL, path TEXT NOT NULL, sha256 TEXT NOT NULL,
+  model TEXT NOT NULL, score REAL, threshold REAL, label TEXT NOT NULL, picture TEXT NOT NULL, error TEXT NOT NULL);
+INSERT INTO images VALUES (1, 'a', '2026-01-01T00:00:00+00:00', 'a.png', '00', 'm', 1.5, 1.0, 'defect', '', '');
+"""
+
+
+def test_a_record_without_regions_keeps_its_rows_and_gets_the_columns(tmp_path):
+    with closing(sqlite3.connect(tmp_path / RECORD)) as first:
+        first.executescript(FIRST_TABLE)
+    old = Row("a", "2026-01-01T00:00:00+00:00", "a.png", "00", "m", 1.5, 1.0, "defect", "", "")
+    new = replace(old, id="b", regions=2, largest_area=310, largest_box="1 2 31 10")
+    with closing(Ledger(tmp_path)) as ledger:
+        assert list(ledger.rows()) == [old] and (old.regions, old.largest_box) == (None, "")
+        ledger.add(new, "b.png", Mark(1, 1, 1), message=True)
+        assert '"largest_area": 310' in ledger.messages(1.0)[0].body
+    with closing(Ledger(tmp_path)) as ledger:
+        assert list(ledger.rows()) == [old, new]
 
 
 def test_a_name_with_new_content_is_new_and_old_content_is_not(place, champion):
@@ -169,10 +221,10 @@ def test_what_breaks_on_many_images_is_found_one_by_one(place, champion, monkeyp
     odd = (place.images / "1.png").read_bytes()
     predict = Predictor.predict
 
-    def breaking(self, sources, threshold=None):
+    def breaking(self, sources, *rest):
         if odd in sources:
             raise RuntimeError("out of memory")
-        return predict(self, sources, threshold)
+        return predict(self, sources, *rest)
 
     monkeypatch.setattr(Predictor, "predict", breaking)
     errors = {row.path: row.error for row in inspect(place, champion)}

@@ -29,7 +29,8 @@ from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.threshold import threshold_at
 from llbnad.regions.find import find_regions, region_level, region_mask
 from llbnad.regions.outline import lay_outline
-from orchestration.registry.pyfunc_model import LlbnadModel
+from orchestration.registry.packaging import signature
+from orchestration.registry.pyfunc_model import LlbnadModel, RefusedError
 
 REGION_COLUMNS = ["width", "height", "regions", "largest_area", "largest_box", "highest_peak", "disagreement"]
 
@@ -204,6 +205,19 @@ def test_the_served_model_answers_with_the_regions_of_the_command(scored, monkey
     lines = lines_of(out)[["path", "area", "box", "centre", "peak"]]
     expected = [lines[lines["path"] == str(path)].drop(columns="path").to_dict("records") for path in paths]
     assert json.loads(json.dumps(answers["regions"].tolist()[:-1])) == expected
+    largest = int(lines["area"].max())
+    few = served.predict(None, pd.DataFrame(rows), {"target_fpr": 0.0, "min_area": largest})["regions"].tolist()[:-1]
+    assert few == [[one for one in regions if one["area"] >= largest] for regions in answers["regions"].tolist()[:-1]]
+    with pytest.raises(RefusedError, match="min_area is -1; expected pixels from 1 on"):
+        served.predict(None, pd.DataFrame(rows), {"min_area": -1})
+
+
+def test_a_served_model_without_regions_refuses_an_area(model_files):
+    served = LlbnadModel()
+    served.load_context(SimpleNamespace(artifacts={"model": str(model_files["patchcore"])}))
+    with pytest.raises(RefusedError, match=r"no pixel threshold.*train it again"):
+        served.predict(None, pd.DataFrame([{"array": [[1, 2], [3, 4]]}]), {"min_area": 5})
+    assert "min_area" in {one.name for one in signature().params}
 
 
 def test_the_model_file_carries_the_pixel_threshold_and_older_files_have_none(scored, model_files):

@@ -10,7 +10,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from llbnad.cli import app
-from llbnad.config import EncoderConfig, SensitivityConfig, parse
+from llbnad.config import EncoderConfig, RegionConfig, SensitivityConfig, parse
+from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.detectors.padim import PadimConfig
 from llbnad.errors import ConfigError, DataError
 from llbnad.features.store import FeatureStore
@@ -20,12 +21,14 @@ from llbnad.model.threshold import threshold_at
 from llbnad.sensitivity.defects import KINDS, draw
 from llbnad.sensitivity.measure import drawings, score_drawings, usual_sizes
 from llbnad.sensitivity.pictures import sensitivity_curves
+from llbnad.sensitivity.places import Places
 from llbnad.sensitivity.rates import CLEAN, binomial_interval, detection_rates, smallest_found, summary_line
 from llbnad.sensitivity.report import numbers, sensitivity_of
 from llbnad.sensitivity.robustness import CHANGES, robustness, rotation, shift
 from llbnad.sensitivity.unseen import unseen_images
 
 SIZES = (1, 3, 8, 20, 45)
+RIGHT_HALF = RegionOfInterest(RegionConfig(polygon=((0.5, 0), (1, 0), (1, 1), (0.5, 1))))
 
 
 def textured(height=60, width=80, seed=0):
@@ -65,6 +68,33 @@ def test_a_defect_follows_from_image_kind_size_contrast_and_seed(kind):
 def test_a_defect_larger_than_its_image_is_cut_off():
     for kind in KINDS:
         assert draw(textured(5, 4), "a", kind, 50, 0.5).image.shape == (5, 4, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_defect_lies_in_the_region_of_interest_and_stays_in_its_place(kind):
+    """What `swap` puts there comes from inside as well: outside, the image is black."""
+    image, places = textured(60, 160), Places(RIGHT_HALF, (160, 60))
+    outside = ~RIGHT_HALF.draw((160, 60), (160, 60))
+    image[outside] = 0
+    for image_id in ("a", "b", "c"):
+        for size in (1, 3, 8, 20, 45):
+            pasted = draw(image, image_id, kind, size, 0.3, places=places)
+            assert pasted.mask.any() and not pasted.mask[outside].any()
+            assert kind != "swap" or pasted.image[pasted.mask].min() > 0
+    assert draw(image, "a", kind, 500, 0.3, places=places).mask.any()  # it fits nowhere
+
+
+def test_places_are_all_over_the_region_and_move_only_for_want_of_room():
+    places = Places(RIGHT_HALF, (4000, 3000))
+    shares = np.random.default_rng(0).random((300, 2))
+    small = np.array([places.centre(share, 1) for share in shares])
+    assert (small[:, 1] > 1992).all() and np.ptp(small[:, 1]) > 1900 and np.ptp(small[:, 0]) > 2900
+    large = np.array([places.centre(share, 400) for share in shares])
+    assert large[:, 1].min() >= 2192 and large[:, 1].max() <= 3800
+    inner = (small[:, 1] > 2220) & (small[:, 1] < 3780) & (small[:, 0] > 220) & (small[:, 0] < 2780)
+    assert inner.sum() > 100 and (small[inner] == large[inner]).all() and (small != large).any()
+    with pytest.raises(DataError, match="too small to draw a defect in"):
+        Places(RegionOfInterest(RegionConfig(border=0.4999)), (4000, 3000))
 
 
 @pytest.mark.parametrize(("kind", "size", "contrast"), [("hole", 3, 0.2), ("blot", 0, 0.2), ("blot", 3, 20)])
@@ -168,8 +198,9 @@ def test_images_to_draw_on_are_unseen_and_never_rejected(few_cells, tmp_path):
     store = FeatureStore(tmp_path, EncoderConfig(input_size=64), manifest, root)
     config, seed = PadimConfig(dimensions=8), 3
     kept = manifest["image_id"][manifest["anomaly_class"] == "OK"].tolist()
-    final = train(store.config, config, store, kept, 0)
+    final = replace(train(store.config, config, store, kept, 0), region=RIGHT_HALF)
     found = unseen_images(final, manifest.assign(split="train"), kept, store, 12, seed)
+    assert found.model.region is RIGHT_HALF  # it looks where the final detector looks
     drawn_on = found.images["image_id"].tolist()
     others = sorted(set(kept) - set(drawn_on))
     assert drawn_on and set(drawn_on) < set(kept) and f"trained on the other {len(others)}" in found.whose

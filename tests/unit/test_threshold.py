@@ -1,6 +1,7 @@
 """A threshold without labels: its promise on exchangeable scores, and its statement where it cannot promise."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from llbnad.inference.predict import threshold_of
 from llbnad.model.calibrate import assign_folds, calibrate, out_of_fold
 from llbnad.model.model import Model, train
 from llbnad.model.robust_bound import robust_bound
-from llbnad.model.threshold import Threshold, threshold_at
+from llbnad.model.threshold import Threshold, images_needed, threshold_at
 from tests.conftest import made_manifest
 from tests.unit.test_detectors import MadeFeatures
 
@@ -131,9 +132,7 @@ def test_the_unsure_interval_holds_the_bound_of_endless_images():
     """Over many draws of 40 log-normal scores with 6 defects; 95 % is what the percentiles aim at."""
     rng, truth = np.random.default_rng(3), np.quantile(np.log(body(20_000, 3000)), [0.1, 0.4])
     limit = np.exp(truth[1] + 5 * (truth[1] - truth[0]) / 1.03)
-    found = [
-        threshold_at(np.exp(np.log(0.3) + 0.2 * np.append(rng.normal(size=34), [9] * 6)), 0.01) for _ in range(100)
-    ]
+    found = [threshold_at(np.exp(np.log(0.3) + 0.2 * np.append(rng.normal(size=34), [9] * 6)), 0.01) for _ in range(40)]
     assert np.mean([one.unsure_low <= limit <= one.unsure_high for one in found]) >= 0.85
 
 
@@ -150,6 +149,17 @@ def test_too_few_images_get_the_largest_score_and_the_truth():
     assert threshold.value == 19 and threshold.high is None
     assert not threshold.attained and threshold.promised_fpr == pytest.approx(1 / 21)
     assert "too few images for this target (99 are needed)" in threshold.describe()
+
+
+@pytest.mark.parametrize("target", [0.01, 0.05, 0.3])
+def test_the_images_that_keep_the_rate_below_twice_the_target_are_enough_and_named(target):
+    needed = images_needed(target)
+    for count in (needed, needed + 1, round(1.3 * needed), 2 * needed):
+        enough = threshold_at(np.arange(count), target, "none")
+        assert enough.fpr_high <= 2 * target and "keep the rate below" not in enough.describe()
+    few = threshold_at(np.arange(math.ceil(1 / target)), target, "none")
+    assert few.attained and few.fpr_high > 2 * target
+    assert few.describe().endswith(f"; {needed} images keep the rate below {2 * target:.2%}")
     assert threshold_at(np.arange(99), 0.01).attained
     assert threshold_at([1.0], 0.5).summary()["low"] is None
 

@@ -333,6 +333,10 @@ def test_two_commands_from_wide_images_to_results(tmp_path):
     assert table["score"][0] > table["threshold"][0]
     with Image.open(Path(tmp_path / "scored" / table["heatmap"][0])) as picture:
         assert picture.size == (192, 96)
+    lines = (tmp_path / "scored" / "regions.jsonl").read_text().splitlines()
+    assert table["regions"][0] == len(lines) > 0
+    x, y, width, height = json.loads(lines[0])["box"]  # in pixels of the image: around the white square's middle
+    assert x < 166 < x + width and y < 48 < y + height and x >= 52 and width * height < 0.5 * 192 * 96
 
 
 def test_maps_of_a_letterbox_are_given_over_the_image():

@@ -18,6 +18,7 @@ import numpy as np
 from llbnad.detectors import create_detector
 from llbnad.model.model import Model
 from llbnad.model.threshold import Threshold
+from llbnad.utils.progress import track
 
 if TYPE_CHECKING:
     import torch
@@ -113,7 +114,7 @@ def quantised(core: Any, squares: Sequence[np.ndarray]) -> Any:
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.waiting: Iterator[np.ndarray] = iter(squares)
+            self.waiting: Iterator[np.ndarray] = track(squares, "calibrate")
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             square = next(self.waiting, None)

@@ -1,0 +1,1 @@
+"""The commands of `llbnad`: one file per command, and the options that several share."""

@@ -1,0 +1,68 @@
+"""The job `new_scenario`: a form in Dagster's launchpad that adds a scenario to params.yaml, and so a partition.
+
+Dagster's own dialog "Add a partition" knows no params.yaml. A name that it adds is no scenario: the sensor of the
+inboxes takes it away again, and a run of it ends with one line that says what to do.
+"""
+
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from llbnad.detectors import DETECTORS
+from llbnad.errors import ConfigError
+from llbnad.policies import POLICIES
+from orchestration.assets.failure import failing
+from orchestration.assets.partitions import NEW_SCENARIO, sync
+from orchestration.line.lines import known_lines
+from orchestration.pipeline.new_scenario import add_scenario
+from orchestration.pipeline.params import Params, load_params
+from orchestration.pipeline.paths import PARAMS
+
+STEP = "write_params"  # name of the only step, which the form names
+
+
+def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
+    """Return the job `new_scenario` of the repository at `root`. Its form names what `params` has at this moment."""
+    usual = params.defaults
+
+    class NewScenario(dg.Config):
+        """A scenario: one training on one data set."""
+
+        name: str = Field(description="Letters, digits and _. It becomes the name of the partition")
+        dataset: str = Field(description=f"A data set of params.yaml: {', '.join(params.datasets)}")
+        detector: str = Field(default=usual.detector.name, description=f"One of {', '.join(DETECTORS.names)}")
+        alpha: float | None = Field(
+            default=None,
+            description="Share of defective training samples to inject, such as 0.1; none: the images as they are",
+        )
+        policy: str = Field(
+            default=usual.selection.policy, description=f"What is kept: one of {', '.join(POLICIES.names)}"
+        )
+        seed: int = Field(default=usual.seed, description="Seed of noise, subsets and detectors")
+
+    @dg.op(name=STEP, description=f"Adds the scenario to {PARAMS}, which stays as it is where a value is wrong")
+    def write_params(context: dg.OpExecutionContext, config: NewScenario) -> None:
+        with failing():
+            if config.name in known_lines(root, load_params(root / PARAMS)):
+                raise ConfigError(f"{config.name} is a production line, a scenario of its own: choose another name")
+            chosen = (config.detector, config.alpha, config.policy, config.seed)
+            own = add_scenario(root, config.name, config.dataset, *chosen)
+            known = load_params(root / PARAMS)
+        sync(context.instance, [*known.scenarios, *known_lines(root, known)])
+        said = ", ".join(f"{key} {value}" for key, value in own.items())
+        context.log.info(f"{config.name} is in {PARAMS} and a partition now ({said}); run_scenario computes it")
+
+    filled = NewScenario(name="", dataset=next(iter(params.datasets), ""))
+
+    @dg.job(
+        name=NEW_SCENARIO,
+        executor_def=dg.in_process_executor,
+        config={"ops": {STEP: {"config": filled.model_dump()}}},  # with the keys that hold nothing yet
+        description="A new partition: fill in the form of the launchpad (name, data set, detector …) and launch. The "
+        f"scenario is written into {PARAMS}, with what `defaults` says for everything else, and becomes a partition",
+    )
+    def new_scenario() -> None:
+        write_params()
+
+    return new_scenario

@@ -1,0 +1,146 @@
+"""The sensor `staleness`: DVC's word on every stage, as observations of the assets `changes/STAGE`.
+
+A look costs the `stat` of the files that the records in dvc.lock name. Only scenarios for which one of these, the code,
+params.yaml or the record differs from the last look are asked about with `dvc status`; what a plain `dvc repro` has
+made meanwhile is told to Dagster first.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import psutil
+
+from llbnad.errors import LlbnadError
+from orchestration.assets.backfill import Backfill
+from orchestration.assets.changes import Changes, versions
+from orchestration.assets.partitions import Pattern, stages_of
+from orchestration.assets.retraining import run_in_progress
+from orchestration.pipeline import code, dvc, settings
+from orchestration.pipeline.left_behind import dvc_processes
+from orchestration.pipeline.params import Params, load_params
+from orchestration.pipeline.paths import PARAMS
+from orchestration.pipeline.staleness import StageState, causes, described, states
+from orchestration.slices.state import State
+
+LOOK_SECONDS = 30
+TELL_SECONDS = 20.0  # a tick begins no further scenario after this time; Dagster ends a sensor after 60 s
+SHOWN_REASONS = 3
+WAITING = "--wait-for-lock"  # a dvc without it gives up if another one holds the lock for 3 s
+
+
+def staleness_sensor(root: Path, found: Mapping[str, Pattern]) -> dg.SensorDefinition:
+    """Return the sensor `staleness` of the repository at `root`.
+
+    Args:
+        root: root of the repository.
+        found: the stages of any scenario by asset name, causes first.
+    """
+
+    @dg.sensor(
+        name="staleness",
+        minimum_interval_seconds=LOOK_SECONDS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells which stages DVC would run again, and why, after an edit of params.yaml, code or data. Each "
+        "tick names the scenarios",
+    )
+    def staleness(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        try:
+            params = load_params(root / PARAMS)
+            remembered = json.loads(context.cursor) if context.cursor else {}
+            seen, waiting = look(context.instance, root, found, params, remembered)
+        except LlbnadError as error:
+            return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
+        said = "; ".join(f"{scenario}: {words}{waiting.get(scenario, '')}" for scenario, (_, words) in seen.items())
+        return dg.SensorResult(skip_reason=said or f"{PARAMS} has no scenario", cursor=json.dumps(seen))
+
+    return staleness
+
+
+def look(
+    instance: dg.DagsterInstance,
+    root: Path,
+    found: Mapping[str, Pattern],
+    params: Params,
+    remembered: Mapping[str, list[str]],
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Ask DVC about the scenarios that differ from the last look, and tell Dagster.
+
+    Args:
+        instance: Dagster's instance.
+        root: root of the repository.
+        found: the stages of any scenario by asset name.
+        params: content of params.yaml.
+        remembered: the first of what the last look returned.
+
+    Returns:
+        By scenario, a digest of all that decides on its stages, and what DVC says in a few words; and what to add for a
+        scenario that has changed and is looked at later, with the reason.
+
+    Raises:
+        DvcError: DVC refuses the pipeline.
+        BusyError: another process kept the files busy for too long.
+    """
+    now = _digests(root, params)
+    seen = {scenario: remembered.get(scenario, ["", "not looked at yet"]) for scenario in params.scenarios}
+    changed = [scenario for scenario, digest in now.items() if digest != seen[scenario][0]]
+    in_the_way = "a `dvc` that somebody started is at work" if changed and _is_in_the_way(root) else None
+    reasons = {scenario: in_the_way or run_in_progress(instance, scenario) for scenario in changed}
+    waiting = {scenario: f", looked at later: {why}" for scenario, why in reasons.items() if why}
+    todo = [scenario for scenario in changed if scenario not in waiting]
+    if not todo:
+        return seen, waiting
+    all_states, lock = states(root, params, todo), dvc.read_lock(root)
+    backfill, deadline = Backfill(instance, root, found), time.monotonic() + TELL_SECONDS
+    for scenario in todo:
+        if time.monotonic() > deadline:
+            waiting[scenario] = ", looked at later: enough for one look"
+            continue
+        stages = stages_of(found, params, scenario)
+        own = {asset: all_states[stage] for asset, stage in stages.items() if stage in all_states}
+        fresh = [asset for asset, state in own.items() if state.freshness == "up to date"]
+        backfill.record(scenario, stages, lock, fresh)
+        known, changes = versions(lock, stages), Changes(instance, found, scenario)
+        for asset, state in own.items():
+            changes.observe_state(asset, state, known.get(asset, ""))
+        seen[scenario] = [now[scenario], _in_words({stages[asset]: state for asset, state in own.items()})]
+    return seen, waiting
+
+
+def _digests(root: Path, params: Params) -> dict[str, str]:
+    """Return, by scenario, a digest of all that decides on the state of its stages."""
+    state = State(root, params)
+    records = [state.blocks.get(stage) for stage in (code.STAGE, settings.SPLIT)]
+    shared: list[Any] = [(root / PARAMS).read_text(), *records]
+    for package in code.PACKAGES:
+        for file in sorted((root / package).rglob("*.py")):
+            known = file.stat()
+            shared.append([file.as_posix(), known.st_ino, known.st_size, known.st_mtime_ns])
+    return {
+        scenario: hashlib.sha256(
+            json.dumps([shared, settings.plugin_versions(own), state.fingerprint(scenario)]).encode()
+        ).hexdigest()
+        for scenario, own in params.scenarios.items()
+    }
+
+
+def _is_in_the_way(root: Path) -> bool:
+    """Return whether a `dvc` of a person is at work here, which would give up if it met the lock of `dvc status`."""
+    for pid in dvc_processes(root):
+        try:
+            if WAITING not in psutil.Process(pid).cmdline():
+                return True
+        except psutil.Error:
+            continue  # it ended meanwhile
+    return False
+
+
+def _in_words(own: Mapping[str, StageState]) -> str:
+    reasons = causes(own.values())
+    words = described({stage: state.freshness for stage, state in own.items()})
+    more = " …" if len(reasons) > SHOWN_REASONS else ""
+    return f"{words} ({'; '.join(reasons[:SHOWN_REASONS])}{more})" if reasons else words

@@ -1,0 +1,23 @@
+"""The suspects that wait for people: rejected images that nobody has judged."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from llbnad.purification.verdicts import read_verdicts
+from orchestration.pipeline.params import Params
+from orchestration.pipeline.paths import stage_dir
+
+
+def unjudged_suspects(root: Path, params: Params, scenario: str) -> str:
+    """Return how many rejected images nobody has judged, of how many; a dash before purification.
+
+    Raises:
+        DataError: the file of people's verdicts is wrong.
+    """
+    file = root / stage_dir("purified", scenario) / "rejected.parquet"
+    if not file.exists():
+        return "–"
+    rejected = set(pq.read_table(file, columns=["image_id"])["image_id"].to_pylist())
+    judged = read_verdicts(root / params.scenario(scenario).review)
+    return f"{len(rejected - judged.keys())} of {len(rejected)}"

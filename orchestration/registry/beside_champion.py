@@ -1,0 +1,49 @@
+"""Files that show a challenger beside the champion, for people: two pictures and a table, beside the report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from llbnad.data.decode import page_of
+from llbnad.monitoring.probe import Probe
+from llbnad.utils.files import write_csv
+from orchestration.tracking.server import MLFLOW_FOLDER
+
+if TYPE_CHECKING:
+    from llbnad.model.model import Model
+
+SCORES, IMAGES, TABLE = "scores_beside_champion.png", "differing_images.png", "differing_images.csv"
+
+
+def comparison_files(scenario: str) -> list[Path]:
+    """Return the files of a scenario's latest challenge, relative to the repository's root. They may be missing."""
+    return [MLFLOW_FOLDER / "registry" / scenario / name for name in (SCORES, IMAGES, TABLE)]
+
+
+def write_comparison(
+    scenario: str, champion: "Model", challenger: "Model", before: Probe, now: Probe, images: pd.DataFrame, device: str
+) -> None:
+    """Write the files.
+
+    Args:
+        scenario: name in params.yaml.
+        champion: the detector in use.
+        challenger: the new detector.
+        before: scores of the champion.
+        now: scores of the challenger, of the same images.
+        images: manifest of the scenario.
+        device: torch's name of the device.
+    """
+    from llbnad.inference.predict import Predictor
+    from llbnad.monitoring.champion_pictures import draw_differences, draw_scores, most_different
+    from orchestration.pipeline.features import IMAGE_ROOT
+
+    limits = tuple(one.threshold.value if one.threshold else None for one in (champion, challenger))
+    scores, pictures, table = comparison_files(scenario)
+    draw_scores(before, now, (limits[0], limits[1]), scores)
+    paths = dict(zip(images["image_id"], images["path"], strict=True))
+    chosen = [paths[one] for one in most_different(before, now, (limits[0], limits[1])) if one in paths]
+    files = {str(path): IMAGE_ROOT / path for path in chosen if page_of(IMAGE_ROOT / path)[0].exists()}
+    both = (Predictor(champion, device), Predictor(challenger, device))
+    write_csv(draw_differences(files, *both, pictures), table)

@@ -1,0 +1,128 @@
+"""The job `new_scenario`: a scenario from Dagster's launchpad is in params.yaml as if people had written it."""
+
+import difflib
+import shutil
+
+import dagster as dg
+import pytest
+
+from orchestration.assets.dvc_assets import _Step
+from orchestration.assets.new_scenario import STEP, new_scenario_job
+from orchestration.assets.partitions import sync
+from orchestration.assets.retraining import ingest_asset
+from orchestration.assets.sensors import arrival_sensor
+from orchestration.definitions import defs
+from orchestration.pipeline.params import load_params
+from tests.conftest import REPOSITORY, save_image
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    (tmp_path / ".dvc" / "tmp").mkdir(parents=True)
+    return tmp_path
+
+
+@pytest.fixture
+def launch(root):
+    """Launch the job with a filled-in form; what has run, the partitions, and the error's text."""
+    job = new_scenario_job(root, load_params(root / "params.yaml"))
+
+    def run(**form):
+        config = {"ops": {STEP: {"config": form}}}
+        with dg.instance_for_test() as instance:
+            sync(instance, load_params(root / "params.yaml").scenarios)
+            result = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
+            found = set(instance.get_dynamic_partitions("scenario"))
+        failures = [event.step_failure_data.user_failure_data.description for event in result.get_step_failure_events()]
+        return result.success, found, failures
+
+    return run
+
+
+def added(before, after):
+    lines = [line for line in difflib.ndiff(before.splitlines(), after.splitlines()) if line[0] in "+-"]
+    assert not [line for line in lines if line[0] == "-"], lines
+    return [line[2:] for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("form", "written"),
+    [
+        ({"alpha": None}, ["    noise: {protocol: as_is}"]),
+        (
+            {"alpha": 0.1, "detector": "padim", "policy": "fraction", "seed": 3},
+            [
+                # the rest of the noise is that of the data set's other scenarios, so that they can be compared
+                "    noise: {protocol: replace, ratio: 0.1, max_ratio: 0.4, test_share: 0.3}",
+                "    seed: 3",
+                "    detector: {name: padim, dimensions: 100, regularisation: 0.1}",
+                "    selection: {policy: fraction, keep: 0.2}",
+            ],
+        ),
+        (
+            {"alpha": 0.5, "detector": "patchcore", "policy": "adaptive", "seed": 0},  # as the defaults say
+            ["    noise: {protocol: replace, ratio: 0.5, max_ratio: 0.5, test_share: 0.3}"],
+        ),
+    ],
+)
+def test_a_scenario_is_written_and_becomes_a_partition(root, launch, form, written):
+    path = root / "params.yaml"
+    before = path.read_text()
+    success, partitions, _ = launch(name="mine", dataset="elpv_mono", **form)
+    assert success and partitions == {"mine", "elpv_mono_a00", "elpv_mono_a20"}
+    head = ["  mine:", "    <<: *defaults", "    dataset: elpv_mono"]
+    assert added(before, path.read_text()) == [*head, *written, "    review: data/review/mine.csv"]
+    assert (root / "data/review/mine.csv").read_text() == "image_id,verdict\n"
+    scenario = load_params(path).scenario("mine")
+    assert scenario.detector.name == form.get("detector", "patchcore") and scenario.rounds == 2
+
+
+@pytest.mark.parametrize(
+    ("form", "reason"),
+    [
+        ({"name": "elpv_mono_a20"}, "params.yaml has a scenario elpv_mono_a20 already: choose another name"),
+        ({"name": "bottle"}, "bottle is a production line, a scenario of its own: choose another name"),
+        ({"name": "a-b"}, "the name 'a-b' must be letters, digits and '_'"),
+        ({"name": ""}, "the name '' must be letters, digits and '_'"),
+        ({"dataset": "elpv"}, "unknown dataset 'elpv'; params.yaml has ['elpv_mono']"),
+        ({"detector": "patchcare"}, "detector: unknown detector 'patchcare'; there are "),
+        ({"policy": "none"}, "selection: unknown selection policy 'none'; there are "),
+        ({"alpha": 20.0}, "alpha must be in [0, 1), got 20"),
+        ({"policy": "otsu", "seed": -1}, "params.yaml: scenarios.mine.seed: "),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_nothing_is_written(root, launch, form, reason):
+    save_image(root / "data/incoming/bottle/0.png")
+    before = (root / "params.yaml").read_bytes()
+    success, partitions, (said,) = launch(**{"name": "mine", "dataset": "elpv_mono", **form})
+    assert not success and reason in said and len(said.splitlines()) == 1
+    assert (root / "params.yaml").read_bytes() == before
+    assert "mine" not in partitions and not (root / "data/review").exists()
+
+
+def test_the_form_of_the_launchpad_names_what_there_is(root):
+    job = new_scenario_job(root, load_params(root / "params.yaml"))
+    filled = job.run_config["ops"][STEP]["config"]
+    usual = {"detector": "patchcore", "policy": "adaptive", "seed": 0}
+    assert filled == {"name": "", "dataset": "elpv_mono", "alpha": None, **usual}
+    fields = job.graph.node_defs[0].config_schema.config_type.fields
+    assert "elpv_mono" in fields["dataset"].description and "padim" in fields["detector"].description
+    assert "partition" in job.description
+
+
+def test_a_partition_that_is_no_scenario_gets_one_line(root):
+    """As Dagster's dialog "Add a partition" makes one: its run says what to do, and the sensor takes it away."""
+    said = "no scenario of params.yaml is called typo: add one there, or with the job new_scenario"
+    with dg.instance_for_test() as instance:
+        sync(instance, ["elpv_mono_a20", "typo"])
+        done = dg.materialize([ingest_asset(root)], instance=instance, partition_key="typo", raise_on_error=False)
+        (failed,) = done.get_step_failure_events()
+        assert failed.step_failure_data.user_failure_data.description == f"{said} (it has elpv_mono_a00, elpv_mono_a20)"
+        with pytest.raises(Exception, match=said):
+            _Step(root, "typo", {}, print)
+        sensor = arrival_sensor(root, load_params(root / "params.yaml").arrival, "retrain")
+        context = dg.build_sensor_context(instance, repository_def=defs.get_repository_def())
+        assert sensor(context).skip_reason.skip_message == f"{said}; the partition was taken away"
+        assert set(instance.get_dynamic_partitions("scenario")) == {"elpv_mono_a00", "elpv_mono_a20"}

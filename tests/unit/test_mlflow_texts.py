@@ -1,0 +1,71 @@
+"""Names and texts that MLflow's pages show: one name per number, tables of what is known alone, findings in words."""
+
+import pytest
+
+from llbnad.monitoring.finding import decided, skipped
+from orchestration.registry import model_card
+from orchestration.registry.packaging import logged_name
+from orchestration.tracking.metric_names import in_mlflow
+from orchestration.tracking.run_note import comparison_table
+from orchestration.tracking.server import page
+
+LABELLED = [
+    {"method": "llbnad", "n_selected": 7, "image_auroc": 0.9, "pixel_auroc": None, "contamination_after": 0.0},
+    {"method": "none", "n_selected": 9, "image_auroc": 0.8, "pixel_auroc": None, "contamination_after": 0.222},
+    {"method": "oracle", "n_selected": 7, "image_auroc": None, "pixel_auroc": None, "contamination_after": None},
+]
+
+
+@pytest.mark.parametrize(
+    ("stage", "metrics", "expected"),
+    [
+        ("noisy", {"n_train": 9, "n_test": 4, "contamination_before": 0.2}, {"n_test": 4}),
+        ("noisy", {"contamination_before": 0.2, "contamination_before_samples": 0.1},
+         {"train_contamination_before_samples": 0.1}),
+        ("noisy", {"contamination_before": 0.2, "contamination_before_samples": 0.2}, {}),
+        ("detector", {"threshold_value": 0.5, "threshold_low": 0.4, "n_selected_llbnad": 7, "n_selected_none": 9},
+         {"threshold": 0.5, "threshold_low": 0.4, "n_selected": 7}),
+        ("evaluation", {"image_auroc": 0.9, "image_auroc_llbnad": 0.9, "image_auroc_none": 0.8},
+         {"image_auroc": 0.9, "image_auroc_none": 0.8}),
+        ("evaluation", {"n_labelled": 4, "n_tested": 4}, {"n_tested": 4}),
+        ("evaluation", {"n_labelled": 4, "n_tested": 0}, {"n_tested": 0, "train_n_labelled": 4}),  # none set aside
+        ("purified", {"contamination_after": None, "cut": 3.0}, {"train_contamination_after": None, "cut": 3.0}),
+        ("sub_model", {"n_train": 4.5, "score_median": 1.0}, {"n_train_mean": 4.5, "train_score_median": 1.0}),
+        ("features", {"images_encoded": 3}, {"images_encoded": 3}),
+    ],
+)  # fmt: skip
+def test_a_number_has_one_name(stage, metrics, expected):
+    assert in_mlflow(stage, metrics) == expected
+
+
+def test_the_table_of_comparators_shows_what_is_known():
+    lines = comparison_table(LABELLED, "tail").splitlines()
+    assert lines[0] == "| trained on | images | defects among them | I-AUROC |"
+    assert lines[2:] == [
+        "| everything (*none*) | 9 | 22.2 % | 0.800 |",
+        "| what tail kept (*llbnad*) | 7 | 0.0 % | 0.900 |",
+        "| true normals only (*oracle*) | 7 | – | – |",
+    ]
+    unlabelled = [{**row, "image_auroc": None, "contamination_after": None} for row in LABELLED[:1]]
+    assert comparison_table(unlabelled, "tail").splitlines()[0] == "| trained on | images |"
+
+
+def test_a_logged_model_is_called_after_its_method():
+    assert logged_name("patchcore") == "llbnad-patchcore"
+    assert logged_name("my.package:Detector") == "llbnad-my_package_Detector"
+
+
+def test_a_page_opens_as_machine_learning(monkeypatch):
+    monkeypatch.delenv("LLBNAD_MLFLOW_UI", raising=False)
+    assert page("http://u:p@host:5000/", "experiments", "1") == (
+        "http://host:5000/#/experiments/1?workflowType=machine_learning"
+    )
+
+
+def test_findings_are_sentences():
+    found = [decided("spread", False, "0.001", "at least 0.01"), skipped("shift", "there is no champion", "x" * 10)]
+    assert [model_card.finding_line(one) for one in found] == [
+        "spread **REFUSED**: 0.001; expected at least 0.01",
+        f"shift skipped: there is no champion; expected {'x' * 10}",
+    ]
+    assert len(model_card.finding_line(decided("verdicts", True, "y" * 9000, "few"))) < 300
