@@ -70,7 +70,7 @@ class Changes:
         latest = next(self._records(asset), None)
         if latest is not None and _version(latest) == version:
             return latest.storage_id
-        reasons = {"because": "\n".join(because)} if because else {}
+        reasons = {"because": "; ".join(because)} if because else {}
         said = {"DVC says": "out of date" if version.endswith(OUT_OF_DATE) else "as recorded", **reasons}
         own = {tags.DATA_VERSION_TAG: version}
         self.instance.report_runless_asset_event(
