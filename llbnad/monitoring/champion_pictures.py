@@ -17,6 +17,7 @@ from llbnad.evaluation.figures import (
     contact_sheet,
     figure,
 )
+from llbnad.evaluation.heat_scale import heat_scale
 from llbnad.inference.predict import Prediction, Predictor
 from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
 from llbnad.monitoring.probe import Probe, values
@@ -112,18 +113,25 @@ def draw_differences(
         picture = load_rgb(file, challenger.model.window)
         picture.thumbnail((SIDE, SIDE))
         for who, predictor, found in (("champion", champion, old), ("challenger", challenger, new)):
-            tiles.append(_tile(np.asarray(picture), who, predictor, found))
+            tiles.append(_tile(np.asarray(picture), name, who, predictor, found))
         rows.append((name, old.score, old.label, new.score, new.label))
-    contact_sheet(tiles, path, "The images on which champion and challenger differ most, side by side")
+    anchored = all(_limit(one) is not None for one in (champion, challenger))
+    scale = heat_scale(1.0 if anchored else None, [tile.heat for tile in tiles], "threshold of each")
+    contact_sheet(tiles, path, "The images on which champion and challenger differ most, side by side", scale)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _tile(image: np.ndarray, who: str, predictor: Predictor, found: Prediction) -> Tile:
+def _tile(image: np.ndarray, name: str, who: str, predictor: Predictor, found: Prediction) -> Tile:
     assert found.patch_map is not None and found.score is not None
-    limit = predictor.model.threshold
-    heat = found.patch_map if limit is None or limit.value <= 0 else found.patch_map / limit.value
+    limit = _limit(predictor)
+    heat = found.patch_map if limit is None else found.patch_map / limit
     colour = LABEL_COLOURS.get(found.label or "", NORMAL_COLOUR)
-    return Tile(image, heat, f"{who}: {found.score:.3g} {found.label or ''}", colour)
+    return Tile(image, heat, f"{who}: {found.score:.3g} {found.label or ''}", colour, name=name)
+
+
+def _limit(predictor: Predictor) -> float | None:
+    limit = predictor.model.threshold
+    return None if limit is None or limit.value <= 0 else limit.value
 
 
 def _scores(probe: Probe) -> dict[str, float]:

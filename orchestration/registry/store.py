@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from llbnad.errors import LlbnadError
 from orchestration.tracking.database import prepare_database
-from orchestration.tracking.server import pages, prepare_environment, tracking_uri, without_password
+from orchestration.tracking.server import page, prepare_environment, tracking_uri, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -37,7 +37,7 @@ def model_name(scenario: str) -> str:
 
 def version_page(scenario: str, version: str) -> str:
     """Return the address of a version in the web pages of MLflow."""
-    return f"{pages(tracking_uri())}/#/models/{model_name(scenario)}/versions/{version}"
+    return page(tracking_uri(), "models", model_name(scenario), "versions", version)
 
 
 @contextmanager

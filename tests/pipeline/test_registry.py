@@ -80,7 +80,7 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert first["advice"].startswith("nothing to compare with: look at the suspects before you trust it (data/")
     assert champion(workspace) is None  # a challenge moves nothing
     assert f"orchestration review {LINE} --out review.html` shows the suspects, then " in next_step(LINE, first)
-    assert first["page"].endswith(f"/#/models/llbnad-{LINE}/versions/1")
+    assert first["page"].endswith(f"/#/models/llbnad-{LINE}/versions/1?workflowType=machine_learning")
     assert not any(file.exists() for file in comparison_files(LINE))  # there is no champion yet
     promote(LINE, first["version"])
     assert capsys.readouterr().out.splitlines()[-1] == first["advice"]
@@ -218,7 +218,7 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
     assert champion(folder) == "1"
     with dg.DagsterInstance.from_config(str(folder / ".dagster")) as instance:
         crowned = instance.get_latest_materialization_event(dg.AssetKey("champion")).asset_materialization.metadata
-        assert crowned["registry"].value.endswith("/versions/1") and "suspects (picture)" in crowned
+        assert crowned["registry"].value.endswith("/versions/1?workflowType=machine_learning") and "suspects (picture)" in crowned
         shown = instance.get_latest_materialization_event(dg.AssetKey("challenger")).asset_materialization.metadata
         wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
         events = [record.event_log_entry.dagster_event for record in instance.get_event_records(wanted)]
@@ -229,7 +229,7 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
     assert {checks[name].severity for name in COMPARISONS} == {dg.AssetCheckSeverity.WARN}  # and it blocks nothing
     assert checks["agreement"].description.startswith("skipped: there is no champion")
     assert {one.partition for one in found} == {LINE}  # of each stage's checks, too
-    assert shown["registry"].value.endswith(f"/#/models/llbnad-{LINE}/versions/1")
+    assert shown["registry"].value.endswith(f"/#/models/llbnad-{LINE}/versions/1?workflowType=machine_learning")
     assert float(shown["threshold"].value) > 0 and shown["kept"].value.endswith(" images")
     assert shown["suspects (picture)"].value.startswith("![suspects](/logs/pictures/")
     assert shown["checks"].value == f"{len(CHECKS) - len(COMPARISONS)} passed, {len(COMPARISONS)} skipped"
