@@ -28,7 +28,7 @@ class Limit:
 
     @property
     def meaning(self) -> str:
-        """What the score is, in a few words."""
+        """Name of the score, in a few words."""
         return MEANINGS[self.kind]
 
     @property

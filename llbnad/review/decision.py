@@ -1,4 +1,4 @@
-"""What became of the training images in the last run: what the policy decided, and what people's verdicts changed."""
+"""The last run's decisions on the training images: those of the policy, and what people's verdicts changed."""
 
 from collections import Counter
 from collections.abc import Mapping

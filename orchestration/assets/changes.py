@@ -48,7 +48,7 @@ def change_specs(assets: Iterable[str]) -> list[dg.AssetSpec]:
 
 
 class Changes:
-    """What Dagster knows of the changes in one scenario's stages.
+    """Dagster's knowledge of the changes in one scenario's stages.
 
     Args:
         instance: Dagster's instance.

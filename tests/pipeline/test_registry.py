@@ -218,7 +218,10 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
     assert champion(folder) == "1"
     with dg.DagsterInstance.from_config(str(folder / ".dagster")) as instance:
         crowned = instance.get_latest_materialization_event(dg.AssetKey("champion")).asset_materialization.metadata
-        assert crowned["registry"].value.endswith("/versions/1?workflowType=machine_learning") and "suspects (picture)" in crowned
+        assert (
+            crowned["registry"].value.endswith("/versions/1?workflowType=machine_learning")
+            and "suspects (picture)" in crowned
+        )
         shown = instance.get_latest_materialization_event(dg.AssetKey("challenger")).asset_materialization.metadata
         wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
         events = [record.event_log_entry.dagster_event for record in instance.get_event_records(wanted)]
