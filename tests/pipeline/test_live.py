@@ -89,7 +89,7 @@ def test_the_asset_inspected_scores_once_and_shows_the_chart(workspace, monkeypa
 
     (first,) = shown(LINE)
     assert (first["images scored"], first["bad images"], first["model"]) == (3, 1, f"llbnad-{LINE} version 1")
-    assert first["control chart"].startswith("![") and "defect in the newest hour" in first
+    assert first["control chart (picture)"].startswith("![") and "defect in the newest hour" in first
     before = rows(workspace)
     assert first["with regions"] == sum(row["regions"] not in ("", "0") for row in before)
     (again,) = shown(LINE)

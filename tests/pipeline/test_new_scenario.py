@@ -6,6 +6,7 @@ import shutil
 import dagster as dg
 import pytest
 
+from orchestration.assets.changes import Changes
 from orchestration.assets.dvc_assets import _Step
 from orchestration.assets.new_scenario import STEP, new_scenario_job
 from orchestration.assets.partitions import sync
@@ -121,7 +122,7 @@ def test_a_partition_that_is_no_scenario_gets_one_line(root):
         (failed,) = done.get_step_failure_events()
         assert failed.step_failure_data.user_failure_data.description == f"{said} (it has elpv_mono_a00, elpv_mono_a20)"
         with pytest.raises(Exception, match=said):
-            _Step(root, "typo", {}, print)
+            _Step(root, Changes(instance, {}, "typo"), print)
         sensor = arrival_sensor(root, load_params(root / "params.yaml").arrival, "retrain")
         context = dg.build_sensor_context(instance, repository_def=defs.get_repository_def())
         assert sensor(context).skip_reason.skip_message == f"{said}; the partition was taken away"
