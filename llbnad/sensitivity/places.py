@@ -6,7 +6,6 @@ long as the region has room for it; a larger one moves to the nearest cell that 
 """
 
 import numpy as np
-from scipy import ndimage
 
 from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.errors import DataError
@@ -26,6 +25,8 @@ class Places:
     """
 
     def __init__(self, region: RegionOfInterest, image: tuple[int, int]) -> None:
+        from scipy import ndimage
+
         scale = max(1.0, max(image) / LONGEST)
         width, height = (max(1, round(length / scale)) for length in image)
         self.cell = (image[1] / height, image[0] / width)  # height and width in pixels

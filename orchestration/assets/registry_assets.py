@@ -42,7 +42,7 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
         partitions_def=partitions,
         group_name="registry",
         kinds={"mlflow"},
-        description="The detector as a version of the registered model llbnad-<scenario>, compared with the champion",
+        description="The detector as a version of the registered model llbnad-SCENARIO, compared with the champion",
         check_specs=[check_spec(check, CHALLENGER, partitions, blocking=True) for check in CHECKS],
     )
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -62,7 +62,7 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
         partitions_def=partitions,
         group_name="registry",
         kinds={"mlflow"},
-        description="The detector in use: the alias `champion` of llbnad-<scenario>, moved when no check has failed",
+        description="The detector in use: the alias `champion` of llbnad-SCENARIO, moved when no check has failed",
     )
     def champion(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line = context.partition_key

@@ -177,11 +177,10 @@ def rollback(line: Line) -> None:
 
 @app.command("list")
 def list_versions(line: Line) -> None:
-    """List all versions of LINE's detector, newest first."""
-    table = Table(title=model_name(line))
-    for heading in ("version", "made", "alias", "images", "kept", "threshold", "AUROC", "checks", "model md5",
-                    "git commit", "note"):  # fmt: skip
-        table.add_column(heading)
+    """List all versions of LINE's detector, newest first; below the table, what is to be known of each."""
+    table, notes = Table(title=model_name(line), expand=False, padding=(0, 0)), []
+    for heading in ("version", "made", "alias", "images", "kept", "threshold", "AUROC", "checks"):
+        table.add_column(heading, overflow="fold")
     with registry_client(line) as client:
         known = versions(client, line)
         if not known:
@@ -193,8 +192,13 @@ def list_versions(line: Line) -> None:
             made = f"{datetime.fromtimestamp(one.creation_timestamp / 1000):%Y-%m-%d %H:%M}"
             facts = [tags.get(name, "") for name in ("images", "kept", "threshold", "image_auroc")]
             row = [str(one.version), made, ", ".join(aliases), *facts, outcomes(json.loads(tags.get("checks", "[]")))]
-            table.add_row(*row, tags.get(MD5, "")[:8], commit[:8] + dirty, note)
-    Console(highlight=False).print(table)
+            table.add_row(*row)
+            origin = f"{one.version}: model {tags.get(MD5, '')[:8]}, code {commit[:8]}{dirty}"
+            notes.append(f"{origin}; {note}" if note else origin)
+    console = Console(highlight=False)
+    console.print(table)
+    for line_below in notes:
+        console.print(line_below, markup=False)
 
 
 def outcomes(findings: Sequence[Mapping[str, Any]]) -> str:

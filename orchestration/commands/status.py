@@ -61,7 +61,7 @@ def status(
         return
     table = Table(title="scenarios")
     for heading in ("scenario", "stages", "last run", "champion", "suspects to review", "inbox"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == "scenario", overflow="fold")  # names are never cut
     for row in rows:
         table.add_row(*asdict(row).values())
     console = Console(highlight=False)

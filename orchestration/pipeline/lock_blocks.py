@@ -8,6 +8,7 @@ keeps their bytes; loading and dumping YAML would not.
 import itertools
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -178,10 +179,16 @@ def _read(file: Path) -> dict[str, str]:
     if not file.exists():
         return {}
     text = file.read_text(encoding="utf-8", errors="replace")
-    if not text.endswith("\n") or (len(text) < SMALL and read_whole(text) is None):
+    if not text.endswith("\n") or (len(text) < SMALL and not _is_whole(text)):
         mend_lock(file)
         text = file.read_text(encoding="utf-8") if file.exists() else ""
     return blocks(text, file)
+
+
+@lru_cache(maxsize=4)
+def _is_whole(text: str) -> bool:
+    """Return whether a dvc.lock is whole. A run reads it once per stage, most often unchanged."""
+    return read_whole(text) is not None
 
 
 def _write(file: Path, found: Mapping[str, str]) -> None:

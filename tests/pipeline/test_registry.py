@@ -94,7 +94,8 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert tags["unproven"] == first["advice"]  # compared with itself since, it still is
     shown = command(workspace, ["python", "-m", "orchestration", "registry", "list", LINE], COLUMNS="300").stdout
     assert "look at the suspects before you trust it" in shown
-    (row,) = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines() if "champion" in line]
+    rows = [[cell.strip() for cell in line.split("│")] for line in shown.splitlines() if "│" in line]
+    (row,) = [row for row in rows if "champion" in row]
     assert (row[1], row[3], row[7]) == ("1", "champion", f"{read_metrics(LINE)['image_auroc']:.3f}")
     assert [int(row[4]), int(row[5])] == [read_metrics(LINE)[name] for name in ("n_train", "n_selected")]
     counts = Counter(outcomes(again).values())
