@@ -4,6 +4,7 @@ A commit of a slice holds the code, a params.yaml with one scenario, and a dvc.l
 DVC's remote. Its parents are what was known of the slice before, so a worker that has been overtaken cannot push.
 """
 
+import io
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -119,12 +120,13 @@ def records(root: Path) -> list[Record]:
     form = "%(refname:lstrip=3)%09%(authorname)%09%(committerdate:iso-strict)%09%(contents:subject)"
     rows = [line.split("\t", 3) for line in git(root, "for-each-ref", f"--format={form}", KNOWN).splitlines()]
     wanted = "".join(f"{KNOWN}/{row[0]}:{LOCK}\n" for row in rows)
-    found, texts = git(root, "cat-file", "--batch", given=wanted).encode() + b"\n", []
-    while found:
-        head, _, found = found.partition(b"\n")
-        size = 0 if head.endswith(b"missing") else int(head.split()[2])
-        texts.append(found[:size].decode())
-        found = found[size + 1 :] if size else found
+    found, texts = io.BytesIO(git(root, "cat-file", "--batch", given=wanted).encode() + b"\n"), []
+    while head := found.readline():
+        if head.rstrip().endswith(b"missing"):
+            texts.append("")
+            continue
+        texts.append(found.read(int(head.split()[2])).decode())
+        found.readline()  # the line's end after the content
     return [
         Record(scenario, by, when, what.partition(": ")[2], lock_blocks.blocks(text, f"{LOCK} of slice {scenario}"))
         for (scenario, by, when, what), text in zip(rows, texts, strict=True)
