@@ -13,13 +13,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any
 
 from llbnad.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
 
 
 @contextmanager
@@ -45,8 +45,11 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_parquet(frame: pd.DataFrame, path: Path, schema: pa.Schema | None = None) -> None:
+def write_parquet(frame: "pd.DataFrame", path: Path, schema: "pa.Schema | None" = None) -> None:
     """Write `frame` as parquet, without its index. `schema` fixes the order and the types of the columns."""
+    import pyarrow as pa  # here: commands that write no table begin a third of a second earlier
+    import pyarrow.parquet as pq
+
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False).replace_schema_metadata(None)
     with replacing(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
@@ -62,7 +65,7 @@ def write_json(content: Mapping[str, Any] | list[Any], path: Path) -> None:
         temporary.write_text(json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
+def write_csv(frame: "pd.DataFrame", path: Path) -> None:
     """Write a table for people and spreadsheets, with 6 decimals for floats and empty cells for missing values."""
     with replacing(path) as temporary:
         frame.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")

@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import dagster as dg
-import pandas as pd
 from dagster._core.definitions import data_version as tags
 from dagster._core.event_api import EventLogRecord
 
@@ -140,9 +139,8 @@ def versions(lock: Mapping[str, object], stages: Mapping[str, str]) -> dict[str,
 
 def code_version(where: Pattern, root: Path) -> str:
     """Return a digest of a stage's command and of the code that ran, as listed."""
-    listing = root / code.listing_path(where.template.code)
-    listed = pd.read_csv(listing) if where.template.code and listing.exists() else pd.DataFrame()
-    return code.code_version(where.template.cmd, listed)
+    listing = code.read_listing(root, where.template.code) if where.template.code else {}
+    return code.code_version(where.template.cmd, listing)
 
 
 def _version(record: EventLogRecord) -> str:

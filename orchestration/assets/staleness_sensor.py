@@ -21,6 +21,7 @@ from orchestration.assets.changes import Changes, versions
 from orchestration.assets.partitions import Pattern, stages_of
 from orchestration.assets.retraining import run_in_progress
 from orchestration.pipeline import code, dvc, settings
+from orchestration.pipeline.import_graph import PACKAGES
 from orchestration.pipeline.left_behind import dvc_processes
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS
@@ -116,7 +117,7 @@ def _digests(root: Path, params: Params) -> dict[str, str]:
     state = State(root, params)
     records = [state.blocks.get(stage) for stage in (code.STAGE, settings.SPLIT)]
     shared: list[Any] = [(root / PARAMS).read_text(), *records]
-    for package in code.PACKAGES:
+    for package in PACKAGES:
         for file in sorted((root / package).rglob("*.py")):
             known = file.stat()
             shared.append([file.as_posix(), known.st_ino, known.st_size, known.st_mtime_ns])

@@ -3,11 +3,11 @@
 import re
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 
 from orchestration.pipeline import code, dvc
+from orchestration.pipeline.import_graph import PACKAGES, ImportGraph
 from orchestration.pipeline.paths import BENCHMARK_STAGES, STAGES
 from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import command, repro
@@ -19,7 +19,7 @@ def listings():
 
 
 def stages_that_reach(listings, path):
-    return {entry for entry, table in listings.items() if path in set(table["path"])}
+    return {entry for entry, listing in listings.items() if path in listing}
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_every_stage_lists_its_own_module_and_depends_on_its_list_alone(listings
     assert set(templates) == {"code", "params", *STAGES}
     assert templates["code"].over == ""
     for stage in STAGES:
-        assert f"orchestration/stages/{stage}.py" in set(listings[stage]["path"])
+        assert f"orchestration/stages/{stage}.py" in listings[stage]
     text = (REPOSITORY / "dvc.yaml").read_text() + (REPOSITORY / BENCHMARK_STAGES).read_text()
     assert len(re.findall(r"^\s+- (llbnad|orchestration)$", text, re.MULTILINE)) == 2  # of stage code
     assert not re.findall(r"^\s+- (llbnad|orchestration)/", text, re.MULTILINE)
@@ -64,11 +64,11 @@ def test_every_stage_lists_its_own_module_and_depends_on_its_list_alone(listings
 
 
 def test_listings_do_not_depend_on_where_the_repository_lies(listings, tmp_path):
-    for package in code.PACKAGES:
+    for package in PACKAGES:
         (tmp_path / package).symlink_to(REPOSITORY / package)
-    for entry, table in code.listings(tmp_path).items():
-        pd.testing.assert_frame_equal(table, listings[entry])
-        assert list(table["path"]) == sorted(table["path"], key=Path)
+    for entry, listing in code.listings(tmp_path).items():
+        assert list(listing.items()) == list(listings[entry].items())
+        assert list(listing) == sorted(listing, key=Path)
 
 
 def test_imports_for_type_checkers_and_plain_text_do_not_count(tmp_path):
@@ -84,7 +84,7 @@ def test_imports_for_type_checkers_and_plain_text_do_not_count(tmp_path):
         "def f():\n    from llbnad import lazy\n"
         'PLACES = {"x": "llbnad.named:Class"}\n'
     )
-    files = [file.as_posix() for file in code._Graph(tmp_path).closure("llbnad.start")]
+    files = [file.as_posix() for file in ImportGraph(tmp_path).closure("llbnad.start")]
     assert files == ["llbnad/lazy.py", "llbnad/named.py", "llbnad/start.py"]
 
 
