@@ -40,7 +40,7 @@ def listings(root: Path) -> dict[str, Listing]:
     """Return the modules that each entry of `ENTRIES` reaches, in the order of their paths."""
     graph = ImportGraph(root)
     digests: dict[Path, str] = {}
-    found = {}
+    found: dict[str, Listing] = {}
     for entry, start in ENTRIES.items():
         files = graph.closure(start)
         digests |= {file: file_digest(root / file) for file in files if file not in digests}

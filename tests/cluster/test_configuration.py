@@ -8,7 +8,7 @@ import yaml
 from dagster_celery.launcher import CeleryRunLauncher
 from typer.testing import CliRunner
 
-from orchestration.__main__ import app
+from orchestration.__main__ import application
 from orchestration.pipeline.cluster import cluster_environment
 from tests.conftest import REPOSITORY
 
@@ -61,7 +61,7 @@ def test_a_worker_has_a_folder_of_its_own_and_home_has_none(variables, queue, ma
     monkeypatch.delenv("LLBNAD_MACHINE", raising=False)
     if machine:
         monkeypatch.setenv("LLBNAD_MACHINE", machine)
-    done = CliRunner().invoke(app, ["worker", "--queue", queue])
+    done = CliRunner().invoke(application("worker"), ["worker", "--queue", queue])
     assert done.exit_code != 0 and said in str(done.exception)
 
 
@@ -77,5 +77,5 @@ def test_what_is_missing_is_said_before_anything_starts(command, folder, said, m
     monkeypatch.chdir(REPOSITORY)
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    done = CliRunner().invoke(app, [command, "--cluster", folder])
+    done = CliRunner().invoke(application(command), [command, "--cluster", folder])
     assert done.exit_code != 0 and said in str(done.exception)

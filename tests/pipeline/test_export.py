@@ -13,7 +13,7 @@ from llbnad.errors import ConfigError
 from llbnad.inference.exported import Exported
 from llbnad.inference.predict import Predictor, threshold_of
 from llbnad.model.model import Model
-from orchestration.__main__ import app
+from orchestration.__main__ import application
 from orchestration.commands.export import IMAGES
 from orchestration.pipeline.outputs import read_noisy
 from orchestration.registry.store import RegistryError
@@ -33,7 +33,9 @@ def workspace(dagster_copy, monkeypatch):
 
 
 def exported(*arguments):
-    return CliRunner().invoke(app, ["export", *map(str, arguments), "--out", "EXPORTED", "--format", "onnx"])
+    return CliRunner().invoke(
+        application("export"), ["export", *map(str, arguments), "--out", "EXPORTED", "--format", "onnx"]
+    )
 
 
 def test_the_champion_is_exported_by_its_address_and_decides_as_its_model_file(workspace):

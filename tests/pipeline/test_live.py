@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from orchestration.__main__ import app
+from orchestration.__main__ import application
 from orchestration.assets import command as asset_command
 from orchestration.assets.inspection import inspected_asset, inspection_sensor
 from orchestration.inspection.card import champion_facts
@@ -57,7 +57,7 @@ def test_the_champion_scores_what_is_there_and_the_sensor_asks_for_it(workspace)
         assert asked(instance).run_requests[0].run_key == request.run_key  # so that it runs once
         with only_one(workspace / "data" / "inspected" / LINE):
             assert "a `watch` looks after it" in asked(instance).skip_reason.skip_message
-        done = CliRunner().invoke(app, ["watch", LINE, "--once", "--train", "--device", "cpu"])
+        done = CliRunner().invoke(application("watch"), ["watch", LINE, "--once", "--train", "--device", "cpu"])
         assert done.exit_code == 0 and f"{LINE}: 3 images scored" in done.output and "1 bad images" in done.output
         assert f"{LINE}: no new images" in asked(instance).skip_reason.skip_message
     found = {row["path"]: row for row in rows(workspace)}
@@ -106,11 +106,11 @@ def test_a_watcher_that_is_killed_loses_nothing(workspace, cold_programs):
     before = rows(workspace)
     for seed in range(6):
         save_image(images / f"after-{seed}.png", seed)
-    CliRunner().invoke(app, ["watch", LINE, "--once", "--device", "cpu"])
+    CliRunner().invoke(application("watch"), ["watch", LINE, "--once", "--device", "cpu"])
     after = rows(workspace)
     assert after[: len(before)] == before
     assert sorted(row["path"] for row in after) == sorted(path.name for path in images.iterdir())
-    told = CliRunner().invoke(app, ["drift", LINE])
+    told = CliRunner().invoke(application("drift"), ["drift", LINE])
     assert told.exit_code == 0 and "scored images: the images look different to the encoder" in told.output
     report = json.loads((workspace / "data" / "drift" / LINE / "traffic.json").read_text())
     known = set(pd.read_parquet(workspace / "data" / "noisy" / LINE / "manifest.parquet")["image_id"])

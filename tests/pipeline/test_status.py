@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from orchestration.__main__ import app
+from orchestration.__main__ import application
 from orchestration.pipeline.staleness import StageState, causes, described, propagated
 
 BLOCK = "  {}:\n    cmd: x\n    deps:\n{}    outs:\n{}"
@@ -66,7 +66,7 @@ def test_one_screen(copy_of, monkeypatch):
     (copy_of / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     (copy_of / "data/incoming/new_line").mkdir(parents=True)
     shutil.copy(next((copy_of / "data/own/cells/good").iterdir()), copy_of / "data/incoming/new_line/first.png")
-    done = CliRunner().invoke(app, ["status", "--json"])
+    done = CliRunner().invoke(application("status"), ["status", "--json"])
     assert done.exit_code == 0, done.output
     noisy, line, fresh = json.loads(done.stdout)
     assert (noisy["scenario"], line["scenario"], fresh["scenario"]) == ("noisy20", "line", "fresh")
@@ -74,8 +74,8 @@ def test_one_screen(copy_of, monkeypatch):
     assert noisy["stages"].startswith("5 stale of ")  # params, settings, purified and what follows
     assert "never ran" in fresh["stages"] and (fresh["last_run"], fresh["suspects"]) == ("–", "–")
     assert noisy["suspects"] == f"{len(rejected) - 1} of {len(rejected)}"
-    done = CliRunner().invoke(app, ["status", "line"])
+    done = CliRunner().invoke(application("status"), ["status", "line"])
     assert done.exit_code == 0 and "noisy20" not in done.stdout
     assert "new_line: a new line with 1 files; `… ingest` takes it in" in done.stdout.replace("\n", " ")
     with pytest.raises(Exception, match="lien"):
-        CliRunner().invoke(app, ["status", "lien"], catch_exceptions=False)
+        CliRunner().invoke(application("status"), ["status", "lien"], catch_exceptions=False)
