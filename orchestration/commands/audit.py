@@ -12,7 +12,6 @@ therefore compared with the committed data/reference.json, to tell rounding from
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from rich.table import Table
 from llbnad.errors import DataError
 from llbnad.utils.files import write_json
 from orchestration.pipeline import dvc
+from orchestration.pipeline.git import run_git, said_by
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
@@ -152,9 +152,9 @@ def _link_raw_data(params: Params, root: Path, clone: Path) -> None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+    done = run_git(root, *arguments)
     if done.returncode != 0:
-        raise DataError(f"`git {' '.join(arguments)}` failed: {done.stderr.strip()}")
+        raise DataError(f"`git {' '.join(arguments)}` failed: {said_by(done)}")
     return done.stdout.strip()
 
 

@@ -4,7 +4,6 @@ Only a line's own files and params.yaml are committed, whatever else has changed
 that whoever sees the record can get them. All of it may be repeated: what is there already is left alone.
 """
 
-import subprocess
 from pathlib import Path
 
 from filelock import FileLock
@@ -12,6 +11,7 @@ from filelock import FileLock
 from llbnad.errors import LlbnadError
 from orchestration.line.arrivals import Places
 from orchestration.pipeline import dvc
+from orchestration.pipeline.git import run_git, said_by
 from orchestration.pipeline.paths import PARAMS, review_file
 
 AUTHOR = ("-c", "user.name=llbnad", "-c", "user.email=llbnad@localhost")
@@ -50,10 +50,10 @@ def share(root: Path, line: str) -> bool:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+    done = run_git(root, *arguments)
     if done.returncode != 0:
         command = next(word for word in arguments if word in ("add", "status", "commit", "push"))
-        said = " ".join((done.stderr or done.stdout).split())[:500]
+        said = said_by(done)[:500]
         remedy = ": `git pull --rebase`, then materialise `ingest` again" if "rejected" in said else ""
         raise ShareError(f"`git {command}` failed, so workers do not have the new images yet{remedy} ({said})")
     return done.stdout.strip()

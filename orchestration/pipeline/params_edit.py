@@ -4,14 +4,12 @@ New entries are added at the head of `datasets` and `scenarios`, because what st
 comment on the next section, would be taken for a part of it.
 """
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml as pyyaml
 from filelock import FileLock
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.mergevalue import MergeValue
 from ruamel.yaml.scalarstring import SingleQuotedScalarString
@@ -19,6 +17,7 @@ from ruamel.yaml.scalarstring import SingleQuotedScalarString
 from llbnad.utils.files import replacing
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS
+from orchestration.pipeline.round_trip import read_round_trip, write_round_trip
 
 Change = Callable[[Params, CommentedMap], bool]
 
@@ -39,17 +38,11 @@ def edit_params(root: Path, change: Change) -> bool:
     path = root / PARAMS
     with FileLock(root / ".dvc" / "tmp" / "params.lock"):
         params = load_params(path)
-        yaml = YAML()
-        yaml.preserve_quotes = True
-        yaml.width = 2**20  # do not wrap lines that people wrote
-        yaml.representer.add_representer(type(None), _null)
-        content = yaml.load(path.read_text())
+        content = read_round_trip(path.read_text())
         if not change(params, content):
             return False
-        stream = io.StringIO()
-        yaml.dump(content, stream)
         with replacing(path) as temporary:
-            temporary.write_text(stream.getvalue())
+            temporary.write_text(write_round_trip(content))
             load_params(temporary, path.name)
     return True
 
@@ -84,8 +77,3 @@ def flow(content: dict[str, Any]) -> CommentedMap:
     entry = CommentedMap(content)
     entry.fa.set_flow_style()
     return entry
-
-
-def _null(representer: Any, _: None) -> Any:
-    """Write `null` as people write it. ruamel would leave the value out."""
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")

@@ -1,12 +1,11 @@
 """params.yaml of a slice: one scenario and its data set. Comments, anchors and the order of keys stay."""
 
-import io
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 
 from llbnad.errors import ConfigError
+from orchestration.pipeline.round_trip import read_round_trip, write_round_trip
 
 
 def slice_params(text: str, scenario: str) -> tuple[str, dict[str, Any]]:
@@ -22,16 +21,10 @@ def slice_params(text: str, scenario: str) -> tuple[str, dict[str, Any]]:
     Raises:
         ConfigError: there is no such scenario, or no such data set.
     """
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 2**20  # do not wrap lines that people wrote
-    yaml.representer.add_representer(type(None), _null)
-    content = yaml.load(text)
+    content = read_round_trip(text)
     dataset = _keep_one(content, "scenarios", scenario)["dataset"]
     own = _keep_one(content, "datasets", dataset)
-    stream = io.StringIO()
-    yaml.dump(content, stream)
-    return stream.getvalue(), {"name": str(dataset), **own}
+    return write_round_trip(content), {"name": str(dataset), **own}
 
 
 def _keep_one(content: CommentedMap, section: str, wanted: str) -> Any:
@@ -42,8 +35,3 @@ def _keep_one(content: CommentedMap, section: str, wanted: str) -> Any:
     for name in [name for name in entries if name != wanted]:
         del entries[name]
     return entries[wanted]
-
-
-def _null(representer: Any, _: None) -> Any:
-    """Write `null` as people write it. ruamel would leave the value out."""
-    return representer.represent_scalar("tag:yaml.org,2002:null", "null")

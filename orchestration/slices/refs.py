@@ -6,15 +6,14 @@ DVC's remote. Its parents are what was known of the slice before, so a worker th
 
 import io
 import socket
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from llbnad.errors import LlbnadError
 from orchestration.pipeline import lock_blocks
+from orchestration.pipeline.git import run_git, said_by
 from orchestration.pipeline.paths import PARAMS
-from orchestration.pipeline.process import environment
 
 REFS = "refs/llbnad"  # in the remote repository
 KNOWN = "refs/remotes/llbnad"  # what this clone knows of them, where `dvc gc --all-commits` sees them
@@ -41,12 +40,12 @@ def fetch(root: Path) -> None:
 
 def tip(root: Path, scenario: str) -> str:
     """Return the commit on a scenario's ref as it was fetched; empty if there is none."""
-    return _run(root, "rev-parse", "--quiet", "--verify", f"{KNOWN}/{scenario}").stdout.strip()
+    return run_git(root, "rev-parse", "--quiet", "--verify", f"{KNOWN}/{scenario}").stdout.strip()
 
 
 def recorded(root: Path, commit: str) -> dict[str, str]:
     """Return the entries of dvc.lock in a commit; empty if it has none."""
-    done = _run(root, "cat-file", "blob", f"{commit}:{LOCK}")
+    done = run_git(root, "cat-file", "blob", f"{commit}:{LOCK}")
     return lock_blocks.blocks(done.stdout, f"{LOCK} in {commit}") if done.returncode == 0 else {}
 
 
@@ -77,7 +76,7 @@ def record(place: Path, scenario: str, what: str, entries: Mapping[str, str], pa
     author = ["-c", f"user.name={by}", "-c", f"user.email=llbnad@{socket.gethostname()}"]
     above = [word for parent in parents for word in ("-p", parent)]
     new = git(place, *author, "commit-tree", git(place, "write-tree"), "-m", f"{scenario}: {what}", *above)
-    pushed = _run(place, "push", "--porcelain", "origin", f"{new}:{REFS}/{scenario}")
+    pushed = run_git(place, "push", "--porcelain", "origin", f"{new}:{REFS}/{scenario}")
     if pushed.returncode != 0:
         said = " ".join((pushed.stdout + pushed.stderr).split())
         if "rejected]" in said:
@@ -139,13 +138,7 @@ def git(root: Path, *arguments: str, given: str | None = None) -> str:
     Raises:
         SliceError: git failed; the message holds what it said.
     """
-    done = _run(root, *arguments, given=given)
+    done = run_git(root, *arguments, given=given)
     if done.returncode != 0:
-        said = " ".join((done.stderr or done.stdout).split())
-        raise SliceError(f"`git {' '.join(arguments[:3])} …` in {root} failed: {said}")
+        raise SliceError(f"`git {' '.join(arguments[:3])} …` in {root} failed: {said_by(done)}")
     return done.stdout.rstrip("\n") if arguments[0] != "show" else done.stdout
-
-
-def _run(root: Path, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-    environ = {**environment(), "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
-    return subprocess.run(["git", *arguments], cwd=root, env=environ, input=given, capture_output=True, text=True)

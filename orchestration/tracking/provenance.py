@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from orchestration.pipeline import dvc
+from orchestration.pipeline.git import run_git
 from orchestration.pipeline.params import Params
 
 NO_CODE = (":!dvc.lock", ":!data/raw")  # records, not code: the tags of a run hold their hashes
@@ -36,8 +37,9 @@ def git_tags() -> dict[str, str]:
     code = Path("orchestration").resolve().parent  # in a slice of this machine, code is a link into the workspace
 
     def git(*arguments: str) -> str:
-        command = ["git", "--no-optional-locks", *arguments]
-        return subprocess.run(command, cwd=code, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        done = run_git(code, "--no-optional-locks", *arguments, timeout=20)
+        done.check_returncode()
+        return done.stdout.strip()
 
     try:
         commit = git("rev-parse", "--verify", "HEAD")
