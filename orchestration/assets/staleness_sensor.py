@@ -100,8 +100,8 @@ def look(
         if time.monotonic() > deadline:
             waiting[scenario] = ", looked at later: enough for one look"
             continue
-        stages = stages_of(found, params, scenario)
-        own = {asset: all_states[stage] for asset, stage in stages.items() if stage in all_states}
+        stages, by_stage = stages_of(found, params, scenario), all_states[scenario]
+        own = {asset: by_stage[stage] for asset, stage in stages.items() if stage in by_stage}
         fresh = [asset for asset, state in own.items() if state.freshness == "up to date"]
         backfill.record(scenario, stages, lock, fresh)
         known, changes = versions(lock, stages), Changes(instance, found, scenario)
