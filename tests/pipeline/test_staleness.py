@@ -14,6 +14,7 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from orchestration.assets.changes import change_key
+from orchestration.assets.changes_checks import UP_TO_DATE, results
 from orchestration.assets.dvc_assets import dvc_assets
 from orchestration.assets.partitions import patterns
 from orchestration.assets.staleness_sensor import staleness_sensor
@@ -47,6 +48,12 @@ class Ui:
         assert len(states) == 12 + len(BESIDES)
         behind = {name for name, state in states.items() if state != "FRESH"}
         return behind & {*self.found}, behind - {*self.found}
+
+    def badges(self):
+        """Return the stages that have a yellow badge, whichever partition is looked at, with its text."""
+        keys = {dg.AssetCheckKey(change_key(name), UP_TO_DATE): name for name in self.found}
+        records = self.instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
+        return {keys[key]: one.evaluation.description for key, one in records.items() if not one.evaluation.passed}
 
     def tick(self):
         with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
@@ -96,7 +103,7 @@ def test_stale_assets_are_those_that_dvc_would_run(dagster_copy, tmp_path):
     kept = tmp_path / "kept"
     with ui_of(dagster_copy, tmp_path / "location.py") as ui:
         assert ui.stale() == (set(), set())  # everything has just been materialised, and the sensor has not looked yet
-        assert ui.tick() == "noisy20: all 12 up to date"
+        assert ui.tick() == "noisy20: all 12 up to date" and ui.badges() == {}
         for change, path, stale, why in (
             (edited_code, "llbnad/policies/mixture.py", {"code", *TAIL}, "code: llbnad/policies/mixture.py"),
             (edited_data, "data/own/cells", FOLLOWING_DATA, "data/own/cells modified"),
@@ -109,6 +116,7 @@ def test_stale_assets_are_those_that_dvc_would_run(dagster_copy, tmp_path):
             change(dagster_copy)
             assert " stale of 12: " in (said := ui.tick()) and f"({why})" in said
             assert ui.stale() == (stale, set()), change
+            assert ui.badges().keys() == stale and f"DVC would run it again for noisy20: {why}" in ui.badges().values()
             assert observation(ui.instance, "evaluation").metadata["DVC says"].value == "out of date"
             if change is not edited_selection:
                 shutil.rmtree(dagster_copy / path) if kept.is_dir() else (dagster_copy / path).unlink()
@@ -132,7 +140,18 @@ def _run_the_edit(ui):
     repro(ui.folder)
     ui.tick()
     assert ui.stale() == (set(), {"drift", "challenger"})  # the registered detector is older than the one that is made
-    assert ui.tick() == "noisy20: all 12 up to date"
+    assert ui.tick() == "noisy20: all 12 up to date" and ui.badges() == {}
+
+
+def test_a_badge_names_the_scenarios_and_the_reasons():
+    why = {f"s{number}": {"purified": "selection"} for number in range(5)} | {"fresh": {}}
+    raw, purified = results(["raw", "purified"], why)
+    assert raw.passed and raw.description == "DVC would run it for no scenario"
+    assert not purified.passed and purified.severity == dg.AssetCheckSeverity.WARN
+    assert purified.description == (
+        "DVC would run it again for s0: selection; s1: selection; s2: selection; and 2 more"
+    )
+    assert len(purified.metadata["scenarios"].records) == 5
 
 
 @pytest.mark.parametrize(
