@@ -22,7 +22,7 @@ from orchestration.pipeline import dvc
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
 
-MADE_BY = "dvc repro, or make run"
+MADE_BY = "dvc repro or make run"
 
 
 def record_materialisations(root: Path, scenarios: Sequence[str]) -> int:

@@ -123,4 +123,5 @@ def _judged_version(root: Path, scenario: str) -> str:
 
 def _text(made: dg.MaterializeResult[Any], name: str) -> str:
     """Return one entry of the metadata as text."""
-    return str((made.metadata or {})[name].value)
+    entry = (made.metadata or {})[name]
+    return str(entry.value if isinstance(entry, dg.MetadataValue) else entry)

@@ -108,7 +108,7 @@ def test_plain_dvc_runs_are_told_to_dagster_once(copy_of, monkeypatch):
     assert (run.dagster_run.job_name, run.dagster_run.status) == ("made_outside_dagster", dg.DagsterRunStatus.SUCCESS)
     assert run.start_time and run.end_time  # without them, its pages say "Starting…" for ever
     assert run.dagster_run.tags["dagster/partition"] == "line" and "make run" in run.dagster_run.tags["made by"]
-    assert any(", raw, " in line and line.endswith(" ran outside Dagster, by dvc repro, or make run") for line in said)
+    assert any(", raw, " in line and line.endswith(" ran outside Dagster, by dvc repro or make run") for line in said)
     event = events(copy_of, "line")["raw"]
     assert event.metadata["command"].value == "python -m orchestration.stages.raw line"
     assert event.metadata["rows of rejected.csv"].value == 3

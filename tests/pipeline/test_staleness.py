@@ -14,7 +14,7 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from orchestration.assets.changes import change_key
-from orchestration.assets.changes_checks import UP_TO_DATE, results
+from orchestration.assets.changes_checks import results
 from orchestration.assets.dvc_assets import dvc_assets
 from orchestration.assets.partitions import patterns
 from orchestration.assets.staleness_sensor import staleness_sensor
@@ -27,6 +27,9 @@ from tests.pipeline.test_settings import edit
 
 QUERY = """query ($keys: [AssetKeyInput!], $partition: String) { assetNodes(assetKeys: $keys) {
   assetKey { path } staleStatus(partition: $partition) } }"""
+BADGES = """query ($keys: [AssetKeyInput!]) { assetNodes(assetKeys: $keys) { assetKey { path }
+  assetChecksOrError { ... on AssetChecks { checks {
+    executionForLatestMaterialization { status evaluation { severity description } } } } } } }"""
 BESIDES = ("ingest", "drift", "challenger", "champion")  # partitioned as well, and no stages of DVC
 TAIL = {"purified", "detector", "evaluation"}
 FOLLOWING_DATA = {"raw", "noisy", "features", "sub_model_0", "sub_model_1", "scores", *TAIL}
@@ -51,9 +54,14 @@ class Ui:
 
     def badges(self):
         """Return the stages that have a yellow badge, whichever partition is looked at, with its text."""
-        keys = {dg.AssetCheckKey(change_key(name), UP_TO_DATE): name for name in self.found}
-        records = self.instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
-        return {keys[key]: one.evaluation.description for key, one in records.items() if not one.evaluation.passed}
+        asked = {"keys": [{"path": change_key(name).path} for name in self.found]}
+        answer = execute_dagster_graphql(self.context.create_request_context(), BADGES, asked)
+        checks = {one["assetKey"]["path"][-1]: one["assetChecksOrError"]["checks"] for one in answer.data["assetNodes"]}
+        assert len(checks) == 12
+        found = {name: check["executionForLatestMaterialization"] for name, (check,) in checks.items()}
+        yellow = {name: one["evaluation"] for name, one in found.items() if one["status"] == "FAILED"}
+        assert {one["severity"] for one in yellow.values()} <= {"WARN"}
+        return {name: one["description"] for name, one in yellow.items()}
 
     def tick(self):
         with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
