@@ -51,8 +51,8 @@ def report_checks(
 @contextmanager
 def _outside_run(instance: dg.DagsterInstance, tags: dict[str, str], summary: str) -> Iterator[dg.DagsterRun]:
     """Yield a run that has begun; it ends with the block."""
-    # a killed process must leave no run in progress, for which its scenario would wait: the run counts as ended until the
-    # next event names this process, and as lost after that (orchestration.assets.lost_runs)
+    # a killed process must leave no run in progress, for which its scenario would wait: the run counts as ended until
+    # the next event names this process, and as lost after that (orchestration.assets.lost_runs)
     ended = dg.DagsterRun(job_name=RUN_NAME, run_id=str(uuid4()), tags=tags, status=dg.DagsterRunStatus.SUCCESS)
     run = instance.add_run(ended)
     instance.report_engine_event(summary, run, EngineEventData.in_process(os.getpid()))
