@@ -7,21 +7,21 @@ import dagster as dg
 
 from orchestration.assets.benchmark_assets import benchmark_assets
 from orchestration.assets.changes import change_specs
+from orchestration.assets.changes_checks import changes_checks
 from orchestration.assets.cluster_jobs import cluster_jobs, cluster_sensors, take_in
 from orchestration.assets.drift_asset import drift_asset
 from orchestration.assets.dvc_assets import dvc_assets
 from orchestration.assets.inspection import inspect_job, inspected_asset, inspection_sensor
 from orchestration.assets.machines import has_several_machines
 from orchestration.assets.new_scenario import new_scenario_job
-from orchestration.assets.partitions import INGEST, SCENARIOS, patterns, sync
+from orchestration.assets.partitions import INGEST, SCENARIOS, patterns
 from orchestration.assets.registry_assets import registry_assets
-from orchestration.assets.retraining import ingest_asset, retrain
+from orchestration.assets.retraining import follow_params, ingest_asset, retrain
 from orchestration.assets.schedules import retraining_schedule
 from orchestration.assets.sensors import arrival_sensor
 from orchestration.assets.serving_assets import serving_assets
 from orchestration.assets.staleness_sensor import staleness_sensor
 from orchestration.assets.verification import verification
-from orchestration.line.lines import known_lines
 from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
@@ -55,7 +55,7 @@ def definitions(root: Path) -> dg.Definitions:
         with dg.DagsterInstance.get() as instance:
             several = has_several_machines(instance)
             if MACHINE not in os.environ:  # the clone of a worker may be older than the scenarios at home
-                sync(instance, [*params.scenarios, *known_lines(root, params)])
+                follow_params(instance, root, params)
     of_lines = (take_in if several else retrain).name  # the job that images in an inbox start
     # images to inspect are on this machine: where runs go to workers, `watch` scores them, and `collect` brings records
     # git takes params.yaml to workers, so there people write scenarios and commit them
@@ -72,6 +72,7 @@ def definitions(root: Path) -> dg.Definitions:
             inspected,
             *tables,
         ],
+        asset_checks=[] if several else [changes_checks(root, found)],
         jobs=[*jobs, verify],
         sensors=[arrival_sensor(root, params.arrival, of_lines), *sensors],
         schedules=[retraining_schedule(root, params.arrival, of_lines), nightly_verify],

@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ PICTURES = "pictures"  # folder among the logs
 PREVIEW_ROWS = 30  # of a CSV file; numbers are rounded for people, the files hold all digits
 QUALITY = 88  # of JPEG
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
+MARKDOWN = re.compile(r"[\\`*_<>\[\]#|~]")  # signs that would change the look of a text
 HIDDEN_FOLDERS = {"images", "params", "read_by"}  # counted by the manifest; shown as settings
 
 
@@ -50,6 +52,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMeta
     plain = plain_table(columns, rows)
     schema = dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in plain.types.items()])
     return dg.MetadataValue.table([dg.TableRecord(record) for record in plain.records], schema)
+
+
+def bullets(lines: Iterable[str]) -> dg.MarkdownMetadataValue:
+    """Return lines as a list; Dagster's pages would show a text of several lines as one."""
+    return dg.MetadataValue.md("\n".join(f"* {MARKDOWN.sub(_escaped, line)}" for line in lines))
+
+
+def _escaped(sign: re.Match[str]) -> str:
+    return f"\\{sign[0]}"
 
 
 def picture(file: Path) -> dg.MarkdownMetadataValue:

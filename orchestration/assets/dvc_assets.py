@@ -6,7 +6,6 @@ and `dvc repro`, therefore lead to the same bytes.
 """
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any
 import dagster as dg
 
 from llbnad.utils.files import file_digest
-from orchestration.assets.asset_metadata import metadata, table
-from orchestration.assets.changes import Changes, change_key, versions
+from orchestration.assets.asset_metadata import bullets, metadata, table
+from orchestration.assets.asset_specs import asset_spec
+from orchestration.assets.changes import Changes, versions
 from orchestration.assets.check_texts import check_spec
 from orchestration.assets.failure import failing
 from orchestration.assets.partitions import SCENARIOS, Pattern, refuse_unknown, stages_of
@@ -43,7 +43,7 @@ def dvc_assets(root: Path, found: Mapping[str, Pattern]) -> dg.AssetsDefinition:
     @dg.multi_asset(
         name=STEP,
         description="One `dvc repro` of the selected stages of a scenario",
-        specs=[_spec(name, where) for name, where in found.items()],
+        specs=[asset_spec(name, where) for name, where in found.items()],
         check_specs=[check_spec(check, name, SCENARIOS, blocking=True) for name, check in _checks(found)],
         partitions_def=SCENARIOS,
         can_subset=True,
@@ -75,6 +75,11 @@ def check_results(report: Path, asset: str, check: str) -> dg.AssetCheckResult:
             "report": table(keys, [[item[key] for key in keys] for item in findings]),
         },
     )
+
+
+def stage_metadata(lock: Mapping[str, Any], stage: str) -> dict[str, Any]:
+    """Return the name and the command of a stage as metadata; `lock` is the content of dvc.lock."""
+    return {"dvc stage": stage, "command": lock["stages"][stage]["cmd"]}
 
 
 def report_path(stage: str, root: Path) -> Path:
@@ -150,7 +155,9 @@ class _Step:
                 self.log(in_one_line(stage, outcome, str(heard.get("summary", ""))))
                 root, name = self.home if stage in self.place.shared else self.root, self.names[stage]
                 lock, known = self._record(root, name)
-                said = {"outcome": outcome, "dvc stage": stage, **heard}
+                said = {"outcome": outcome, **stage_metadata(lock, stage), **heard}
+                if "summary" in heard:
+                    said["summary"] = bullets(str(heard["summary"]).splitlines())
                 shown = {**said, **metadata(dvc.outputs(lock, stage), root, self.scenario)}
                 late = self.changes.follows_parents(name, PREREQUISITES)
                 yield stage, outcome, shown, self.changes.provenance(name, known, root, late)
@@ -217,21 +224,6 @@ def phases(names: Sequence[str], found: Mapping[str, Pattern], processes: int) -
     return [phase for phase in ([list(names[:first])], shares, [rest]) if any(phase)]
 
 
-def _spec(name: str, where: Pattern) -> dg.AssetSpec:
-    # no code version: Dagster would compare with the code that its server was started with
-    template = where.template
-    return dg.AssetSpec(
-        name,
-        deps=[change_key(name), *sorted(where.upstream | where.sources)],
-        skippable=True,  # a run may select some of the stages
-        description=_description(template.desc, name),
-        group_name=template.meta.get("group"),
-        kinds={"dvc", *template.meta.get("kinds", [])},
-        owners=list(template.meta.get("owners", [])),
-        metadata={"dvc stage": f"{template.name} in dvc.yaml", "command": template.cmd},
-    )
-
-
 def _checks(found: Mapping[str, Pattern]) -> list[tuple[str, str]]:
     """Return all checks as (asset, name)."""
     return [(name, check) for name, where in found.items() for check in where.template.meta.get("checks", [])]
@@ -253,11 +245,3 @@ def _code_is_recorded(root: Path) -> bool:
 def _says_failed(report: Path) -> bool:
     """Return whether a check failed in a stage that failed; False if the stage failed for another reason."""
     return report.exists() and not json.loads(report.read_text())["success"]
-
-
-def _description(template: str, name: str) -> str:
-    """Return the stage's description without DVC's placeholders."""
-    number = name.rpartition("_")[2]
-    text = template.replace("${item.stage}", number)
-    text = re.sub(r"dataset \$\{[^}]+\}", "the dataset", text)
-    return re.sub(r"\$\{[^}]+\}", "the scenario", text)

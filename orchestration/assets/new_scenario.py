@@ -13,7 +13,8 @@ from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError
 from llbnad.policies import POLICIES
 from orchestration.assets.failure import failing
-from orchestration.assets.partitions import NEW_SCENARIO, sync
+from orchestration.assets.partitions import NEW_SCENARIO
+from orchestration.assets.retraining import follow_params
 from orchestration.line.lines import known_lines
 from orchestration.pipeline.new_scenario import add_scenario
 from orchestration.pipeline.params import Params, load_params
@@ -30,7 +31,10 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
         """A scenario: one training on one data set."""
 
         name: str = Field(description="Letters, digits and _. It becomes the name of the partition")
-        dataset: str = Field(description=f"A data set of params.yaml: {', '.join(params.datasets)}")
+        dataset: str = Field(
+            description=f"A data set of params.yaml ({', '.join(params.datasets)}), or a folder of images such as "
+            "data/own/bottle, which becomes one; folders good/ and bad/ in it are labels"
+        )
         detector: str = Field(default=usual.detector.name, description=f"One of {', '.join(DETECTORS.names)}")
         alpha: float | None = Field(
             default=None,
@@ -47,9 +51,9 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
             if config.name in known_lines(root, load_params(root / PARAMS)):
                 raise ConfigError(f"{config.name} is a production line, a scenario of its own: choose another name")
             chosen = (config.detector, config.alpha, config.policy, config.seed)
-            own = add_scenario(root, config.name, config.dataset, *chosen)
+            own = add_scenario(root, config.name, config.dataset, *chosen, context.log.info)
             known = load_params(root / PARAMS)
-        sync(context.instance, [*known.scenarios, *known_lines(root, known)])
+        follow_params(context.instance, root, known)
         said = ", ".join(f"{key} {value}" for key, value in own.items())
         context.log.info(f"{config.name} is in {PARAMS} and a partition now ({said}); run_scenario computes it")
 

@@ -1,8 +1,12 @@
 """Champion and challenger as Dagster assets after the pipeline's last stage. They are no stages of dvc.yaml.
 
-`challenger` registers stage 2's detector and has the findings as blocking checks; what could not be compared is a
-warning that says "skipped", which blocks nothing. `champion` moves the alias, so it
-runs only if all checks passed. Both run `python -m orchestration registry`, which does the same without Dagster.
+`challenger` registers stage 2's detector and has the findings as checks; what could not be compared is a warning that
+says "skipped". `champion` moves the alias by the rule of `orchestration.registry.promotion`. Both run
+`python -m orchestration registry`, which does the same without Dagster.
+
+A refusal is a normal outcome and no crash, so the run succeeds. Its check has failed and is red; the log has one
+warning that names the check and says what to do; the run has the tag `refused`; and `champion` says which version
+stays. The checks do not block, because Dagster ends a run at a blocking check with a stack trace.
 """
 
 import json
@@ -23,6 +27,7 @@ from orchestration.slices.workplace import place_of
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 PROMOTE = ("registry", "promote")
+REFUSED_TAG = "refused"  # of a run, with the names of the checks
 
 
 def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> list[dg.AssetsDefinition]:
@@ -43,14 +48,20 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
         group_name="registry",
         kinds={"mlflow"},
         description="The detector as a version of the registered model llbnad-SCENARIO, compared with the champion",
-        check_specs=[check_spec(check, CHALLENGER, partitions, blocking=True) for check in CHECKS],
+        check_specs=[check_spec(check, CHALLENGER, partitions) for check in CHECKS],
     )
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         scenario = context.partition_key
         place = place_of(root, scenario)
         command = ["registry", "challenge", scenario]
         allowed = (0, EXIT_REFUSED)
-        return run_command(context, place, command, allowed, lambda: _pictures(place, scenario), shown_on_checks=False)
+        made = run_command(
+            context, place, command, allowed, lambda: shown_pictures(place, scenario), shown_on_checks=False
+        )
+        if (lost := _text(made, "refused")) != "none":
+            context.log.warning(f"version {_text(made, 'version')} of the detector is {_text(made, 'next')}")
+            context.instance.add_run_tags(context.run_id, {REFUSED_TAG: lost})
+        return made
 
     return challenger
 
@@ -62,20 +73,23 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
         partitions_def=partitions,
         group_name="registry",
         kinds={"mlflow"},
-        description="The detector in use: the alias `champion` of llbnad-SCENARIO, moved when no check has failed",
+        description="The detector in use: the alias `champion` of llbnad-SCENARIO, moved to the newest challenger "
+        "unless a check has refused it or people have rolled it back",
     )
     def champion(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        line = context.partition_key
-        if has_several_machines(context.instance):  # the report is on the worker that made the challenge
-            version = _challenger_version(context.instance, line)
-            return run_command(context, root, [*PROMOTE, line, version, "--unless-withdrawn", "--unless-refused"])
-        promote = [*PROMOTE, line, _accepted(root, line), "--unless-withdrawn"]
-        return run_command(context, root, promote, show=lambda: _pictures(root, line))
+        line, several = context.partition_key, has_several_machines(context.instance)
+        # with several machines, the report and the pictures are on the worker that made the challenge
+        version = _challenger_version(context.instance, line) if several else _judged_version(root, line)
+        show = dict if several else lambda: shown_pictures(root, line)
+        made = run_command(context, root, [*PROMOTE, line, version, "--if-accepted"], (0, EXIT_REFUSED), show)
+        if _text(made, "refused") != "none":
+            context.log.warning(_text(made, "outcome"))
+        return made
 
     return champion
 
 
-def _pictures(place: Path, scenario: str) -> dict[str, Any]:
+def shown_pictures(place: Path, scenario: str) -> dict[str, Any]:
     """Return the newest detector beside the champion, and its suspects, as metadata; what is missing is left out."""
     suspects = stage_dir("purified", scenario) / "plots" / "suspects.png"
     files = [place / file for file in (*comparison_files(scenario), suspects)]
@@ -95,22 +109,19 @@ def _challenger_version(instance: dg.DagsterInstance, scenario: str) -> str:
     raise dg.Failure(f"no challenger of {scenario} is recorded: materialise {CHALLENGER} first", allow_retries=False)
 
 
-def _accepted(root: Path, scenario: str) -> str:
-    """Return the version that the scenario's last challenge accepted.
+def _judged_version(root: Path, scenario: str) -> str:
+    """Return the version that the scenario's last challenge judged.
 
     Raises:
-        Failure: nothing was judged, or the challenger was refused. The checks did not stop this asset because it was
-            materialised alone.
+        Failure: nothing was judged.
     """
     path = root / report_path(scenario)
     if not path.exists():
-        raise dg.Failure(f"nothing was judged ({path} is missing): materialise {CHALLENGER} first")
-    report = json.loads(path.read_text())
-    lost = [finding["name"] for finding in report["findings"] if finding["outcome"] == "failed"]
-    if lost:
-        raise dg.Failure(
-            f"the challenger was refused ({', '.join(lost)}); to promote it all the same: "
-            f"python -m orchestration registry promote {scenario} {report['version']}",
-            allow_retries=False,
-        )
-    return str(report["version"])
+        raise dg.Failure(f"nothing was judged ({path} is missing): materialise {CHALLENGER} first", allow_retries=False)
+    return str(json.loads(path.read_text())["version"])
+
+
+def _text(made: dg.MaterializeResult[Any], name: str) -> str:
+    """Return one entry of the metadata as text."""
+    entry = (made.metadata or {})[name]
+    return str(entry.value if isinstance(entry, dg.MetadataValue) else entry)

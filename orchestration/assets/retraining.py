@@ -11,18 +11,20 @@ import dagster as dg
 from orchestration.assets.asset_metadata import table
 from orchestration.assets.failure import failing
 from orchestration.assets.machines import has_several_machines
-from orchestration.assets.partitions import INGEST, SCENARIOS, refuse_unknown
+from orchestration.assets.partitions import INGEST, SCENARIOS, refuse_unknown, sync
 from orchestration.assets.registry_assets import CHAMPION
 from orchestration.line.arrivals import Places, batches
 from orchestration.line.ingest import Ingested, ingest
 from orchestration.line.lines import known_lines
 from orchestration.line.share import share
 from orchestration.pipeline import dvc
-from orchestration.pipeline.params import load_params
+from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS
 
-PARTITION_TAG = "dagster/partition"
+PARTITION_TAG, DATA_VERSION_TAG = "dagster/partition", "dagster/data_version"
 FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
+NO_LINE = "no production line"  # outcome of the ingest of a fixed data set
+NOTHING = dg.DataVersion("none")
 SHOWN = 20  # files listed in the metadata
 
 retrain = dg.define_asset_job(
@@ -51,17 +53,34 @@ def ingest_asset(root: Path) -> dg.AssetsDefinition:
             found = known_lines(root, params)
             refuse_unknown(line, params, found)
             if line not in found:
-                outcome = {"outcome": "no production line"}
-                return dg.MaterializeResult(data_version=dg.DataVersion("none"), metadata=outcome)
+                return dg.MaterializeResult(data_version=NOTHING, metadata={"outcome": NO_LINE})
             done = ingest(root, line, params.arrival.stable_seconds, dvc.add)
             if has_several_machines(context.instance):
                 share(root, line)  # also if nothing is new, because an earlier one may have failed
         context.log.info(str(done))
         arrived = Places(root, line).arrived
-        version = dvc.tracked_version(root, Places(root, line).relative(arrived)) or "none"
-        return dg.MaterializeResult(data_version=dg.DataVersion(version), metadata=_metadata(root, done))
+        version = dvc.tracked_version(root, Places(root, line).relative(arrived))
+        data_version = dg.DataVersion(version) if version else NOTHING
+        return dg.MaterializeResult(data_version=data_version, metadata=_metadata(root, done))
 
     return take_in
+
+
+def follow_params(instance: dg.DagsterInstance, root: Path, params: Params) -> list[str]:
+    """Make the partitions equal to the scenarios of params.yaml and the lines; return the names that were taken away.
+
+    A scenario of a fixed data set has nothing to take in. Dagster is told so at once: the dialog that launches
+    `run_scenario`, which leaves `ingest` out, would otherwise warn that data is missing.
+    """
+    lines = known_lines(root, params)
+    gone = sync(instance, [*params.scenarios, *lines])
+    told = instance.get_materialized_partitions(dg.AssetKey(INGEST))
+    for scenario in sorted({*params.scenarios} - {*lines} - told):
+        tags = {DATA_VERSION_TAG: NOTHING.value}
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(INGEST, partition=scenario, metadata={"outcome": NO_LINE}, tags=tags)
+        )
+    return gone
 
 
 def run_in_progress(instance: dg.DagsterInstance, line: str) -> str | None:

@@ -9,8 +9,7 @@ import dagster as dg
 
 from llbnad.errors import LlbnadError
 from orchestration.assets.lost_runs import end_lost_runs
-from orchestration.assets.partitions import sync
-from orchestration.assets.retraining import run_in_progress
+from orchestration.assets.retraining import follow_params, run_in_progress
 from orchestration.line.lines import known_lines, new_images
 from orchestration.pipeline.params import ArrivalSettings, load_params
 from orchestration.pipeline.paths import PARAMS
@@ -32,7 +31,7 @@ def retraining_schedule(root: Path, settings: ArrivalSettings, job_name: str) ->
         except LlbnadError as error:
             return dg.SkipReason(str(error))
         found = known_lines(root, params)
-        sync(context.instance, [*params.scenarios, *found])
+        follow_params(context.instance, root, params)
         end_lost_runs(context.instance)
         requests, reasons = [], []
         for line in found:

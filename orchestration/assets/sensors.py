@@ -17,11 +17,10 @@ import dagster as dg
 from llbnad.errors import LlbnadError
 from llbnad.utils.files import file_digest
 from orchestration.assets.lost_runs import end_lost_runs
-from orchestration.assets.partitions import not_known, sync
-from orchestration.assets.retraining import run_in_progress
+from orchestration.assets.partitions import not_known
+from orchestration.assets.retraining import follow_params, run_in_progress
 from orchestration.line.arrivals import last_batch
 from orchestration.line.inbox import lines, look, untouched
-from orchestration.line.lines import known_lines
 from orchestration.line.params_entry import conflict
 from orchestration.pipeline.params import ArrivalSettings, load_params
 from orchestration.pipeline.paths import INCOMING, PARAMS
@@ -54,7 +53,7 @@ def arrival_sensor(root: Path, settings: ArrivalSettings, job_name: str) -> dg.S
             params = load_params(root / PARAMS)
         except LlbnadError as error:
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
-        gone = sync(context.instance, [*params.scenarios, *known_lines(root, params)])
+        gone = follow_params(context.instance, root, params)
         end_lost_runs(context.instance)
 
         def must_wait(line: str) -> str | None:

@@ -1,4 +1,4 @@
-"""The sensor `staleness`: DVC's word on every stage, as observations of the assets `changes/STAGE`.
+"""The sensor `staleness`: DVC's word on every stage, as observations and checks of the assets `changes/STAGE`.
 
 A look costs the `stat` of the files that the records in dvc.lock name. Only scenarios for which one of these, the code,
 params.yaml or the record differs from the last look are asked about with `dvc status`; what a plain `dvc repro` has
@@ -9,6 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import psutil
 from llbnad.errors import LlbnadError
 from orchestration.assets.backfill import Backfill
 from orchestration.assets.changes import Changes, versions
+from orchestration.assets.changes_checks import behind, report, results
 from orchestration.assets.partitions import Pattern, stages_of
 from orchestration.assets.retraining import run_in_progress
 from orchestration.pipeline import code, dvc, settings
@@ -32,6 +34,15 @@ LOOK_SECONDS = 30
 TELL_SECONDS = 20.0  # a tick begins no further scenario after this time; Dagster ends a sensor after 60 s
 SHOWN_REASONS = 3
 WAITING = "--wait-for-lock"  # a dvc without it gives up if another one holds the lock for 3 s
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The last look at a scenario."""
+
+    digest: str = ""  # of all that decides on its stages; empty: not looked at yet
+    words: str = "not looked at yet"
+    behind: dict[str, str] = field(default_factory=dict)  # why stages are not up to date, by asset name
 
 
 def staleness_sensor(root: Path, found: Mapping[str, Pattern]) -> dg.SensorDefinition:
@@ -52,12 +63,13 @@ def staleness_sensor(root: Path, found: Mapping[str, Pattern]) -> dg.SensorDefin
     def staleness(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         try:
             params = load_params(root / PARAMS)
-            remembered = json.loads(context.cursor) if context.cursor else {}
+            remembered = _remembered(context.cursor)
             seen, waiting = look(context.instance, root, found, params, remembered)
         except LlbnadError as error:
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
-        said = "; ".join(f"{scenario}: {words}{waiting.get(scenario, '')}" for scenario, (_, words) in seen.items())
-        return dg.SensorResult(skip_reason=said or f"{PARAMS} has no scenario", cursor=json.dumps(seen))
+        said = "; ".join(f"{scenario}: {one.words}{waiting.get(scenario, '')}" for scenario, one in seen.items())
+        cursor = json.dumps({scenario: asdict(one) for scenario, one in seen.items()})
+        return dg.SensorResult(skip_reason=said or f"{PARAMS} has no scenario", cursor=cursor)
 
     return staleness
 
@@ -67,8 +79,8 @@ def look(
     root: Path,
     found: Mapping[str, Pattern],
     params: Params,
-    remembered: Mapping[str, list[str]],
-) -> tuple[dict[str, list[str]], dict[str, str]]:
+    remembered: Mapping[str, Seen],
+) -> tuple[dict[str, Seen], dict[str, str]]:
     """Ask DVC about the scenarios that differ from the last look, and tell Dagster.
 
     Args:
@@ -79,16 +91,16 @@ def look(
         remembered: the first of what the last look returned.
 
     Returns:
-        By scenario, a digest of all that decides on its stages, and what DVC says in a few words; and what to add for a
-        scenario that has changed and is looked at later, with the reason.
+        The last look at each scenario; and what to add for a scenario that has changed and is looked at later, with the
+        reason.
 
     Raises:
         DvcError: DVC refuses the pipeline.
         BusyError: another process kept the files busy for too long.
     """
     now = _digests(root, params)
-    seen = {scenario: remembered.get(scenario, ["", "not looked at yet"]) for scenario in params.scenarios}
-    changed = [scenario for scenario, digest in now.items() if digest != seen[scenario][0]]
+    seen = {scenario: remembered.get(scenario, Seen()) for scenario in params.scenarios}
+    changed = [scenario for scenario, digest in now.items() if digest != seen[scenario].digest]
     in_the_way = "a `dvc` that somebody started is at work" if changed and _is_in_the_way(root) else None
     reasons = {scenario: in_the_way or run_in_progress(instance, scenario) for scenario in changed}
     waiting = {scenario: f", looked at later: {why}" for scenario, why in reasons.items() if why}
@@ -101,15 +113,36 @@ def look(
         if time.monotonic() > deadline:
             waiting[scenario] = ", looked at later: enough for one look"
             continue
-        stages = stages_of(found, params, scenario)
-        own = {asset: all_states[stage] for asset, stage in stages.items() if stage in all_states}
+        stages, by_stage = stages_of(found, params, scenario), all_states[scenario]
+        own = {asset: by_stage[stage] for asset, stage in stages.items() if stage in by_stage}
         fresh = [asset for asset, state in own.items() if state.freshness == "up to date"]
         backfill.record(scenario, stages, lock, fresh)
         known, changes = versions(lock, stages), Changes(instance, found, scenario)
         for asset, state in own.items():
             changes.observe_state(asset, state, known.get(asset, ""))
-        seen[scenario] = [now[scenario], _in_words({stages[asset]: state for asset, state in own.items()})]
+        words = _in_words({stages[asset]: state for asset, state in own.items()})
+        seen[scenario] = Seen(now[scenario], words, behind(own))
+    _tell_checks(instance, found, remembered, seen)
     return seen, waiting
+
+
+def _remembered(cursor: str | None) -> dict[str, Seen]:
+    """Return the last look at each scenario; a cursor of an earlier release counts for none."""
+    content = json.loads(cursor) if cursor else {}
+    return {scenario: Seen(**one) for scenario, one in content.items() if isinstance(one, dict)}
+
+
+def _tell_checks(
+    instance: dg.DagsterInstance, found: Mapping[str, Pattern], before: Mapping[str, Seen], now: Mapping[str, Seen]
+) -> None:
+    """Report the checks `up_to_date` whose result is another than after the last look."""
+    then, new = ({name: one.behind for name, one in seen.items() if one.digest} for seen in (before, now))
+    assets = [asset for asset in found if not then or _of(asset, then) != _of(asset, new)]
+    report(instance, results(assets, new))
+
+
+def _of(asset: str, scenarios: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    return {scenario: why[asset] for scenario, why in scenarios.items() if asset in why}
 
 
 def _digests(root: Path, params: Params) -> dict[str, str]:

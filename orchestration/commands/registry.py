@@ -1,11 +1,11 @@
 """`python -m orchestration registry`: judge, promote, roll back and list the detectors of a line."""
 
 import json
-from collections import Counter
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,8 @@ from orchestration.pipeline import pipes
 from orchestration.pipeline.params import SCENARIO_NAME, load_params
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.suspects import unjudged_suspects
+from orchestration.registry.promotion import refusal
+from orchestration.registry.shown import PROGRAM, as_check, named, next_step, outcomes, version_facts
 from orchestration.registry.store import (
     EXIT_REFUSED,
     MD5,
@@ -31,6 +33,9 @@ from orchestration.registry.store import (
     version_page,
     versions,
 )
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
 
 app = typer.Typer(no_args_is_help=True, help="The model registry: which detector of a line is in use.")
 WORDS = {"passed": "ok     ", "failed": "REFUSED", "skipped": "skipped"}  # outcomes of a check
@@ -51,8 +56,13 @@ Line = Annotated[str, typer.Argument(help="Scenario of params.yaml.", callback=_
 
 
 @app.command()
-def challenge(line: Line) -> None:
-    """Judge and register LINE's newest detector; exit code 3 if it is refused. The champion stays as it is."""
+def challenge(
+    line: Line,
+    promote_it: Annotated[
+        bool, typer.Option("--promote", help="Make it champion unless a check refuses it, as Dagster's jobs do.")
+    ] = False,
+) -> None:
+    """Judge and register LINE's newest detector; exit code 3 if it is refused. The champion stays without --promote."""
     from orchestration.registry.register_version import challenge as run
 
     report = run(line)
@@ -63,71 +73,55 @@ def challenge(line: Line) -> None:
     print(f"version {report['version']} of {report['name']}" + (" is new" if report["registered"] else " was there"))
     if report["advice"]:
         print(f"version {report['version']}: {report['advice']}")
-    print(f"next: {next_step(line, report)}")
+    lost = named(findings, "failed")
+    if not promote_it or lost != "none":
+        print(f"next: {next_step(line, report)}")
     rows = [(one["name"], one["outcome"], one["observed"], one["expected"]) for one in findings]
-    left_out = [one["name"] for one in findings if one["outcome"] == "skipped"]
-    pipes.report(
+    _tell(
+        "challenger",
+        line,
         {
             "version": report["version"],
             "registered": report["registered"],
+            "refused": lost,
+            "next": next_step(line, report),
             "champion": report["champion"] or "none yet",
-            **_shown(report["facts"], findings),
+            **version_facts(report["facts"], findings),
             "suspects to review": unjudged_suspects(Path(), load_params(PARAMS), line),
             "registry": pipes.link(report["page"]),
             "advice": report["advice"] or "compared with the champion",
-            "skipped": ", ".join(left_out) or "none",
+            "skipped": named(findings, "skipped"),
             "findings": pipes.table(("check", "outcome", "observed", "expected"), rows),
         },
         report["md5"],
-        [_check(finding) for finding in findings],
+        [as_check(finding) for finding in findings],
     )
-    if any(finding["outcome"] == "failed" for finding in findings):
+    if lost != "none":
         raise typer.Exit(EXIT_REFUSED)
+    if promote_it:
+        promote(line, report["version"], if_accepted=True)
 
 
-def next_step(line: str, report: Mapping[str, Any]) -> str:
-    """Return what to type after a challenge of LINE, from its report."""
-    program, version = "python -m orchestration", report["version"]
-    look, promotion = f"`{program} review {line} --out review.html`", f"`{program} registry promote {line} {version}`"
-    if lost := [one["name"] for one in report["findings"] if one["outcome"] == "failed"]:
-        return f"refused by {', '.join(lost)}: {look} shows the suspects; {promotion} promotes it all the same"
-    if report["champion"] == version:
-        return f"nothing: version {version} is champion already"
-    if report["champion"] is None:
-        return f"{look} shows the suspects, then {promotion} makes it champion"
-    return f"{promotion} makes it champion instead of version {report['champion']}"
+def _tell(
+    asset: str, line: str, metadata: Mapping[str, Any], version: str | None, checks: Sequence[pipes.Check] = ()
+) -> None:
+    """Report to the asset that started this command; in a terminal, to Dagster's record, whose pages then show it."""
+    if pipes.is_heard():
+        pipes.report(metadata, version, checks)
+        return
+    from orchestration.assets.outside_registry import tell  # imports Dagster, which takes a second
 
-
-def _shown(tags: Mapping[str, str], findings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return threshold, images, AUROC and checks of a version for people, from `facts` or its tags."""
-    return {
-        "threshold": tags.get("threshold", "none"),
-        "kept": f"{tags.get('kept', '?')} of {tags.get('images', '?')} images",
-        "AUROC": tags.get("image_auroc", "no labels"),
-        "checks": outcomes(findings) or "none",
-    }
-
-
-def _check(finding: Mapping[str, Any]) -> pipes.Check:
-    """Return one finding of `llbnad.monitoring.champion_checks` as the result of an asset check.
-
-    Dagster knows no check that was skipped, once it has a result. A warning has no green tick and blocks nothing.
-    """
-    observed, expected, outcome = finding["observed"], finding["expected"], finding["outcome"]
-    word = {"passed": "", "failed": "refused: ", "skipped": "skipped: "}[outcome]
-    description = f"{word}{observed}, expected {expected}"
-    details = {"outcome": outcome, "observed": observed, "expected": expected}
-    return pipes.Check(
-        finding["name"], outcome == "passed", description, "WARN" if outcome == "skipped" else "ERROR", details
-    )
+    if reason := tell(Path(), asset, line, metadata, version, checks):
+        print(f"done, but Dagster's pages do not show it: {reason}", file=sys.stderr)
 
 
 @app.command()
 def promote(
     line: Line,
     version: Annotated[str | None, typer.Argument(help="Its number.")] = None,
-    unless_withdrawn: Annotated[bool, typer.Option(help="Leave a version alone that was rolled back by hand.")] = False,
-    unless_refused: Annotated[bool, typer.Option(help="Leave a version alone that a check refused.")] = False,
+    if_accepted: Annotated[
+        bool, typer.Option(help="Leave a version alone that a check refused or people rolled back; exit code 3 then.")
+    ] = False,
 ) -> None:
     """Make a version champion, whatever the checks said of it."""
     with registry_client(line) as client:
@@ -137,27 +131,33 @@ def promote(
             raise RegistryError(f"{model_name(line)} has no version: run `… registry challenge {line}` first")
         if version is not None and version not in known:
             raise RegistryError(f"{model_name(line)} has no version {version}; there are {known}")
-        chosen = version or known[0]
-        tags = client.get_model_version(model_name(line), chosen).tags
-        reason = tags.get(WITHDRAWN)
-        if unless_withdrawn and reason:
-            raise RegistryError(
-                f"version {chosen} of {model_name(line)} was {reason}: to promote it all the same: "
-                f"python -m orchestration registry promote {line} {chosen}"
-            )
-        if unless_refused and (lost := tags.get(REFUSED)):
-            raise RegistryError(
-                f"version {chosen} of {model_name(line)} was refused ({lost}): to promote it all the same: "
-                f"python -m orchestration registry promote {line} {chosen}"
-            )
+        chosen = client.get_model_version(model_name(line), version or known[0])
         before = champion_of(client, line)
-        said = crown(client, line, chosen, before)
-        advice = tags.get(UNPROVEN, "compared with the champion before")
-        print(said, *([advice] if UNPROVEN in tags else []), sep="\n")
-        shown = {"version": chosen, "outcome": said, "before": str(before.version) if before else "none"}
-        facts = _shown(tags, json.loads(tags.get("checks", "[]")))
-        page = pipes.link(version_page(line, chosen))
-        pipes.report({**shown, **facts, "registry": page, "advice": advice}, tags.get(MD5))
+        if if_accepted and (reason := refusal(chosen.tags)):
+            stays = f"version {before.version} stays champion" if before else "there is no champion"
+            said = f"version {chosen.version} of {chosen.name} {reason}: {stays}; "
+            said += f"to promote it all the same: {PROGRAM} registry promote {line} {chosen.version}"
+            print(said)
+            _tell_champion(line, before, said, before, refused=reason)
+            raise typer.Exit(EXIT_REFUSED)
+        said = crown(client, line, str(chosen.version), before)
+        print(said, *([chosen.tags[UNPROVEN]] if UNPROVEN in chosen.tags else []), sep="\n")
+        _tell_champion(line, chosen, said, before)
+
+
+def _tell_champion(
+    line: str, champion: "ModelVersion | None", said: str, before: "ModelVersion | None", refused: str = "none"
+) -> None:
+    """Report the version in use to the asset `champion`."""
+    shown = {"outcome": said, "before": str(before.version) if before else "none", "refused": refused}
+    if champion is None:
+        _tell("champion", line, {"version": "none", **shown}, None)
+        return
+    version, tags = str(champion.version), champion.tags
+    facts = version_facts(tags, json.loads(tags.get("checks", "[]")))
+    advice = tags.get(UNPROVEN, "compared with the champion before")
+    page = pipes.link(version_page(line, version))
+    _tell("champion", line, {"version": version, **shown, **facts, "registry": page, "advice": advice}, tags.get(MD5))
 
 
 @app.command()
@@ -170,9 +170,12 @@ def rollback(line: Line) -> None:
         before = current.tags.get(PREVIOUS) if current else None
         if current is None or before is None or before == str(current.version):
             raise RegistryError(f"{model_name(line)} has no champion before the present one: `… registry list {line}`")
-        move_alias(client, client.get_model_version(current.name, before))
+        again = client.get_model_version(current.name, before)
+        move_alias(client, again)
         client.set_model_version_tag(current.name, str(current.version), WITHDRAWN, "rolled back by hand")
-        print(f"version {before} of {current.name} is champion again, version {current.version} was rolled back")
+        said = f"version {before} of {current.name} is champion again, version {current.version} was rolled back"
+        print(said)
+        _tell_champion(line, again, said, current)
 
 
 @app.command("list")
@@ -199,9 +202,3 @@ def list_versions(line: Line) -> None:
     console.print(table)
     for line_below in notes:
         console.print(line_below, markup=False)
-
-
-def outcomes(findings: Sequence[Mapping[str, Any]]) -> str:
-    """Return how many checks had which outcome."""
-    counts = Counter(finding["outcome"] for finding in findings)
-    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("failed", "passed", "skipped") if counts[outcome])

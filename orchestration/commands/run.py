@@ -66,6 +66,7 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
         told = [f"{scenario}: {_short(reason)}" for scenario, reason in failed.items()]
         raise dvc.DvcError("\n".join([f"{len(failed)} of {len(params.scenarios)} scenarios failed", *told]))
     console.print("pictures      data/purified/*/plots, data/evaluation/*/plots")
+    console.print("suspects      data/purified/*/suspects.csv: the images that deserve a look, with score and reason")
     console.print("numbers       data/evaluation/*/{metrics.json,comparison.csv}, data/purified/*/rejected.parquet")
     console.print("Dagster UI    make ui, then http://127.0.0.1:3000")
     console.print("MLflow UI     make ui, then http://127.0.0.1:5000")

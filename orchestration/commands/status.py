@@ -13,7 +13,6 @@ from rich.table import Table
 from llbnad.errors import LlbnadError
 from orchestration.line.inbox import look
 from orchestration.line.lines import known_lines, new_images
-from orchestration.pipeline import lock_blocks
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import FINAL_STAGE, INCOMING, PARAMS, stage_dir
 from orchestration.pipeline.staleness import described, freshness
@@ -48,7 +47,7 @@ def status(
     rows = [
         Standing(
             scenario,
-            described({name: states[name] for name in lock_blocks.stages_of(root, scenario)}),
+            described(states[scenario]),
             _last_run(root, scenario),
             champions.get(scenario, "?" if unknown else "–"),
             _suspects(root, params, scenario),

@@ -70,7 +70,7 @@ class Params(Config):
             if not SCENARIO_NAME.fullmatch(name):
                 raise ValueError(f"the name {name!r} must be letters, digits and '_', at most 100 ({NAME_REASON})")
         for name, dataset in self.datasets.items():
-            if reason := _no_root(dataset.root):
+            if reason := why_no_root(dataset.root):
                 raise ValueError(f"datasets.{name}.root is {dataset.root!r}, {reason}")
         for name, scenario in self.scenarios.items():
             if scenario.dataset not in self.datasets:
@@ -90,7 +90,7 @@ class Params(Config):
         return self.datasets[name]
 
 
-def _no_root(root: str) -> str | None:
+def why_no_root(root: str) -> str | None:
     """Return why a folder can be no data set's, or None if it can."""
     if root.startswith("~"):
         return "and `~` is not read: write the whole path"

@@ -41,6 +41,11 @@ def connection() -> Iterator[None]:
         context.close()
 
 
+def is_heard() -> bool:
+    """Return whether a Dagster asset has started this process."""
+    return PipesContext.is_initialized()
+
+
 def report(metadata: Mapping[str, Any], data_version: str | None = None, checks: Iterable[Check] = ()) -> None:
     """Report that the asset is materialised, and the results of its checks.
 
@@ -49,7 +54,7 @@ def report(metadata: Mapping[str, Any], data_version: str | None = None, checks:
         data_version: hash of what was made; None where nothing has one.
         checks: results of the asset's checks.
     """
-    if not PipesContext.is_initialized():
+    if not is_heard():
         return
     context = PipesContext.get()
     context.report_asset_materialization(dict(metadata), data_version)

@@ -3,6 +3,9 @@
 DVC tells which stages have a change of their own. What a change reaches is known exactly for the three stages that only
 copy from the code and params.yaml, since what they would write is computed here. A stage after another one that is
 stale is stale too, though `dvc repro` leaves it alone if the other one writes the same bytes again.
+
+One stage `params` splits params.yaml for all scenarios. It is stale for those alone whose own file would get another
+content, so that an edit of one scenario makes no other one stale.
 """
 
 import json
@@ -32,13 +35,14 @@ class StageState:
     because: tuple[str, ...] = ()
 
 
-def freshness(root: Path, params: Params, scenarios: Sequence[str]) -> dict[str, Freshness]:
-    """Return the state of each stage of `scenarios` as `states` does, without the reasons."""
-    return {stage: state.freshness for stage, state in states(root, params, scenarios).items()}
+def freshness(root: Path, params: Params, scenarios: Sequence[str]) -> dict[str, dict[str, Freshness]]:
+    """Return the states of the stages of each scenario as `states` does, without the reasons."""
+    found = states(root, params, scenarios)
+    return {scenario: {stage: state.freshness for stage, state in own.items()} for scenario, own in found.items()}
 
 
-def states(root: Path, params: Params, scenarios: Sequence[str]) -> dict[str, StageState]:
-    """Return the state of each stage of `scenarios`, causes first. Nothing runs and nothing is written.
+def states(root: Path, params: Params, scenarios: Sequence[str]) -> dict[str, dict[str, StageState]]:
+    """Return the state of each stage of each scenario, causes first. Nothing runs and nothing is written.
 
     Args:
         root: root of the repository.
@@ -49,12 +53,17 @@ def states(root: Path, params: Params, scenarios: Sequence[str]) -> dict[str, St
         BusyError: another process kept the files busy for too long.
         DvcError: DVC refuses the pipeline, for example because params.yaml is wrong.
     """
-    wanted = {stage for scenario in scenarios for stage in lock_blocks.stages_of(root, scenario)}
-    stages = [stage for stage in lock_blocks.stage_names(root) if stage in wanted]
+    wanted = {scenario: {*lock_blocks.stages_of(root, scenario)} for scenario in scenarios}
+    stages = [stage for stage in lock_blocks.stage_names(root) if any(stage in own for own in wanted.values())]
     blocks = lock_blocks.read_blocks(root)
     known = [stage for stage in stages if stage in blocks]
     changed = _changed(root, known) if known else {}
-    return propagated(stages, blocks, changed, _outdated_copies(root, params))
+    edited = {path.as_posix(): f"code: {_shortened(names)}" for path, names in code.differences(root).items()}
+    found = {}
+    for scenario, own in wanted.items():
+        copies = {**edited, **_outdated_settings(root, params, scenario)}
+        found[scenario] = propagated([stage for stage in stages if stage in own], blocks, changed, copies)
+    return found
 
 
 def propagated(
@@ -106,16 +115,15 @@ def causes(states: Iterable[StageState]) -> list[str]:
     return list(dict.fromkeys(why for state in states for why in state.because if not why.endswith(IS_STALE)))
 
 
-def _outdated_copies(root: Path, params: Params) -> dict[str, str]:
-    """Return the files of the stages `COPIES` that would get another content, with what makes the difference."""
-    found = {path: f"code: {_shortened(modules)}" for path, modules in code.differences(root).items()}
-    for scenario in params.scenarios:  # all, since one stage splits params.yaml for all
-        entry = settings.entry(params, scenario)
-        wanted = {settings.entry_path(scenario): entry, **files(scenario, settings.with_versions(entry))}
-        for path, content in wanted.items():
-            if not settings.holds(root / path, content):
-                found[path] = f"{_shortened(_differing(root / path, content))} of {scenario} in {PARAMS}"
-    return {path.as_posix(): why for path, why in found.items()}
+def _outdated_settings(root: Path, params: Params, scenario: str) -> dict[str, str]:
+    """Return the files of settings that would get another content, with the settings that make the difference."""
+    entry = settings.entry(params, scenario)
+    wanted = {settings.entry_path(scenario): entry, **files(scenario, settings.with_versions(entry))}
+    return {
+        path.as_posix(): f"{_shortened(_differing(root / path, content))} of {scenario} in {PARAMS}"
+        for path, content in wanted.items()
+        if not settings.holds(root / path, content)
+    }
 
 
 def _differing(path: Path, content: Mapping[str, Any]) -> list[str]:

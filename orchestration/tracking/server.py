@@ -14,6 +14,7 @@ ENVIRONMENT = {  # a server that is down must be noticed in seconds, and nothing
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # a bar per file, also where no terminal is: in Dagster's log
 }
 
 

@@ -67,6 +67,11 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
         stage = event.metadata["dvc stage"].value
         assert event.tags["dagster/data_version"] == dvc.data_version(lock, stage), asset
         assert event.metadata["outcome"].value == "ran"
+        assert (
+            event.metadata["command"].value == lock["stages"][stage]["cmd"] and "$" not in lock["stages"][stage]["cmd"]
+        )
+    summary = found["evaluation"].metadata["summary"]  # a list, since a text would lose its line breaks
+    assert isinstance(summary, dg.MarkdownMetadataValue) and summary.value.startswith("* evaluation noisy20: I-AUROC ")
     one = found["features"]
     assert one.tags["dagster/data_version"] == next(iter(dvc.outputs(lock, "features@noisy20").values()))
     for asset, name in (("purified", "suspects"), ("evaluation", "curves")):
@@ -97,7 +102,15 @@ def test_plain_dvc_runs_are_told_to_dagster_once(copy_of, monkeypatch):
     monkeypatch.setenv("DAGSTER_HOME", str(copy_of / ".dagster"))
     assert record_materialisations(copy_of, ["line"]) == 12
     assert record_materialisations(copy_of, ["line"]) == 0
+    with stored(copy_of) as instance:
+        (run,) = instance.get_run_records()  # of the checks
+        said = [entry.message for entry in instance.all_logs(run.dagster_run.run_id)]
+    assert (run.dagster_run.job_name, run.dagster_run.status) == ("made_outside_dagster", dg.DagsterRunStatus.SUCCESS)
+    assert run.start_time and run.end_time  # without them, its pages say "Starting…" for ever
+    assert run.dagster_run.tags["dagster/partition"] == "line" and "make run" in run.dagster_run.tags["made by"]
+    assert any(", raw, " in line and line.endswith(" ran outside Dagster, by dvc repro or make run") for line in said)
     event = events(copy_of, "line")["raw"]
+    assert event.metadata["command"].value == "python -m orchestration.stages.raw line"
     assert event.metadata["rows of rejected.csv"].value == 3
     for verdict in ("normal", "defect"):  # every time that something has changed, with its checks
         image = pd.read_parquet(copy_of / "data/purified/line/kept.parquet")["image_id"].min()
@@ -120,10 +133,11 @@ def test_an_edit_reruns_what_it_must_and_nothing_else(copy_of):
     params["scenarios"]["noisy20"]["selection"] = {"policy": "fraction", "keep": 0.5}
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     states = freshness(copy_of, load_params(path), ["noisy20", "line"])
+    assert {*states["line"].values()} == {"up to date"}  # of the one stage `params`, too: another entry has changed
     ran = {line.split("'")[1] for line in repro(copy_of).splitlines() if line.startswith("Running stage")}
     assert ran == {"params", "settings@noisy20", "purified@noisy20", "detector@noisy20", "evaluation@noisy20"}
-    assert {stage for stage, state in states.items() if state == "stale"} == ran  # told before anything ran
-    assert {*states.values()} == {"stale", "up to date"}
+    assert {stage for stage, state in states["noisy20"].items() if state == "stale"} == ran  # told before anything ran
+    assert {*states["noisy20"].values()} == {"stale", "up to date"}
     summary = json.loads((copy_of / "data/purified/noisy20/summary.json").read_text())
     assert summary["kept_share"] == 0.5
     # and back: DVC remembers

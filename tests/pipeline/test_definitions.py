@@ -67,6 +67,16 @@ def test_a_stage_is_found_by_name_for_every_scenario():
     assert all_stages(found, params) == set(graph)
 
 
+def test_a_command_has_no_placeholder_of_dvc():
+    specs = {
+        spec.key.to_user_string(): spec.metadata.get("command", "")
+        for spec in definitions(REPOSITORY).resolve_all_asset_specs()
+    }
+    assert not [command for command in specs.values() if "$" in command]
+    assert specs["raw"] == "python -m orchestration.stages.raw DATASET"
+    assert specs["sub_model_3"] == "python -m orchestration.stages.sub_model SCENARIO 3"
+
+
 def test_partitions_follow_params():
     with dg.instance_for_test() as instance:
         sync(instance, ["a", "b", "new", "b"])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from llbnad.data.manifest import normalise
-from orchestration.assets.asset_metadata import metadata, metadata_of_files, picture
+from orchestration.assets.asset_metadata import bullets, metadata, metadata_of_files, picture
 from orchestration.assets.dvc_assets import check_results
 from orchestration.assets.partitions import SCENARIOS
 from orchestration.definitions import defs
@@ -73,6 +73,10 @@ def test_a_validation_report_is_an_asset_check_with_a_table(tmp_path):
     records, types = shown(result.metadata["report"])
     assert types["success"] == "bool" and len(records) == result.metadata["expectations"].value
     assert sum(not record["success"] for record in records) == result.metadata["failed"].value == 1
+
+
+def test_lines_are_a_list_whose_signs_are_shown_as_they_are():
+    assert bullets(["noisy_20: 1 <b> of *2*", "next"]).value == "* noisy\\_20: 1 \\<b\\> of \\*2\\*\n* next"
 
 
 def test_mixed_columns_are_text():

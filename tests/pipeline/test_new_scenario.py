@@ -87,7 +87,18 @@ def test_a_scenario_is_written_and_becomes_a_partition(root, launch, form, writt
         ({"name": "bottle"}, "bottle is a production line, a scenario of its own: choose another name"),
         ({"name": "a-b"}, "the name 'a-b' must be letters, digits and '_'"),
         ({"name": ""}, "the name '' must be letters, digits and '_'"),
-        ({"dataset": "elpv"}, "unknown dataset 'elpv'; params.yaml has ['elpv_mono']"),
+        (
+            {"dataset": "elpv"},
+            "dataset is 'elpv'; expected a data set of params.yaml (elpv_mono) or a folder such as data/",
+        ),
+        ({"dataset": "data/own/gone"}, "data/own/gone of source image_folder is not a folder"),
+        (
+            {"dataset": "data/incoming/bottle"},
+            "data/incoming/bottle is an inbox: its line becomes a scenario by itself",
+        ),
+        ({"dataset": "data/own/plate", "alpha": 0.1}, "1 of 1 images have no label: use protocol as_is"),
+        ({"dataset": "data/own/plate", "name": "elpv_mono"}, "params.yaml has a data set elpv_mono already, with root"),
+        ({"dataset": "data"}, "the folder is 'data', which holds what the pipeline writes"),
         ({"detector": "patchcare"}, "detector: unknown detector 'patchcare'; there are "),
         ({"policy": "none"}, "selection: unknown selection policy 'none'; there are "),
         ({"alpha": 20.0}, "alpha must be in [0, 1), got 20"),
@@ -95,12 +106,33 @@ def test_a_scenario_is_written_and_becomes_a_partition(root, launch, form, writt
     ],
 )
 def test_what_is_wrong_is_one_line_and_nothing_is_written(root, launch, form, reason):
-    save_image(root / "data/incoming/bottle/0.png")
+    for image in ("data/incoming/bottle/0.png", "data/own/plate/0.png"):
+        save_image(root / image)
     before = (root / "params.yaml").read_bytes()
     success, partitions, (said,) = launch(**{"name": "mine", "dataset": "elpv_mono", **form})
     assert not success and reason in said and len(said.splitlines()) == 1
     assert (root / "params.yaml").read_bytes() == before
     assert "mine" not in partitions and not (root / "data/review").exists()
+
+
+def test_a_folder_of_images_becomes_a_data_set(root, launch):
+    """Its images are read as stage `raw` reads them; the second scenario of the folder uses the same data set."""
+    for number in range(8):
+        save_image(root / f"data/own/plate/{'bad' if number < 3 else 'good'}/{number}.png", number)
+    before = (root / "params.yaml").read_text()
+    success, partitions, _ = launch(name="plate", dataset="data/own/plate/", alpha=0.2)
+    assert success and "plate" in partitions
+    written = added(before, (root / "params.yaml").read_text())
+    assert written[0] == "  plate: {source: image_folder, root: data/own/plate, category: plate}"
+    assert "    dataset: plate" in written and not any("comparators" in line for line in written)
+    assert launch(name="plate_mad", dataset="data/own/plate", policy="mad")[0]
+    params = load_params(root / "params.yaml")
+    assert params.scenario("plate_mad").dataset == "plate" and {*params.datasets} == {"plate", "elpv_mono"}
+    save_image(root / "elsewhere/unsorted/0.png")  # no labels, outside data/
+    assert launch(name="unsorted", dataset=str(root / "elsewhere/unsorted"))[0]
+    params = load_params(root / "params.yaml")
+    assert params.dataset("unsorted").root == str(root / "elsewhere/unsorted")
+    assert params.scenario("unsorted").comparators == ("none",)
 
 
 def test_the_form_of_the_launchpad_names_what_there_is(root):

@@ -10,7 +10,7 @@ import pytest
 
 from llbnad.purification.partition import assign_subsets
 from orchestration.assets import sensors
-from orchestration.assets.retraining import run_in_progress
+from orchestration.assets.retraining import follow_params, run_in_progress
 from orchestration.assets.sensors import evaluate
 from orchestration.definitions import definitions
 from orchestration.line.ingest import ingest
@@ -57,6 +57,21 @@ def test_enough_complete_files_start_one_run(root):
     assert "the run asked for did not take them in" in sensor.look().reason
     arrive(root, [4])  # a new reason to try
     assert sensor.look().run_key not in (None, key)
+
+
+def test_a_fixed_data_set_has_taken_in_what_there_is(root):
+    """Else Dagster's dialog of `run_scenario`, which leaves `ingest` out, warns that data is missing."""
+    arrive(root, range(2))
+    params = load_params(root / "params.yaml")
+    wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey("ingest"))
+    with dg.instance_for_test() as instance:
+        for _ in range(2):  # told once
+            assert follow_params(instance, root, params) == []
+            told = instance.fetch_materializations(wanted, limit=10).records
+            events = [record.asset_materialization for record in told]
+            assert {event.partition for event in events} == {*params.scenarios} and len(events) == 2
+        assert {event.metadata["outcome"].value for event in events} == {"no production line"}
+        assert set(instance.get_dynamic_partitions("scenario")) == {*params.scenarios, "bottle"}
 
 
 def test_run_key_is_of_the_contents_and_the_batch(root):

@@ -14,6 +14,7 @@ from dagster._core.workspace.load_target import InProcessWorkspaceLoadTarget
 from dagster_graphql.test.utils import execute_dagster_graphql
 
 from orchestration.assets.changes import change_key
+from orchestration.assets.changes_checks import results
 from orchestration.assets.dvc_assets import dvc_assets
 from orchestration.assets.partitions import patterns
 from orchestration.assets.staleness_sensor import staleness_sensor
@@ -26,6 +27,9 @@ from tests.pipeline.test_settings import edit
 
 QUERY = """query ($keys: [AssetKeyInput!], $partition: String) { assetNodes(assetKeys: $keys) {
   assetKey { path } staleStatus(partition: $partition) } }"""
+BADGES = """query ($keys: [AssetKeyInput!]) { assetNodes(assetKeys: $keys) { assetKey { path }
+  assetChecksOrError { ... on AssetChecks { checks {
+    executionForLatestMaterialization { status evaluation { severity description } } } } } } }"""
 BESIDES = ("ingest", "drift", "challenger", "champion")  # partitioned as well, and no stages of DVC
 TAIL = {"purified", "detector", "evaluation"}
 FOLLOWING_DATA = {"raw", "noisy", "features", "sub_model_0", "sub_model_1", "scores", *TAIL}
@@ -47,6 +51,17 @@ class Ui:
         assert len(states) == 12 + len(BESIDES)
         behind = {name for name, state in states.items() if state != "FRESH"}
         return behind & {*self.found}, behind - {*self.found}
+
+    def badges(self):
+        """Return the stages that have a yellow badge, whichever partition is looked at, with its text."""
+        asked = {"keys": [{"path": change_key(name).path} for name in self.found]}
+        answer = execute_dagster_graphql(self.context.create_request_context(), BADGES, asked)
+        checks = {one["assetKey"]["path"][-1]: one["assetChecksOrError"]["checks"] for one in answer.data["assetNodes"]}
+        assert len(checks) == 12
+        found = {name: check["executionForLatestMaterialization"] for name, (check,) in checks.items()}
+        yellow = {name: one["evaluation"] for name, one in found.items() if one["status"] == "FAILED"}
+        assert {one["severity"] for one in yellow.values()} <= {"WARN"}
+        return {name: one["description"] for name, one in yellow.items()}
 
     def tick(self):
         with dg.build_sensor_context(instance=self.instance, cursor=self.cursor) as context:
@@ -96,7 +111,7 @@ def test_stale_assets_are_those_that_dvc_would_run(dagster_copy, tmp_path):
     kept = tmp_path / "kept"
     with ui_of(dagster_copy, tmp_path / "location.py") as ui:
         assert ui.stale() == (set(), set())  # everything has just been materialised, and the sensor has not looked yet
-        assert ui.tick() == "noisy20: all 12 up to date"
+        assert ui.tick() == "noisy20: all 12 up to date" and ui.badges() == {}
         for change, path, stale, why in (
             (edited_code, "llbnad/policies/mixture.py", {"code", *TAIL}, "code: llbnad/policies/mixture.py"),
             (edited_data, "data/own/cells", FOLLOWING_DATA, "data/own/cells modified"),
@@ -109,6 +124,7 @@ def test_stale_assets_are_those_that_dvc_would_run(dagster_copy, tmp_path):
             change(dagster_copy)
             assert " stale of 12: " in (said := ui.tick()) and f"({why})" in said
             assert ui.stale() == (stale, set()), change
+            assert ui.badges().keys() == stale and f"DVC would run it again for noisy20: {why}" in ui.badges().values()
             assert observation(ui.instance, "evaluation").metadata["DVC says"].value == "out of date"
             if change is not edited_selection:
                 shutil.rmtree(dagster_copy / path) if kept.is_dir() else (dagster_copy / path).unlink()
@@ -132,7 +148,18 @@ def _run_the_edit(ui):
     repro(ui.folder)
     ui.tick()
     assert ui.stale() == (set(), {"drift", "challenger"})  # the registered detector is older than the one that is made
-    assert ui.tick() == "noisy20: all 12 up to date"
+    assert ui.tick() == "noisy20: all 12 up to date" and ui.badges() == {}
+
+
+def test_a_badge_names_the_scenarios_and_the_reasons():
+    why = {f"s{number}": {"purified": "selection"} for number in range(5)} | {"fresh": {}}
+    raw, purified = results(["raw", "purified"], why)
+    assert raw.passed and raw.description == "DVC would run it for no scenario"
+    assert not purified.passed and purified.severity == dg.AssetCheckSeverity.WARN
+    assert purified.description == (
+        "DVC would run it again for s0: selection; s1: selection; s2: selection; and 2 more"
+    )
+    assert len(purified.metadata["scenarios"].records) == 5
 
 
 @pytest.mark.parametrize(

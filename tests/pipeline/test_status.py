@@ -70,7 +70,7 @@ def test_one_screen(copy_of, monkeypatch):
     assert done.exit_code == 0, done.output
     noisy, line, fresh = json.loads(done.stdout)
     assert (noisy["scenario"], line["scenario"], fresh["scenario"]) == ("noisy20", "line", "fresh")
-    assert (line["stages"], line["champion"]) == ("1 stale of 12: params", "–")  # one stage splits params.yaml for all
+    assert (line["stages"], line["champion"]) == ("all 12 up to date", "–")  # not its entry was edited
     assert noisy["stages"].startswith("5 stale of ")  # params, settings, purified and what follows
     assert "never ran" in fresh["stages"] and (fresh["last_run"], fresh["suspects"]) == ("–", "–")
     assert noisy["suspects"] == f"{len(rejected) - 1} of {len(rejected)}"

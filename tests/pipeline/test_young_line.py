@@ -52,7 +52,7 @@ class Young:
         """Judge the detector and promote it if no check fails, as the assets do."""
         report = challenge(LINE)
         if not failed(report):
-            promote(LINE, report["version"], unless_withdrawn=True)
+            promote(LINE, report["version"], if_accepted=True)
         return report
 
     def champion(self) -> tuple[int, int]:

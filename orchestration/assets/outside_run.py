@@ -1,0 +1,76 @@
+"""A run in Dagster's list for what was made outside Dagster, such as by `make run` or in a terminal.
+
+Checks need a run: Dagster keeps one evaluation without a run per check and partition, and a second is an error. The run
+begins and ends with an event, since Dagster's pages say "Starting…" of a run without a beginning for ever.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from uuid import uuid4
+
+import dagster as dg
+from dagster._core.events import EngineEventData
+
+RUN_NAME = "made_outside_dagster"  # as Dagster lists such a run
+PARTITION_TAG, MADE_BY_TAG = "dagster/partition", "made by"
+
+
+def report_checks(
+    instance: dg.DagsterInstance,
+    scenario: str,
+    results: Iterable[tuple[dg.AssetCheckResult, bool]],
+    made_by: str,
+    summary: str,
+) -> None:
+    """Report results of asset checks in a run of their own, which has succeeded.
+
+    Args:
+        instance: Dagster's instance.
+        scenario: the partition of the checks.
+        results: each result, with its asset and name, and whether a failure blocks what comes after the asset.
+        made_by: the command that made what was checked; a tag of the run.
+        summary: one line for the log of the run.
+    """
+    with _outside_run(instance, {PARTITION_TAG: scenario, MADE_BY_TAG: made_by}, summary) as run:
+        for result, blocking in results:
+            assert result.asset_key is not None and result.check_name is not None
+            evaluation = dg.AssetCheckEvaluation(
+                asset_key=result.asset_key,
+                check_name=result.check_name,
+                passed=result.passed,
+                severity=result.severity,
+                metadata=result.metadata,
+                description=result.description,
+                blocking=blocking,
+                partition=scenario,
+            )
+            _report(instance, run, dg.DagsterEventType.ASSET_CHECK_EVALUATION, data=evaluation)
+
+
+@contextmanager
+def _outside_run(instance: dg.DagsterInstance, tags: dict[str, str], summary: str) -> Iterator[dg.DagsterRun]:
+    """Yield a run that has begun; it ends with the block."""
+    # a killed process must leave no run in progress, for which its scenario would wait: the run counts as ended until
+    # the next event names this process, and as lost after that (orchestration.assets.lost_runs)
+    ended = dg.DagsterRun(job_name=RUN_NAME, run_id=str(uuid4()), tags=tags, status=dg.DagsterRunStatus.SUCCESS)
+    run = instance.add_run(ended)
+    instance.report_engine_event(summary, run, EngineEventData.in_process(os.getpid()))
+    _report(instance, run, dg.DagsterEventType.RUN_START, f"made by {tags[MADE_BY_TAG]}, not by Dagster")
+    try:
+        yield run
+    except BaseException as error:
+        instance.report_run_failed(run, f"not all of it could be told to Dagster: {error}")
+        raise
+    _report(instance, run, dg.DagsterEventType.RUN_SUCCESS, "told to Dagster")
+
+
+def _report(
+    instance: dg.DagsterInstance,
+    run: dg.DagsterRun,
+    kind: dg.DagsterEventType,
+    message: str | None = None,
+    data: dg.AssetCheckEvaluation | None = None,
+) -> None:
+    event = dg.DagsterEvent(event_type_value=kind.value, job_name=RUN_NAME, message=message, event_specific_data=data)
+    instance.report_dagster_event(event, run_id=run.run_id)

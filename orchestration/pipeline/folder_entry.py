@@ -1,0 +1,71 @@
+"""A folder of images as a data set of params.yaml, read first as the stages `raw` and `noisy` will read it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from llbnad.config import ImageFolderDataset, Noise, parse
+from llbnad.data.contaminate import contaminate
+from llbnad.data.manifest import has_labels
+from llbnad.data.sources import read_source
+from llbnad.errors import ConfigError
+from orchestration.pipeline.params import SCENARIO_NAME, Params, why_no_root
+from orchestration.pipeline.paths import INCOMING, PARAMS
+
+SHOWN = 5  # files in the log; `rejected.csv` of stage `raw` lists all
+
+
+def is_folder(root: Path, given: str) -> bool:
+    """Return whether a text means a folder, and no name of a data set."""
+    return not SCENARIO_NAME.fullmatch(given) or (root / given).is_dir()
+
+
+def known_as(params: Params, folder: str) -> str | None:
+    """Return the name of the data set of params.yaml that holds this folder of images, or None."""
+    wanted = os.path.normpath(folder)
+    named = {
+        os.path.normpath(one.root): name for name, one in params.datasets.items() if isinstance(one, ImageFolderDataset)
+    }
+    return named.get(wanted)
+
+
+def folder_entry(params: Params, name: str, folder: str) -> ImageFolderDataset:
+    """Return the entry `name` of `datasets` for a folder of images.
+
+    Raises:
+        ConfigError: the name belongs to another data set, or the folder is an inbox, whose line becomes a scenario by
+            itself, or holds what the pipeline writes.
+    """
+    if name in params.datasets:
+        other = params.datasets[name].root
+        raise ConfigError(f"{PARAMS} has a data set {name} already, with root {other}: choose another name")
+    if Path(os.path.normpath(folder)).is_relative_to(INCOMING):
+        raise ConfigError(f"{folder} is an inbox: its line becomes a scenario by itself; give a folder of your own")
+    if reason := why_no_root(folder):
+        raise ConfigError(f"the folder is {folder!r}, {reason}")
+    content = {"source": "image_folder", "root": os.path.normpath(folder) if folder else "", "category": name}
+    entry: ImageFolderDataset = parse(ImageFolderDataset, content, f"datasets.{name}")
+    return entry
+
+
+def examine(root: Path, entry: ImageFolderDataset, noise: Noise, seed: int, tell: Callable[[str], None]) -> bool:
+    """Read all images of a folder, and return whether each has a label.
+
+    Args:
+        root: root of the repository.
+        entry: the folder.
+        noise: how its training images will be contaminated.
+        seed: seed of the scenario.
+        tell: called with what was found, one line each.
+
+    Raises:
+        DataError: there is no such folder or no usable image, or the noise takes labels that are not there.
+    """
+    scan, _ = read_source(entry, root / entry.root)
+    tell(f"{entry.root}: {len(scan.manifest)} images, {len(scan.rejected)} left out")
+    for path, reason, detail in scan.rejected.head(SHOWN).itertuples(index=False, name=None):
+        tell(f"left out: {path}: {reason} ({detail})")
+    for note in [*scan.notes, *scan.pixel_notes, *(f"in doubt: {doubt}" for doubt in scan.doubts)]:
+        tell(note)
+    contaminate(scan.manifest, noise, seed)
+    return has_labels(scan.manifest)

@@ -1,0 +1,57 @@
+"""Facts and findings of a version in words, as the terminal and Dagster show them."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestration.pipeline import pipes
+
+PROGRAM = "python -m orchestration"
+
+
+def outcomes(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return how many checks had which outcome."""
+    counts = Counter(finding["outcome"] for finding in findings)
+    return ", ".join(f"{counts[outcome]} {outcome}" for outcome in ("failed", "passed", "skipped") if counts[outcome])
+
+
+def named(findings: Sequence[Mapping[str, Any]], outcome: str) -> str:
+    """Return the names of the checks with this outcome, or `none`."""
+    return ", ".join(finding["name"] for finding in findings if finding["outcome"] == outcome) or "none"
+
+
+def version_facts(tags: Mapping[str, str], findings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return threshold, images, AUROC and checks of a version, from `facts` or its tags."""
+    return {
+        "threshold": tags.get("threshold", "none"),
+        "kept": f"{tags.get('kept', '?')} of {tags.get('images', '?')} images",
+        "AUROC": tags.get("image_auroc", "no labels"),
+        "checks": outcomes(findings) or "none",
+    }
+
+
+def as_check(finding: Mapping[str, Any]) -> pipes.Check:
+    """Return one finding of `llbnad.monitoring.champion_checks` as the result of an asset check.
+
+    Dagster knows no check that was skipped, once it has a result. A warning has no green tick.
+    """
+    observed, expected, outcome = finding["observed"], finding["expected"], finding["outcome"]
+    word = {"passed": "", "failed": "refused: ", "skipped": "skipped: "}[outcome]
+    description = f"{word}{observed}, expected {expected}"
+    details = {"outcome": outcome, "observed": observed, "expected": expected}
+    return pipes.Check(
+        finding["name"], outcome == "passed", description, "WARN" if outcome == "skipped" else "ERROR", details
+    )
+
+
+def next_step(line: str, report: Mapping[str, Any]) -> str:
+    """Return what to type after a challenge of LINE, from its report."""
+    version = report["version"]
+    look, promotion = f"`{PROGRAM} review {line} --out review.html`", f"`{PROGRAM} registry promote {line} {version}`"
+    if (lost := named(report["findings"], "failed")) != "none":
+        return f"refused by {lost}: {look} shows the suspects; {promotion} promotes it all the same"
+    if report["champion"] == version:
+        return f"nothing: version {version} is champion already"
+    if report["champion"] is None:
+        return f"{look} shows the suspects, then {promotion} makes it champion"
+    return f"{promotion} makes it champion instead of version {report['champion']}"
