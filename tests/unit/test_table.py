@@ -181,6 +181,24 @@ def test_an_interval_is_reproducible_and_knows_of_seeds_images_and_views():
     assert width(apart) > 2 * width(seeds) > 0
 
 
+def test_two_methods_that_are_equally_good_are_rarely_told_apart():
+    rng, label = np.random.default_rng(1), np.arange(120) < 60
+    parts = []
+    for number in range(60):
+        latent, own, other = rng.normal(label, 1), rng.normal(0, 0.5, 120), rng.normal(0, 0.5, 120)
+        for seed in range(5):  # a seed tests half of the images, and moves the scores of defects by its own amount
+            tested = np.sort(np.concatenate([rng.choice(np.flatnonzero(label == kind), 30, False) for kind in (0, 1)]))
+            first, second = (latent + noise + rng.normal(0, 0.3) * label for noise in (own, other))
+            ids = tested.astype(str)
+            parts.append(
+                pd.DataFrame({"dataset": number, "detector": "padim", "alpha": 0.2, "seed": seed, "image_id": ids,
+                              "sample_id": ids, "anomalous": label[tested], "none": first[tested],
+                              "default": second[tested]})
+            )  # fmt: skip
+    found = differences(pd.concat(parts), KEYS, "none", draws=200)
+    assert (found["significance"] != NOISE).mean() <= 0.1
+
+
 def test_encoders_are_compared_on_equal_splits_and_joined(few_cells, tmp_path, monkeypatch):
     manifest, root = few_cells
     monkeypatch.setattr(encoders, "read_source", lambda dataset, folder: (Scan(manifest, manifest[:0]), root))
