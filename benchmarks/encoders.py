@@ -160,7 +160,8 @@ def report(scores: pd.DataFrame, speeds: pd.DataFrame, first: str) -> tuple[pd.D
     means = means.rename(columns={"mean": "image_auroc", "std": "image_auroc_std"}).merge(speeds)
     over = means.groupby("encoder", sort=False)[["image_auroc", "images_per_s"]].mean().reset_index()
     table = pd.concat([means, over.assign(dataset="mean of sets")], ignore_index=True)
-    return rows, table.merge(compared.drop(columns=keys[1:]), on=["dataset", "encoder"], how="left")
+    table = table.merge(compared.drop(columns=keys[1:]), on=["dataset", "encoder"], how="left")
+    return rows, table.astype({"seeds": "Int64"})
 
 
 def _auroc(images: pd.DataFrame, encoder: str) -> float:
