@@ -4,160 +4,44 @@
 of the authors' released code. That code permutes positions once too often, so that stage 2 trains on a random subset.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
-from pydantic import Field, ValidationError, model_validator
 
-from llbnad.config import (
-    METHOD,
-    Aggregation,
-    Comparator,
-    Config,
-    Dataset,
-    DetectorConfig,
-    InjectedNoise,
-    Noise,
-    NoNoise,
-    Partition,
-    RealIadDataset,
-    Subsets,
-)
+from llbnad.config import METHOD, Comparator
 from llbnad.data.contaminate import anomalous_samples, contaminate
-from llbnad.data.manifest import contamination, training_images
+from llbnad.data.manifest import contamination, is_anomalous, training_images
 from llbnad.evaluation.evaluate import evaluate
 from llbnad.features.pooled import PooledFeatures
 from llbnad.features.source import FeatureSource
 from llbnad.features.store import FeatureStore
 from llbnad.model.model import Model, derived_seed, train
+from llbnad.model.scores import Scores
 from llbnad.purification.comparators import train_methods, training_sets
 from llbnad.purification.consensus import Consensus
 from llbnad.purification.partition import assign_subsets
 from llbnad.purification.patches import Maps
 from llbnad.purification.rounds import run_sub_models, select
-from llbnad.scenario import AnyDetector, AnyEncoder, AnyPolicy, ScenarioSettings
+from llbnad.scenario import ScenarioSettings
 from llbnad.study.embedded import EmbeddedFeatures
+from llbnad.study.grid import DEFAULT, Cell, Grid
 from llbnad.utils.hashing import stable_shuffle
 
-DEFAULT = "default"  # the policy that `random` matches in size
 BASELINES: tuple[Comparator, ...] = ("none", "oracle", "random")
 
 
-class TablePolicy(Config):
-    """A row of the table: how stage 1's scores become a training set."""
+class CellResult(NamedTuple):
+    """Results of one cell."""
 
-    selection: AnyPolicy
-    patch_rejection: float = Field(0, ge=0)
-    aggregation: Aggregation | None = None  # None: the aggregation of the grid
-    partition: Partition = "disjoint"
-    subsets: Subsets | None = None  # T; None: that of the grid
-    rounds: int = Field(1, ge=1)
-    sub_model_detector: AnyDetector | None = None  # None: the detector of the cell
-    misindexed: bool = False  # train stage 2 on images at the chosen positions of a shuffled list, as the release does
-
-    def settings(self, grid: "Grid", detector: DetectorConfig, seed: int) -> ScenarioSettings:
-        """Return the settings of a scenario with this policy, for one cell of `grid`."""
-        return ScenarioSettings(
-            seed=seed,
-            encoder=grid.encoder,
-            detector=detector,
-            sub_model_detector=self.sub_model_detector,
-            subsets=self.subsets or grid.subsets,
-            partition=self.partition,
-            aggregation=self.aggregation or grid.aggregation,
-            selection=self.selection,
-            rounds=self.rounds,
-            patch_rejection=self.patch_rejection,
-        )
+    rows: pd.DataFrame  # one row per policy
+    scores: pd.DataFrame  # one row per labelled test image, one column of scores per policy: see `study.bootstrap`
 
 
-class Grid(Config):
-    """The data sets, detectors, noise ratios, seeds and policies to compare (benchmarks/*.yaml)."""
-
-    datasets: dict[str, Dataset]
-    encoder: AnyEncoder
-    pool: int = Field(1, ge=1)
-    detectors: dict[str, AnyDetector]
-    rivals: dict[str, AnyDetector] = Field(default_factory=dict)
-    noise: InjectedNoise  # its ratio is replaced by each of `ratios`
-    official: dict[float, str] = Field(default_factory=dict)  # Real-IAD's JSON set that is contaminated at this ratio
-    ratios: tuple[float, ...]
-    seeds: tuple[int, ...]
-    pixel_seeds: tuple[int, ...] | None = None  # seeds with pixel metrics, which take most of the time; None: all
-    subsets: Subsets  # T
-    aggregation: Aggregation
-    policies: dict[str, TablePolicy]
-    candidates: tuple[str, ...] = ()  # policies among which leave-one-set-out chooses (`llbnad.study.left_out`)
-
-    def source(self, name: str, ratio: float) -> Dataset:
-        """Return the data set `name`, in its official variant with α = `ratio` if there is one."""
-        dataset = self.datasets[name]
-        if ratio in self.official and isinstance(dataset, RealIadDataset):
-            return dataset.model_copy(update={"variant": self.official[ratio]})
-        return dataset
-
-    def noise_at(self, ratio: float) -> Noise:
-        """Return the noise that gives the result of `source` the contamination α = `ratio`."""
-        return NoNoise() if ratio in self.official else self.noise.model_copy(update={"ratio": ratio})
-
-    @model_validator(mode="after")
-    def _official_needs_real_iad(self) -> "Grid":
-        for name, dataset in self.datasets.items():
-            if self.official and not isinstance(dataset, RealIadDataset):
-                raise ValueError(f"official: data set {name} is {dataset.source}; only real_iad has such JSON sets")
-        return self
-
-    @model_validator(mode="after")
-    def _named(self) -> "Grid":
-        if DEFAULT not in self.policies:
-            raise ValueError(
-                f"policies: one must be called {DEFAULT}, as `random` keeps as many images; got {list(self.policies)}"
-            )
-        for name, policy in self.policies.items():
-            for detector in self.detectors.values():
-                try:
-                    policy.settings(self, detector, 0)
-                except ValidationError as error:
-                    raise ValueError(f"policies.{name}: {error.errors()[0]['msg']}") from None
-        if unknown := sorted(set(self.candidates) - set(self.policies)):
-            raise ValueError(f"candidates: {unknown[0]} is none of the policies {list(self.policies)}")
-        if both := sorted(set(self.detectors) & set(self.rivals)):
-            raise ValueError(f"rivals: {both[0]} is the name of a detector as well")
-        return self
-
-    def cells(self) -> list["Cell"]:
-        """Return all cells. Seeds are the outermost loop, so that a stopped run has finished whole seeds."""
-        names = [(name, False) for name in self.detectors] + [(name, True) for name in self.rivals]
-        return [
-            Cell(dataset, ratio, detector, rival, seed)
-            for seed in self.seeds
-            for dataset in self.datasets
-            for ratio in self.ratios
-            for detector, rival in names
-        ]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One contaminated training set and one detector."""
-
-    dataset: str
-    ratio: float  # α
-    detector: str
-    rival: bool
-    seed: int
-
-    @property
-    def name(self) -> str:
-        """File name of the cell's results, without suffix."""
-        return f"{self.dataset}_{self.detector}_{self.ratio:g}_{self.seed}"
-
-
-def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, cache: Path) -> pd.DataFrame:
-    """Compute one cell and return one row per policy.
+def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, cache: Path) -> CellResult:
+    """Compute one cell.
 
     Args:
         cell: a cell of the grid.
@@ -179,9 +63,10 @@ def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, c
         models = {"none": train(grid.encoder, config, features, sets["none"], derived_seed(cell.seed, "detector"))}
     else:
         sets, models = _policies(cell, grid, images, features)
-    found = evaluate(models, sets, noisy, features, image_root, cell.seed).comparison
+    evaluation = evaluate(models, sets, noisy, features, image_root, cell.seed)
+    found = evaluation.comparison
     samples = images["sample_id"].nunique()
-    return pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "dataset": cell.dataset,
             "detector": cell.detector,
@@ -203,6 +88,24 @@ def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, c
             "overlap": False,
             "subsets": grid.subsets,
             "grid": next(iter(features.batches(images["image_id"].tolist()[:1], "look"))).maps[0].shape[-1],
+        }
+    )
+    return CellResult(rows, _test_scores(cell, noisy, evaluation.scores))
+
+
+def _test_scores(cell: Cell, noisy: pd.DataFrame, scores: Mapping[str, Scores]) -> pd.DataFrame:
+    tested = noisy[(noisy["split"] == "test") & noisy["anomaly_class"].notna()]
+    image_ids = tested["image_id"].tolist()
+    return pd.DataFrame(
+        {
+            "dataset": cell.dataset,
+            "detector": cell.detector,
+            "alpha": cell.ratio,
+            "seed": cell.seed,
+            "image_id": image_ids,
+            "sample_id": tested["sample_id"].tolist(),
+            "anomalous": is_anomalous(tested).astype(bool).tolist(),
+            **{policy: found.of(image_ids) for policy, found in scores.items()},
         }
     )
 

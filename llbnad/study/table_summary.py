@@ -5,18 +5,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from llbnad.study.bootstrap import differences
 from llbnad.utils.files import replacing
 
 COLOURS = {"none": "#D55E00", "oracle": "#0072B2", "default": "#009E73", "paper": "#CC79A7", "keep_80": "#E69F00"}
 
 
-def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return means and standard deviations over seeds, one row per data set, detector, α and policy."""
-    keys = ["dataset", "detector", "alpha", "policy"]
+KEYS = ("dataset", "detector", "alpha")
+
+
+def summary(rows: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """Return means and standard deviations over seeds, one row per data set, detector, α and policy.
+
+    `difference`, its interval and `significance` compare I-AUROC with `none` (`study.bootstrap`).
+
+    Args:
+        rows: rows of the cells.
+        scores: test scores of the cells.
+    """
+    keys = [*KEYS, "policy"]
     measured = ["image_auroc", "pixel_auroc", "aupro", "contamination_before", "contamination_after", "kept"]
     table = rows.groupby(keys, sort=True)[measured].agg(["mean", "std"])
     table.columns = ["_".join(pair) for pair in table.columns]
-    return table.reset_index()
+    compared = differences(scores, KEYS, base="none").rename(columns={"method": "policy"}).drop(columns="seeds")
+    return table.reset_index().merge(compared, on=keys, how="left", validate="1:1")
 
 
 def gap_closed(rows: pd.DataFrame) -> pd.DataFrame:
@@ -38,12 +50,12 @@ def gap_closed(rows: pd.DataFrame) -> pd.DataFrame:
     for (dataset, detector, alpha), group in wide.groupby(level=["dataset", "detector", "alpha"]):
         if "oracle" not in group or group["oracle"].isna().all():
             continue
-        gap, gap_low, gap_high = _mean_with_interval(group["oracle"] - group["none"])
+        gap, gap_low, gap_high = mean_with_interval(group["oracle"] - group["none"])
         for policy in group.columns.drop("none"):
             gains = group[policy] - group["none"]
             if gains.isna().any():
                 continue
-            gain, gain_low, gain_high = _mean_with_interval(gains)
+            gain, gain_low, gain_high = mean_with_interval(gains)
             found.append(
                 {
                     "dataset": dataset,
@@ -88,7 +100,7 @@ def gap_over_sets(closed: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _mean_with_interval(values: pd.Series) -> tuple[float, float, float]:
+def mean_with_interval(values: pd.Series) -> tuple[float, float, float]:
     """Return the mean of values over seeds, and its 95 % interval; one value has no finite interval."""
     from scipy import stats
 

@@ -2,7 +2,8 @@
 
 N training images are drawn, ⌊αN + ½⌋ of them anomalous. Both stages run on them as in a run. Beside the result stands
 the oracle set: the same detector, trained and calibrated on the truly normal ones of the same images. Within a draw,
-a smaller set is part of a larger one, and the new images are the same for every N and α.
+a smaller set is part of a larger one, and the new images are the same for every N and α. With the comparator `none`
+among the settings, the same detector without stage 1 stands beside both.
 """
 
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ class YoungLine(Config):
     ratios: tuple[float, ...]  # α
     seeds: tuple[int, ...]  # one draw each
     new_images: int = Field(200, ge=1)  # largest number of new images of each kind
-    settings: dict[str, Any] = Field(default_factory=dict)  # further keys of `ScenarioSettings`
+    settings: dict[str, Any] = Field(default_factory=dict)  # further keys of `ScenarioSettings`; comparators: only none
 
     def source(self, name: str, ratio: float) -> Dataset:
         """Return the data set `name`, which is the same for every ratio."""
@@ -162,6 +163,10 @@ def _row(
     own = _decided(models[METHOD], models[METHOD].threshold, images.new, features)
     normal = images.train[~is_anomalous(images.train).astype(bool)]
     best = _decided(*_oracle(normal, features, settings), images.new, features)
+    others = {}
+    if "none" in models:
+        ids = images.new["image_id"].tolist()
+        others["none_image_auroc"] = _auroc(models["none"].score(features, ids, "new images").values, images.new)
     return {
         "dataset": cell.dataset,
         "detector": cell.detector,
@@ -173,6 +178,7 @@ def _row(
         "agreement": agreement(selection.consensus.table),
         **own,
         **{f"oracle_{name}": best[name] for name in ("image_auroc", "decided_by", "recall", "fpr", "unsure")},
+        **others,
         "n_new": len(images.new),
     }
 
@@ -194,10 +200,8 @@ def _decided(
     scores = model.score(features, new["image_id"].tolist(), "new images").values
     anomalous = is_anomalous(new).astype(bool).to_numpy()
     above, unsure = scores > threshold.value, threshold.is_unsure(scores)
-    found = ranking(scores[~anomalous], scores[anomalous])
-    assert found is not None  # `draw_images` leaves images of both kinds
     return {
-        "image_auroc": found.auroc,
+        "image_auroc": _auroc(scores, new),
         "decided_by": threshold.decided_by,
         "promised_fpr": threshold.promised_fpr,
         "promised_low": threshold.fpr_low,
@@ -209,6 +213,13 @@ def _decided(
         "unsure_anomalous": float(unsure[anomalous].mean()),
         "unsure_normal": float(unsure[~anomalous].mean()),
     }
+
+
+def _auroc(scores: np.ndarray, new: pd.DataFrame) -> float:
+    anomalous = is_anomalous(new).astype(bool).to_numpy()
+    found = ranking(scores[~anomalous], scores[anomalous])
+    assert found is not None  # `draw_images` leaves images of both kinds
+    return found.auroc
 
 
 def _count(size: int, ratio: float) -> int:

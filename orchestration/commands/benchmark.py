@@ -13,7 +13,7 @@ import json
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from threading import Thread
@@ -28,11 +28,19 @@ from llbnad.data.sources import read_source
 from llbnad.errors import ConfigError, DataError
 from llbnad.features.store import FeatureStore
 from llbnad.scenario import plugin_modules
+from llbnad.study.grid import Cell, Grid
 from llbnad.study.left_out import left_out
-from llbnad.study.table import Cell, Grid, run_cell
+from llbnad.study.table import run_cell
 from llbnad.study.table_summary import contamination_figure, gap_closed, gap_over_sets, summary, table_figure
 from llbnad.study.young_line import YoungCell, YoungLine, run_young_cell
-from llbnad.study.young_line_summary import over_sets, per_set, young_line_figure
+from llbnad.study.young_line_summary import (
+    NONE,
+    over_sets,
+    per_set,
+    ranking_figure,
+    ranking_over_sets,
+    young_line_figure,
+)
 from llbnad.utils.files import write_csv, write_parquet
 from llbnad.utils.pixel_limit import limit_pixels_of
 from llbnad.utils.plugins import code_version
@@ -87,8 +95,8 @@ def scan(grid: AnyGrid, home: Path, cache: Path) -> dict[str, Path]:
     return found
 
 
-def run_grid(grid: AnyGrid, home: Path, cache: Path, processes: int) -> pd.DataFrame:
-    """Run the cells that are missing, and return the rows of all cells."""
+def run_grid(grid: AnyGrid, home: Path, cache: Path, processes: int) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+    """Run the cells that are missing. Return the rows of all cells, and their test scores, which a young line lacks."""
     home.mkdir(parents=True, exist_ok=True)
     roots = scan(grid, home, cache)
     cells = [cell for cell in grid.cells() if cell.dataset in roots]
@@ -106,7 +114,9 @@ def run_grid(grid: AnyGrid, home: Path, cache: Path, processes: int) -> pd.DataF
             raise
     keys = ["dataset", "detector", "n", "alpha", "policy", "seed"]
     rows = pd.concat([pd.read_parquet(_result(home, cell)) for cell in cells])
-    return rows.sort_values([key for key in keys if key in rows], ignore_index=True)
+    kept = [_scores(home, cell) for cell in cells]
+    scores = None if isinstance(grid, YoungLine) else pd.concat(map(pd.read_parquet, kept), ignore_index=True)
+    return rows.sort_values([key for key in keys if key in rows], ignore_index=True), scores
 
 
 def _prepare() -> None:
@@ -125,8 +135,18 @@ def _end_with_parent() -> None:
 def _run(cell: AnyCell, grid: AnyGrid, home: Path, root: Path, cache: Path) -> None:
     manifest = read_manifest(_manifest(home, cell.dataset, cell.ratio))
     limit_pixels_of(grid.source(cell.dataset, cell.ratio))
-    run: Callable[..., pd.DataFrame] = run_young_cell if isinstance(grid, YoungLine) else run_cell
-    write_parquet(run(cell, grid, manifest, root, cache), _result(home, cell))
+    if isinstance(grid, YoungLine):
+        assert isinstance(cell, YoungCell)
+        rows = run_young_cell(cell, grid, manifest, root, cache)
+    else:
+        assert isinstance(cell, Cell)
+        rows, scores = run_cell(cell, grid, manifest, root, cache)
+        write_parquet(scores, _scores(home, cell))
+    write_parquet(rows, _result(home, cell))  # last, because a cell with a result is not run again
+
+
+def _scores(home: Path, cell: AnyCell) -> Path:
+    return home / "scores" / f"{cell.name}.parquet"
 
 
 def _result(home: Path, cell: AnyCell) -> Path:
@@ -174,20 +194,21 @@ def benchmark(
         grid = grid.model_copy(update={"datasets": _chosen(grid.datasets, datasets)})
     out.mkdir(parents=True, exist_ok=True)  # said now if it cannot be, not after hours
     home = BENCHMARK_FOLDER / _address(grid, config.stem)
-    rows = run_grid(grid, home, FEATURE_CACHE, processes)
+    rows, scores = run_grid(grid, home, FEATURE_CACHE, processes)
     if load_grid(config) != declared or BENCHMARK_FOLDER / _address(grid, config.stem) != home:
         raise DataError(f"{config} or code of the table has changed while it was made: run again")
     if isinstance(grid, YoungLine):
         shown, files = _report_young_line(rows, out, config.stem)
     else:
-        shown, files = _report_purification(rows, grid.candidates, out, config.stem)
+        assert scores is not None  # only a young line lacks them
+        shown, files = _report_purification(rows, scores, grid.candidates, out, config.stem)
     print(shown.to_string(index=False, float_format="%.3f", na_rep="–"))
     print("written: " + ", ".join(str(path) for path in files))
     _record(config, grid, shown, files)
 
 
 def _report_purification(
-    rows: pd.DataFrame, candidates: Sequence[str], out: Path, stem: str
+    rows: pd.DataFrame, scores: pd.DataFrame, candidates: Sequence[str], out: Path, stem: str
 ) -> tuple[pd.DataFrame, list[Path]]:
     """Write the tables and pictures. Return the table to show, and the files."""
     closed = gap_closed(rows)
@@ -196,7 +217,7 @@ def _report_purification(
         for suffix in (".csv", "_summary.csv", "_gap.csv", "_over_sets.csv", ".png", "_sets.png")
     ]
     write_csv(rows, files[0])
-    write_csv(summary(rows), files[1])
+    write_csv(summary(rows, scores), files[1])
     write_csv(closed, files[2])
     over = gap_over_sets(closed)
     write_csv(over, files[3])
@@ -209,13 +230,18 @@ def _report_purification(
 
 
 def _report_young_line(rows: pd.DataFrame, out: Path, stem: str) -> tuple[pd.DataFrame, list[Path]]:
-    """Write the tables and the picture. Return the table to show, and the files."""
+    """Write the tables and pictures. Return the table to show, and the files."""
     table = over_sets(rows)
     files = [out / f"{stem}{suffix}" for suffix in (".csv", "_summary.csv", "_over_sets.csv", ".png")]
     write_csv(rows, files[0])
     write_csv(per_set(rows), files[1])
     write_csv(table, files[2])
     young_line_figure(table, files[3])
+    if NONE in rows:
+        curve = ranking_over_sets(rows)
+        files += [out / f"{stem}_ranking.csv", out / f"{stem}_ranking.png"]
+        write_csv(curve, files[-2])
+        ranking_figure(curve, files[-1])
     return table, files
 
 

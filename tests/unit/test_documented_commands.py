@@ -124,6 +124,9 @@ COMMANDS = {
     "python -m benchmarks.large_photos*": (
         "takes minutes and needs data beside the clone; tests/unit/test_views.py gives the same two commands"
     ),
+    "python -m benchmarks.encoders*": (
+        "tests/unit/test_table.py::test_encoders_are_compared_on_equal_splits_and_joined"
+    ),
     "python -m benchmarks.dinomaly_steps*": "takes minutes; `train` and `evaluate` have tests",
     "python -m benchmarks.performance*": "needs a quiet machine; tests/unit/test_memory.py runs a part of it",
     "python -m benchmarks.pictures": "tests/unit/test_pictures.py::test_pictures_are_made_from_the_embedded_cells",

@@ -19,7 +19,7 @@ from llbnad.features.store import FeatureStore
 from llbnad.model.model import Model, train
 from llbnad.policies import POLICIES
 from llbnad.scenario import ScenarioSettings, plugin_modules
-from llbnad.study.table import TablePolicy
+from llbnad.study.grid import TablePolicy
 from llbnad.utils import plugins, registry
 from orchestration.pipeline import settings
 from orchestration.pipeline.code import ChangedError

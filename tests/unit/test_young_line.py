@@ -7,7 +7,7 @@ from llbnad.config import parse
 from llbnad.data.manifest import is_anomalous
 from llbnad.errors import ConfigError, DataError
 from llbnad.study.young_line import YoungLine, draw_images, run_young_cell
-from llbnad.study.young_line_summary import over_sets, per_set, young_line_figure
+from llbnad.study.young_line_summary import over_sets, per_set, ranking_figure, ranking_over_sets, young_line_figure
 from tests.conftest import made_manifest
 
 GRID = {
@@ -67,12 +67,17 @@ def test_an_unknown_setting_is_refused():
 
 def test_a_real_cell_has_a_row_per_size_and_an_oracle_of_the_normal_images(few_cells, tmp_path):
     manifest, root = few_cells
-    chosen = grid(sizes=[8], ratios=[0.0], settings={"subsets": 2, "selection": {"policy": "fraction", "keep": 1}})
+    chosen = grid(
+        sizes=[8],
+        ratios=[0.0],
+        settings={"subsets": 2, "selection": {"policy": "fraction", "keep": 1}, "comparators": ["none"]},
+    )
     (cell,) = chosen.cells()
     (row,) = run_young_cell(cell, chosen, manifest, root, tmp_path).to_dict("records")
     assert row["n"] == 8 and row["kept"] == 1 and row["contamination_after"] == 0
     for name in ("recall", "fpr", "image_auroc", "unsure"):  # everything was kept, and everything is normal
         assert row[name] == row[f"oracle_{name}"]
+    assert row["none_image_auroc"] == row["image_auroc"]
     assert 0.5 < row["image_auroc"] <= 1 and row["recall"] >= row["fpr"]
 
 
@@ -99,6 +104,25 @@ def test_means_are_taken_over_sets_on_which_the_oracle_sees():
     assert set(means["by_bound"]) == {1.0} and set(means["draws"]) == {2}
     blind = over_sets(table[table["dataset"] == "c"]).iloc[0]
     assert blind["sets"] == 0 and pd.isna(blind["recall"]) and pd.isna(blind["blind"])
+
+
+def test_the_curve_over_sizes_is_paired_by_draw(tmp_path):
+    table = rows(
+        dataset=["a", "a", "b", "b"],
+        seed=[0, 1] * 2,
+        recall=0.5,
+        oracle_recall=0.6,
+        none_image_auroc=[0.5, 0.9, 0.7, 0.7],
+    )
+    table["image_auroc"] = table["none_image_auroc"] + 0.1
+    curve = ranking_over_sets(table)
+    (found,) = curve.to_dict("records")
+    assert (found["sets"], found["draws"], found["none"]) == (2, 2, pytest.approx(0.7))
+    assert found["gain_low"] == pytest.approx(0.1) == found["gain_high"]  # however much the draws differ
+    assert "none_image_auroc" in per_set(table)
+    for name in ("a.png", "b.png"):
+        ranking_figure(curve, tmp_path / name)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_the_figure_is_drawn_with_equal_bytes(tmp_path):
