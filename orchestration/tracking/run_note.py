@@ -63,8 +63,8 @@ def run_note(scenario: str, params: Params, tags: Mapping[str, str], experiment_
     about = f"{own.detector.name} on {own.encoder.name} at {own.encoder.input_size} px"
     parts.append(f"Data set `{own.dataset}`, policy `{policy}`, detector {about}. Make it again: `{command(scenario)}`")
     parts.append(
-        f"Compare it with other runs: [charts of their metrics]({charts(experiment_id)}). MLflow's own page *Compare* "
-        "begins with parameters; their metrics are below, under *Box plot* and *Metrics*."
+        f"Compare it with other runs: [charts of their metrics]({charts(experiment_id)}). MLflow's page *Compare* "
+        "begins with a plot of parameters; the metrics are in the table below it."
     )
     parts += _pictures(scenario, tags, run_id)
     return "\n\n".join(parts)

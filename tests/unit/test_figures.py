@@ -117,6 +117,7 @@ def test_a_set_below_its_limit_looks_clean_and_without_a_limit_the_bar_says_so()
     assert (clean[..., 0] <= clean[..., 2]).all()
     relative = heat_scale(None, maps)
     assert relative.low < relative.limit < relative.high and "for want of a threshold" in relative.caption()
+    assert "in units of its detector's threshold: calm below 1," in heat_scale(1.0, maps, scales.OF_EACH).caption()
     below_zero = heat_scale(-2.0, [one - 3 for one in maps])  # as of a log-likelihood
     assert below_zero.low < below_zero.limit == -2 < below_zero.high
     assert heat_scale(None, []).low == 0
