@@ -9,7 +9,7 @@ from PIL import Image
 from benchmarks.pictures import __main__ as pictures
 from benchmarks.pictures import browser, chart, demo
 from llbnad.config import InjectedNoise
-from llbnad.data.sources.base import Scan
+from llbnad.data.sources.records import Scan
 from llbnad.scenario import make_settings
 from tests.conftest import REPOSITORY
 
