@@ -22,7 +22,8 @@ from llbnad.config import METHOD, InjectedNoise, RealIadDataset, Runtime
 from llbnad.data.contaminate import contaminate
 from llbnad.data.manifest import NORMAL, is_anomalous, training_images
 from llbnad.data.sources import read_source
-from llbnad.evaluation.evaluate import evaluate, images_to_evaluate, region_rates
+from llbnad.evaluation.evaluate import evaluate, images_to_evaluate
+from llbnad.evaluation.pixels import region_rates
 from llbnad.features.store import FeatureStore
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.scenario import make_settings

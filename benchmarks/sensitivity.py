@@ -30,7 +30,8 @@ from llbnad.data.contaminate import contaminate
 from llbnad.data.images import load_rgb
 from llbnad.data.manifest import NORMAL
 from llbnad.data.sources import read_source
-from llbnad.data.sources.base import Listing, Record, scan
+from llbnad.data.sources.records import Listing, Record
+from llbnad.data.sources.scan_files import scan
 from llbnad.evaluation.metrics import ranking
 from llbnad.features.batch import Batch
 from llbnad.features.source import FeatureSource

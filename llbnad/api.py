@@ -30,10 +30,12 @@ from llbnad.data.contaminate import contaminate
 from llbnad.data.decode import pages_of
 from llbnad.data.manifest import paths_of, training_images
 from llbnad.data.region_of_interest import RegionOfInterest
-from llbnad.data.sources.base import Scan
 from llbnad.data.sources.given import Images, read_given
+from llbnad.data.sources.records import Scan
 from llbnad.features.store import FeatureStore
-from llbnad.inference.predict import Predictor, Source, find_images, threshold_of
+from llbnad.inference.image_files import find_images
+from llbnad.inference.predict import Predictor, threshold_of
+from llbnad.inference.prediction import Source
 from llbnad.inference.region_files import pixel_threshold_of
 from llbnad.model.model import Model
 from llbnad.model.threshold import Threshold

@@ -16,8 +16,9 @@ from llbnad.config import METHOD
 from llbnad.data.canvas import off_canvas
 from llbnad.data.manifest import common_window, paths_of, training_images, write_manifest
 from llbnad.data.region_of_interest import RegionOfInterest
-from llbnad.evaluation.evaluate import Evaluation, evaluate, images_to_evaluate
+from llbnad.evaluation.evaluate import evaluate, images_to_evaluate
 from llbnad.evaluation.report import evaluation_plots, purification_plots
+from llbnad.evaluation.results import Evaluation
 from llbnad.features.source import FeatureSource
 from llbnad.features.store import FeatureStore
 from llbnad.model.calibrate import calibrate

@@ -16,7 +16,8 @@ from PIL import Image
 
 from llbnad.config import DetectorConfig, ElpvDataset, EncoderConfig, Runtime
 from llbnad.data.sources import elpv
-from llbnad.data.sources.base import Listing, scan
+from llbnad.data.sources.records import Listing
+from llbnad.data.sources.scan_files import scan
 from llbnad.detectors.dinomaly.config import DinomalyConfig
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig

@@ -10,7 +10,8 @@ from llbnad.config import ElpvDataset, InjectedNoise
 from llbnad.data.contaminate import contaminate
 from llbnad.data.images import load_rgb
 from llbnad.data.sources import elpv, read_source
-from llbnad.data.sources.base import Listing, Record, scan
+from llbnad.data.sources.records import Listing, Record
+from llbnad.data.sources.scan_files import scan
 
 ALPHA = 0.2
 

@@ -17,9 +17,11 @@ from llbnad.data.images import load_square, load_whole
 from llbnad.detectors import DETECTORS
 from llbnad.evaluation.metrics import ranking
 from llbnad.features.store import FeatureStore
-from llbnad.inference.export import export, parity, torch_session
+from llbnad.inference.export import export
 from llbnad.inference.exported import ExtraMissingError, Format, Session, load_exported
 from llbnad.inference.graph.precision import Precision
+from llbnad.inference.graph.torch_module import torch_session
+from llbnad.inference.parity import parity
 from llbnad.inference.predict import Predictor
 from llbnad.model.model import Model, train
 from llbnad.utils.runtime import prepare

@@ -25,7 +25,7 @@ def export(
     """Write one graph from an image of any size to score, label and map (needs the extra `export`)."""
     from llbnad.data.images import load_whole
     from llbnad.inference.export import export as export_model
-    from llbnad.inference.predict import find_images
+    from llbnad.inference.image_files import find_images
     from llbnad.model.model import Model
 
     loaded = Model.load(model, plugins=plugins)

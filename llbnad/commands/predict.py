@@ -34,9 +34,10 @@ def predict(
     coco: Annotated[Path | None, COCO] = None,
 ) -> None:
     """Score images, call them normal, unsure or defect, and find regions. Write tables, and one heat map per image."""
-    from llbnad.inference.predict import find_images, refuse_own_pictures, threshold_of
-    from llbnad.inference.predict import predict as predict_images
+    from llbnad.inference.image_files import find_images, refuse_own_pictures
+    from llbnad.inference.predict import threshold_of
     from llbnad.inference.region_files import pixel_threshold_of, region_lines
+    from llbnad.inference.write import predict as predict_images
     from llbnad.model.model import Model
     from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
     from llbnad.utils.runtime import prepare

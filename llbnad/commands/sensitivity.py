@@ -28,7 +28,8 @@ def sensitivity(
     max_pixels: Annotated[int, LARGEST] = USUAL_PIXELS,
 ) -> None:
     """Draw synthetic defects on normal images and say which the model finds, and what alarms it without reason."""
-    from llbnad.inference.predict import Predictor, find_images, refuse_own_pictures, threshold_of
+    from llbnad.inference.image_files import find_images, refuse_own_pictures
+    from llbnad.inference.predict import Predictor, threshold_of
     from llbnad.model.model import Model
     from llbnad.sensitivity.command import settings_of, write_sensitivity
     from llbnad.utils.runtime import prepare

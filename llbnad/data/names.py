@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 STORED = re.compile(r"(?P<content>[0-9a-f]{64})-(?P<name>.+)-(?P<suffix>\.[^.]*)")  # of a page: suffix#2
 SAFE = re.compile(r"[^A-Za-z0-9._+-]+")  # what else a name may hold is replaced when it is stored
-LONGEST_STORED, LONGEST_SHOWN = 120, 28  # characters of the camera's name
+LONGEST_STORED = 120  # characters of the camera's name
 
 
 def stored_name(content: str, name: str, suffix: str) -> str:
@@ -36,12 +36,3 @@ def shown_name(path: str) -> str:
     name = PurePosixPath(path).name
     found = STORED.fullmatch(name)
     return f"{found['name']}{found['suffix']}" if found else name
-
-
-def short_name(path: str, longest: int = LONGEST_SHOWN) -> str:
-    """Return the name to show, cut in the middle if it is longer than `longest`: its ends tell images apart."""
-    name = shown_name(path)
-    if len(name) <= longest:
-        return name
-    end = longest // 2
-    return f"{name[: longest - end - 1]}…{name[-end:]}"

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llbnad.data.names import short_name
 from llbnad.evaluation.heat_scale import HeatScale, bar, heat_scale, overlay
 from llbnad.evaluation.metrics import pr_curve, ranking, roc_curve
+from llbnad.evaluation.tile_names import short_names
 from llbnad.utils.files import replacing
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def contact_sheet(
 
     One colour scale spans the sheet, so that tiles can be compared; a bar below them says what it is anchored at. All
     tiles lie in one pair of axes, whose unit is the width of a column, because one pair of axes per tile would take
-    matplotlib seconds.
+    matplotlib seconds. Where a name is too long for its tile, what all names have in common stands in the title, once.
 
     Args:
         tiles: the images, in their order on the sheet.
@@ -91,11 +91,13 @@ def contact_sheet(
     columns = min(columns, max(1, len(tiles)))
     rows = max(1, math.ceil(len(tiles) / columns))
     scale = scale or heat_scale(None, [tile.heat for tile in tiles])
+    names, in_common = short_names([tile.name for tile in tiles])
     lines = textwrap.wrap(title if tiles else f"{title}: none", max(TITLE_LETTERS * columns, 36))
+    lines += textwrap.wrap(in_common, max(TITLE_LETTERS * columns, 36))
     said = textwrap.wrap(scale.caption(), BAR_LETTERS * columns)
     height = rows * ROW_HEIGHT + BAR_HEIGHT + LINE_HEIGHT * len(said)
     with figure(path, (2.0 * columns, 2.0 * height + 0.25 * (1 + len(lines))), dpi=SHEET_DPI) as (axes,):
-        for number, tile in enumerate(tiles):
+        for number, (tile, name) in enumerate(zip(tiles, names, strict=True)):
             row, column = divmod(number, columns)
             top = row * ROW_HEIGHT + CAPTION_HEIGHT
             above, below = (_placed(tile.image, column, start) for start in (top, top + 1))
@@ -104,15 +106,15 @@ def contact_sheet(
                 axes.contour(tile.mask, levels=[0.5], colors=["#00FF00"], linewidths=0.8, extent=above, origin="upper")
             axes.imshow(overlay(tile.image, tile.heat, scale), extent=below)
             _frame(axes, tile.colour, above, below)
-            # parse_math=False: a caption may be a file name, in which "$" begins no formula
+            # parse_math=False, here and in the title: in a file's name "$" begins no formula
             style: dict[str, Any] = {"ha": "center", "parse_math": False}
-            axes.text(column + 0.5, above[3] - 0.105, short_name(tile.name), fontsize=7, color="#333333", **style)
+            axes.text(column + 0.5, above[3] - 0.105, name, fontsize=7, color="#333333", **style)
             axes.text(column + 0.5, above[3] - 0.02, tile.caption, fontsize=8, color=tile.colour, **style)
         if tiles:
             _draw_bar(axes, scale, said, columns, rows * ROW_HEIGHT)
         axes.set(xlim=(0, columns), ylim=(height, 0), aspect="equal")
         axes.axis("off")
-        axes.set_title("\n".join(lines), fontsize=11)
+        axes.set_title("\n".join(lines), fontsize=11, parse_math=False)
 
 
 def _placed(image: np.ndarray, left: float, top: float) -> tuple[float, float, float, float]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 REACH = 0.5  # of the limit: the scale shows this much below and above it
 HEAT_RANGE = (50.0, 99.5)  # percentiles of maps that span the scale where there is no limit
 BLOCK = 512  # side of the part of a picture that is coloured at once: some 80 bytes per pixel
+OF_EACH = "threshold of each"  # the limit of maps that are divided by their detectors' thresholds
 SHADES = 4096  # so many that a rounding error moves no pixel by more than a grey value
 
 # place on the scale, red, green, blue, opacity; the limit is at 0.5
@@ -48,6 +49,8 @@ class HeatScale:
         """Return what the scale says, in one line."""
         if not self.meaning:
             return "colours: the range of these maps, for want of a threshold"
+        if self.meaning == OF_EACH:
+            return f"each map in units of its detector's threshold: calm below {self.limit:.4g}, heat above"
         return f"calm below the {self.meaning} ({self.limit:.4g}), heat above"
 
     def shown(self) -> dict[str, float | str]:

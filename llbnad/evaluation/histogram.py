@@ -31,6 +31,7 @@ def score_histogram(
 ) -> None:
     """Draw a histogram of scores as PNG, coloured by label if labels are known, else by the side of the first line.
 
+    Every bar lies on one side of each line; a score on a line lies left of it, as the decision has it.
     Without labels the axis of counts is logarithmic, so that a few outstanding images stay visible among many. Both
     axes say so where they are logarithmic.
 
@@ -45,7 +46,8 @@ def score_histogram(
     wide = bool(len(scores)) and scores.min() > 0 and scores.max() > WIDE * np.median(scores)
     with figure(path, (7.5, 4)) as (axes,):
         groups, labels, colours = _groups(scores, anomalous, lines)
-        axes.hist(groups, _edges(scores, wide), stacked=True, color=colours, label=labels)
+        edges = bar_edges(scores, [score for _, score in lines], wide)
+        axes.hist(groups, edges, stacked=True, color=colours, label=labels)
         if unsure is not None:
             text = f"unsure, {unsure[0]:.4g} to {unsure[1]:.4g}"
             axes.axvspan(*unsure, color=UNSURE_COLOUR, alpha=0.3, zorder=0, label=text)
@@ -62,10 +64,31 @@ def score_histogram(
         axes.legend(frameon=False, fontsize=9)
 
 
-def _edges(scores: np.ndarray, wide: bool) -> list[float]:
-    count = min(60, max(10, len(scores) // 8))
-    edges: np.ndarray = np.histogram_bin_edges(np.log(scores) if wide else scores, bins=count)
-    return (np.exp(edges) if wide else edges).tolist()
+def bar_edges(scores: np.ndarray, limits: Sequence[float], wide: bool) -> list[float]:
+    """Return the edges of bars that span the scores, so that no bar lies on both sides of a limit.
+
+    The bars are equally wide, and the grid begins at the first limit. Any other limit divides the bar that it is in.
+
+    Args:
+        scores: (N,) image scores.
+        limits: scores above which the decision is another.
+        wide: whether bars are equally wide on a logarithmic axis, rather than a linear one.
+    """
+    values = np.asarray(scores, np.float64)
+    count = min(60, max(10, len(values) // 8))
+    places = np.histogram_bin_edges(np.log(values) if wide else values, bins=count)
+    low, high, width = places[0], places[-1], places[1] - places[0]
+    inside = [limit for limit in limits if values.size and values.min() <= limit < values.max()]
+    if not inside:
+        return (np.exp(places) if wide else places).tolist()
+    first = np.log(inside[0]) if wide else inside[0]
+    steps = np.arange(np.floor((low - first) / width), np.ceil((high - first) / width) + 1)
+    grid = first + width * steps[steps != 0]
+    # a bar holds the scores from its left edge on, so the edge lies just above the limit itself
+    exact = [np.nextafter(limit, np.inf) for limit in inside]
+    edges = np.unique([*(np.exp(grid) if wide else grid), *exact])
+    edges[0], edges[-1] = min(edges[0], values.min()), max(edges[-1], values.max())  # against rounding
+    return edges.tolist()
 
 
 def _groups(

@@ -13,7 +13,6 @@ from llbnad.data.canvas import off_canvas
 from llbnad.data.images import load_rgb
 from llbnad.data.manifest import NORMAL, has_labels, is_anomalous, window_of
 from llbnad.data.masks import marked
-from llbnad.evaluation.evaluate import Evaluation
 from llbnad.evaluation.figures import (
     ANOMALOUS_COLOUR,
     FALSE_ALARM_COLOUR,
@@ -28,6 +27,7 @@ from llbnad.evaluation.figures import (
 )
 from llbnad.evaluation.heat_scale import heat_scale
 from llbnad.evaluation.histogram import Line, score_histogram
+from llbnad.evaluation.results import Evaluation
 from llbnad.features.store import FeatureStore
 from llbnad.model.model import Model
 from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL, Threshold

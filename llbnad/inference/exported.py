@@ -4,7 +4,7 @@ The file holds its facts as JSON: in ONNX under the key `llbnad` of the metadata
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.util import find_spec
@@ -16,10 +16,10 @@ import numpy as np
 from llbnad.config import Window
 from llbnad.data.images import load_whole
 from llbnad.errors import ConfigError, DataError, LlbnadError, ModelMissingError
-from llbnad.inference.prediction import Prediction, Source, with_regions
+from llbnad.inference.prediction import Prediction, Source
+from llbnad.inference.scorer import Scorer
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.threshold import Threshold
-from llbnad.utils.prefetch import prefetch
 
 FORMAT, KEY = "llbnad graph 2", "llbnad"
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml"}
@@ -46,7 +46,7 @@ def is_exported(path: Path) -> bool:
 
 
 @dataclass(frozen=True)
-class Exported:
+class Exported(Scorer[np.ndarray]):
     """An exported detector, ready to score on the CPU in float32."""
 
     facts: dict[str, Any]
@@ -102,32 +102,21 @@ class Exported:
             None if found is None else PixelThreshold.restore(found["summary"], np.array(found["levels"], np.float32))
         )
 
-    def predict(
-        self,
-        sources: Sequence[Source],
-        threshold: Threshold | None = None,
-        pixels: PixelThreshold | None = None,
-        min_area: int | None = None,
-    ) -> Iterator[Prediction]:
-        """Yield one prediction per source, in their order. Arguments as of `llbnad.inference.predict.Predictor`."""
-        batches = [sources[start : start + READ] for start in range(0, len(sources), READ)]
-        for loaded in prefetch(self._load, batches):
-            for one in loaded:
-                if isinstance(one, DataError):
-                    yield Prediction(None, None, error=str(one))
-                else:
-                    yield with_regions(self._one(one, threshold), pixels, min_area)
+    @property
+    def read_at_once(self) -> int:
+        """Images that are read ahead."""
+        return READ
 
-    def _load(self, source: Source) -> np.ndarray | DataError:
-        try:
-            return np.asarray(load_whole(source, self.window))
-        except DataError as error:
-            return error
+    def read_image(self, source: Source) -> np.ndarray:
+        """Read one image: (H, W, 3) uint8."""
+        return np.asarray(load_whole(source, self.window))
 
-    def _one(self, image: np.ndarray, threshold: Threshold | None) -> Prediction:
-        scores, maps = self.session(image[None])
-        label = "" if threshold is None else str(threshold.labels(scores)[0])
-        return Prediction(float(scores[0]), maps[0], label, size=(image.shape[1], image.shape[0]))
+    def score_images(self, images: Sequence[np.ndarray], threshold: Threshold | None) -> Iterable[Prediction]:
+        """Yield one prediction without regions per image, in their order: they may have different sizes."""
+        for image in images:
+            scores, maps = self.session(image[None])
+            label = "" if threshold is None else str(threshold.labels(scores)[0])
+            yield Prediction(float(scores[0]), maps[0], label, size=(image.shape[1], image.shape[0]))
 
 
 def load_exported(path: Path, threads: int = 0) -> Session:

@@ -130,7 +130,7 @@ def _counts(runs: np.ndarray, pixels: int) -> list[int]:
 
 
 def region_lines(table: pd.DataFrame, pixels: PixelThreshold | None, min_area: int | None) -> list[str]:
-    """Return the lines to print about the regions of a table of `llbnad.inference.predict.predict`.
+    """Return the lines to print about the regions of a table of `llbnad.inference.write.predict`.
 
     Args:
         table: the table.

@@ -17,8 +17,9 @@ from llbnad.evaluation.figures import (
     contact_sheet,
     figure,
 )
-from llbnad.evaluation.heat_scale import heat_scale
-from llbnad.inference.predict import Prediction, Predictor
+from llbnad.evaluation.heat_scale import OF_EACH, heat_scale
+from llbnad.inference.predict import Predictor
+from llbnad.inference.prediction import Prediction
 from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
 from llbnad.monitoring.probe import Probe, values
 
@@ -116,7 +117,7 @@ def draw_differences(
             tiles.append(_tile(np.asarray(picture), name, who, predictor, found))
         rows.append((name, old.score, old.label, new.score, new.label))
     anchored = all(_limit(one) is not None for one in (champion, challenger))
-    scale = heat_scale(1.0 if anchored else None, [tile.heat for tile in tiles], "threshold of each")
+    scale = heat_scale(1.0 if anchored else None, [tile.heat for tile in tiles], OF_EACH)
     contact_sheet(tiles, path, "The images on which champion and challenger differ most, side by side", scale)
     return pd.DataFrame(rows, columns=list(COLUMNS))
 

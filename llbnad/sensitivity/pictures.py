@@ -20,7 +20,8 @@ from llbnad.evaluation.figures import (
     contact_sheet,
     figure,
 )
-from llbnad.inference.predict import Predictor, scale_of
+from llbnad.inference.picture import scale_of
+from llbnad.inference.predict import Predictor
 from llbnad.model.threshold import Threshold
 from llbnad.sensitivity.defects import Pasted, dimensions, draw
 from llbnad.sensitivity.measure import Drawing, places_in

@@ -17,10 +17,12 @@ from llbnad.data.images import load_whole
 from llbnad.data.manifest import window_of
 from llbnad.errors import ConfigError
 from llbnad.evaluation.evaluate import images_to_evaluate
-from llbnad.inference.export import check_installed, parity, refuse, torch_session
+from llbnad.inference.export import check_installed
 from llbnad.inference.export import export as write_graphs
 from llbnad.inference.exported import Format, load_exported
 from llbnad.inference.graph.precision import Precision
+from llbnad.inference.graph.torch_module import refuse, torch_session
+from llbnad.inference.parity import parity
 from llbnad.model.model import Model
 from llbnad.utils.files import write_json
 from llbnad.utils.hashing import stable_shuffle

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llbnad.errors import DataError, printable
 from llbnad.inference.picture import heat_picture
-from llbnad.inference.predict import Prediction
+from llbnad.inference.prediction import Prediction
 from llbnad.inference.region_files import region_columns
 from llbnad.utils.files import file_digest, replacing
 from llbnad.utils.progress import track

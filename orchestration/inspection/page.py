@@ -21,8 +21,8 @@ from pydantic import BaseModel, Field
 
 from llbnad.errors import LlbnadError, printable
 from llbnad.evaluation.heat_scale import css_gradient
-from llbnad.inference.picture import heat_picture
-from llbnad.inference.predict import scale_of, threshold_of
+from llbnad.inference.picture import heat_picture, scale_of
+from llbnad.inference.predict import threshold_of
 from llbnad.inference.request import Limits
 from llbnad.model.threshold import Threshold
 from orchestration.inspection.champion import Champion

@@ -7,7 +7,8 @@ import pandas as pd
 
 from llbnad.config import Files
 from llbnad.data.manifest import common_window
-from llbnad.data.sources.base import Listing, Record, scan
+from llbnad.data.sources.records import Listing, Record
+from llbnad.data.sources.scan_files import scan
 from llbnad.errors import DataError
 from llbnad.features.store import FeatureStore
 from llbnad.monitoring.drift import MOST_IMAGES, DriftReport, drift_report

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from llbnad.model.content import opened
+from llbnad.monitoring import sensitivity_check
 from llbnad.monitoring.finding import Finding
 from orchestration.pipeline.paths import stage_dir
 from orchestration.registry.beside_champion import comparison_files
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 UNMEASURED = "What it finds of synthetic defects was not measured (`sensitivity.images` of the scenario is 0)."
+COMPARED_ALONE = (
+    "Which synthetic defects it finds was measured beside the champion alone, by the check `sensitivity` below; the "
+    "evaluation measured none (`sensitivity.images` of the scenario is 0)."
+)
 UNLABELLED = "How many of them have a defect is not known: not all have a label."
 WORDS = {"passed": "passed", "failed": "**REFUSED**", "skipped": "skipped"}  # outcomes of a check
 LONGEST, LONGEST_FINDING = 5000, 250  # characters; the registry refuses longer descriptions
@@ -45,7 +50,7 @@ def read_metrics(scenario: str) -> dict[str, Any]:
 def model_card(
     model: Path, metrics: dict[str, Any], findings: Sequence[Finding] = (), advice: str | None = None
 ) -> str:
-    """Return the description as Markdown: one fact per paragraph, then the checks, one per line.
+    """Return the description as Markdown: why it was refused, if so; a fact per paragraph; the checks, one per line.
 
     Args:
         model: the model file.
@@ -55,7 +60,8 @@ def model_card(
     """
     with opened(model) as (_, content):
         detector, encoder, threshold = content["detector"], content["encoder"], content.get("threshold")
-    lines = [f"Detector {detector['name']} on {encoder['name']} at {encoder['input_size']} px."]
+    lines = [f"REFUSED by {one.name}: {_seen(one)}; expected {one.expected}." for one in findings if one.failed]
+    lines.append(f"Detector {detector['name']} on {encoder['name']} at {encoder['input_size']} px.")
     if "n_selected" in metrics:
         share = metrics["n_selected"] / metrics["n_train"]
         lines.append(f"Learnt from {metrics['n_selected']} of {metrics['n_train']} training images ({share:.1%}).")
@@ -68,7 +74,9 @@ def model_card(
     if metrics.get("image_auroc") is not None:
         lines.append(f"I-AUROC {metrics['image_auroc']:.3f} on {metrics['n_tested']} labelled test images.")
     found = str(metrics.get("sensitivity_line", ""))
-    lines.append(f"{found[:1].upper()}{found[1:]}." if found else UNMEASURED)
+    compared = any(one.name == sensitivity_check.NAME and one.outcome != "skipped" for one in findings)
+    unmeasured = COMPARED_ALONE if compared else UNMEASURED
+    lines.append(f"{found[:1].upper()}{found[1:]}." if found else unmeasured)
     if advice:
         lines.append(f"**{advice[:1].upper()}{advice[1:]}.**")
     if findings:
@@ -84,12 +92,9 @@ def facts(model: Path, metrics: dict[str, Any]) -> dict[str, str]:
     with opened(model) as (_, content):
         threshold = content.get("threshold")
     auroc = metrics.get("image_auroc")
-    left = metrics.get("contamination_after")
     return {
         "images": str(metrics.get("n_train", "")),
         "kept": str(metrics.get("n_selected", "")),
-        "kept_share": f"{metrics['n_selected'] / metrics['n_train']:.1%}" if metrics.get("n_train") else "",
-        "contamination": "no labels" if left is None else f"{left:.1%} of the kept images",
         "threshold": "none" if threshold is None else f"{threshold['value']:.4g}",
         "image_auroc": "no labels" if auroc is None else f"{auroc:.3f}",
     }
@@ -153,6 +158,9 @@ def _contamination(metrics: dict[str, Any]) -> str:
 
 def finding_line(finding: Finding) -> str:
     """Return the outcome of one check as a sentence."""
+    return f"{finding.name} {WORDS[finding.outcome]}: {_seen(finding)}; expected {finding.expected}"
+
+
+def _seen(finding: Finding) -> str:
     seen = finding.observed
-    seen = seen if len(seen) <= LONGEST_FINDING else f"{seen[: LONGEST_FINDING - 1]}…"
-    return f"{finding.name} {WORDS[finding.outcome]}: {seen}; expected {finding.expected}"
+    return seen if len(seen) <= LONGEST_FINDING else f"{seen[: LONGEST_FINDING - 1]}…"

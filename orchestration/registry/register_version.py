@@ -39,7 +39,7 @@ from orchestration.registry.store import (
     version_page,
     versions,
 )
-from orchestration.tracking.mlflow_runs import scenario_run
+from orchestration.tracking.mlflow_runs import reopened, scenario_run
 from orchestration.tracking.provenance import git_tags, lock_tags
 from orchestration.tracking.server import MLFLOW_FOLDER
 
@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from llbnad.model.model import Model
 
 PROBE, LEARNT = "probe.json", "kept.parquet"  # files of a version: scores to compare, and the images it learnt
-PROVENANCE = ("raw", "settings", "noisy", "purified", "detector")  # stages whose dvc.lock hashes a version carries
+PROVENANCE = ("raw", "settings", "noisy", "purified", "detector")  # stages whose dvc.lock hashes the MLmodel file has
+INSPECTED = ("dvc.raw", "dvc.purified")  # those that are tags as well, since the inspection page reads them
 LOCK_SECONDS = 600  # another challenge of the same line may be uploading
 STANDING = "standing"  # the check that a version was not rolled back by hand
 CHECKS = (*champion_checks.CHECKS, STANDING)
@@ -191,8 +192,8 @@ def _add_version(
 
     hashes = lock_tags(scenario, settings, PROVENANCE)
     with scenario_run(scenario, settings) as run:
-        run_id = run.parent.info.run_id
-    with tempfile.TemporaryDirectory() as folder, mlflow.start_run(run_id=run_id):
+        pass
+    with tempfile.TemporaryDirectory() as folder, reopened(client, run.parent):
         probe = Path(folder) / PROBE
         write_json(own.content(), probe)
         learnt = stage_dir("purified", scenario) / LEARNT
@@ -200,12 +201,13 @@ def _add_version(
             name=logged_name(settings.scenario(scenario).detector.name),
             registered_model_name=model_name(scenario),
             tags={"mlflow.note.content": card},
-            **contents(path, {"probe": probe, "learnt": learnt}, {"scenario": scenario, MD5: md5}),
+            **contents(path, {"probe": probe, "learnt": learnt}, {"scenario": scenario, MD5: md5, **hashes}),
         )
         shown = write_card(Path(folder) / "files" / CARD, card, scenario)
         client.log_model_artifacts(info.model_id, str(Path(folder) / "files"))
     version = str(info.registered_model_version)
-    tags = {**git_tags(), **hashes, **facts(path, read_metrics(scenario)), CARD: " ".join(shown)}
+    read_again = {name: value for name, value in hashes.items() if name in INSPECTED}
+    tags = {**git_tags(), **read_again, **facts(path, read_metrics(scenario)), CARD: " ".join(shown)}
     for tag, value in {**tags, MD5: md5}.items():  # the md5 last, because it marks a complete version
         client.set_model_version_tag(model_name(scenario), version, tag, value)
     return version

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 EXPERIMENT = "llbnad"
 ABOUT = """One run per scenario and version of its data and settings; the runs of its sub-models lie below it.
 
-A run is called after its scenario, its policy and the hash of data and settings, and after the version of
-`llbnad-<scenario>` in the model registry that it became. Its description compares what it learnt from with the
-comparators: everything (*none*), true normals only (*oracle*) and as many images drawn blindly (*random*).
+A run is called after what tells it apart: the scenario, the policy, the version of `llbnad-<scenario>` in the model
+registry that it became; then the data set and the hash of data and settings. Its description compares what it learnt
+from with the comparators: everything (*none*), true normals only (*oracle*), as many images drawn blindly (*random*).
 
 Metrics that begin with `train_` are measured on images to train on; `image_…` and `pixel_…` on test images alone."""
 TAGS = {

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,6 +15,10 @@ from orchestration.tracking.experiment import EXPERIMENT, experiment_id
 from orchestration.tracking.provenance import source_tags
 from orchestration.tracking.scenario_run import ScenarioRun
 from orchestration.tracking.server import MLFLOW_FOLDER, is_http, prepare_environment, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 LOCK_SECONDS = 60  # other stages hold the lock for seconds
 TABLE_NUMBERS = ("image_auroc", "gain", "closed", "recall", "recall_ratio", "fpr", "blind")
@@ -41,6 +45,18 @@ def scenario_run(scenario: str, params: Params) -> Iterator[ScenarioRun]:
         yield run
         run.describe()
         run.link()
+
+
+@contextmanager
+def reopened(client: "MlflowClient", run: "Run") -> Iterator[None]:
+    """Let MLflow add to a run that has ended, as its active run. The run keeps the end and the status that it had."""
+    import mlflow
+
+    try:
+        with mlflow.start_run(run_id=run.info.run_id):
+            yield
+    finally:
+        client.set_terminated(run.info.run_id, run.info.status, run.info.end_time)
 
 
 def record_table(name: str, settings: Mapping[str, Any], table: pd.DataFrame, files: Sequence[Path]) -> None:

@@ -41,13 +41,14 @@ PICTURES = (  # stage, file, and what it is
 UNLABELLED = "No labels, so the table has counts alone."
 
 
-def run_note(scenario: str, params: Params, tags: Mapping[str, str], run_id: str) -> str:
+def run_note(scenario: str, params: Params, tags: Mapping[str, str], experiment_id: str, run_id: str) -> str:
     """Return the description of a scenario's run.
 
     Args:
         scenario: name in params.yaml.
         params: the settings.
         tags: tags of the run; `md5.<stage>` say which outputs are its own.
+        experiment_id: id of its experiment, whose charts compare its runs.
         run_id: id of the run, whose pictures are shown.
     """
     own = params.scenario(scenario)
@@ -61,8 +62,18 @@ def run_note(scenario: str, params: Params, tags: Mapping[str, str], run_id: str
         parts += _results(evaluation, policy)
     about = f"{own.detector.name} on {own.encoder.name} at {own.encoder.input_size} px"
     parts.append(f"Data set `{own.dataset}`, policy `{policy}`, detector {about}. Make it again: `{command(scenario)}`")
+    parts.append(
+        f"Compare it with other runs: [charts of their metrics]({charts(experiment_id)}). MLflow's page *Compare* "
+        "begins with a plot of parameters; the metrics are in the table below it."
+    )
     parts += _pictures(scenario, tags, run_id)
     return "\n\n".join(parts)
+
+
+def charts(experiment_id: str) -> str:
+    """Return the address of the charts of an experiment's runs, relative to MLflow's pages."""
+    place = {"compareRunsMode": "CHART", "workflowType": "machine_learning"}
+    return f"#/experiments/{experiment_id}/runs?{urlencode(place)}"
 
 
 def command(scenario: str) -> str:

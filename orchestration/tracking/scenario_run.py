@@ -4,8 +4,8 @@ Every stage is a process of its own and finds the run by a key, which is a tag o
 settings, noisy manifest and review file of the scenario. Recording again changes nothing. Tags hold the hashes
 of outputs: `md5.<stage>` the digests of a stage's files, `dvc.<stage>` the hashes in dvc.lock.
 
-A run is called after the scenario, its policy and the beginning of the key, and after the registered version that its
-detector became: `bottle adaptive 1f3a9c2b v3`.
+A run ends when its last stage was recorded. What is written later, such as the version that its detector became, does
+not move that end.
 """
 
 import hashlib
@@ -27,6 +27,7 @@ from orchestration.pipeline.settings import settings_path
 from orchestration.tracking.datasets import dataset_inputs
 from orchestration.tracking.metric_names import in_mlflow
 from orchestration.tracking.provenance import lock_tags, source_tags
+from orchestration.tracking.run_name import run_name
 from orchestration.tracking.run_note import command, run_note
 from orchestration.tracking.server import MLFLOW_FOLDER, page, tracking_uri
 
@@ -38,7 +39,6 @@ SUFFIXES = {".png", ".csv", ".parquet", ".safetensors", ".json"}
 MAX_UPLOAD = 256 * 2**20  # bytes; only the hash of a larger file is recorded
 KEY, VERSION, OWN_NOTE = "llbnad.key", "llbnad.version", "llbnad.note"  # tags of a run
 NOTE = "mlflow.note.content"  # MLflow's tag of the description
-SHOWN_DIGITS = 8  # of the key, in a run's name
 
 
 def link_path(scenario: str) -> Path:
@@ -63,9 +63,8 @@ class ScenarioRun:
 
     def __init__(self, client: "MlflowClient", experiment_id: str, scenario: str, params: Params):
         self.client, self.experiment_id, self.scenario, self.params = client, experiment_id, scenario, params
-        key = scenario_key(scenario, params)
-        self.name = f"{scenario} {params.scenario(scenario).selection.policy} {key[:SHOWN_DIGITS]}"
-        self.parent = self._run(key, self.name, {})
+        self.key = scenario_key(scenario, params)
+        self.parent = self._run(self.key, self._name(), {})
 
     def add(
         self, stage: str, number: int | None, metrics: Mapping[str, float | None], artifacts: Sequence[Path]
@@ -79,7 +78,8 @@ class ScenarioRun:
                 inside = path.parent.relative_to(folder) if path.is_relative_to(folder) else Path()
                 self.client.log_artifact(run.info.run_id, str(path), (stage / inside).as_posix())
         digests = json.dumps(_digests(folder, stage), sort_keys=True)
-        self._log(run, metrics, {f"md5.{stage}": digests, **source_tags(command(self.scenario))})
+        anew = run.data.tags.get(f"md5.{stage}") != digests
+        self._log(run, metrics, {f"md5.{stage}": digests, **source_tags(command(self.scenario))}, ends_now=anew)
 
     def add_from_disk(self, anew: bool = False) -> None:
         """Log the stages whose outputs on disk are not recorded yet; with `anew`, log all stages."""
@@ -112,13 +112,13 @@ class ScenarioRun:
         What is there already is not written again, and a description that a person has changed is left alone.
         """
         info, tags = self.parent.info, self.parent.data.tags
-        if info.run_name != (name := self._name_with_version()):
+        if info.run_name != (name := self._name(self._version())):
             self.client.update_run(info.run_id, name=name)
         logged = self.parent.inputs.dataset_inputs if self.parent.inputs else []
         known = {(one.dataset.name, one.dataset.digest) for one in logged}
         if missing := dataset_inputs(self.scenario, self.params, known):
             self.client.log_inputs(info.run_id, datasets=missing)
-        note = run_note(self.scenario, self.params, tags, info.run_id)
+        note = run_note(self.scenario, self.params, tags, self.experiment_id, info.run_id)
         if _digest(tags.get(NOTE, "")) == tags.get(OWN_NOTE, _digest("")):
             self._log(self.parent, {}, {NOTE: note, OWN_NOTE: _digest(note)})
 
@@ -130,16 +130,24 @@ class ScenarioRun:
         link = {"run_id": run_id, "experiment_id": self.experiment_id, "url": url, "md5.settings": settings}
         write_json(link, link_path(self.scenario))
 
-    def _name_with_version(self) -> str:
-        """Return the run's name, with the number of the version if that is still the detector of this run."""
+    def _version(self) -> str | None:
+        """Return the number of the run's registered version, if that is still the detector of this run."""
         tags = self.parent.data.tags
         registered = json.loads(tags.get(VERSION, "{}"))
         detector = json.loads(tags.get("md5.detector", "{}")).get(f"{METHOD}.safetensors")
-        current = bool(registered) and registered["md5"] == detector
-        return f"{self.name} v{registered['version']}" if current else self.name
+        return registered["version"] if registered and registered["md5"] == detector else None
 
-    def _log(self, run: "Run", metrics: Mapping[str, float | None], tags: Mapping[str, str]) -> None:
-        """Log metrics and tags in one request. Values that the run has are left out, so a rerun adds nothing."""
+    def _name(self, version: str | None = None) -> str:
+        own = self.params.scenario(self.scenario)
+        return run_name(self.scenario, own.selection.policy, own.dataset, self.key, version)
+
+    def _log(
+        self, run: "Run", metrics: Mapping[str, float | None], tags: Mapping[str, str], ends_now: bool = False
+    ) -> None:
+        """Log metrics and tags in one request. Values that the run has are left out, so a rerun adds nothing.
+
+        A run that has ended keeps its end, unless it `ends_now`.
+        """
         from mlflow.entities import Metric, RunStatus, RunTag
 
         now = int(time.time() * 1000)
@@ -151,13 +159,17 @@ class ScenarioRun:
         changed = [RunTag(name, value) for name, value in tags.items() if run.data.tags.get(name) != value]
         if fresh or changed:
             self.client.log_batch(run.info.run_id, metrics=fresh, tags=changed)
-            if run is self.parent:  # refresh the copy, which lacks what was logged
-                self.parent = self.client.get_run(run.info.run_id)
-        self.client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.FINISHED))
+        end = None if ends_now else run.info.end_time  # None: now
+        finished = RunStatus.to_string(RunStatus.FINISHED)
+        ends = end is None or run.info.status != finished
+        if ends:
+            self.client.set_terminated(run.info.run_id, finished, end)
+        if run is self.parent and (fresh or changed or ends):  # the copy lacks what was written
+            self.parent = self.client.get_run(run.info.run_id)
 
     def _nested(self, number: int) -> "Run":
         parent = {"mlflow.parentRunId": self.parent.info.run_id}
-        name = f"{self.name} sub_model_{number}"
+        name = f"sub_model_{number} of {self._name()}"
         run = self._run(self._nested_key(number), name, parent, {"stage": number})
         if run.info.run_name != name:  # of an earlier release
             self.client.update_run(run.info.run_id, name=name)

@@ -17,6 +17,7 @@ import pytest
 import typer
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.models import Model
 from safetensors.torch import load_file, safe_open, save_file
 
 from llbnad.errors import ConfigError
@@ -27,6 +28,7 @@ from orchestration.registry.beside_champion import IMAGES, SCORES, TABLE, compar
 from orchestration.registry.model_card import read_metrics
 from orchestration.registry.register_version import CHECKS, challenge
 from orchestration.registry.store import EXIT_REFUSED, RegistryError, champion_of, model_file, model_name
+from orchestration.tracking.scenario_run import link_path
 from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import command, environment, materialise
 from tests.pipeline.test_both_doors import events, stored
@@ -88,6 +90,8 @@ def failed(report):
 
 
 def test_the_life_of_a_champion(workspace, capsys):
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow/mlflow.db")
+    ended = client.get_run(json.loads(link_path(LINE).read_text())["run_id"]).info.end_time
     first = challenge(LINE)
     assert first["registered"] and first["champion"] is None
     assert outcomes(first) == {**dict.fromkeys(CHECKS, "passed"), **dict.fromkeys(COMPARISONS, "skipped")}
@@ -102,7 +106,6 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert (again["registered"], again["version"], again["champion"]) == (False, "1", "1")
     assert next_step(LINE, again) == "nothing: version 1 is champion already"
 
-    client = MlflowClient(f"sqlite:///{workspace}/mlflow/mlflow.db")
     tags = client.get_model_version(model_name(LINE), "1").tags
     assert tags["model.md5"] == first["md5"] and tags["git.commit"]
     assert tags["unproven"] == first["advice"]  # compared with itself since, it still is
@@ -114,7 +117,9 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert [int(row[4]), int(row[5])] == [read_metrics(LINE)[name] for name in ("n_train", "n_selected")]
     counts = Counter(outcomes(again).values())
     assert row[8] == f"{counts['passed']} passed, {counts['skipped']} skipped" and not counts["failed"]
-    assert json.loads(tags["dvc.detector"]).keys() == {f"data/detector/{LINE}"}
+    assert {name for name in tags if name.startswith("dvc.")} == {"dvc.raw", "dvc.purified"}  # the inspection page's
+    metadata = Model.load(download_artifacts(f"models:/{model_name(LINE)}/1")).metadata
+    assert json.loads(metadata["dvc.detector"]).keys() == {f"data/detector/{LINE}"}
     assert model_file(f"models:/{model_name(LINE)}@champion").read_bytes() == detector(workspace).read_bytes()
 
     good = detector(workspace).read_bytes()
@@ -125,7 +130,8 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert outcomes(second)["sensitivity"] == "passed"
     params.write_text(params.read_text().replace("sensitivity_images: 8", "sensitivity_images: 0"))
     card = client.get_model_version(model_name(LINE), "2").description
-    assert card.startswith("Detector patchcore on efficientnet_lite2 at 64 px.") and "was not measured" in card
+    assert card.startswith("Detector patchcore on efficientnet_lite2 at 64 px.")
+    assert "was not measured" not in card and "by the check `sensitivity` below" in card  # which measured it
     assert "\n* spread passed: " in card and "\n* alarms skipped: " in card  # as sentences, not as JSON
     assert "model-versions/get-artifact?name=llbnad-noisy20&version=2&path=card%2Fsuspects.png" in card
     held = Path(download_artifacts(f"models:/{model_name(LINE)}/2/card"))
@@ -170,7 +176,11 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert {"spread", "agreement"} <= failed(third)
     assert champion(workspace) == "1"
     assert "promote noisy20 3` promotes it all the same" in next_step(LINE, third)
-    assert "spread: " in client.get_model_version(model_name(LINE), third["version"]).tags["refused"]
+    refused = client.get_model_version(model_name(LINE), third["version"])
+    assert "spread: " in refused.tags["refused"]
+    assert refused.description.startswith("REFUSED by ") and "REFUSED by spread: " in refused.description
+    after = client.get_run(run.info.run_id).info
+    assert (after.status, after.end_time) == ("FINISHED", ended)  # challenges came later, and prolong no run
     with pytest.raises(typer.Exit):
         promote(LINE, third["version"], if_accepted=True)
     assert re.search(r"was refused \(.*spread: .*\): version 1 stays champion; ", capsys.readouterr().out)

@@ -36,9 +36,10 @@ def test_a_scenario_is_a_run_and_its_sub_models_are_nested(by_dagster):
     runs = runs_of(client)
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     nested = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    name = f"noisy20 mad {parent.data.tags['llbnad.key'][:8]}"
-    assert parent.info.run_name == f"{name} v1"  # its detector was registered
-    assert sorted(run.info.run_name for run in nested) == [f"{name} sub_model_0", f"{name} sub_model_1"]
+    key = parent.data.tags["llbnad.key"][:8]
+    assert parent.info.run_name == f"noisy20 mad v1 of cells {key}"  # its detector was registered
+    names = [f"sub_model_{number} of noisy20 mad of cells {key}" for number in (0, 1)]
+    assert sorted(run.info.run_name for run in nested) == names
     assert len(runs) == 3
     metrics = json.loads((by_dagster / "data/evaluation/noisy20/metrics.json").read_text())
     numbers = {name: value for name, value in metrics.items() if value is not None and name != "notes"}
@@ -136,10 +137,11 @@ def test_every_metric_is_recorded_once(by_dagster):
 
 def test_recording_again_changes_nothing(copy_of):
     client = client_of(copy_of)
-    before = {run.info.run_id: run.data.metrics for run in runs_of(client)}
+    before = {run.info.run_id: (run.data.metrics, run.info.end_time) for run in runs_of(client)}
     done = command(copy_of, ["python", "-m", "orchestration", "record", "noisy20"])
     assert done.returncode == 0, done.stderr
-    assert {run.info.run_id: run.data.metrics for run in runs_of(client_of(copy_of))} == before
+    after = {run.info.run_id: (run.data.metrics, run.info.end_time) for run in runs_of(client_of(copy_of))}
+    assert after == before
 
 
 def test_server_that_is_down_stops_nothing_and_the_record_can_be_sent_later(copy_of):

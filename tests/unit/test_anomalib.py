@@ -13,7 +13,7 @@ from llbnad.detectors.anomalib.detector import AnomalibConfig
 from llbnad.encoders.efficientnet_lite import trained_network
 from llbnad.errors import ConfigError, OfflineError
 from llbnad.features.store import FeatureStore
-from llbnad.inference.predict import predict
+from llbnad.inference.write import predict
 from llbnad.model.model import Model, train
 from llbnad.policies.fraction import Fraction
 from llbnad.scenario import ScenarioSettings

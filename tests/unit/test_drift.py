@@ -9,7 +9,8 @@ from PIL import Image, ImageFilter
 
 from llbnad.config import ElpvDataset, EncoderConfig
 from llbnad.data.sources import elpv
-from llbnad.data.sources.base import Listing, Record, scan
+from llbnad.data.sources.records import Listing, Record
+from llbnad.data.sources.scan_files import scan
 from llbnad.errors import DataError, IdentityError
 from llbnad.features.store import FeatureStore
 from llbnad.monitoring.drift import LEVEL, Described, DriftReport, compare, describe, drift_report, image_numbers

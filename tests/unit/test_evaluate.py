@@ -9,8 +9,9 @@ from PIL import Image
 
 from llbnad.config import EncoderConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
-from llbnad.evaluation.evaluate import DECISION, IMAGE_METRICS, PIXEL_METRICS, evaluate
+from llbnad.evaluation.evaluate import evaluate
 from llbnad.evaluation.region_rates import REGION_METRICS, RegionRates
+from llbnad.evaluation.results import DECISION, IMAGE_METRICS, PIXEL_METRICS
 from llbnad.model.model import train
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.threshold import threshold_at

@@ -13,11 +13,14 @@ from PIL import Image
 
 from llbnad.data.images import load_whole
 from llbnad.errors import ConfigError, DataError, ModelMissingError
-from llbnad.inference.export import export, parity, torch_session
+from llbnad.inference.export import export
 from llbnad.inference.exported import Exported, Format, load_exported
 from llbnad.inference.graph.precision import Precision
+from llbnad.inference.graph.torch_module import torch_session
 from llbnad.inference.graph.whole import resize
-from llbnad.inference.predict import Predictor, predict
+from llbnad.inference.parity import parity
+from llbnad.inference.predict import Predictor
+from llbnad.inference.write import predict
 from llbnad.model.model import Model
 from llbnad.model.threshold import threshold_at
 from tests.conftest import python, shared

@@ -10,7 +10,7 @@ from PIL import Image
 from llbnad.evaluation import heat_scale as scales
 from llbnad.evaluation.figures import Tile, contact_sheet, curves
 from llbnad.evaluation.heat_scale import HeatScale, heat_scale, lay_heat, overlay
-from llbnad.evaluation.histogram import score_histogram
+from llbnad.evaluation.histogram import bar_edges, score_histogram
 
 SCALE = HeatScale(0, 0.5, 1, "threshold")
 
@@ -117,6 +117,7 @@ def test_a_set_below_its_limit_looks_clean_and_without_a_limit_the_bar_says_so()
     assert (clean[..., 0] <= clean[..., 2]).all()
     relative = heat_scale(None, maps)
     assert relative.low < relative.limit < relative.high and "for want of a threshold" in relative.caption()
+    assert "in units of its detector's threshold: calm below 1," in heat_scale(1.0, maps, scales.OF_EACH).caption()
     below_zero = heat_scale(-2.0, [one - 3 for one in maps])  # as of a log-likelihood
     assert below_zero.low < below_zero.limit == -2 < below_zero.high
     assert heat_scale(None, []).low == 0
@@ -162,3 +163,38 @@ def test_tiles_bear_the_camera_s_name_and_the_sheet_its_bar(monkeypatch, tmp_pat
     assert {"0001.png", "part 7.png", "calm below the cut (2), heat above", "≤ 1", "≥ 3"} <= set(found)
     (long,) = [one for one in found if "…" in one]
     assert len(long) == 28 and long.endswith("x.png")
+
+
+def test_what_all_names_have_in_common_stands_in_the_title_once(monkeypatch, tmp_path):
+    image, heat = np.zeros((8, 8, 3), np.uint8), np.ones((2, 2), np.float32)
+    names = [f"line$1_camera_north_shift_2_part_{number:04d}_exposure_12.png" for number in (1, 2)]
+    tiles = [Tile(image, heat, "kept", "#000000", name=name) for name in names]
+    found = texts(lambda: contact_sheet(tiles, tmp_path / "a.png", "sheet"), monkeypatch)
+    assert {"0001", "0002"} <= set(found)
+    (title,) = [one for one in found if one.startswith("sheet")]
+    assert (
+        title.replace("\n", " ")
+        .replace(" ", "")
+        .endswith("namesbeginwithline$1_camera_north_shift_2_part_andendwith_exposure_12.png")
+    )
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_bar_lies_on_one_side_of_each_line(wide, seed):
+    rng = np.random.default_rng(seed)
+    scores = np.exp(rng.normal(0, 2 if wide else 0.2, 150)).astype(np.float32)
+    ordered = np.sort(scores)
+    limits = [float(ordered[120]), float(ordered[140]) + 1e-6, 2 * float(ordered[-1])]  # a score itself, as a cut is
+    edges = bar_edges(scores, limits, wide)
+    places = np.digitize(scores, edges)
+    assert places.min() == 1 and np.histogram(scores, edges)[0].sum() == len(scores)
+    for limit in limits:
+        assert not set(places[scores <= limit]) & set(places[scores > limit])
+    widths = np.diff(np.log(edges) if wide else edges)
+    assert (widths < 1.001 * np.median(widths)).all() and np.isclose(widths, np.median(widths)).sum() >= len(widths) - 2
+
+
+def test_bars_of_few_or_equal_scores_are_drawn():
+    for scores in (np.array([]), np.array([2.0]), np.full(9, 2.0)):
+        assert np.histogram(scores, bar_edges(scores, [2.0, 3.0], False))[0].sum() == len(scores)

@@ -8,8 +8,8 @@ import torch
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from llbnad.evaluation.evaluate import SMOOTHING, pixel_maps
 from llbnad.evaluation.metrics import PixelScores, false_positive_rates, pr_curve, ranking, roc_curve
+from llbnad.evaluation.pixels import SMOOTHING, pixel_maps
 
 
 @pytest.fixture(params=[False, True], ids=["distinct", "ties"])

@@ -6,6 +6,7 @@ from llbnad.monitoring.finding import decided, skipped
 from orchestration.registry import model_card
 from orchestration.registry.packaging import logged_name
 from orchestration.tracking.metric_names import in_mlflow
+from orchestration.tracking.run_name import run_name
 from orchestration.tracking.run_note import comparison_table
 from orchestration.tracking.server import page
 
@@ -55,6 +56,18 @@ def test_a_logged_model_is_called_after_its_method():
     assert logged_name("my.package:Detector") == "llbnad-my_package_Detector"
 
 
+@pytest.mark.parametrize(
+    ("scenario", "dataset", "version", "name"),
+    [
+        ("elpv_mono_a20", "elpv_mono", "3", "a20 adaptive v3 of elpv_mono 01234567"),
+        ("bottle", "bottle", None, "bottle adaptive 01234567"),
+        ("noisy", "a" * 30, None, f"noisy adaptive of {'a' * 15}… 01234567"),
+    ],
+)
+def test_the_name_of_a_run_begins_with_what_tells_it_apart(scenario, dataset, version, name):
+    assert run_name(scenario, "adaptive", dataset, "0123456789abcdef", version) == name
+
+
 def test_a_page_opens_as_machine_learning(monkeypatch):
     monkeypatch.delenv("LLBNAD_MLFLOW_UI", raising=False)
     assert page("http://u:p@host:5000/", "experiments", "1") == (
@@ -69,3 +82,20 @@ def test_findings_are_sentences():
         f"shift skipped: there is no champion; expected {'x' * 10}",
     ]
     assert len(model_card.finding_line(decided("verdicts", True, "y" * 9000, "few"))) < 300
+
+
+@pytest.mark.parametrize(
+    ("finding", "begins", "measured"),
+    [
+        (decided("sensitivity", False, "scratch 0 %, BLIND", "none lost"),
+         "REFUSED by sensitivity: scratch 0 %, BLIND; expected none lost.\n\nDetector", True),
+        (decided("sensitivity", True, "scratch 90 %", "none lost"), "Detector", True),
+        (skipped("sensitivity", "there is no champion", "none lost"), "Detector", False),
+    ],
+)  # fmt: skip
+def test_a_card_says_first_why_it_was_refused_and_one_thing_of_sensitivity(calibrated, finding, begins, measured):
+    card = model_card.model_card(calibrated, {}, [finding])
+    assert card.startswith(begins)
+    assert (model_card.COMPARED_ALONE in card, model_card.UNMEASURED in card) == (measured, not measured)
+    of_evaluation = model_card.model_card(calibrated, {"sensitivity_line": "smallest scratch: 4 px"}, [finding])
+    assert "Smallest scratch: 4 px." in of_evaluation and "sensitivity.images" not in of_evaluation

@@ -8,7 +8,8 @@ from PIL import Image
 
 from llbnad.config import ElpvDataset, EncoderConfig, Promotion
 from llbnad.data.sources import elpv
-from llbnad.data.sources.base import Listing, Record, scan
+from llbnad.data.sources.records import Listing, Record
+from llbnad.data.sources.scan_files import scan
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.features.store import FeatureStore
 from llbnad.model.calibrate import out_of_fold

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import pictures
+from benchmarks.pictures import __main__ as pictures
+from benchmarks.pictures import browser, chart, demo
 from llbnad.config import InjectedNoise
-from llbnad.data.sources.base import Scan
+from llbnad.data.sources.records import Scan
 from llbnad.scenario import make_settings
 from tests.conftest import REPOSITORY
 
@@ -26,14 +27,15 @@ NOISE = InjectedNoise(protocol="replace", ratio=0.2, max_ratio=0.2, test_share=0
 
 def test_pictures_are_made_from_the_embedded_cells(few_cells, tmp_path, monkeypatch, capsys):
     manifest, folder = few_cells
-    monkeypatch.setattr(pictures, "read_source", lambda dataset, root: (Scan(manifest, manifest[:0]), folder))
-    monkeypatch.setattr(pictures.shutil, "which", lambda name: None)  # no Chromium: said, and the others are made
-    monkeypatch.setattr(pictures, "BAD_HOURS", (5,))
-    monkeypatch.setattr(pictures, "HOURS", 6)
-    wanted, out = ["suspects", "control_chart", "review"], tmp_path / "out"
+    monkeypatch.setattr(demo, "read_source", lambda dataset, root: (Scan(manifest, manifest[:0]), folder))
+    monkeypatch.setattr(browser.shutil, "which", lambda name: None)  # no Chromium: said, and the others are made
+    monkeypatch.setattr(chart, "BAD_HOURS", (5,))
+    monkeypatch.setattr(chart, "HOURS", 6)
+    wanted, out = ["suspects", "control_chart", "review", "inspection"], tmp_path / "out"
     pictures.make(wanted, out, make_settings(SMALL, "test"), NOISE, tmp_path / "cache")
     told = capsys.readouterr().out
     assert "suspects: done" in told and "review left out: a screenshot needs Chromium" in told
+    assert "inspection left out: a screenshot needs Chromium" in told
     made = {path.name for path in out.iterdir()}
     assert made == {"scores.png", "suspects.jpg", "control_chart.png"}
     with Image.open(out / "suspects.jpg") as image:

@@ -22,7 +22,8 @@ from llbnad.data.manifest import SCHEMA, common_window, normalise, window_of, wi
 from llbnad.data.sources import read_source
 from llbnad.errors import ConfigError, DataError
 from llbnad.features.store import FeatureStore
-from llbnad.inference.predict import Predictor, find_images
+from llbnad.inference.image_files import find_images
+from llbnad.inference.predict import Predictor
 from llbnad.model.content import opened
 from llbnad.model.model import Model
 from llbnad.monitoring.drift import image_numbers

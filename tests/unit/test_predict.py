@@ -11,7 +11,8 @@ import pytest
 from llbnad.errors import ConfigError
 from llbnad.evaluation.figures import ANOMALOUS_COLOUR, NORMAL_COLOUR, UNKNOWN_COLOUR
 from llbnad.evaluation.report import _outcome
-from llbnad.inference.predict import predict, refuse_own_pictures
+from llbnad.inference.image_files import refuse_own_pictures
+from llbnad.inference.write import predict
 from llbnad.model.model import Model
 from llbnad.model.threshold import threshold_at
 from tests.conftest import save_image

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from llbnad.cli import app
 from llbnad.errors import DataError
-from llbnad.inference.predict import predict
 from llbnad.inference.prediction import Prediction
 from llbnad.inference.region_files import (
     MISSING,
@@ -24,6 +23,7 @@ from llbnad.inference.region_files import (
     write_coco,
 )
 from llbnad.inference.request import FOLDER
+from llbnad.inference.write import predict
 from llbnad.model.model import Model
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.threshold import threshold_at

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from llbnad.config import EncoderConfig
-from llbnad.data.sources.base import Listing, Record, scan
+from llbnad.data.sources.records import Listing, Record
+from llbnad.data.sources.scan_files import scan
 from llbnad.features.image_vectors import image_vectors
 from llbnad.features.store import FeatureStore
 from llbnad.purification.purify import Purified

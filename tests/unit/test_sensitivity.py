@@ -15,7 +15,7 @@ from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.detectors.padim import PadimConfig
 from llbnad.errors import ConfigError, DataError
 from llbnad.features.store import FeatureStore
-from llbnad.inference.predict import Prediction
+from llbnad.inference.prediction import Prediction
 from llbnad.model.model import Model, derived_seed, train
 from llbnad.model.threshold import threshold_at
 from llbnad.sensitivity.defects import KINDS, draw

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from llbnad.config import Dataset, ElpvDataset, ImageFolderDataset, ManifestDataset, RealIadDataset
 from llbnad.data.sources import elpv, image_folder, manifest_file, real_iad
-from llbnad.data.sources.base import Scan, scan
+from llbnad.data.sources.records import Scan
+from llbnad.data.sources.scan_files import scan
 from llbnad.errors import DataError
 from llbnad.utils.pixel_limit import limit_pixels_of
 

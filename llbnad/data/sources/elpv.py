@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llbnad.config import ElpvDataset
 from llbnad.data.manifest import NORMAL
-from llbnad.data.sources.base import Listing, Record, Rejection
+from llbnad.data.sources.records import Listing, Record, Rejection
 from llbnad.errors import DataError
 from llbnad.utils.files import installed_files
 

@@ -9,8 +9,9 @@ import pandas as pd
 from llbnad.config import Files, ImageFolderDataset, ManifestDataset
 from llbnad.data.manifest import normalise
 from llbnad.data.sources import image_folder, manifest_file
-from llbnad.data.sources.base import Listing, Record, Scan, scan
 from llbnad.data.sources.manifest_rows import JSON_SUFFIXES
+from llbnad.data.sources.records import Listing, Record, Scan
+from llbnad.data.sources.scan_files import scan
 from llbnad.errors import DataError
 from llbnad.utils.pixel_limit import limit_pixels_of
 

@@ -22,7 +22,6 @@ from llbnad.config import ImageFolderDataset
 from llbnad.data.manifest import NORMAL
 from llbnad.data.masks import join_masks
 from llbnad.data.names import content_path
-from llbnad.data.sources.base import Listing, Record, Rejection
 from llbnad.data.sources.folder_names import (
     HELD_OUT,
     HELD_OUT_BESIDE_A_SPLIT,
@@ -36,6 +35,7 @@ from llbnad.data.sources.folder_names import (
 )
 from llbnad.data.sources.mask_files import MaskFiles, find_masks
 from llbnad.data.sources.meanings import Meaning, meaning_of
+from llbnad.data.sources.records import Listing, Record, Rejection
 from llbnad.data.sources.walk import walk
 from llbnad.errors import DataError
 

@@ -22,7 +22,6 @@ from pathlib import Path
 from llbnad.config import ManifestDataset
 from llbnad.data.manifest import NORMAL
 from llbnad.data.masks import SEPARATOR, join_masks
-from llbnad.data.sources.base import Listing, Record, Rejection
 from llbnad.data.sources.folder_names import (
     HELD_OUT,
     HELD_OUT_BESIDE_A_SPLIT,
@@ -33,6 +32,7 @@ from llbnad.data.sources.folder_names import (
 )
 from llbnad.data.sources.manifest_rows import Row, read_rows
 from llbnad.data.sources.meanings import Meaning, meaning_of
+from llbnad.data.sources.records import Listing, Record, Rejection
 from llbnad.errors import DataError
 
 BAD_ROW = "bad_row"

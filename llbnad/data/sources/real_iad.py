@@ -20,7 +20,7 @@ from typing import Any
 
 from llbnad.config import RealIadDataset
 from llbnad.data.manifest import NORMAL
-from llbnad.data.sources.base import Listing, Record
+from llbnad.data.sources.records import Listing, Record
 from llbnad.errors import DataError
 
 KEYS = ("category", "anomaly_class", "image_path", "mask_path")

@@ -5,8 +5,8 @@ import stat
 from pathlib import Path
 
 from llbnad.data.decode import IMAGE_SUFFIXES
-from llbnad.data.sources.base import Rejection
 from llbnad.data.sources.folder_names import OVERLAYS, SYSTEM_FOLDERS, folders_of, plain
+from llbnad.data.sources.records import Rejection
 
 
 def walk(root: Path) -> tuple[list[str], list[Rejection]]:
