@@ -91,7 +91,7 @@ def failed(report):
 
 def test_the_life_of_a_champion(workspace, capsys):
     client = MlflowClient(f"sqlite:///{workspace}/mlflow/mlflow.db")
-    ended = client.get_run(json.loads(link_path(LINE).read_text())["run_id"]).info.end_time
+    closed = client.get_run(json.loads(link_path(LINE).read_text())["run_id"]).info.end_time
     first = challenge(LINE)
     assert first["registered"] and first["champion"] is None
     assert outcomes(first) == {**dict.fromkeys(CHECKS, "passed"), **dict.fromkeys(COMPARISONS, "skipped")}
@@ -156,9 +156,9 @@ def test_the_life_of_a_champion(workspace, capsys):
     shown = told(workspace, "champion")
     assert (shown["version"], shown["before"]) == ("1", "2") and "is champion again" in shown["outcome"]
     capsys.readouterr()
-    with pytest.raises(typer.Exit) as ended:
+    with pytest.raises(typer.Exit) as refusal:
         promote(LINE, "2", if_accepted=True)
-    assert ended.value.exit_code == EXIT_REFUSED
+    assert refusal.value.exit_code == EXIT_REFUSED
     assert capsys.readouterr().out == (
         "version 2 of llbnad-noisy20 was rolled back by hand: version 1 stays champion; to promote it all the same: "
         "python -m orchestration registry promote noisy20 2\n"
@@ -180,7 +180,7 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert "spread: " in refused.tags["refused"]
     assert refused.description.startswith("REFUSED by ") and "REFUSED by spread: " in refused.description
     after = client.get_run(run.info.run_id).info
-    assert (after.status, after.end_time) == ("FINISHED", ended)  # challenges came later, and prolong no run
+    assert (after.status, after.end_time) == ("FINISHED", closed)  # challenges came later, and prolong no run
     with pytest.raises(typer.Exit):
         promote(LINE, third["version"], if_accepted=True)
     assert re.search(r"was refused \(.*spread: .*\): version 1 stays champion; ", capsys.readouterr().out)
