@@ -10,6 +10,7 @@ import pytest
 
 from llbnad.purification.partition import assign_subsets
 from orchestration.assets import sensors
+from orchestration.assets.outside_run import report_checks
 from orchestration.assets.retraining import follow_params, run_in_progress
 from orchestration.assets.sensors import evaluate
 from orchestration.definitions import definitions
@@ -72,6 +73,22 @@ def test_a_fixed_data_set_has_taken_in_what_there_is(root):
             assert {event.partition for event in events} == {*params.scenarios} and len(events) == 2
         assert {event.metadata["outcome"].value for event in events} == {"no production line"}
         assert set(instance.get_dynamic_partitions("scenario")) == {*params.scenarios, "bottle"}
+
+
+def test_a_run_of_what_was_made_outside_keeps_no_line_waiting():
+    """Neither when it was told, nor when telling it broke in the middle."""
+    with dg.instance_for_test() as instance:
+        sound = dg.AssetCheckResult(passed=True, asset_key="raw", check_name="manifest")
+        report_checks(instance, "bottle", [(sound, True)], "make run", "bottle: raw")
+        with pytest.raises(AssertionError):
+            report_checks(instance, "bottle", [(dg.AssetCheckResult(passed=True), True)], "make run", "bottle: raw")
+        broken, told = instance.get_run_records()  # newest first
+        assert run_in_progress(instance, "bottle") is None
+    assert (broken.dagster_run.status, told.dagster_run.status) == (
+        dg.DagsterRunStatus.FAILURE,
+        dg.DagsterRunStatus.SUCCESS,
+    )
+    assert told.start_time <= told.end_time
 
 
 def test_run_key_is_of_the_contents_and_the_batch(root):
