@@ -30,8 +30,11 @@ def files(scenario: str, content: Mapping[str, Any]) -> dict[Path, dict[str, Any
         content: its entry with the versions of its own classes (`orchestration.pipeline.settings`).
     """
     folder = stage_dir(STAGE, scenario) / "read_by"
-    parts = {
-        folder / f"{reader}.json": {key: content[key] for key in keys if key in content}
-        for reader, keys in READ_BY.items()
-    }
+    parts = {folder / f"{reader}.json": _read(keys, content) for reader, keys in READ_BY.items()}
     return {settings_path(scenario): dict(content), **parts}
+
+
+def _read(keys: tuple[str, ...], content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of `keys`. Where sub-models have a detector of their own, stage 1 reads no other."""
+    own = "sub_model_detector" in keys and content["sub_model_detector"] is not None
+    return {key: content[key] for key in keys if key in content and not (own and key == "detector")}
