@@ -7,7 +7,6 @@ training interrupted in the middle says nothing about a shorter one. The loss is
 images after training. Seconds are processor seconds, which depend little on what else runs.
 """
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +29,7 @@ from llbnad.study.embedded import EmbeddedFeatures
 from llbnad.utils.files import write_csv
 from llbnad.utils.runtime import prepare
 from orchestration.commands.benchmark import load_grid
+from orchestration.pipeline.paths import FEATURE_CACHE
 
 GRID = Path("benchmarks") / "purification_dinomaly.yaml"
 
@@ -51,25 +51,24 @@ def main(
     everything = tuple(sorted(images["image_id"]))
     chosen = training_sets(images, everything, ("none", "oracle"), seed)
     rows = []
-    with tempfile.TemporaryDirectory() as cache:
-        store = FeatureStore(Path(cache), settings.encoder, noisy, image_root, target)
-        store.ensure(store.image_ids)
-        features = EmbeddedFeatures(PooledFeatures(store, settings.pool))
-        for count in steps or (100, 300, 1000):
-            config = DinomalyConfig(**{**settings.detectors["dinomaly"].model_dump(), "steps": count})
-            for name in ("none", "oracle"):
-                start = time.process_time()
-                model = train(settings.encoder, config, features, chosen[name], derived_seed(seed, "detector"))
-                seconds = time.process_time() - start
-                found = evaluate({METHOD: model}, {METHOD: chosen[name]}, noisy, features, image_root, seed)
-                rows.append(
-                    {"data set": dataset, "alpha": ratio, "trained on": name, "steps": count,
-                     "loss": _loss(model, features, chosen[name]),
-                     "image_auroc": found.comparison["image_auroc"].iloc[0], "train_cpu_s": seconds}
-                )  # fmt: skip
-                print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1, float_format="%.4f"))
-    if out is not None:
-        write_csv(pd.DataFrame(rows), out)
+    store = FeatureStore(FEATURE_CACHE, settings.encoder, noisy, image_root, target)
+    store.ensure(store.image_ids)
+    features = EmbeddedFeatures(PooledFeatures(store, settings.pool))
+    for count in steps or (100, 300, 1000):
+        config = DinomalyConfig(**{**settings.detectors["dinomaly"].model_dump(), "steps": count})
+        for name in ("none", "oracle"):
+            start = time.process_time()
+            model = train(settings.encoder, config, features, chosen[name], derived_seed(seed, "detector"))
+            seconds = time.process_time() - start
+            found = evaluate({METHOD: model}, {METHOD: chosen[name]}, noisy, features, image_root, seed)
+            rows.append(
+                {"data set": dataset, "alpha": ratio, "trained on": name, "steps": count,
+                 "loss": _loss(model, features, chosen[name]),
+                 "image_auroc": found.comparison["image_auroc"].iloc[0], "train_cpu_s": seconds}
+            )  # fmt: skip
+            print(pd.DataFrame(rows[-1:]).to_string(index=False, header=len(rows) == 1, float_format="%.4f"))
+            if out is not None:
+                write_csv(pd.DataFrame(rows), out)  # as it goes, so that a stopped command leaves what it measured
 
 
 def _loss(model: Model, features: FeatureSource, image_ids: tuple[str, ...]) -> float:
