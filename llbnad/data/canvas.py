@@ -14,15 +14,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from llbnad.config import EncoderConfig, Window
 from llbnad.data.images import load_whole
 from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HALF = 0.5  # share of a patch's area from which on it is inside
 KNOWN = 64  # patch masks kept in memory: one per size of image, region and grid
@@ -73,7 +76,7 @@ class Canvas:
         left, top = ((whole - part) // 2 // self.cell * self.cell for whole, part in ((width, across), (height, down)))
         return Frame(self.size, (left, top, left + across, top + down), image, region)
 
-    def frames(self, manifest: pd.DataFrame, region: RegionOfInterest | None) -> dict[str, "Frame"]:
+    def frames(self, manifest: "pd.DataFrame", region: RegionOfInterest | None) -> dict[str, "Frame"]:
         """Return the frame of each image of a manifest by its id; empty if every patch of every image is inside.
 
         Raises:
@@ -170,7 +173,7 @@ def off_canvas(maps: Mapping[str, np.ndarray], frames: Mapping[str, Frame]) -> d
     return {one: frames[one].off_canvas(found) if one in frames else found for one, found in maps.items()}
 
 
-def view_line(canvas: Canvas, manifest: pd.DataFrame) -> str:
+def view_line(canvas: Canvas, manifest: "pd.DataFrame") -> str:
     """Say how large the images of a manifest are seen, in one line."""
     width, height = (int(manifest[side].median()) for side in ("width", "height"))
     left, top, right, bottom = canvas.frame((width, height)).box

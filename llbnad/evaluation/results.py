@@ -1,4 +1,4 @@
-"""What a test found: one row per method, scores, and the decision of the final detector's threshold."""
+"""Results of a test: one row per method, scores, and the decision of the final detector's threshold."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

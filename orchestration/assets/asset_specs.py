@@ -1,4 +1,4 @@
-"""What Dagster shows of a stage before any run: name, dependencies, description, group and command, from dvc.yaml."""
+"""Specifications of the stages' assets, from dvc.yaml: name, dependencies, description, group and command."""
 
 import re
 

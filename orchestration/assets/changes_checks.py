@@ -15,6 +15,7 @@ import dagster as dg
 from orchestration.assets.asset_metadata import table
 from orchestration.assets.changes import change_key
 from orchestration.assets.failure import failing
+from orchestration.assets.outside_run import evaluation_of
 from orchestration.assets.partitions import Pattern, stages_of
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
@@ -59,17 +60,7 @@ def results(assets: Iterable[str], scenarios: Mapping[str, Behind]) -> Iterator[
 def report(instance: dg.DagsterInstance, found: Iterable[dg.AssetCheckResult]) -> None:
     """Report results to Dagster without a run, which is possible since these checks have no partition."""
     for one in found:
-        assert one.asset_key is not None and one.check_name is not None
-        instance.report_runless_asset_event(
-            dg.AssetCheckEvaluation(
-                asset_key=one.asset_key,
-                check_name=one.check_name,
-                passed=one.passed,
-                severity=one.severity,
-                description=one.description,
-                metadata=one.metadata,
-            )
-        )
+        instance.report_runless_asset_event(evaluation_of(one))
 
 
 def changes_checks(root: Path, found: Mapping[str, Pattern]) -> dg.AssetChecksDefinition:

@@ -34,18 +34,31 @@ def report_checks(
     """
     with _outside_run(instance, {PARTITION_TAG: scenario, MADE_BY_TAG: made_by}, summary) as run:
         for result, blocking in results:
-            assert result.asset_key is not None and result.check_name is not None
-            evaluation = dg.AssetCheckEvaluation(
-                asset_key=result.asset_key,
-                check_name=result.check_name,
-                passed=result.passed,
-                severity=result.severity,
-                metadata=result.metadata,
-                description=result.description,
-                blocking=blocking,
-                partition=scenario,
-            )
+            evaluation = evaluation_of(result, blocking, scenario)
             _report(instance, run, dg.DagsterEventType.ASSET_CHECK_EVALUATION, data=evaluation)
+
+
+def evaluation_of(
+    result: dg.AssetCheckResult, blocking: bool = False, partition: str | None = None
+) -> dg.AssetCheckEvaluation:
+    """Return the event of a result that names its asset and check.
+
+    Args:
+        result: outcome of a check.
+        blocking: whether a failure stops what comes after the asset.
+        partition: the scenario; None for a check of all.
+    """
+    assert result.asset_key is not None and result.check_name is not None
+    return dg.AssetCheckEvaluation(
+        asset_key=result.asset_key,
+        check_name=result.check_name,
+        passed=result.passed,
+        severity=result.severity,
+        metadata=result.metadata,
+        description=result.description,
+        blocking=blocking,
+        partition=partition,
+    )
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from orchestration.pipeline import pipes
 from orchestration.pipeline.params import SCENARIO_NAME, load_params
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.suspects import unjudged_suspects
+from orchestration.registry.model_card import say_promoted
 from orchestration.registry.promotion import refusal
 from orchestration.registry.shown import PROGRAM, as_check, named, next_step, outcomes, version_facts
 from orchestration.registry.store import (
@@ -141,6 +142,7 @@ def promote(
             _tell_champion(line, before, said, before, refused=reason)
             raise typer.Exit(EXIT_REFUSED)
         said = crown(client, line, str(chosen.version), before)
+        say_promoted(client, line, str(chosen.version))
         print(said, *([chosen.tags[UNPROVEN]] if UNPROVEN in chosen.tags else []), sep="\n")
         _tell_champion(line, chosen, said, before)
 

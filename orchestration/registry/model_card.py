@@ -37,6 +37,7 @@ PICTURES = {  # of a version's card, by name, those first that a description sho
 }
 CARD = "card"  # folder of a version's files with the card and its pictures; tag of the version with their names
 SHOWN_PICTURES = 2  # in the description
+REFUSED_BY, ALTHOUGH = "REFUSED by", "Promoted by hand, although refused by"  # begin a description
 OWN_TEXT = "card.sha256"  # tag of a version: hash of the description that was written here
 
 
@@ -60,7 +61,7 @@ def model_card(
     """
     with opened(model) as (_, content):
         detector, encoder, threshold = content["detector"], content["encoder"], content.get("threshold")
-    lines = [f"REFUSED by {one.name}: {_seen(one)}; expected {one.expected}." for one in findings if one.failed]
+    lines = [f"{REFUSED_BY} {one.name}: {_seen(one)}; expected {one.expected}." for one in findings if one.failed]
     lines.append(f"Detector {detector['name']} on {encoder['name']} at {encoder['input_size']} px.")
     if "n_selected" in metrics:
         share = metrics["n_selected"] / metrics["n_train"]
@@ -143,6 +144,17 @@ def describe(client: "MlflowClient", scenario: str, version: str, text: str) -> 
     if not client.get_registered_model(name).description:
         about = f"The detectors of `{scenario}`. The alias `champion` is the one in use: `models:/{name}@champion`."
         client.update_registered_model(name, about)
+
+
+def say_promoted(client: "MlflowClient", scenario: str, version: str) -> None:
+    """Say in the description of a refused version that it was promoted all the same."""
+    name = model_name(scenario)
+    known = client.get_model_version(name, version)
+    before = known.description or ""
+    text = before.replace(REFUSED_BY, ALTHOUGH)[:LONGEST]
+    if text != before and known.tags.get(OWN_TEXT) == _digest(before):
+        client.update_model_version(name, version, description=text)
+        client.set_model_version_tag(name, version, OWN_TEXT, _digest(text))
 
 
 def _digest(text: str) -> str:

@@ -66,6 +66,10 @@ def open_shared(root: Path) -> tuple[Path, list[str]]:
     stages = lock_blocks.read(root / "dvc.yaml")["stages"]
     trimmed = yaml.safe_dump({"stages": {name: stages[name] for name in SHARED}}, sort_keys=False)
     _prepare(root, place, (root / PARAMS).read_text(encoding="utf-8"), trimmed)
+    for name in SHARED:
+        source, target = root / DATA / name, place / DATA / name
+        if source.is_dir() and not target.exists():
+            shutil.copytree(source, target)  # what is up to date, DVC need not bring from its cache
     known = lock_blocks.read_blocks(root)
     lock_blocks.write_blocks(place, {name: known[name] for name in SHARED if name in known})
     return place, list(known)

@@ -6,7 +6,7 @@ from pathlib import Path
 from llbnad.utils.files import write_json
 from orchestration.pipeline.code import ChangedError
 from orchestration.pipeline.defaults import refuse_edit_without_effect
-from orchestration.pipeline.params import load_params
+from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import DATA, PARAMS
 from orchestration.pipeline.settings import SPLIT, entry, entry_path
 from orchestration.pipeline.stage import run_stage
@@ -15,18 +15,19 @@ from orchestration.pipeline.summary import say
 
 def main() -> None:
     """Write data/params/<scenario>.json for every scenario."""
-    found = _entries()
+    text, params = PARAMS.read_bytes(), load_params(PARAMS)
+    found = _entries(params)
     refuse_edit_without_effect(Path(), SPLIT)
     shutil.rmtree(DATA / SPLIT, ignore_errors=True)  # the files of scenarios that are gone
     for scenario, content in found.items():
         write_json(content, entry_path(scenario))
-    if _entries() != found:  # DVC looks at params.yaml after the stage
+    # DVC looks at params.yaml after the stage
+    if _entries(params if PARAMS.read_bytes() == text else load_params(PARAMS)) != found:
         raise ChangedError(f"{PARAMS} has changed while the stage ran: run again")
     say(f"params: {len(found)} scenarios")
 
 
-def _entries() -> dict[str, dict[str, object]]:
-    params = load_params(PARAMS)
+def _entries(params: Params) -> dict[str, dict[str, object]]:
     return {scenario: entry(params, scenario) for scenario in params.scenarios}
 
 

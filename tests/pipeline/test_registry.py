@@ -185,6 +185,9 @@ def test_the_life_of_a_champion(workspace, capsys):
         promote(LINE, third["version"], if_accepted=True)
     assert re.search(r"was refused \(.*spread: .*\): version 1 stays champion; ", capsys.readouterr().out)
     assert champion(workspace) == "1"
+    promote(LINE, third["version"])
+    said = client.get_model_version(model_name(LINE), third["version"]).description
+    assert "Promoted by hand, although refused by spread: " in said and "REFUSED by" not in said
 
 
 def test_one_label_of_a_person_refuses_the_detector_that_contradicts_it(workspace):

@@ -45,14 +45,13 @@ def test_an_error_that_names_its_file_stays_as_it_is(tmp_path):
     assert caught.value.filename == str(tmp_path / "missing")
 
 
-@pytest.mark.parametrize("module", ["orchestration", "llbnad.cli"])
-def test_a_command_says_it_in_one_line(tmp_path, module):
+@pytest.mark.parametrize(
+    ("module", "replaced"),
+    [("orchestration.__main__", "door.application = lambda *names: app"), ("llbnad.cli", "door.app = app")],
+)
+def test_a_command_says_it_in_one_line(tmp_path, module, replaced):
     (tmp_path / "file").touch()
-    code = (
-        f"import sys, {module + '.__main__' if module == 'orchestration' else module} as door\n"
-        "def app(*arguments, **named): open('file/below')\n"
-        "door.app = app\ndoor.main()"
-    )
+    code = f"import {module} as door\ndef app(*arguments, **named): open('file/below')\n{replaced}\ndoor.main()"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr == "error: [Errno 20] Not a directory: 'file/below'\n"

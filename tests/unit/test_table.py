@@ -7,7 +7,7 @@ import torch
 
 from benchmarks import encoders
 from llbnad.config import EncoderConfig, parse
-from llbnad.data.sources.base import Scan
+from llbnad.data.sources.records import Scan
 from llbnad.errors import ConfigError
 from llbnad.evaluation.metrics import ranking
 from llbnad.features.batch import Batch

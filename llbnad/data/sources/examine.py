@@ -18,7 +18,7 @@ from llbnad.errors import DataError, PagesError
 
 @dataclass(frozen=True)
 class Examined:
-    """What one file holds, or why it is of no use."""
+    """The facts of one file, or why it is of no use."""
 
     image_id: str = ""
     size: tuple[int, int] = (0, 0)

@@ -1,4 +1,4 @@
-"""What a source says of its files, and what became of them."""
+"""Records: the files that a source names, those it refuses, and what was read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
