@@ -38,8 +38,10 @@ os.environ.pop("DAGSTER_HOME", None)  # tests leave the user's alone, and two pr
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    prepare(Runtime(device="cpu"))  # as every command of ours does
-    if not hasattr(config, "workerinput"):  # pytest-xdist's own processes inherit what is set here
+    works = hasattr(config, "workerinput")
+    if works or not config.getoption("numprocesses", None):  # the one that only hands out tests needs no torch
+        prepare(Runtime(device="cpu"))  # as every command of ours does
+    if not works:  # pytest-xdist's own processes inherit what is set here
         config.add_cleanup(warm.prepare())
 
 

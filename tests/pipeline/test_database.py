@@ -23,6 +23,12 @@ HALF_MADE = {
 }
 
 
+@pytest.fixture(autouse=True)
+def no_server(monkeypatch):
+    """mlflow.set_tracking_uri, which other tests call, leaves this variable behind in the process."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("made")

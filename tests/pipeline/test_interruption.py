@@ -249,4 +249,5 @@ def test_a_dataset_that_changes_while_it_is_read_is_not_recorded(copy_of, change
     assert process.returncode != 0
     assert f"error: {changed}" in said and "has changed while the stage ran" in said, said
     assert dvc.read_lock(copy_of)["stages"]["raw@cells"] == before
+    large.unlink()
     assert repro_stage(copy_of, "raw@cells", lambda line: None) == "ran"

@@ -88,7 +88,11 @@ def whole_module(model: Model, half: bool = False) -> "torch.nn.Module":
             maps = model.detector.patch_maps(Batch((), tuple(_rounded(layer) for layer in features)))
             return image_scores(maps), maps
 
-    return Whole().eval()
+    whole = Whole().eval()
+    for part in whole.modules():
+        if hasattr(part, "inplace"):
+            part.inplace = False  # the exporter takes twice as long to rewrite what works in place
+    return whole
 
 
 def _rounded(values: "torch.Tensor") -> "torch.Tensor":
