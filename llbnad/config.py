@@ -253,6 +253,9 @@ class CalibrationConfig(Config):
     bound: Bound = "robust"  # robust: limited by the body of the scores, which kept defects cannot raise; or none
     unsure: bool = True  # call scores unsure that lie within the interval of the threshold
     min_area: float = Field(0.0, ge=0, lt=1)  # smallest region, as a share of the image; 0 = one patch of the map
+    # samples that follow each other by path and are held out together, as a camera takes bursts of one part; 1 = each
+    # alone, and one training more asks whether neighbours are alike
+    burst: int = Field(1, ge=1)
 
     @field_validator("target_fpr")
     @classmethod

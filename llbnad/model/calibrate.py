@@ -11,9 +11,13 @@ the false-positive rate on all normal images is above the target, by up to the s
 defect scores high and raises a conformal threshold, which lowers both the false-positive rate and the recall. The bound
 of `llbnad.model.robust_bound` limits this. Where labelled images are set aside for testing, the metric
 `fpr_at_threshold` shows the true rate. On images that the detector learnt, it would be too low.
+
+Images that follow each other may be alike. Then a held-out image finds its neighbours among those that were learnt, and
+the threshold is too low for the next part. `look_for_bursts` asks the scores whether that is so, and
+`calibration.burst` holds neighbours out together.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -24,12 +28,13 @@ from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.encoders.canvases import canvas_of
 from llbnad.errors import DataError
 from llbnad.features.source import FeatureSource
+from llbnad.model.bursts import FEWEST, HIGH, LENGTH, Bursts, bursts_of
 from llbnad.model.model import derived_seed, train
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import Threshold, threshold_at
 from llbnad.regions.find import region_level
-from llbnad.utils.hashing import deal
+from llbnad.utils.hashing import deal, stable_shuffle
 
 
 def calibrate(
@@ -57,9 +62,14 @@ def calibrate(
     """
     if calibration.folds == 0:
         return None, None
+    if calibration.burst > 1:
+        kept = kept.assign(sample_id=bursts_of(kept, calibration.burst).astype(str))
     found = out_of_fold(kept, features, encoder, detector, calibration.folds, seed, calibration.min_area, region)
     rate, bound = calibration.target_fpr, calibration.bound
     threshold = threshold_at(found.scores.values, rate, bound, calibration.unsure)
+    if calibration.burst == 1:
+        alike = look_for_bursts(kept, features, encoder, detector, calibration.folds, seed, found.scores)
+        threshold = replace(threshold, bursts=alike)
     return threshold, PixelThreshold(threshold_at(found.levels, rate, bound, unsure=False), found.min_area)
 
 
@@ -103,6 +113,42 @@ def out_of_fold(
     ids = tuple(image_id for part in parts for image_id in part.image_ids)
     scores = Scores(ids, np.concatenate([part.values for part in parts]))
     return OutOfFold(scores, np.asarray(levels, np.float32), share)
+
+
+def look_for_bursts(
+    kept: pd.DataFrame,
+    features: FeatureSource,
+    encoder: EncoderConfig,
+    detector: DetectorConfig,
+    folds: int,
+    seed: int,
+    scores: Scores,
+) -> Bursts | None:
+    """Hold out one in `folds` of the bursts, and count their images that score high, before and now.
+
+    Args:
+        kept: manifest rows of the images that calibration used.
+        features: features of these images.
+        encoder: settings of the detector's encoder.
+        detector: settings of the detector.
+        folds: number of calibration folds; as many images are held out as in one of them.
+        seed: seed of the scenario.
+        scores: scores of all `kept` images, each held out alone.
+
+    Returns:
+        the counts; None if there are fewer than `FEWEST` bursts.
+    """
+    bursts = bursts_of(kept, LENGTH)
+    names = sorted(set(bursts))
+    if len(names) < FEWEST:
+        return None
+    chosen = stable_shuffle(map(str, names), seed, "bursts")[: max(1, round(len(names) / folds))]
+    held = bursts.astype(str).isin(chosen)
+    ids, others = (sorted(kept["image_id"][rows]) for rows in (held, ~held))
+    model = train(encoder, detector, features, others, derived_seed(seed, "bursts"))
+    level = np.quantile(scores.values, 1 - HIGH)
+    together = model.score(features, ids, "neighbours held out").of(ids)
+    return Bursts(len(ids), int((scores.of(ids) > level).sum()), int((together > level).sum()))
 
 
 def assign_folds(kept: pd.DataFrame, folds: int, seed: int) -> pd.Series:

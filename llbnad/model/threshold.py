@@ -26,7 +26,7 @@ count scores above `value`, whatever the label.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from typing import Any, Literal
 
@@ -35,6 +35,7 @@ import pandas as pd
 
 from llbnad.config import Bound
 from llbnad.errors import ConfigError, DataError, percent_hint
+from llbnad.model.bursts import Bursts
 from llbnad.model.robust_bound import robust_bound
 
 CONFIDENCE = 0.95  # level of all intervals
@@ -60,6 +61,7 @@ class Threshold:
     unsure_high: float  # upper end, at least `value`
     unsure: bool  # whether scores from `unsure_low` to `unsure_high` are called unsure
     scores: np.ndarray  # (n,) float32, ascending: the calibration scores
+    bursts: Bursts | None = None  # whether images next to each other are alike; None if nobody asked
 
     @property
     def n(self) -> int:
@@ -77,7 +79,8 @@ class Threshold:
         Raises:
             ConfigError: the rate is not in (0, 1).
         """
-        return threshold_at(self.scores, target_fpr, "none" if self.bound is None else "robust", self.unsure)
+        moved = threshold_at(self.scores, target_fpr, "none" if self.bound is None else "robust", self.unsure)
+        return replace(moved, bursts=self.bursts)
 
     def labels(self, scores: np.ndarray) -> np.ndarray:
         """Return `normal`, `unsure` or `defect` for each of `scores` (N,)."""
@@ -136,9 +139,10 @@ class Threshold:
             line += f"; {images_needed(self.target_fpr)} images keep the rate below {TWICE * self.target_fpr:.2%}"
         return line
 
-    def summary(self) -> dict[str, float | int | bool | str | None]:
+    def summary(self) -> dict[str, float | int | bool | str | dict[str, int] | None]:
         """Return everything but the scores, as JSON values."""
-        return {**{name: getattr(self, name) for name in STORED}, "n": self.n, "attained": self.attained}
+        content = {**{name: getattr(self, name) for name in STORED}, "n": self.n, "attained": self.attained}
+        return content if self.bursts is None else {**content, "bursts": self.bursts.content()}
 
     @classmethod
     def restore(cls, summary: Mapping[str, Any], scores: np.ndarray) -> "Threshold":
@@ -148,10 +152,11 @@ class Threshold:
         """
         if "decided_by" not in summary:
             return threshold_at(scores, float(summary["target_fpr"]), "none", unsure=False)
-        return cls(**{name: summary[name] for name in STORED}, scores=scores)
+        bursts = Bursts.restore(summary.get("bursts"))
+        return cls(**{name: summary[name] for name in STORED}, scores=scores, bursts=bursts)
 
 
-STORED = tuple(one.name for one in fields(Threshold) if one.name != "scores")
+STORED = tuple(one.name for one in fields(Threshold) if one.name not in ("scores", "bursts"))
 
 
 def images_needed(target_fpr: float) -> int:

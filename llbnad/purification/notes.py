@@ -104,7 +104,7 @@ def agreement(table: pd.DataFrame) -> float | None:
 
 
 def threshold_notes(threshold: Threshold | None, measured_fpr: float | None = None) -> list[str]:
-    """Return the note on a threshold whose false-positive rate is only promised; empty if it is measured and attained.
+    """Return the notes on a threshold: a rate that is only promised, not measured and attained; images that are alike.
 
     Args:
         threshold: threshold of the final detector; None if it has none.
@@ -112,8 +112,9 @@ def threshold_notes(threshold: Threshold | None, measured_fpr: float | None = No
     """
     if threshold is None:
         return ["no threshold: the detector gives scores and calls nothing a defect (calibration.folds is 0)"]
+    alike = [threshold.bursts.describe()] if threshold.bursts is not None and threshold.bursts.alike else []
     if threshold.attained and measured_fpr is not None:
-        return []
+        return alike
     rule = "largest calibration scores" if threshold.decided_by == "conformal" else "body of the calibration scores"
     tested = (
         "no labelled normal image tests it" if measured_fpr is None else f"labelled test images say {measured_fpr:.2%}"
@@ -121,5 +122,6 @@ def threshold_notes(threshold: Threshold | None, measured_fpr: float | None = No
     return [
         f"threshold only promised: {threshold.promised_fpr:.2%} false positives ({threshold.fpr_low:.2%} to "
         f"{threshold.fpr_high:.2%} at {CONFIDENCE:.0%} confidence) for a target of {threshold.target_fpr:.2%}, "
-        f"from the {rule} of {threshold.n} images, for images like the kept ones; {tested}"
+        f"from the {rule} of {threshold.n} images, for images like the kept ones; {tested}",
+        *alike,
     ]
