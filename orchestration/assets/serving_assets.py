@@ -25,7 +25,7 @@ class PredictionConfig(dg.Config):
 
     folder: str = Field(
         "",
-        description="Required: images to score, with subfolders; relative to the repository or absolute. Nothing is scored without it",
+        description="Required, nothing is scored without it: images, with subfolders; relative or absolute",
     )
     fpr: float | None = Field(None, description="False positives accepted, in (0, 1); none: the model's own threshold")
     heatmaps: bool = Field(True, description="Write one heat map per image, as large as the image")
