@@ -8,8 +8,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from llbnad.policies.fraction import Fraction
+from llbnad.policies.otsu import Otsu
 from orchestration.__main__ import application
+from orchestration.pipeline.params import load_params
 from orchestration.pipeline.staleness import StageState, causes, described, in_words, propagated, why_behind
+from orchestration.pipeline.suspects import unjudged_suspects
+from tests.conftest import REPOSITORY
 
 BLOCK = "  {}:\n    cmd: x\n    deps:\n{}    outs:\n{}"
 
@@ -60,6 +65,19 @@ def test_states_in_a_few_words():
         "sub_model@x-1": "raw@a is stale; seed of x in params.yaml",
         "scores@x": "never ran",
     }
+
+
+def test_what_a_fixed_share_leaves_out_is_no_suspect(tmp_path):
+    params = load_params(REPOSITORY / "params.yaml")
+    (tmp_path / "data/purified/x").mkdir(parents=True)
+    pd.DataFrame({"image_id": [letter * 64 for letter in "ab"]}).to_parquet(
+        tmp_path / "data/purified/x/rejected.parquet"
+    )
+    (tmp_path / "judged.csv").write_text(f"image_id,verdict\n{'a' * 64},defect\n")
+    first = next(iter(params.scenarios.values())).model_copy(update={"review": "judged.csv"})
+    for policy, said in ((Fraction(keep=0.2), "– (2 left out by the share that fraction keeps"), (Otsu(), "1 of 2")):
+        own = {"x": first.model_copy(update={"selection": policy})}
+        assert unjudged_suspects(tmp_path, params.model_copy(update={"scenarios": own}), "x").startswith(said)
 
 
 def test_one_screen(copy_of, monkeypatch):
