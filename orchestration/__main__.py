@@ -59,6 +59,9 @@ def main() -> None:
     except OSError as error:  # a full disk, a folder that is not writable
         print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:  # before or after the command proper, which Typer ends itself
+        print("ended by Ctrl-C", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

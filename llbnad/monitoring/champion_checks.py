@@ -72,7 +72,9 @@ def finite_scores(probes: Sequence[Probe]) -> Finding:
     """Check that every score is finite, and that there are scores."""
     scores = np.concatenate([values(group) for one in probes for group in (one.kept, one.rejected, one.labelled)])
     bad = int((~np.isfinite(scores)).sum())
-    return decided("finite_scores", bad == 0 and len(scores) > 0, f"{bad} of {len(scores)} not finite", "0 of some")
+    return decided(
+        "finite_scores", bad == 0 and len(scores) > 0, f"{bad} of {len(scores)} not finite", "none of at least one"
+    )
 
 
 def spread(scores: np.ndarray, least: float) -> Finding:

@@ -37,7 +37,10 @@ PASSED, FOUND = 0, 2  # answers; 1 is a find within the interval of the threshol
 NO_CHAMPION = "there is no champion"
 UNREADABLE = "the champion cannot be loaded, or does not say what it learnt"
 FEW = "{} normal images that both or neither have learnt, and that the champion passes, are too few"
-REMEDY = "look at synthetic_defects.png of `llbnad sensitivity`, or promote by hand"
+REMEDY = (
+    "`llbnad sensitivity MODEL FOLDER_OF_NORMAL_IMAGES --out FOLDER` draws what a model finds, in "
+    "FOLDER/synthetic_defects.png; or promote by hand"
+)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.settings import settings_path
 from orchestration.pipeline.tables import for_people, plain_table
 
-PICTURE_WIDTH = 700  # pixels: what a page has room for beside the names
+PICTURE_WIDTH = 520  # pixels: what the overview of an asset has room for beside the names, in a window of 1500
 PICTURES = "pictures"  # folder among the logs
 PREVIEW_ROWS = 30  # of a CSV file; numbers are rounded for people, the files hold all digits
 QUALITY = 88  # of JPEG
@@ -138,7 +138,8 @@ def _of_file(file: Path) -> dict[str, Any]:
 
         content = pd.read_csv(file)
         rows = content.head(PREVIEW_ROWS).itertuples(index=False, name=None)
-        return {f"rows of {file.name}": len(content), file.name: table(list(content.columns), rows)}
+        name = f"{file.name}, first {PREVIEW_ROWS} rows" if len(content) > PREVIEW_ROWS else file.name
+        return {f"rows of {file.name}": len(content), name: table(list(content.columns), rows)}
     if file.suffix == ".json":
         numbers = json.loads(file.read_text())
         if file.name == "settings.json":

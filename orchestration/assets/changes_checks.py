@@ -19,21 +19,12 @@ from orchestration.assets.outside_run import evaluation_of
 from orchestration.assets.partitions import Pattern, stages_of
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
-from orchestration.pipeline.staleness import StageState, states
+from orchestration.pipeline.staleness import states, why_behind
 
 UP_TO_DATE = "up_to_date"
 SHOWN = 3  # scenarios in the text; the table has all
 
 Behind = Mapping[str, str]  # why a scenario's stage is not up to date, by asset name
-
-
-def behind(own: Mapping[str, StageState]) -> dict[str, str]:
-    """Return why the stages of a scenario are not up to date, given their states by asset name."""
-    return {
-        asset: "; ".join(state.because) or state.freshness
-        for asset, state in own.items()
-        if state.freshness != "up to date"
-    }
 
 
 def results(assets: Iterable[str], scenarios: Mapping[str, Behind]) -> Iterator[dg.AssetCheckResult]:
@@ -91,7 +82,7 @@ def changes_checks(root: Path, found: Mapping[str, Pattern]) -> dg.AssetChecksDe
             told = {}
             for scenario, by_stage in states(root, params, list(params.scenarios)).items():
                 stages = stages_of(found, params, scenario)
-                told[scenario] = behind(
+                told[scenario] = why_behind(
                     {asset: by_stage[stage] for asset, stage in stages.items() if stage in by_stage}
                 )
         yield from results([asset for asset in found if change_key(asset) in chosen], told)

@@ -11,11 +11,17 @@ from typing import Any
 
 import dagster as dg
 
+from llbnad.errors import LlbnadError
+from orchestration.assets.failure import failing
 from orchestration.pipeline.pipes import DESCRIPTION
 from orchestration.pipeline.process import running
 
 COMMAND = (sys.executable, "-m", "orchestration")
 SHOWN_LINES = 15  # last lines of a failed command that are shown
+
+
+class CommandError(LlbnadError):
+    """A command has failed; the message holds what it said last."""
 
 
 def run_command(
@@ -37,7 +43,7 @@ def run_command(
         shown_on_checks: whether the checks show these too, or the asset alone.
 
     Raises:
-        Failure: the command ended with another exit code; the message holds its last lines.
+        Stopped: the command ended with another exit code; the message holds its last lines.
     """
     lines: list[str] = []
     with (
@@ -51,7 +57,8 @@ def run_command(
                 context.log.info(lines[-1])
         code = process.wait()
     if code not in allowed:
-        raise dg.Failure("\n".join(lines[-SHOWN_LINES:]) or f"exit code {code} without a word", allow_retries=False)
+        with failing():
+            raise CommandError("\n".join(lines[-SHOWN_LINES:]) or f"exit code {code} without a word")
     made = dg.PipesClientCompletedInvocation(session).get_materialize_result(implicit_materialization=False)
     shown = show()
     return dg.MaterializeResult(

@@ -1,4 +1,7 @@
-"""Our errors as Dagster's errors: the run fails with the message, and is not tried again, because that would not help.
+"""Our errors as Dagster's errors: the run fails with the message alone, and is not tried again, which would not help.
+
+Dagster shows a stack trace below each `Failure`. It leaves out the trace of a `DagsterUserCodeExecutionError`, whose
+cause says what is wrong, and our errors have no trace of their own: each says all that is to be known in one line.
 
 Dagster need not wait for other processes: `orchestration.pipeline.busy` waits for every door.
 """
@@ -6,15 +9,21 @@ Dagster need not wait for other processes: `orchestration.pipeline.busy` waits f
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import dagster as dg
+from dagster._core.errors import DagsterUserCodeExecutionError
 
 from llbnad.errors import LlbnadError
 
 
+class Stopped(DagsterUserCodeExecutionError):
+    """A step has ended because of an `LlbnadError`, which is the cause of this one."""
+
+
 @contextmanager
 def failing() -> Iterator[None]:
-    """Raise `dagster.Failure` for an `LlbnadError` in the block."""
+    """Raise `Stopped` for an `LlbnadError` in the block."""
     try:
         yield
     except LlbnadError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from None
+        error.__cause__, error.__suppress_context__ = None, True  # what led to it is no news to people
+        stopped = Stopped("for the reason below", user_exception=error, original_exc_info=(type(error), error, None))
+        raise stopped from error.with_traceback(None)

@@ -31,7 +31,10 @@ LOOK_SECONDS = 5
 class InspectionConfig(dg.Config):
     """Run configuration of `inspected`."""
 
-    line: str = Field("", description="Production line whose images in data/inspect are scored")
+    line: str = Field(
+        "",
+        description="Required: production line whose images in data/inspect are scored. Nothing is scored without it",
+    )
 
 
 def inspected_asset(root: Path) -> dg.AssetsDefinition:

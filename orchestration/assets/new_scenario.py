@@ -30,15 +30,18 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
     class NewScenario(dg.Config):
         """A scenario: one training on one data set."""
 
-        name: str = Field(description="Letters, digits and _. It becomes the name of the partition")
+        # without a default, the launchpad says that it is missing before anything runs
+        name: str = Field(description="Required: letters, digits and _. It becomes the name of the partition")
         dataset: str = Field(
+            default=next(iter(params.datasets), ""),
             description=f"A data set of params.yaml ({', '.join(params.datasets)}), or a folder of images such as "
-            "data/own/bottle, which becomes one; folders good/ and bad/ in it are labels"
+            "data/own/bottle, which becomes one; folders good/ and bad/ in it are labels",
         )
         detector: str = Field(default=usual.detector.name, description=f"One of {', '.join(DETECTORS.names)}")
         alpha: float | None = Field(
             default=None,
-            description="Share of defective training samples to inject, such as 0.1; none: the images as they are",
+            description="Share of defective training samples to inject, such as 0.1, in [0, 1). Leave it out (or null) "
+            "for the images as they are: always for a folder without labels",
         )
         policy: str = Field(
             default=usual.selection.policy, description=f"What is kept: one of {', '.join(POLICIES.names)}"
@@ -57,14 +60,12 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
         said = ", ".join(f"{key} {value}" for key, value in own.items())
         context.log.info(f"{config.name} is in {PARAMS} and a partition now ({said}); run_scenario computes it")
 
-    filled = NewScenario(name="", dataset=next(iter(params.datasets), ""))
-
     @dg.job(
         name=NEW_SCENARIO,
         executor_def=dg.in_process_executor,
-        config={"ops": {STEP: {"config": filled.model_dump()}}},  # with the keys that hold nothing yet
-        description="A new partition: fill in the form of the launchpad (name, data set, detector …) and launch. The "
-        f"scenario is written into {PARAMS}, with what `defaults` says for everything else, and becomes a partition",
+        description="A new partition: fill in the form of the launchpad and launch. It takes `name`, and if wanted "
+        f"another `dataset`, `detector`, `policy`, `seed` or `alpha`. The scenario is written into {PARAMS}, with what "
+        "`defaults` says for everything else, and becomes a partition",
     )
     def new_scenario() -> None:
         write_params()

@@ -12,7 +12,7 @@ from dagster._core.definitions.metadata.external_metadata import metadata_value_
 
 from orchestration.assets.backfill import VERSION_TAG, record_materialisations, recorded_instance
 from orchestration.assets.outside_run import report_checks
-from orchestration.assets.registry_assets import CHALLENGER, shown_pictures
+from orchestration.assets.registry_assets import CHALLENGER, CHAMPION, shown_pictures, tell_challenger
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.pipes import Check
@@ -48,13 +48,15 @@ def tell(
             shown = {name: _value(value) for name, value in metadata.items()}
             shown = {"made by": MADE_BY, **shown, **shown_pictures(root, scenario)}
             tags = {VERSION_TAG: version} if version else {}
-            instance.report_runless_asset_event(
-                dg.AssetMaterialization(asset, metadata=shown, partition=scenario, tags=tags)
-            )
-            if checks:
+            made = dg.AssetMaterialization(asset, metadata=shown, partition=scenario, tags=tags)
+            if not checks:
+                instance.report_runless_asset_event(made)
+            else:
                 results = [(_result(asset, check), False) for check in checks]
                 summary = f"{scenario}: {asset}, version {metadata['version']}, refused by: {metadata['refused']}"
-                report_checks(instance, scenario, results, MADE_BY, summary)
+                report_checks(instance, scenario, results, MADE_BY, summary, made)
+            if asset == CHAMPION and metadata["refused"] == "none":
+                tell_challenger(instance, scenario, str(metadata["version"]))
     except Exception as error:  # each storage of Dagster has errors of its own
         return f"{type(error).__name__}: {error}"
     return None

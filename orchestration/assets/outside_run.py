@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from uuid import uuid4
 
 import dagster as dg
-from dagster._core.events import EngineEventData
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._core.events import EngineEventData, StepMaterializationData
 
 RUN_NAME = "made_outside_dagster"  # as Dagster lists such a run
 PARTITION_TAG, MADE_BY_TAG = "dagster/partition", "made by"
@@ -22,8 +23,12 @@ def report_checks(
     results: Iterable[tuple[dg.AssetCheckResult, bool]],
     made_by: str,
     summary: str,
+    made: dg.AssetMaterialization | None = None,
 ) -> None:
     """Report results of asset checks in a run of their own, which has succeeded.
+
+    Each names the newest materialisation of its asset; Dagster shows no check of another one. Without the name, it
+    would compare the time with that of the check, which it keeps in whole seconds only.
 
     Args:
         instance: Dagster's instance.
@@ -31,15 +36,21 @@ def report_checks(
         results: each result, with its asset and name, and whether a failure blocks what comes after the asset.
         made_by: the command that made what was checked; a tag of the run.
         summary: one line for the log of the run.
+        made: materialisation to be reported first, in the same run.
     """
     with _outside_run(instance, {PARTITION_TAG: scenario, MADE_BY_TAG: made_by}, summary) as run:
+        if made is not None:
+            report_made(instance, made, run.run_id, RUN_NAME)
         for result, blocking in results:
-            evaluation = evaluation_of(result, blocking, scenario)
+            evaluation = evaluation_of(result, blocking, scenario, _newest(instance, result.asset_key, scenario))
             _report(instance, run, dg.DagsterEventType.ASSET_CHECK_EVALUATION, data=evaluation)
 
 
 def evaluation_of(
-    result: dg.AssetCheckResult, blocking: bool = False, partition: str | None = None
+    result: dg.AssetCheckResult,
+    blocking: bool = False,
+    partition: str | None = None,
+    checked: AssetCheckEvaluationTargetMaterializationData | None = None,
 ) -> dg.AssetCheckEvaluation:
     """Return the event of a result that names its asset and check.
 
@@ -47,6 +58,7 @@ def evaluation_of(
         result: outcome of a check.
         blocking: whether a failure stops what comes after the asset.
         partition: the scenario; None for a check of all.
+        checked: the materialisation that was checked; None if the asset has none.
     """
     assert result.asset_key is not None and result.check_name is not None
     return dg.AssetCheckEvaluation(
@@ -58,7 +70,28 @@ def evaluation_of(
         description=result.description,
         blocking=blocking,
         partition=partition,
+        target_materialization_data=checked,
     )
+
+
+def report_made(instance: dg.DagsterInstance, made: dg.AssetMaterialization, run_id: str, job_name: str) -> None:
+    """Report a materialisation as made in a run, which may have ended."""
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION.value
+    event = dg.DagsterEvent(kind, job_name, event_specific_data=StepMaterializationData(made))
+    instance.report_dagster_event(event, run_id=run_id)
+
+
+def _newest(
+    instance: dg.DagsterInstance, asset: dg.AssetKey | None, scenario: str
+) -> AssetCheckEvaluationTargetMaterializationData | None:
+    if asset is None:
+        return None
+    wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[scenario])
+    for found in instance.fetch_materializations(wanted, limit=1).records:
+        return AssetCheckEvaluationTargetMaterializationData(
+            storage_id=found.storage_id, run_id=found.run_id, timestamp=found.timestamp
+        )
+    return None
 
 
 @contextmanager

@@ -15,13 +15,17 @@ from typing import Any
 
 import dagster as dg
 
+from llbnad.errors import DataError
 from orchestration.assets.asset_metadata import metadata_of_files
 from orchestration.assets.check_texts import check_spec
 from orchestration.assets.command import run_command
+from orchestration.assets.failure import failing
 from orchestration.assets.machines import has_several_machines
+from orchestration.assets.outside_run import report_made
 from orchestration.pipeline.paths import stage_dir
 from orchestration.registry.beside_champion import comparison_files
 from orchestration.registry.register_version import CHECKS, report_path
+from orchestration.registry.shown import next_after
 from orchestration.registry.store import EXIT_REFUSED
 from orchestration.slices.workplace import place_of
 
@@ -79,14 +83,36 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
     def champion(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line, several = context.partition_key, has_several_machines(context.instance)
         # with several machines, the report and the pictures are on the worker that made the challenge
-        version = _challenger_version(context.instance, line) if several else _judged_version(root, line)
+        with failing():
+            version = _challenger_version(context.instance, line) if several else _judged_version(root, line)
         show = dict if several else lambda: shown_pictures(root, line)
         made = run_command(context, root, [*PROMOTE, line, version, "--if-accepted"], (0, EXIT_REFUSED), show)
         if _text(made, "refused") != "none":
             context.log.warning(_text(made, "outcome"))
+        else:
+            tell_challenger(context.instance, line, _text(made, "version"))
         return made
 
     return champion
+
+
+def tell_challenger(instance: dg.DagsterInstance, scenario: str, champion: str) -> None:
+    """Report the newest challenger again, with the version that is champion since a moment ago.
+
+    The report belongs to the run of the one before: Dagster shows the checks of the newest materialisation's run.
+    """
+    record = _recorded_challenger(instance, scenario)
+    made = record and record.asset_materialization
+    if not record or not made:
+        return
+    version = str(made.metadata["version"].value)
+    now = {"champion": champion, "next": next_after(scenario, version, champion)}
+    if now == {name: made.metadata[name].value for name in now if name in made.metadata}:
+        return
+    again = dg.AssetMaterialization(
+        CHALLENGER, metadata={**made.metadata, **now}, partition=scenario, tags=made.tags or {}
+    )
+    report_made(instance, again, record.run_id, record.event_log_entry.job_name or "")
 
 
 def shown_pictures(place: Path, scenario: str) -> dict[str, Any]:
@@ -100,24 +126,31 @@ def _challenger_version(instance: dg.DagsterInstance, scenario: str) -> str:
     """Return the version of the scenario's newest challenger, as Dagster's record has it.
 
     Raises:
-        Failure: there is no challenger.
+        DataError: there is no challenger.
     """
+    record = _recorded_challenger(instance, scenario)
+    if record is None or record.asset_materialization is None:
+        raise DataError(f"no challenger of {scenario} is recorded: materialise {CHALLENGER} first")
+    return str(record.asset_materialization.metadata["version"].value)
+
+
+def _recorded_challenger(instance: dg.DagsterInstance, scenario: str) -> dg.EventLogRecord | None:
     wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(CHALLENGER), asset_partitions=[scenario])
     for found in instance.fetch_materializations(wanted, limit=1).records:
         if found.asset_materialization and "version" in found.asset_materialization.metadata:
-            return str(found.asset_materialization.metadata["version"].value)
-    raise dg.Failure(f"no challenger of {scenario} is recorded: materialise {CHALLENGER} first", allow_retries=False)
+            return found
+    return None
 
 
 def _judged_version(root: Path, scenario: str) -> str:
     """Return the version that the scenario's last challenge judged.
 
     Raises:
-        Failure: nothing was judged.
+        DataError: nothing was judged.
     """
     path = root / report_path(scenario)
     if not path.exists():
-        raise dg.Failure(f"nothing was judged ({path} is missing): materialise {CHALLENGER} first", allow_retries=False)
+        raise DataError(f"nothing was judged ({path} is missing): materialise {CHALLENGER} first")
     return str(json.loads(path.read_text())["version"])
 
 

@@ -23,7 +23,10 @@ PREDICTIONS, EXPORTED = "predictions", "exported"
 class PredictionConfig(dg.Config):
     """Run configuration of `predictions`."""
 
-    folder: str = Field("", description="Images to score, with subfolders; relative to the repository or absolute")
+    folder: str = Field(
+        "",
+        description="Required, nothing is scored without it: images, with subfolders; relative or absolute",
+    )
     fpr: float | None = Field(None, description="False positives accepted, in (0, 1); none: the model's own threshold")
     heatmaps: bool = Field(True, description="Write one heat map per image, as large as the image")
 

@@ -19,7 +19,7 @@ import psutil
 from llbnad.errors import LlbnadError
 from orchestration.assets.backfill import Backfill
 from orchestration.assets.changes import Changes, versions
-from orchestration.assets.changes_checks import behind, report, results
+from orchestration.assets.changes_checks import report, results
 from orchestration.assets.partitions import Pattern, stages_of
 from orchestration.assets.retraining import run_in_progress
 from orchestration.pipeline import code, dvc, settings
@@ -27,12 +27,11 @@ from orchestration.pipeline.import_graph import PACKAGES
 from orchestration.pipeline.left_behind import dvc_processes
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS
-from orchestration.pipeline.staleness import StageState, causes, described, states
+from orchestration.pipeline.staleness import in_words, states, why_behind
 from orchestration.slices.state import State
 
 LOOK_SECONDS = 30
 TELL_SECONDS = 20.0  # a tick begins no further scenario after this time; Dagster ends a sensor after 60 s
-SHOWN_REASONS = 3
 WAITING = "--wait-for-lock"  # a dvc without it gives up if another one holds the lock for 3 s
 
 
@@ -120,8 +119,8 @@ def look(
         known, changes = versions(lock, stages), Changes(instance, found, scenario)
         for asset, state in own.items():
             changes.observe_state(asset, state, known.get(asset, ""))
-        words = _in_words({stages[asset]: state for asset, state in own.items()})
-        seen[scenario] = Seen(now[scenario], words, behind(own))
+        words = in_words({stages[asset]: state for asset, state in own.items()})
+        seen[scenario] = Seen(now[scenario], words, why_behind(own))
     _tell_checks(instance, found, remembered, seen)
     return seen, waiting
 
@@ -171,10 +170,3 @@ def _is_in_the_way(root: Path) -> bool:
         except psutil.Error:
             continue  # it ended meanwhile
     return False
-
-
-def _in_words(own: Mapping[str, StageState]) -> str:
-    reasons = causes(own.values())
-    words = described({stage: state.freshness for stage, state in own.items()})
-    more = " …" if len(reasons) > SHOWN_REASONS else ""
-    return f"{words} ({'; '.join(reasons[:SHOWN_REASONS])}{more})" if reasons else words

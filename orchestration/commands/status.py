@@ -1,7 +1,10 @@
-"""`python -m orchestration status`: one screen that says where each scenario stands."""
+"""`python -m orchestration status`: one screen that says where each scenario stands.
+
+With a scenario, each of its stages follows that is not up to date, and why.
+"""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +18,7 @@ from orchestration.line.inbox import look
 from orchestration.line.lines import known_lines, new_images
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import FINAL_STAGE, INCOMING, PARAMS, stage_dir
-from orchestration.pipeline.staleness import described, freshness
+from orchestration.pipeline.staleness import described, states, why_behind
 from orchestration.pipeline.suspects import unjudged_suspects
 
 
@@ -29,10 +32,14 @@ class Standing:
     champion: str  # version in use, and whether a newer one waits or was refused
     suspects: str  # rejected images that nobody has judged, of all
     inbox: str  # files that wait to be taken in, and images that no finished training has seen
+    because: dict[str, str]  # why a stage is not up to date, by stage
 
 
 def status(
-    scenarios: Annotated[list[str] | None, typer.Argument(help="Scenarios of params.yaml; all by default.")] = None,
+    scenarios: Annotated[
+        list[str] | None,
+        typer.Argument(help="Scenarios of params.yaml, whose stale stages are listed; all by default."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects for programs.")] = False,
 ) -> None:
     """Show where each scenario stands: stages, last run, champion, suspects to review, inbox. Nothing is changed."""
@@ -41,17 +48,18 @@ def status(
     chosen = list(dict.fromkeys(scenarios or params.scenarios))
     for scenario in chosen:
         params.scenario(scenario)
-    states = freshness(root, params, chosen)
+    found = states(root, params, chosen)
     champions, unknown = _champions(root, chosen)
     lines = {*known_lines(root, params)}
     rows = [
         Standing(
             scenario,
-            described(states[scenario]),
+            described(found[scenario]),
             _last_run(root, scenario),
             champions.get(scenario, "?" if unknown else "–"),
             _suspects(root, params, scenario),
             _inbox(root, scenario) if scenario in lines else "–",
+            why_behind(found[scenario]),
         )
         for scenario in chosen
     ]
@@ -62,11 +70,26 @@ def status(
     for heading in ("scenario", "stages", "last run", "champion", "suspects to review", "inbox"):
         table.add_column(heading, no_wrap=heading == "scenario", overflow="fold")  # names are never cut
     for row in rows:
-        table.add_row(*asdict(row).values())
+        table.add_row(*[getattr(row, field.name) for field in fields(row) if field.type is str])
     console = Console(highlight=False)
     console.print(table)
+    for row in rows if scenarios else ():
+        if row.because:
+            console.print(_reasons(row))
+    if not scenarios and any(row.because for row in rows):
+        console.print("`python -m orchestration status SCENARIO` lists its stages that are not up to date, and why")
     for line in _notes(rows, sorted(lines - {*params.scenarios}), unknown, root):
         console.print(line, markup=False)
+
+
+def _reasons(row: Standing) -> Table:
+    """Return a table of the stages that are not up to date, causes first."""
+    table = Table(title=f"{row.scenario}: what `make run` computes again")
+    table.add_column("stage", overflow="fold")
+    table.add_column("because", overflow="fold")
+    for stage, why in row.because.items():
+        table.add_row(stage, why)
+    return table
 
 
 def _last_run(root: Path, scenario: str) -> str:

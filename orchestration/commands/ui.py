@@ -137,8 +137,10 @@ def serve_together(
         print(f"error: {ended} has ended, its reason stands above", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # before the line, after which people may press again
         print("ending both …", flush=True)
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C would leave servers behind
         for process in started:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGINT)

@@ -3,14 +3,18 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llbnad.config import ImageFolderDataset, Noise, parse
+from llbnad.config import ImageFolderDataset, InjectedNoise, Noise, parse
 from llbnad.data.contaminate import contaminate
 from llbnad.data.manifest import has_labels
 from llbnad.data.sources import read_source
-from llbnad.errors import ConfigError
+from llbnad.errors import ConfigError, DataError
 from orchestration.pipeline.params import SCENARIO_NAME, Params, why_no_root
 from orchestration.pipeline.paths import INCOMING, PARAMS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHOWN = 5  # files in the log; `rejected.csv` of stage `raw` lists all
 
@@ -67,5 +71,26 @@ def examine(root: Path, entry: ImageFolderDataset, noise: Noise, seed: int, tell
         tell(f"left out: {path}: {reason} ({detail})")
     for note in [*scan.notes, *scan.pixel_notes, *(f"in doubt: {doubt}" for doubt in scan.doubts)]:
         tell(note)
-    contaminate(scan.manifest, noise, seed)
-    return has_labels(scan.manifest)
+    labelled = has_labels(scan.manifest)
+    if isinstance(noise, InjectedNoise):
+        _refuse_impossible(entry, scan.manifest, noise, seed, labelled)
+    return labelled
+
+
+def _refuse_impossible(
+    entry: ImageFolderDataset, manifest: "pd.DataFrame", noise: InjectedNoise, seed: int, labelled: bool
+) -> None:
+    """Raise DataError, in the words of the form, if no defects can be injected into these images."""
+    if not labelled:
+        unlabelled = int(manifest["anomaly_class"].isna().sum())
+        raise DataError(
+            f"alpha is {noise.ratio:g}, but {unlabelled} of {len(manifest)} images in {entry.root} have no label, so "
+            "none is known to be a defect: leave alpha out (or null), or sort the images into folders good/ and bad/"
+        )
+    try:
+        contaminate(manifest, noise, seed)
+    except DataError as error:
+        raise DataError(
+            f"alpha {noise.ratio:g} does not fit {entry.root}: {error}; leave alpha out (or null) for the images as "
+            f"they are, or write the scenario into {PARAMS}"
+        ) from None

@@ -25,6 +25,7 @@ Freshness = Literal["up to date", "stale", "never ran"]
 COPIES = (code.STAGE, settings.SPLIT, settings.STAGE)  # stages whose outputs are computed here to be compared
 IS_STALE = " is stale"
 SHOWN_NAMES = 4  # settings or modules in a reason, stages in a few words
+SHOWN_REASONS = 3  # changes in a few words
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,6 @@ class StageState:
 
     freshness: Freshness
     because: tuple[str, ...] = ()
-
-
-def freshness(root: Path, params: Params, scenarios: Sequence[str]) -> dict[str, dict[str, Freshness]]:
-    """Return the states of the stages of each scenario as `states` does, without the reasons."""
-    found = states(root, params, scenarios)
-    return {scenario: {stage: state.freshness for stage, state in own.items()} for scenario, own in found.items()}
 
 
 def states(root: Path, params: Params, scenarios: Sequence[str]) -> dict[str, dict[str, StageState]]:
@@ -98,14 +93,14 @@ def propagated(
     return found
 
 
-def described(states: Mapping[str, Freshness]) -> str:
+def described(states: Mapping[str, StageState]) -> str:
     """Return the states of a scenario's stages in a few words."""
-    counts = Counter(states.values())
+    counts = Counter(state.freshness for state in states.values())
     if counts["up to date"] == len(states):
         return f"all {len(states)} up to date"
     if counts["never ran"] == len(states):
         return "never ran"
-    names = list(dict.fromkeys(name.partition("@")[0] for name, one in states.items() if one != "up to date"))
+    names = list(dict.fromkeys(name.partition("@")[0] for name in why_behind(states)))
     kinds = [f"{counts[kind]} {kind}" for kind in ("stale", "never ran") if counts[kind]]
     return f"{' and '.join(kinds)} of {len(states)}: {_shortened(names)}"
 
@@ -113,6 +108,22 @@ def described(states: Mapping[str, Freshness]) -> str:
 def causes(states: Iterable[StageState]) -> list[str]:
     """Return what made stages stale, each once, without the reason that another stage is stale."""
     return list(dict.fromkeys(why for state in states for why in state.because if not why.endswith(IS_STALE)))
+
+
+def in_words(states: Mapping[str, StageState]) -> str:
+    """Return the states of a scenario's stages in a few words, with the first of the changes that made them stale."""
+    reasons, words = causes(states.values()), described(states)
+    more = " …" if len(reasons) > SHOWN_REASONS else ""
+    return f"{words} ({'; '.join(reasons[:SHOWN_REASONS])}{more})" if reasons else words
+
+
+def why_behind(states: Mapping[str, StageState]) -> dict[str, str]:
+    """Return why the stages, or their assets, that are not up to date are not, by name."""
+    return {
+        name: "; ".join(state.because) or state.freshness
+        for name, state in states.items()
+        if state.freshness != "up to date"
+    }
 
 
 def _outdated_settings(root: Path, params: Params, scenario: str) -> dict[str, str]:

@@ -12,6 +12,8 @@ from orchestration.pipeline.paths import stage_dir
 def unjudged_suspects(root: Path, params: Params, scenario: str) -> str:
     """Return how many rejected images nobody has judged, of how many; a dash before purification.
 
+    The policy `fraction` keeps a share whatever the scores look like, so what it leaves out is no suspect.
+
     Raises:
         DataError: the file of people's verdicts is wrong.
     """
@@ -19,5 +21,7 @@ def unjudged_suspects(root: Path, params: Params, scenario: str) -> str:
     if not file.exists():
         return "–"
     rejected = set(pq.read_table(file, columns=["image_id"])["image_id"].to_pylist())
+    if params.scenario(scenario).selection.policy == "fraction":
+        return f"– ({len(rejected)} left out by the share that fraction keeps, which says nothing of defects)"
     judged = read_verdicts(root / params.scenario(scenario).review)
     return f"{len(rejected - judged.keys())} of {len(rejected)}"

@@ -50,8 +50,13 @@ def next_step(line: str, report: Mapping[str, Any]) -> str:
     look, promotion = f"`{PROGRAM} review {line} --out review.html`", f"`{PROGRAM} registry promote {line} {version}`"
     if (lost := named(report["findings"], "failed")) != "none":
         return f"refused by {lost}: {look} shows the suspects; {promotion} promotes it all the same"
-    if report["champion"] == version:
-        return f"nothing: version {version} is champion already"
     if report["champion"] is None:
         return f"{look} shows the suspects, then {promotion} makes it champion"
-    return f"{promotion} makes it champion instead of version {report['champion']}"
+    return next_after(line, version, report["champion"])
+
+
+def next_after(line: str, version: str, champion: str) -> str:
+    """Return what to type when a version of LINE was judged and version `champion` is in use."""
+    if champion == version:
+        return f"nothing: version {version} is champion already"
+    return f"`{PROGRAM} registry promote {line} {version}` makes it champion instead of version {champion}"

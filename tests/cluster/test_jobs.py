@@ -5,6 +5,7 @@ import shutil
 import dagster as dg
 import pytest
 
+from llbnad.errors import DataError
 from orchestration.assets.machines import has_several_machines
 from orchestration.assets.registry_assets import CHALLENGER, _challenger_version
 from orchestration.definitions import definitions
@@ -59,7 +60,7 @@ def test_a_job_that_succeeded_asks_for_the_next_one_of_its_scenario(home, before
 
 
 def test_the_version_to_promote_is_that_of_the_newest_challenger(home):
-    with pytest.raises(dg.Failure, match="materialise challenger first"):
+    with pytest.raises(DataError, match="materialise challenger first"):
         _challenger_version(home, "bottle")
     for scenario, version in (("bottle", "1"), ("bottle", "2"), ("screw", "7")):
         made = dg.AssetMaterialization(CHALLENGER, metadata={"version": version}, partition=scenario)

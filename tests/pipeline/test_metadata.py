@@ -26,7 +26,7 @@ def test_a_csv_file_is_a_table_of_its_first_rows(tmp_path):
     pd.DataFrame(content).to_csv(tmp_path / "x.csv", index=False)
     found = metadata_of_files([tmp_path / "x.csv"])
     assert found["rows of x.csv"] == 40
-    records, types = shown(found["x.csv"])
+    records, types = shown(found["x.csv, first 30 rows"])
     assert types == {"name": "string", "count": "int", "share": "float", "known": "bool"}
     assert len(records) == 30 and records[1] == {"name": None, "count": 1, "share": 0.3333, "known": False}
 

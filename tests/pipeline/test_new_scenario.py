@@ -5,6 +5,7 @@ import shutil
 
 import dagster as dg
 import pytest
+from dagster._core.execution.plan.objects import ErrorSource
 
 from orchestration.assets.changes import Changes
 from orchestration.assets.dvc_assets import _Step
@@ -36,10 +37,16 @@ def launch(root):
             sync(instance, load_params(root / "params.yaml").scenarios)
             result = job.execute_in_process(run_config=config, instance=instance, raise_on_error=False)
             found = set(instance.get_dynamic_partitions("scenario"))
-        failures = [event.step_failure_data.user_failure_data.description for event in result.get_step_failure_events()]
-        return result.success, found, failures
+        return result.success, found, [shown(event) for event in result.get_step_failure_events()]
 
     return run
+
+
+def shown(event):
+    """What Dagster's page shows of a failed step: of a user's code, the causes alone."""
+    failed = event.step_failure_data
+    assert failed.error_source == ErrorSource.USER_CODE_ERROR
+    return failed.error.cause.to_string().strip()
 
 
 def added(before, after):
@@ -96,7 +103,15 @@ def test_a_scenario_is_written_and_becomes_a_partition(root, launch, form, writt
             {"dataset": "data/incoming/bottle"},
             "data/incoming/bottle is an inbox: its line becomes a scenario by itself",
         ),
-        ({"dataset": "data/own/plate", "alpha": 0.1}, "1 of 1 images have no label: use protocol as_is"),
+        (
+            {"dataset": "data/own/plate", "alpha": 0.1},
+            "alpha is 0.1, but 1 of 1 images in data/own/plate have no label, so none is known to be a defect: "
+            "leave alpha out (or null), or sort the images into folders good/ and bad/",
+        ),
+        (
+            {"dataset": "data/own/sorted", "alpha": 0.1},
+            "alpha 0.1 does not fit data/own/sorted: max_ratio 0.4 of 3 training samples needs 1 ",
+        ),
         ({"dataset": "data/own/plate", "name": "elpv_mono"}, "params.yaml has a data set elpv_mono already, with root"),
         ({"dataset": "data"}, "the folder is 'data', which holds what the pipeline writes"),
         ({"detector": "patchcare"}, "detector: unknown detector 'patchcare'; there are "),
@@ -106,8 +121,10 @@ def test_a_scenario_is_written_and_becomes_a_partition(root, launch, form, writt
     ],
 )
 def test_what_is_wrong_is_one_line_and_nothing_is_written(root, launch, form, reason):
-    for image in ("data/incoming/bottle/0.png", "data/own/plate/0.png"):
-        save_image(root / image)
+    few = ["bad/0.png", *(f"good/{number}.png" for number in range(4))]
+    sorted_ones = [f"data/own/sorted/{one}" for one in few]
+    for number, image in enumerate(["data/incoming/bottle/0.png", "data/own/plate/0.png", *sorted_ones]):
+        save_image(root / image, number)
     before = (root / "params.yaml").read_bytes()
     success, partitions, (said,) = launch(**{"name": "mine", "dataset": "elpv_mono", **form})
     assert not success and reason in said and len(said.splitlines()) == 1
@@ -137,10 +154,12 @@ def test_a_folder_of_images_becomes_a_data_set(root, launch):
 
 def test_the_form_of_the_launchpad_names_what_there_is(root):
     job = new_scenario_job(root, load_params(root / "params.yaml"))
-    filled = job.run_config["ops"][STEP]["config"]
-    usual = {"detector": "patchcore", "policy": "adaptive", "seed": 0}
-    assert filled == {"name": "", "dataset": "elpv_mono", "alpha": None, **usual}
     fields = job.graph.node_defs[0].config_schema.config_type.fields
+    filled = {name: field.default_value for name, field in fields.items() if field.default_provided}
+    usual = {"detector": "patchcore", "policy": "adaptive", "seed": 0}
+    assert filled == {"dataset": "elpv_mono", "alpha": None, **usual}
+    with pytest.raises(dg.DagsterInvalidConfigError, match='Missing required config entry "name"'):
+        dg.validate_run_config(job, {"ops": {STEP: {"config": filled}}})  # as the launchpad does
     assert "elpv_mono" in fields["dataset"].description and "padim" in fields["detector"].description
     assert "partition" in job.description
 
@@ -152,7 +171,7 @@ def test_a_partition_that_is_no_scenario_gets_one_line(root):
         sync(instance, ["elpv_mono_a20", "typo"])
         done = dg.materialize([ingest_asset(root)], instance=instance, partition_key="typo", raise_on_error=False)
         (failed,) = done.get_step_failure_events()
-        assert failed.step_failure_data.user_failure_data.description == f"{said} (it has elpv_mono_a00, elpv_mono_a20)"
+        assert shown(failed) == f"llbnad.errors.ConfigError: {said} (it has elpv_mono_a00, elpv_mono_a20)"
         with pytest.raises(Exception, match=said):
             _Step(root, Changes(instance, {}, "typo"), print)
         sensor = arrival_sensor(root, load_params(root / "params.yaml").arrival, "retrain")

@@ -27,6 +27,7 @@ from orchestration.commands.registry import app, list_versions, next_step, promo
 from orchestration.registry.beside_champion import IMAGES, SCORES, TABLE, comparison_files
 from orchestration.registry.model_card import read_metrics
 from orchestration.registry.register_version import CHECKS, challenge
+from orchestration.registry.shown import next_after
 from orchestration.registry.store import EXIT_REFUSED, RegistryError, champion_of, model_file, model_name
 from orchestration.tracking.scenario_run import link_path
 from tests.conftest import REPOSITORY
@@ -205,6 +206,7 @@ def test_one_label_of_a_person_refuses_the_detector_that_contradicts_it(workspac
     client = MlflowClient(f"sqlite:///{workspace}/mlflow/mlflow.db")
     assert said in client.get_model_version(model_name(LINE), "1").tags["refused"]
     shown = told(workspace, "challenger")
+    assert shown["champion"] == "none yet"
     assert (shown["version"], shown["refused"], shown["made by"]) == ("1", "verdicts", MADE_BY)
     with stored(workspace) as instance:  # as after a run of the asset
         checks = instance.event_log_storage.get_latest_asset_check_execution_by_key(
@@ -221,7 +223,8 @@ def test_one_label_of_a_person_refuses_the_detector_that_contradicts_it(workspac
     assert done.returncode == 0 and "REFUSED" not in done.stdout and "skipped  verdicts" in done.stdout, done.stderr
     # the first champion follows the same rule by every door: nothing has refused it
     assert (champion(workspace), told(workspace, "champion")["version"]) == ("1", "1")
-    assert told(workspace, "challenger")["refused"] == "none"
+    judged = told(workspace, "challenger")  # told again after the promotion
+    assert (judged["refused"], judged["champion"], judged["next"]) == ("none", "1", next_after(LINE, "1", "1"))
 
 
 def test_wrong_names_and_a_server_that_is_down_are_one_clear_line(workspace, monkeypatch):
@@ -290,6 +293,7 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
     assert shown["checks"].value == f"{len(CHECKS) - len(COMPARISONS)} passed, {len(COMPARISONS)} skipped"
     assert shown["advice"].value.startswith("nothing to compare with: look at the suspects before you trust it")
     assert shown["skipped"].value == ", ".join(COMPARISONS)
+    assert shown["champion"].value == "1"  # which it became after it was judged, in the same run
     config = {"ops": {"predictions": {"config": {"folder": str(cells / "bad"), "fpr": 0.2}}}}
     done = command(folder, ["dagster", "asset", "materialize", "--select", "predictions", "--partition", LINE,
                             "-m", "orchestration.definitions", "--config-json", json.dumps(config)])  # fmt: skip

@@ -1,5 +1,6 @@
 """The sensor and the schedule decide by the files that are there; every refusal has a reason."""
 
+import asyncio
 import json
 import os
 import shutil
@@ -7,10 +8,12 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+from dagster._core.loader import LoadingContextForTest
 
 from llbnad.purification.partition import assign_subsets
 from orchestration.assets import sensors
 from orchestration.assets.outside_run import report_checks
+from orchestration.assets.registry_assets import tell_challenger
 from orchestration.assets.retraining import follow_params, run_in_progress
 from orchestration.assets.sensors import evaluate
 from orchestration.definitions import definitions
@@ -89,6 +92,38 @@ def test_a_run_of_what_was_made_outside_keeps_no_line_waiting():
         dg.DagsterRunStatus.SUCCESS,
     )
     assert told.start_time <= told.end_time
+
+
+def test_checks_made_outside_are_of_the_newest_materialisation_and_a_promotion_reaches_the_challenger():
+    """By Dagster's own rule, after which it shows a check as evaluated or not."""
+    with dg.instance_for_test() as instance:
+
+        def shown(asset, check):
+            key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+            record = instance.event_log_storage.get_latest_asset_check_execution_by_key([key])[key]
+            return asyncio.run(record.targets_latest_materialization(LoadingContextForTest(instance)))
+
+        def made(asset, **metadata):
+            return dg.AssetMaterialization(
+                asset, partition="bottle", metadata=metadata, tags={"dagster/data_version": "a"}
+            )
+
+        instance.report_runless_asset_event(made("raw"))
+        sound = dg.AssetCheckResult(passed=True, asset_key="raw", check_name="manifest")
+        report_checks(instance, "bottle", [(sound, True)], "make run", "bottle: raw")  # within the same second
+        assert shown("raw", "manifest")
+        judged = dg.AssetCheckResult(passed=True, asset_key="challenger", check_name="spread")
+        first = made("challenger", version="2", champion="none yet", next="promote it", threshold="0.7")
+        report_checks(instance, "bottle", [(judged, False)], "registry", "bottle: challenger", first)
+        tell_challenger(instance, "bottle", "2")
+        wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey("challenger"), asset_partitions=["bottle"])
+        (now, _) = instance.fetch_materializations(wanted, limit=9).records
+        said = {name: entry.value for name, entry in now.asset_materialization.metadata.items()}
+        nothing = "nothing: version 2 is champion already"
+        assert said == {"version": "2", "champion": "2", "next": nothing, "threshold": "0.7"}
+        assert now.asset_materialization.tags["dagster/data_version"] == "a" and shown("challenger", "spread")
+        tell_challenger(instance, "bottle", "2")  # no news
+        assert len(instance.fetch_materializations(wanted, limit=9).records) == 2
 
 
 def test_run_key_is_of_the_contents_and_the_batch(root):

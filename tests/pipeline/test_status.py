@@ -8,8 +8,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from llbnad.policies.fraction import Fraction
+from llbnad.policies.otsu import Otsu
 from orchestration.__main__ import application
-from orchestration.pipeline.staleness import StageState, causes, described, propagated
+from orchestration.pipeline.params import load_params
+from orchestration.pipeline.staleness import StageState, causes, described, in_words, propagated, why_behind
+from orchestration.pipeline.suspects import unjudged_suspects
+from tests.conftest import REPOSITORY
 
 BLOCK = "  {}:\n    cmd: x\n    deps:\n{}    outs:\n{}"
 
@@ -48,10 +53,31 @@ def test_a_change_reaches_what_reads_it(changed, copies, stale):
 
 
 def test_states_in_a_few_words():
-    assert described({"raw@a": "up to date", "scores@x": "up to date"}) == "all 2 up to date"
-    assert described({"raw@a": "never ran"}) == "never ran"
-    states = {"raw@a": "up to date", "sub_model@x-0": "stale", "sub_model@x-1": "stale", "scores@x": "never ran"}
-    assert described(states) == "2 stale and 1 never ran of 4: sub_model, scores"
+    fresh, missing = StageState("up to date"), StageState("never ran")
+    assert in_words({"raw@a": fresh, "scores@x": fresh}) == "all 2 up to date"
+    assert in_words({"raw@a": missing}) == "never ran"
+    stale = StageState("stale", ("raw@a is stale", "seed of x in params.yaml"))
+    states = {"raw@a": fresh, "sub_model@x-0": stale, "sub_model@x-1": stale, "scores@x": missing}
+    said = "2 stale and 1 never ran of 4: sub_model, scores"
+    assert described(states) == said and in_words(states) == f"{said} (seed of x in params.yaml)"
+    assert why_behind(states) == {
+        "sub_model@x-0": "raw@a is stale; seed of x in params.yaml",
+        "sub_model@x-1": "raw@a is stale; seed of x in params.yaml",
+        "scores@x": "never ran",
+    }
+
+
+def test_what_a_fixed_share_leaves_out_is_no_suspect(tmp_path):
+    params = load_params(REPOSITORY / "params.yaml")
+    (tmp_path / "data/purified/x").mkdir(parents=True)
+    pd.DataFrame({"image_id": [letter * 64 for letter in "ab"]}).to_parquet(
+        tmp_path / "data/purified/x/rejected.parquet"
+    )
+    (tmp_path / "judged.csv").write_text(f"image_id,verdict\n{'a' * 64},defect\n")
+    first = next(iter(params.scenarios.values())).model_copy(update={"review": "judged.csv"})
+    for policy, said in ((Fraction(keep=0.2), "– (2 left out by the share that fraction keeps"), (Otsu(), "1 of 2")):
+        own = {"x": first.model_copy(update={"selection": policy})}
+        assert unjudged_suspects(tmp_path, params.model_copy(update={"scenarios": own}), "x").startswith(said)
 
 
 def test_one_screen(copy_of, monkeypatch):
@@ -72,10 +98,17 @@ def test_one_screen(copy_of, monkeypatch):
     assert (noisy["scenario"], line["scenario"], fresh["scenario"]) == ("noisy20", "line", "fresh")
     assert (line["stages"], line["champion"]) == ("all 12 up to date", "–")  # not its entry was edited
     assert noisy["stages"].startswith("5 stale of ")  # params, settings, purified and what follows
+    assert noisy["because"]["params"] == "review of noisy20 in params.yaml" and len(noisy["because"]) == 5
+    assert noisy["because"]["detector@noisy20"].endswith("purified@noisy20 is stale") and line["because"] == {}
+    assert fresh["because"]["evaluation@fresh"] == "never ran"
     assert "never ran" in fresh["stages"] and (fresh["last_run"], fresh["suspects"]) == ("–", "–")
     assert noisy["suspects"] == f"{len(rejected) - 1} of {len(rejected)}"
     done = CliRunner().invoke(application("status"), ["status", "line"])
     assert done.exit_code == 0 and "noisy20" not in done.stdout
     assert "new_line: a new line with 1 files; `… ingest` takes it in" in done.stdout.replace("\n", " ")
+    assert "what `make run` computes again" not in done.stdout  # nothing
+    done = CliRunner().invoke(application("status"), ["status", "noisy20"])
+    shown = [[cell.strip() for cell in row.split("│")[1:3]] for row in done.stdout.splitlines() if "│" in row]
+    assert ["params", "review of noisy20 in params.yaml"] in shown
     with pytest.raises(Exception, match="lien"):
         CliRunner().invoke(application("status"), ["status", "lien"], catch_exceptions=False)

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -18,7 +19,7 @@ SERVER = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 
 @pytest.fixture
 def kept_handlers():
     """Put back what the command does with signals."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -74,3 +75,19 @@ def test_the_pages_worth_opening_are_told_when_the_servers_answer(tmp_path, monk
         "3000/asset-groups", "3000/assets/purified", "5000/#/experiments"
     ]  # fmt: skip
     assert "python -m orchestration review SCENARIO --out review.html" in said
+
+
+def test_ctrl_c_twice_ends_all_without_a_traceback(tmp_path):
+    """The second one comes while the servers end: it neither shows a traceback nor leaves one of them behind."""
+    slow = "import pathlib, signal, time; signal.signal(signal.SIGINT, lambda *_: (time.sleep(2), exit(0))); "
+    slow += "pathlib.Path('ready').touch(); time.sleep(300)"
+    program = "import os, sys; from orchestration.commands.ui import serve_together; "
+    program += f"serve_together([[sys.executable, '-c', {slow!r}]], dict(os.environ), 'begun')"
+    command = [COLD, "-c", f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {program}"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert wait_for((tmp_path / "ready").exists, 30)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "begun\n" and process.stdout.readline() == "ending both …\n"
+        process.send_signal(signal.SIGINT)
+        assert (process.wait(30), process.stderr.read()) == (0, "")
+    assert processes_in(tmp_path.resolve()) == []
