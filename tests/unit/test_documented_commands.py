@@ -121,6 +121,9 @@ COMMANDS = {
     "python -m benchmarks.region_splits*": (
         "takes minutes and needs data beside the clone; tests/unit/test_regions.py checks the rate on made maps"
     ),
+    "python -m benchmarks.bursts*": (
+        "takes minutes and needs data beside the clone; tests/unit/test_bursts.py checks the rate on made bursts"
+    ),
     "python -m benchmarks.large_photos*": (
         "takes minutes and needs data beside the clone; tests/unit/test_views.py gives the same two commands"
     ),
