@@ -65,7 +65,7 @@ class PixelThreshold:
         """Describe the threshold in one line: level, rate, and smallest area."""
         return f"regions of at least {self.min_area:.3%} of an image, {self.levels.describe()}"
 
-    def summary(self) -> dict[str, float | int | bool | str | None]:
+    def summary(self) -> dict[str, float | int | bool | str | dict[str, int] | None]:
         """Return everything but the levels of the images, as JSON values."""
         return {**self.levels.summary(), "min_area": self.min_area}
 

@@ -49,7 +49,7 @@ DEFAULTS = {
     "rounds": 1,
     "patch_rejection": 0.5,
     "review": "data/review/none.csv",
-    "calibration": {"target_fpr": 0.1, "folds": 3, "bound": "robust", "unsure": True, "min_area": 0.0},
+    "calibration": {"target_fpr": 0.1, "folds": 3, "bound": "robust", "unsure": True, "min_area": 0.0, "burst": 1},
     "sensitivity": {"images": 0, "sizes": "auto", "contrasts": [0.2]},
     "comparators": ["none", "oracle", "random"],
     "suspects": 6,

@@ -272,7 +272,7 @@ defaults: &defaults {seed: 0, encoder: {name: efficientnet_lite2, input_size: 64
   sub_model_detector: null, subsets: 1, partition: disjoint, selection: {policy: mad, k: 2.5}, rounds: 1,
   patch_rejection: 0, review: data/review/none.csv,
   sensitivity: {images: 0, sizes: auto, contrasts: [0.2]},
-  calibration: {target_fpr: 0.01, folds: 0, bound: robust, unsure: true, min_area: 0.0}}
+  calibration: {target_fpr: 0.01, folds: 0, bound: robust, unsure: true, min_area: 0.0, burst: 1}}
 scenarios: {}
 arrival: {stable_seconds: 0, min_new_images: 1, cron: "0 2 * * *"}
 runtime: {device: cpu, processes: 1, threads: 0, batch_size: 16, memory_limit: 0, feature_cache: null}

@@ -87,7 +87,9 @@ def edited_selection(folder):
 
 def edited_calibration(folder):
     edit(
-        folder, "noisy20", calibration={"target_fpr": 0.2, "folds": 3, "bound": "robust", "unsure": True, "min_area": 0}
+        folder,
+        "noisy20",
+        calibration={"target_fpr": 0.2, "folds": 3, "bound": "robust", "unsure": True, "min_area": 0, "burst": 1},
     )
 
 

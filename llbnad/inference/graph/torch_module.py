@@ -90,8 +90,8 @@ def whole_module(model: Model, half: bool = False) -> "torch.nn.Module":
 
     whole = Whole().eval()
     for part in whole.modules():
-        if hasattr(part, "inplace"):
-            part.inplace = False  # the exporter takes twice as long to rewrite what works in place
+        if "inplace" in vars(part):
+            vars(part)["inplace"] = False  # the exporter takes twice as long to rewrite what works in place
     return whole
 
 
