@@ -1,4 +1,4 @@
-"""Our errors as Dagster's errors: the run fails with the message alone, and is not tried again, which would not help.
+"""Our errors as Dagster's errors: the run fails with the message alone.
 
 Dagster shows a stack trace below each `Failure`. It leaves out the trace of a `DagsterUserCodeExecutionError`, whose
 cause says what is wrong, and our errors have no trace of their own: each says all that is to be known in one line.
@@ -9,12 +9,12 @@ Dagster need not wait for other processes: `orchestration.pipeline.busy` waits f
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from dagster._core.errors import DagsterUserCodeExecutionError
+import dagster as dg
 
 from llbnad.errors import LlbnadError
 
 
-class Stopped(DagsterUserCodeExecutionError):
+class Stopped(dg.DagsterUserCodeExecutionError):
     """A step has ended because of an `LlbnadError`, which is the cause of this one."""
 
 
