@@ -78,6 +78,6 @@ def bursts_of(images: pd.DataFrame, length: int) -> pd.Series:
     return images["sample_id"].map(places)
 
 
-def _natural(path: str) -> list[tuple[int, int | str]]:
-    """Return what a path is sorted by, numbers as numbers."""
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.split(r"([0-9]+)", path)]
+def _natural(path: str) -> list[Any]:
+    """Return what a path is sorted by: text and number in turn."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"([0-9]+)", path))]

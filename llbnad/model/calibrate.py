@@ -58,12 +58,18 @@ def calibrate(
         region: the part of each image that counts; None: the whole image.
 
     Raises:
-        DataError: there are too few samples for two folds.
+        DataError: there are too few samples for two folds, or for two bursts.
     """
     if calibration.folds == 0:
         return None, None
     if calibration.burst > 1:
-        kept = kept.assign(sample_id=bursts_of(kept, calibration.burst).astype(str))
+        bursts = bursts_of(kept, calibration.burst)
+        if bursts.nunique() < 2:
+            raise DataError(
+                f"calibration.burst {calibration.burst} leaves one burst of {kept['sample_id'].nunique()} samples, and "
+                "folds need two: set it to half of the samples or fewer, or to 1"
+            )
+        kept = kept.assign(sample_id=bursts.astype(str))
     found = out_of_fold(kept, features, encoder, detector, calibration.folds, seed, calibration.min_area, region)
     rate, bound = calibration.target_fpr, calibration.bound
     threshold = threshold_at(found.scores.values, rate, bound, calibration.unsure)

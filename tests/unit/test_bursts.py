@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from llbnad.config import CalibrationConfig, EncoderConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
+from llbnad.errors import DataError
 from llbnad.features.batch import Batch
 from llbnad.model.bursts import Bursts, bursts_of
 from llbnad.model.calibrate import calibrate
@@ -76,6 +77,15 @@ def test_a_burst_follows_the_numbers_in_names_and_keeps_a_sample_together():
     # samples in order: z (a/img_9), y (a/img_10), w (a/img_100), v (b/img_1), x (b/img_2 and b/img_3)
     assert bursts_of(rows, 2).tolist() == [2, 0, 0, 1, 1, 2]
     pd.testing.assert_series_equal(bursts_of(rows.iloc[::-1], 2).sort_index(), bursts_of(rows, 2))
+    assert (
+        bursts_of(pd.DataFrame({"path": ["1²3.png", "²", "7", "a"], "sample_id": list("xyzw")}), 9).tolist() == [0] * 4
+    )
+
+
+def test_a_burst_of_all_images_is_refused():
+    settings = CalibrationConfig(burst=30)
+    with pytest.raises(DataError, match=r"calibration.burst 30 leaves one burst of 30 samples"):
+        calibrate(images(30), Camera(6), ENCODER, DETECTOR, settings, 0)
 
 
 def test_few_images_are_not_asked():
