@@ -17,6 +17,7 @@ the threshold is too low for the next part. `look_for_bursts` asks the scores wh
 `calibration.burst` holds neighbours out together.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +30,7 @@ from llbnad.encoders.canvases import canvas_of
 from llbnad.errors import DataError
 from llbnad.features.source import FeatureSource
 from llbnad.model.bursts import FEWEST, HIGH, LENGTH, Bursts, bursts_of
-from llbnad.model.model import derived_seed, train
+from llbnad.model.model import Model, derived_seed, train
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import Threshold, threshold_at
@@ -70,13 +71,28 @@ def calibrate(
                 "folds need two: set it to half of the samples or fewer, or to 1"
             )
         kept = kept.assign(sample_id=bursts.astype(str))
-    found = out_of_fold(kept, features, encoder, detector, calibration.folds, seed, calibration.min_area, region)
+    recipe = Recipe(features, encoder, detector, seed)
+    found = out_of_fold(kept, recipe, calibration.folds, calibration.min_area, region)
     rate, bound = calibration.target_fpr, calibration.bound
     threshold = threshold_at(found.scores.values, rate, bound, calibration.unsure)
     if calibration.burst == 1:
-        alike = look_for_bursts(kept, features, encoder, detector, calibration.folds, seed, found.scores)
+        alike = look_for_bursts(kept, recipe, calibration.folds, found.scores)
         threshold = replace(threshold, bursts=alike)
     return threshold, PixelThreshold(threshold_at(found.levels, rate, bound, unsure=False), found.min_area)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the detectors of one calibration have in common: they differ in the images that are held out."""
+
+    features: FeatureSource
+    encoder: EncoderConfig
+    detector: DetectorConfig
+    seed: int  # of the scenario
+
+    def trained_on(self, image_ids: Sequence[str], purpose: str) -> Model:
+        """Return a detector of these images; `purpose` is part of its seed."""
+        return train(self.encoder, self.detector, self.features, image_ids, derived_seed(self.seed, purpose))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +105,7 @@ class OutOfFold:
 
 
 def out_of_fold(
-    kept: pd.DataFrame,
-    features: FeatureSource,
-    encoder: EncoderConfig,
-    detector: DetectorConfig,
-    folds: int,
-    seed: int,
-    min_area: float = 0.0,
-    region: RegionOfInterest | None = None,
+    kept: pd.DataFrame, recipe: Recipe, folds: int, min_area: float = 0.0, region: RegionOfInterest | None = None
 ) -> OutOfFold:
     """Return scores and region levels of all `kept` images. No detector saw an image of the sample that it scores.
 
@@ -105,13 +114,12 @@ def out_of_fold(
     Raises:
         DataError: all images are in one fold.
     """
-    fold, frames = assign_folds(kept, folds, seed), canvas_of(encoder).frames(kept, region)
+    fold, frames = assign_folds(kept, folds, recipe.seed), canvas_of(recipe.encoder).frames(kept, region)
     parts, levels, share = [], [], min_area
     for number in sorted(set(fold)):
         held_out, others = (fold.index[chosen].tolist() for chosen in (fold == number, fold != number))
-        fold_seed = derived_seed(seed, f"calibration {number}")
-        model = train(encoder, detector, features, others, fold_seed)
-        scores, maps = model.score_with_maps(features, held_out, f"calibration fold {number}", np.float32)
+        model = recipe.trained_on(others, f"calibration {number}")
+        scores, maps = model.score_with_maps(recipe.features, held_out, f"calibration fold {number}", np.float32)
         parts.append(scores)
         maps = off_canvas(maps, frames)
         share = share or max(1 / one.size for one in maps.values())
@@ -121,24 +129,13 @@ def out_of_fold(
     return OutOfFold(scores, np.asarray(levels, np.float32), share)
 
 
-def look_for_bursts(
-    kept: pd.DataFrame,
-    features: FeatureSource,
-    encoder: EncoderConfig,
-    detector: DetectorConfig,
-    folds: int,
-    seed: int,
-    scores: Scores,
-) -> Bursts | None:
+def look_for_bursts(kept: pd.DataFrame, recipe: Recipe, folds: int, scores: Scores) -> Bursts | None:
     """Hold out one in `folds` of the bursts, and count their images that score high, before and now.
 
     Args:
         kept: manifest rows of the images that calibration used.
-        features: features of these images.
-        encoder: settings of the detector's encoder.
-        detector: settings of the detector.
+        recipe: how the detector is trained.
         folds: number of calibration folds; as many images are held out as in one of them.
-        seed: seed of the scenario.
         scores: scores of all `kept` images, each held out alone.
 
     Returns:
@@ -148,12 +145,12 @@ def look_for_bursts(
     names = sorted(set(bursts))
     if len(names) < FEWEST:
         return None
-    chosen = stable_shuffle(map(str, names), seed, "bursts")[: max(1, round(len(names) / folds))]
+    chosen = stable_shuffle(map(str, names), recipe.seed, "bursts")[: max(1, round(len(names) / folds))]
     held = bursts.astype(str).isin(chosen)
     ids, others = (sorted(kept["image_id"][rows]) for rows in (held, ~held))
-    model = train(encoder, detector, features, others, derived_seed(seed, "bursts"))
+    model = recipe.trained_on(others, "bursts")
     level = np.quantile(scores.values, 1 - HIGH)
-    together = model.score(features, ids, "neighbours held out").of(ids)
+    together = model.score(recipe.features, ids, "neighbours held out").of(ids)
     return Bursts(len(ids), int((scores.of(ids) > level).sum()), int((together > level).sum()))
 
 
