@@ -137,6 +137,8 @@ def serve(address: Path, executable: str, libraries: list[str]) -> None:
         importlib.import_module(library)
     if "PIL.Image" in sys.modules:
         sys.modules["PIL.Image"].init()  # its forty formats
+    if "mlflow" in sys.modules:  # the packages that are installed, which it looks at in every process that logs a model
+        importlib.import_module("mlflow.utils.requirements_utils")._init_packages_to_modules_map()
     sys.executable = executable  # what a warm process starts is warm as well
     multiprocessing.set_executable(executable)
     for one in list(weakref.finalize._registry):  # type: ignore[attr-defined]

@@ -35,7 +35,7 @@ def _asset(root: Path, template: dvc.Template) -> dg.AssetsDefinition:
         metadata={"dvc stage": stage, "command": template.cmd},
     )
     def materialise(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
-        with failing():
+        with failing(context):
             if not code.are_current(root):
                 repro_stage(root, code.STAGE, context.log.info)
             outcome = repro_stage(root, stage, context.log.info)

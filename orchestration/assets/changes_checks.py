@@ -77,7 +77,7 @@ def changes_checks(root: Path, found: Mapping[str, Pattern]) -> dg.AssetChecksDe
     )
     def up_to_date(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         chosen = {key.asset_key for key in context.selected_asset_check_keys}
-        with failing():
+        with failing(context):
             params = load_params(root / PARAMS)
             told = {}
             for scenario, by_stage in states(root, params, list(params.scenarios)).items():

@@ -57,7 +57,7 @@ def run_command(
                 context.log.info(lines[-1])
         code = process.wait()
     if code not in allowed:
-        with failing():
+        with failing(context):
             raise CommandError("\n".join(lines[-SHOWN_LINES:]) or f"exit code {code} without a word")
     made = dg.PipesClientCompletedInvocation(session).get_materialize_result(implicit_materialization=False)
     shown = show()

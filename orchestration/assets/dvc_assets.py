@@ -51,7 +51,7 @@ def dvc_assets(root: Path, found: Mapping[str, Pattern]) -> dg.AssetsDefinition:
     def materialise(context: dg.AssetExecutionContext) -> Iterator[Any]:
         chosen = {key.to_user_string() for key in context.selected_asset_keys}
         checks = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
-        with failing():
+        with failing(context):
             step = _Step(root, Changes(context.instance, found, context.partition_key), context.log.info)
             yield from step.run(chosen, checks, context.log_event)
 

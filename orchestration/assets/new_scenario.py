@@ -50,7 +50,7 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
 
     @dg.op(name=STEP, description=f"Adds the scenario to {PARAMS}, which stays as it is where a value is wrong")
     def write_params(context: dg.OpExecutionContext, config: NewScenario) -> None:
-        with failing():
+        with failing(context):
             if config.name in known_lines(root, load_params(root / PARAMS)):
                 raise ConfigError(f"{config.name} is a production line, a scenario of its own: choose another name")
             chosen = (config.detector, config.alpha, config.policy, config.seed)

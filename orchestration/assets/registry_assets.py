@@ -83,7 +83,7 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
     def champion(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line, several = context.partition_key, has_several_machines(context.instance)
         # with several machines, the report and the pictures are on the worker that made the challenge
-        with failing():
+        with failing(context):
             version = _challenger_version(context.instance, line) if several else _judged_version(root, line)
         show = dict if several else lambda: shown_pictures(root, line)
         made = run_command(context, root, [*PROMOTE, line, version, "--if-accepted"], (0, EXIT_REFUSED), show)

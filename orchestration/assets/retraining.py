@@ -48,7 +48,7 @@ def ingest_asset(root: Path) -> dg.AssetsDefinition:
     )
     def take_in(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line = context.partition_key
-        with failing():
+        with failing(context):
             params = load_params(root / PARAMS)
             found = known_lines(root, params)
             refuse_unknown(line, params, found)

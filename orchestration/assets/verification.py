@@ -16,7 +16,7 @@ def verification(root: Path) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
 
     @dg.op(name="compare_with_recorded_hashes", description="Fails with the list of damaged files and the way back")
     def compare(context: dg.OpExecutionContext) -> None:
-        with failing():
+        with failing(context):
             refuse_damage(root)
         context.log.info("outputs and cache hold the bytes that were recorded")
 

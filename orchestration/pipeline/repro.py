@@ -12,6 +12,7 @@ from typing import Literal
 
 from orchestration.pipeline import dvc
 from orchestration.pipeline.busy import BusyError, wait
+from orchestration.pipeline.summary import REFUSED
 
 Outcome = Literal["ran", "restored from cache", "unchanged"]
 # Sentences, since `dvc repro` says nowhere else what it did: it prints no JSON, and dvc.lock is the same after a stage
@@ -30,11 +31,17 @@ Log = Callable[[str], None]
 
 
 class StageError(dvc.DvcError):
-    """A stage failed; the message holds the end of what it printed, and `stage` is its name."""
+    """A stage failed; the message holds the end of what it printed.
 
-    def __init__(self, stage: str, message: str) -> None:
+    Args:
+        stage: its name.
+        message: what it printed.
+        refused: whether it would fail again, as it said by its exit code.
+    """
+
+    def __init__(self, stage: str, message: str, refused: bool = False) -> None:
         super().__init__(message)
-        self.stage = stage
+        self.stage, self.refused = stage, refused
 
 
 def repro_stage(root: Path, stage: str, log: Log, extra: Mapping[str, str] | None = None) -> Outcome:
@@ -134,7 +141,8 @@ class _Share:
         except BusyError:
             raise
         except dvc.DvcError as error:
-            raise StageError(failing, str(error)) from None
+            refused = any(line.endswith(f"exited with {REFUSED}") for line in self.said)
+            raise StageError(failing, str(error), refused) from None
         if self.stages:
             raise dvc.DvcError("\n".join([f"dvc said nothing known about stage {self.stages[0]}:", *self.said]))
 

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 import signal
 import sys
 import time
@@ -18,6 +19,7 @@ from llbnad.errors import LlbnadError
 from orchestration.pipeline import code
 from orchestration.pipeline.advice import with_advice
 from orchestration.pipeline.code import ChangedError
+from orchestration.pipeline.summary import REFUSED
 from orchestration.pipeline.verify import refuse_damaged_inputs
 
 CLOCK_SECONDS = 60.0  # two clocks, as of this machine and of a file server, differ by less
@@ -26,7 +28,10 @@ Record = Callable[[], object]  # tells MLflow what a stage made
 
 
 def run_stage(stage: Callable[..., Record | None]) -> None:
-    """Run a stage's function as a command. An error prints one clear line and gives exit code 2; SIGTERM cleans up.
+    """Run a stage's function as a command. An error prints one clear line; SIGTERM cleans up.
+
+    The exit code is `REFUSED` if the stage would fail again, and the usual one of a passing failure (`os.EX_TEMPFAIL`)
+    if it may succeed next time or on another machine.
 
     A function that the stage returns is called at the very end, so that MLflow records nothing that DVC will not
     record.
@@ -47,10 +52,10 @@ def run_stage(stage: Callable[..., Record | None]) -> None:
         typer.run(run)
     except LlbnadError as error:
         print(f"error: {with_advice(error)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(os.EX_TEMPFAIL if isinstance(error, ChangedError) else REFUSED)
     except OSError as error:  # a full disk, a folder that is not writable
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(os.EX_TEMPFAIL)
 
 
 def refuse_changed(files: Iterable[Path]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 VARIABLE, STAGE_VARIABLE = "LLBNAD_SUMMARY_FILE", "DVC_STAGE"
+REFUSED = 2  # exit code of a stage that will fail again, such as one whose settings or images are impossible
 
 
 def say(line: str, numbers: Mapping[str, float] | None = None) -> None:

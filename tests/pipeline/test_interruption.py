@@ -17,7 +17,7 @@ from llbnad.model.scores import Scores
 from orchestration.assets.lost_runs import end_lost_runs, was_there
 from orchestration.assets.retraining import run_in_progress
 from orchestration.pipeline import dvc
-from orchestration.pipeline.repro import repro_stage
+from orchestration.pipeline.repro import StageError, repro_stage
 from tests.campaign.chain import processes_in
 from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import command, environment, repro, stage, wait_for
@@ -141,10 +141,10 @@ def test_a_process_that_got_the_number_later_is_another():
 def test_failed_stage_names_its_error_and_keeps_what_was_done(copy_of):
     for image in (copy_of / "data/own/cells/bad").iterdir():
         image.unlink()
-    with pytest.raises(dvc.DvcError, match="failed") as caught:
+    with pytest.raises(StageError, match="failed") as caught:
         repro_stage(copy_of, "raw@cells", lambda line: None)
         repro_stage(copy_of, "noisy@noisy20", lambda line: None)
-    assert "there are 0: the largest possible ratio is 0.0" in str(caught.value)
+    assert "there are 0: the largest possible ratio is 0.0" in str(caught.value) and caught.value.refused
 
 
 def test_unknown_scenario_is_one_clear_line(copy_of):

@@ -16,9 +16,10 @@ STAGES = {
     "here": f"timeout 60 sh -c '{MEETS.format(own='here', other='there')}'",
     "there": f"timeout 60 sh -c '{MEETS.format(own='there', other='here')}'",
     "fails": "echo it cannot; exit 3",
+    "refuses": "exit 2",
     "waits": "echo waiting; sleep 600",
 }
-DEPS = {"first": ["in"], "second": ["first"], "fails": ["in"], "waits": ["in"]}
+DEPS = {"first": ["in"], "second": ["first"], "fails": ["in"], "refuses": ["in"], "waits": ["in"]}
 
 
 @pytest.fixture
@@ -63,8 +64,14 @@ def test_a_stage_that_fails_ends_its_share_only_and_is_named(folder):
     with pytest.raises(StageError, match=r"stage fails failed:\n[^$]*it cannot") as caught:
         for event in repro_stages(folder, [["fails", "here"], ["first", "second"]], ignore):
             seen.append(event)
-    assert caught.value.stage == "fails" and "told" not in str(caught.value)
+    assert caught.value.stage == "fails" and "told" not in str(caught.value) and not caught.value.refused
     assert seen == [("first", "ran"), ("second", "ran")] and not (folder / "here").exists()
+
+
+def test_a_stage_that_will_fail_again_says_so(folder):
+    with pytest.raises(StageError) as caught:
+        list(repro_stages(folder, [["first", "refuses"]], ignore))
+    assert caught.value.stage == "refuses" and caught.value.refused
 
 
 @pytest.mark.parametrize("before", [[], ["first"], ["second"]], ids=["alone", "after one that ran", "after another"])
