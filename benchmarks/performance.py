@@ -262,6 +262,16 @@ def slices(bench: Bench) -> None:
         bench.add(f"collecting {size.collected} slices", found["seconds"], None, "s", n=found["stages"])
 
 
+def calibration(bench: Bench) -> None:
+    """Measure the part of the detector stage that asks whether images next to each other are alike."""
+    cases: list[tuple[str, dict[str, Any]]] = [("patchcore", {"memory_size": 4096}), ("padim", {})]
+    for detector, settings in cases:
+        found = bench.run("calibration.bursts", detector=detector, settings=settings)
+        bench.add(f"detector stage: are neighbours alike? {detector}, processor time", found["seconds"], None, "s",
+                  threads=1, n=found["kept"], stage_seconds=_short(found["stage_seconds"]),
+                  share=_short(found["seconds"] / found["stage_seconds"]))  # fmt: skip
+
+
 def growth(bench: Bench) -> None:
     """Measure how time and memory grow with N and T."""
     with tempfile.TemporaryDirectory() as folder:
@@ -315,6 +325,7 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
     "metrics": pixel_metrics,
     "no-op": no_op,
     "slices": slices,
+    "calibration": calibration,
     "growth": growth,
     "memory": memory,
 }

@@ -135,7 +135,8 @@ def draw_patches(
     each, remainder = divmod(count, len(image_ids))
     generous = set(stable_shuffle(image_ids, seed, "one patch more")[:remainder])
     drawn, filled = torch.empty(0, 0), 0
-    for batch in features.batches(sorted(image_ids), "fit"):
+    # with fewer patches than images, only the images that contribute one are read
+    for batch in features.batches(sorted(image_ids if each else generous), "fit"):
         embedded = patch_vectors(batch, vectors)
         trusted = batch.trusted_on(embedded.shape[1:3])
         patches = embedded.flatten(1, 2)  # (B, h·w, C)

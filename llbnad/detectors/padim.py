@@ -12,7 +12,7 @@ Patches that do not count (`Batch.inside_on`: padding, or outside of the region 
 position that too few images reach gets the Gaussian of all positions together, which is wide.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -65,8 +65,7 @@ class Padim:
         if len(image_ids) < 2:
             raise TooFewImagesError(f"padim needs at least 2 training images, got {len(image_ids)}")
         trusted: Sums | None = None
-        others: Sums | None = None
-        outside = False  # whether some patches do not count
+        masked = outside = False  # whether some patches are not trusted, or do not count
         grid = torch.Size()
         for batch in features.batches(image_ids, "fit"):
             patches = patch_vectors(batch)
@@ -75,31 +74,28 @@ class Padim:
                 generator = torch.Generator().manual_seed(seed)
                 order = torch.randperm(patches.shape[-1], generator=generator)[: self.config.dimensions]
                 self.channels = order.sort().values.to(patches.device)
-            chosen = patches[..., self.channels].flatten(1, 2).transpose(0, 1).double()  # (h·w, B, d)
-            masks = batch.trusted_on(grid)
+            chosen, masks = self._by_position(patches), batch.trusted_on(grid)
             weights = torch.ones_like(chosen[..., :1]) if masks is None else masks.flatten(1).T[..., None].to(chosen)
             trusted = _add(chosen, weights, trusted)
-            if masks is not None:
-                inside = batch.inside_on(grid)
-                counted = torch.ones_like(weights) if inside is None else inside.flatten(1).T[..., None].to(chosen)
-                others = _add(chosen, counted - weights, others)
-                outside = outside or inside is not None
+            masked = masked or masks is not None
+            outside = outside or (masks is not None and batch.inside_on(grid) is not None)
         assert trusted is not None  # there are at least two images
-        if others is not None:
-            few = trusted[0][:, 0] < max(2, min(len(self.channels), len(image_ids) // 2))
-            for of_trusted, of_others in zip(trusted, others, strict=True):
-                of_trusted[few] += of_others[few]
-        usual = torch.ones_like(trusted[0][:, 0], dtype=torch.bool)
+        enough = max(2, min(len(self.channels), len(image_ids) // 2))
+        few = trusted[0][:, 0] < enough
+        if masked and few.any():
+            for of_trusted, of_others in zip(trusted, self._others(features, image_ids, grid, few), strict=True):
+                of_trusted[few] += of_others
+        usual = torch.ones_like(few)
         if outside:
-            few = trusted[0][:, 0] < max(2, min(len(self.channels), len(image_ids) // 2))
+            few = trusted[0][:, 0] < enough
             usual = ~few | few.all()
             for sums in trusted:
                 sums[few] += sums.sum(dim=0)
-        del others  # as large as the sums that are used
         count, total, covariance = trusted
         mean = total / count
         # in the place of the sums of products, because with many tiles one such tensor takes hundreds of megabytes
-        covariance -= count[..., None] * mean[:, :, None] * mean[:, None, :]
+        for block in _blocks(covariance):
+            covariance[block] -= count[block, :, None] * mean[block, :, None] * mean[block, None, :]
         covariance /= count[..., None] - 1
         # relative to the features' scale, because an absolute constant would drown the variances of unit vectors
         variance = (
@@ -108,6 +104,30 @@ class Padim:
         covariance += self.config.regularisation * variance * torch.eye(covariance.shape[-1], device=covariance.device)
         self.whitening = _whitening(covariance)
         self.mean = mean.float().reshape(*grid, -1)
+
+    def _others(
+        self, features: FeatureSource, image_ids: Sequence[str], grid: "torch.Size", few: "torch.Tensor"
+    ) -> "Sums":
+        """Return the sums over the patches that count and are not trusted, at the positions `few` (P,) bool.
+
+        The images are read again for them: that is rare, and sums at all positions would double the memory.
+        """
+        import torch
+
+        others: Sums | None = None
+        for batch in features.batches(image_ids, "fit"):
+            masks, inside = batch.trusted_on(grid), batch.inside_on(grid)
+            if masks is not None:
+                chosen = self._by_position(patch_vectors(batch))
+                weights = masks.flatten(1).T[..., None].to(chosen)
+                counted = torch.ones_like(weights) if inside is None else inside.flatten(1).T[..., None].to(chosen)
+                others = _add(chosen[few], (counted - weights)[few], others)
+        assert others is not None  # some patches are not trusted
+        return others
+
+    def _by_position(self, patches: "torch.Tensor") -> "torch.Tensor":
+        """Return the chosen channels of patches (B, h, w, C) by position, (h·w, B, d) float64."""
+        return patches[..., self.channels].flatten(1, 2).transpose(0, 1).double()
 
     def patch_maps(self, batch: Batch) -> "torch.Tensor":
         """Return Mahalanobis distances (B, h, w)."""
@@ -135,17 +155,29 @@ def _whitening(covariance: "torch.Tensor") -> "torch.Tensor":
     import torch
 
     found = torch.empty_like(covariance, dtype=torch.float32)
-    block = max(1, block_bytes() // covariance[0].nbytes)
     identity = torch.eye(covariance.shape[-1], dtype=covariance.dtype, device=covariance.device)
-    for start in range(0, len(covariance), block):
-        factor = torch.linalg.cholesky(covariance[start : start + block])
+    for block in _blocks(covariance):
+        factor = torch.linalg.cholesky(covariance[block])
         inverse = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
-        found[start : start + block] = inverse.float()
+        found[block] = inverse.float()
     return found
 
 
 def _add(patches: "torch.Tensor", weights: "torch.Tensor", sums: "Sums | None") -> "Sums":
     """Add the patches (P, B, d) whose weight (P, B, 1) is 1 to `sums`, and return them. None starts new sums."""
     chosen = patches * weights  # a patch of weight 0 becomes zeros, which add nothing to any sum
-    more = weights.sum(dim=1), chosen.sum(dim=1), chosen.transpose(1, 2) @ chosen
-    return more if sums is None else (sums[0].add_(more[0]), sums[1].add_(more[1]), sums[2].add_(more[2]))
+    count, total = weights.sum(dim=1), chosen.sum(dim=1)
+    if sums is None:
+        products = chosen.new_empty(len(chosen), chosen.shape[2], chosen.shape[2])
+        for block in _blocks(products):
+            products[block] = chosen[block].transpose(1, 2) @ chosen[block]
+        return count, total, products
+    for block in _blocks(sums[2]):
+        sums[2][block] += chosen[block].transpose(1, 2) @ chosen[block]
+    return sums[0].add_(count), sums[1].add_(total), sums[2]
+
+
+def _blocks(matrices: "torch.Tensor") -> Iterator[slice]:
+    """Yield slices of matrices (P, d, d), in order, each of at most `block_bytes()` of memory, or of one matrix."""
+    size = max(1, block_bytes() // matrices[0].nbytes)
+    yield from (slice(start, start + size) for start in range(0, len(matrices), size))

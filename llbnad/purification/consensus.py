@@ -1,6 +1,6 @@
 """The sub-models' joint judgement of every training image: a score, and a map of its patches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,8 +11,11 @@ from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model, stored_maps
 from llbnad.model.scores import Scores
 from llbnad.purification.aggregate import aggregate, score_table
+from llbnad.purification.partition import subset_numbers
 from llbnad.purification.patches import Maps, out_of_fold_maps
 from llbnad.scenario import ScenarioSettings
+
+HELD_BYTES = 256 << 20  # of all sub-models at once
 
 
 @dataclass(frozen=True)
@@ -79,3 +82,41 @@ def score_together(
         ids.extend(batch.image_ids)
     table = score_table([Scores(tuple(ids), own) for own in scores], subsets)
     return Consensus(table, dict(sorted(zip(ids, maps, strict=True)))).aggregated(settings)
+
+
+def score_in_turn(
+    models: Iterable[Model], features: FeatureSource, subsets: pd.Series, settings: ScenarioSettings
+) -> Consensus:
+    """Return what `score_together` returns, with one sub-model at a time: the next one is made when one has scored.
+
+    Features are read once per sub-model, and the maps of all sub-models stay in memory.
+
+    Args:
+        models: T sub-models, made when they are asked for.
+        features: features of the training images.
+        subsets: subset of each training image, indexed by image id.
+        settings: aggregation and partition.
+    """
+    scores, maps = [], []
+    for model in models:
+        own_scores, own_maps = model.score_with_maps(features, subsets.index.tolist())
+        scores.append(own_scores)
+        maps.append(own_maps)
+        del model  # before the next one is made
+    return consensus(scores, maps, subsets, settings)
+
+
+def better_in_turn(first: Model, features: FeatureSource, subsets: pd.Series) -> bool:
+    """Return whether T sub-models like `first` are too large to hold at once, and larger than their maps.
+
+    Args:
+        first: one of the sub-models.
+        features: features of the training images.
+        subsets: subset of each training image, indexed by image id.
+    """
+    size = sum(tensor.nbytes for tensor in first.detector.tensors().values())
+    if size * len(subset_numbers(subsets)) <= HELD_BYTES:
+        return False
+    batch = next(iter(features.batches(subsets.index[:1].tolist(), "look")))
+    patches = judge(first.detector, batch)[0].numel()
+    return size > patches * np.dtype(np.float16).itemsize * len(subsets)

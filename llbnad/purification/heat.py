@@ -23,11 +23,14 @@ def mean_heat(models: Sequence[Model], features: FeatureSource, image_ids: Seque
 
 
 def write_heat(heat: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write maps as safetensors, named by image id."""
-    from safetensors.numpy import save
+    """Write maps as safetensors, named by image id. Maps in memory are not copied."""
+    from safetensors.numpy import save_file
 
     with replacing(path) as temporary:
-        temporary.write_bytes(save({image_id: np.ascontiguousarray(heat[image_id]) for image_id in sorted(heat)}))
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file({image_id: np.ascontiguousarray(heat[image_id]) for image_id in sorted(heat)}, temporary)
+        temporary.chmod(mode)  # safetensors lets nobody else read its files
 
 
 class StoredHeat(Mapping[str, np.ndarray]):

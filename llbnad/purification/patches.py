@@ -72,11 +72,22 @@ def trusted_patches(
     share = min(0.5, patch_rejection * (1 - len(kept) / len(maps)))
     if share <= 0:
         return {}
-    counted = {one: found[frames[one].inside(found.shape)] if one in frames else found for one, found in maps.items()}
-    values = np.concatenate([counted[image_id].ravel() for image_id in sorted(maps)])
+    counted = {image_id: _counted(maps, image_id, frames).size for image_id in sorted(maps)}
+    values = np.empty(sum(counted.values()), next(iter(maps.values())).dtype)  # one copy of all maps, and no other
+    filled = 0
+    for image_id, size in counted.items():
+        values[filled : filled + size] = _counted(maps, image_id, frames).ravel()
+        filled += size
     position = int((len(values) - 1) * (1 - share))
-    cut = np.partition(values, position)[position]
-    return {image_id: maps[image_id] <= max(cut, counted[image_id].min()) for image_id in sorted(kept)}
+    values.partition(position)
+    cut = values[position]
+    return {image_id: maps[image_id] <= max(cut, _counted(maps, image_id, frames).min()) for image_id in sorted(kept)}
+
+
+def _counted(maps: Maps, image_id: str, frames: Mapping[str, Frame]) -> np.ndarray:
+    """Return the values of an image's map that count: all of them (h, w), or those inside its frame."""
+    found = maps[image_id]
+    return found[frames[image_id].inside(found.shape)] if image_id in frames else found
 
 
 class TrustedFeatures:

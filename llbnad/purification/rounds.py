@@ -6,8 +6,9 @@ earlier if a round keeps a set that was kept before, or leaves a sub-model with 
 cautious in all rounds but the last (`SelectionPolicy.before_last`).
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 
 import numpy as np
@@ -17,7 +18,8 @@ from llbnad.config import SelectionPolicy
 from llbnad.data.canvas import Frame
 from llbnad.data.manifest import contamination
 from llbnad.features.source import FeatureSource
-from llbnad.purification.consensus import Consensus, score_together
+from llbnad.model.model import Model
+from llbnad.purification.consensus import Consensus, better_in_turn, score_in_turn, score_together
 from llbnad.purification.partition import subset_numbers, training_masks
 from llbnad.purification.patches import Maps, TrustedFeatures, trusted_patches
 from llbnad.purification.purify import Purified, purify
@@ -72,6 +74,8 @@ def run_sub_models(
 ) -> Consensus:
     """Train all sub-models and let them score every training image.
 
+    Sub-models of many patches, as with tiles, are trained and score one after the other: memory holds one of them.
+
     Args:
         features: features of the training images.
         subsets: subset 0 … T-1 of each training image, indexed by image id.
@@ -81,8 +85,17 @@ def run_sub_models(
     """
     source = TrustedFeatures(features, trusted) if trusted else features
     numbers = subset_numbers(subsets)
-    models = [train_sub_model(number, source, subsets, settings, kept)[0] for number in numbers]
-    return score_together(models, features, subsets, settings)
+    models = (train_sub_model(number, source, subsets, settings, kept)[0] for number in numbers)
+    first = [next(models)]
+    if better_in_turn(first[0], features, subsets):
+        return score_in_turn(chain(_emptied(first), models), features, subsets, settings)
+    return score_together([*first, *models], features, subsets, settings)
+
+
+def _emptied(models: list[Model]) -> Iterator[Model]:
+    """Yield the models and forget each."""
+    while models:
+        yield models.pop(0)
 
 
 def select(

@@ -125,7 +125,8 @@ def verdict_summary(
         by_policy: the policy's decision.
         final: the decision after the verdicts.
     """
-    own = {image_id: verdict for image_id, verdict in verdicts.items() if image_id in set(manifest["image_id"])}
+    known = set(manifest["image_id"])
+    own = {image_id: verdict for image_id, verdict in verdicts.items() if image_id in known}
     counts = {f"n_verdict_{name}": list(own.values()).count(name) for name in VERDICTS}
     moved = (set(by_policy.kept) ^ set(final.kept)) - set(excluded(own))
     return {**counts, "n_verdict_elsewhere": len(verdicts) - len(own), "n_overruled": len(moved)}

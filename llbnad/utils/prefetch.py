@@ -11,6 +11,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 AHEAD = 2  # batches: enough that one slow file delays nothing, few enough that the waiting images take little memory
+AT_ONCE = 64  # items of a batch of `each`
 
 
 def prefetch(load: Callable[[T], R], batches: Iterable[Sequence[T]]) -> Iterator[list[R]]:
@@ -29,3 +30,10 @@ def prefetch(load: Callable[[T], R], batches: Iterable[Sequence[T]]) -> Iterator
                 yield [future.result() for future in waiting.popleft()]
         while waiting:
             yield [future.result() for future in waiting.popleft()]
+
+
+def each(load: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
+    """Yield the results of `load` for the items, in order, a few batches ahead: results do not pile up in memory."""
+    starts = range(0, len(items), AT_ONCE)
+    for results in prefetch(load, (items[start : start + AT_ONCE] for start in starts)):
+        yield from results

@@ -8,9 +8,7 @@ are on disk at every moment.
     python -m orchestration ingest [LINE…]     without a name: all lines of data/incoming
 """
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from llbnad.config import Files, Pages
 from llbnad.data.names import stored_name
 from llbnad.errors import ConfigError, DataError
 from llbnad.utils.pixel_limit import limit_pixels_of
+from llbnad.utils.prefetch import each
 from llbnad.utils.progress import track
 from orchestration.line.arrivals import (
     Arrival,
@@ -142,25 +141,24 @@ def _plan(places: Places, files: Mapping[str, Mark], pages: Pages) -> list[Plann
     taken: set[str] = set()
     planned = []
     paths = sorted(files)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        findings = pool.map(lambda path: examine(inbox, path, pages), paths)
-        for path, found in zip(paths, track(findings, f"examine {places.line}", len(paths)), strict=True):
-            if found is None:
-                continue
-            where = known.get(found.sha256)
-            if where is not None and (where in taken or holds(places.root / where, found.sha256)):
-                arrival = Arrival(path, found.sha256, "duplicate", batch, where, "duplicate", f"same bytes as {where}")
-            elif found.suffix:
-                name = stored_name(found.sha256, path, found.suffix)
-                target = places.arrived / found.sha256[:2] / name
-                arrival = Arrival(path, found.sha256, "raw", batch, places.relative(target))
-            else:
-                where = places.relative(free_name(places, path, found.sha256, taken))
-                arrival = Arrival(path, found.sha256, "quarantine", batch, where, found.reason, found.detail)
-            if arrival.fate != "duplicate":
-                known[found.sha256] = arrival.where
-                taken.add(arrival.where)
-            planned.append(Planned(arrival, files[path]))
+    findings = each(lambda path: examine(inbox, path, pages), paths)
+    for path, found in zip(paths, track(findings, f"examine {places.line}", len(paths)), strict=True):
+        if found is None:
+            continue
+        where = known.get(found.sha256)
+        if where is not None and (where in taken or holds(places.root / where, found.sha256)):
+            arrival = Arrival(path, found.sha256, "duplicate", batch, where, "duplicate", f"same bytes as {where}")
+        elif found.suffix:
+            name = stored_name(found.sha256, path, found.suffix)
+            target = places.arrived / found.sha256[:2] / name
+            arrival = Arrival(path, found.sha256, "raw", batch, places.relative(target))
+        else:
+            where = places.relative(free_name(places, path, found.sha256, taken))
+            arrival = Arrival(path, found.sha256, "quarantine", batch, where, found.reason, found.detail)
+        if arrival.fate != "duplicate":
+            known[found.sha256] = arrival.where
+            taken.add(arrival.where)
+        planned.append(Planned(arrival, files[path]))
     return planned
 
 

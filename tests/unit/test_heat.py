@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from llbnad.model.scores import Scores
 from llbnad.purification.consensus import consensus
@@ -17,6 +18,14 @@ def test_maps_come_back_by_image_id(tmp_path):
     assert all(np.array_equal(stored[name], heat[name]) for name in heat)
     with pytest.raises(KeyError, match="d"):
         stored["d"]
+
+
+def test_a_file_of_maps_has_the_bytes_of_the_library_and_may_be_read_by_others(tmp_path):
+    heat = {name: np.random.default_rng(number).random((2, 3)) > 0.5 for number, name in enumerate("cab")}
+    (tmp_path / "usual").touch()
+    write_heat(heat, tmp_path / "maps.safetensors")
+    assert (tmp_path / "maps.safetensors").read_bytes() == save(heat)
+    assert (tmp_path / "maps.safetensors").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_no_map_is_an_empty_mapping(tmp_path):

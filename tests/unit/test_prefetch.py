@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from llbnad.utils.prefetch import AHEAD, prefetch
+from llbnad.utils.prefetch import AHEAD, AT_ONCE, each, prefetch
 
 BATCHES = [[0, 1, 2], [3], [4, 5], [6], [7], [8, 9]]
 
@@ -39,3 +39,12 @@ def test_an_error_comes_where_its_result_would_have_been():
     assert [next(running), next(running)] == BATCHES[:2]
     with pytest.raises(ValueError, match="four"):
         next(running)
+
+
+def test_each_keeps_the_order_and_is_never_far_ahead():
+    loaded = []
+    found = each(lambda item: loaded.append(item) or 2 * item, range(10 * AT_ONCE))
+    first = next(found)
+    assert first == 0 and len(loaded) <= (1 + AHEAD) * AT_ONCE
+    assert [first, *found] == [2 * item for item in range(10 * AT_ONCE)]
+    assert list(each(loaded.append, [])) == []

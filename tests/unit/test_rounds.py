@@ -1,5 +1,6 @@
 """Stage 1 beyond the paper: rounds, leaving one subset out, another detector for the sub-models."""
 
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,8 @@ from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.errors import IdentityError
 from llbnad.policies.fraction import Fraction
+from llbnad.purification import consensus as consensus_of
+from llbnad.purification import rounds
 from llbnad.purification.aggregate import aggregate
 from llbnad.purification.consensus import Consensus, consensus, score_together
 from llbnad.purification.partition import training_masks
@@ -168,6 +171,29 @@ def test_scoring_together_gives_the_bits_that_sub_models_give_one_by_one(partiti
     assert all(np.array_equal(together.maps[image_id], one_by_one.maps[image_id]) for image_id in IDS)
 
 
+@pytest.mark.parametrize("partition", ["disjoint", "leave_out"])
+def test_sub_models_too_large_to_hold_together_score_in_turn_with_the_same_bits(partition, monkeypatch):
+    config = settings(detector=PadimConfig(dimensions=4), partition=partition)
+    subsets = subsets_of(3).sample(frac=1, random_state=0)
+    together = run_sub_models(MadeFeatures(), subsets, config)
+    alive, others = weakref.WeakSet(), []
+    train_one = rounds.train_sub_model
+
+    def counted(*arguments):
+        others.append(len(alive))
+        model, own = train_one(*arguments)
+        alive.add(model.detector)
+        return model, own
+
+    monkeypatch.setattr(rounds, "train_sub_model", counted)
+    monkeypatch.setattr(consensus_of, "HELD_BYTES", 0)
+    in_turn = run_sub_models(MadeFeatures(), subsets, config)
+    assert others == [0, 0, 0]  # sub-models in memory when the next one is trained
+    pd.testing.assert_frame_equal(in_turn.table, together.table, check_exact=True)
+    assert list(in_turn.maps) == list(together.maps)
+    assert all(np.array_equal(in_turn.maps[image_id], together.maps[image_id]) for image_id in IDS)
+
+
 def test_scores_go_by_the_ids_that_batches_name():
     class Shuffled(MadeFeatures):
         def batches(self, image_ids, description):
@@ -209,6 +235,20 @@ def test_sub_models_read_and_embed_a_batch_once(monkeypatch):
     embedded.clear()
     score_together(models, MadeFeatures(), subsets, config)
     assert len(embedded) == len(list(MadeFeatures().batches(IDS, "")))
+
+
+def test_an_image_that_contributes_no_patch_is_not_read():
+    read = []
+
+    class Counting(MadeFeatures):
+        def batches(self, image_ids, description):
+            read.extend(image_ids)
+            return super().batches(image_ids, description)
+
+    few, more = (draw_patches(Counting(), IDS, count, 0, "x") for count in (3, len(IDS)))
+    assert len(few) == 3 and len(read) == 3 + len(IDS)
+    rows = {tuple(row) for row in more.tolist()}
+    assert {tuple(row) for row in few.tolist()} <= rows  # each image's first patch, whoever else is read
 
 
 def test_sets_that_share_images_share_patches():

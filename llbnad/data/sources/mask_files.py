@@ -56,9 +56,9 @@ def find_masks(root: Path, files: Sequence[str]) -> MaskFiles:
     named = _named(root, others)
     paired = _of_another_suffix(root, sorted(set(others) - set(named)))
     images = sorted(set(others) - set(named) - set(paired))
-    index = _Index(images)
     meanings = {path: list(_meanings_below(path, folders)) for path in below}
     meanings |= {path: list(_meanings_beside(path)) for path in [*named, *paired]}
+    index = _Index(images if meanings else ())
     of_image: dict[str, list[str]] = defaultdict(list)
     without: dict[str, str] = {}
     for path in sorted(meanings):

@@ -1,7 +1,5 @@
 """The way from a source's records to a manifest: every file is hashed and decoded, every unusable file is listed."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pandas as pd
@@ -15,6 +13,7 @@ from llbnad.data.sources.pages import records_of_pages
 from llbnad.data.sources.records import Listing, Record, Rejection, Scan
 from llbnad.data.sources.survey import survey
 from llbnad.errors import DataError, printable
+from llbnad.utils.prefetch import each
 from llbnad.utils.progress import track
 
 
@@ -49,40 +48,39 @@ def scan(listing: Listing) -> Scan:
     nearly: list[str] = []  # paths of other images that may be masks
     shares: dict[str, float] = {}  # of the pixels that are marked, by path
     cut = 0  # images
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(lambda one: examine(listing.root, one, surveyed.window), records)
-        progress = track(found, "read images", total=len(records))
-        for record, finding in zip(records, progress, strict=True):
-            if finding.rejection is not None:
-                rejected.append(finding.rejection)
-                continue
-            first = known.setdefault(finding.image_id, record)
-            if first is not record:
-                rejected.append(_duplicate(first, record, "bytes"))
-                continue
-            nothing = shows_nothing(finding, surveyed)
-            if nothing and finding.deep:  # no double: the window made different values equal
-                rejected.append(Rejection(record.path, *nothing))
-                continue
-            first = pixels.setdefault(finding.pixels, record)
-            if first is not record:
-                rejected.append(_duplicate(first, record, "pixels"))
-                continue
-            if nothing:
-                rejected.append(Rejection(record.path, *nothing))
-                continue
-            if finding.values == 2:
-                two_valued.add(record.path)
-            elif finding.black_and_white:
-                nearly.append(record.path)
-            rejected += finding.trouble
-            if finding.marked is not None:
-                shares[record.path] = finding.marked
-            mask = None if finding.trouble else record.mask_path
-            black, white = surveyed.window if finding.deep and surveyed.window else (None, None)
-            rows.append({**vars(record), "mask_path": mask, "image_id": finding.image_id, "black": black,
-                         "white": white, "width": finding.size[0], "height": finding.size[1]})  # fmt: skip
-            cut += finding.cut_to_8_bits
+    found = each(lambda one: examine(listing.root, one, surveyed.window), records)
+    progress = track(found, "read images", total=len(records))
+    for record, finding in zip(records, progress, strict=True):
+        if finding.rejection is not None:
+            rejected.append(finding.rejection)
+            continue
+        first = known.setdefault(finding.image_id, record)
+        if first is not record:
+            rejected.append(_duplicate(first, record, "bytes"))
+            continue
+        nothing = shows_nothing(finding, surveyed)
+        if nothing and finding.deep:  # no double: the window made different values equal
+            rejected.append(Rejection(record.path, *nothing))
+            continue
+        first = pixels.setdefault(finding.pixels, record)
+        if first is not record:
+            rejected.append(_duplicate(first, record, "pixels"))
+            continue
+        if nothing:
+            rejected.append(Rejection(record.path, *nothing))
+            continue
+        if finding.values == 2:
+            two_valued.add(record.path)
+        elif finding.black_and_white:
+            nearly.append(record.path)
+        rejected += finding.trouble
+        if finding.marked is not None:
+            shares[record.path] = finding.marked
+        mask = None if finding.trouble else record.mask_path
+        black, white = surveyed.window if finding.deep and surveyed.window else (None, None)
+        rows.append({**vars(record), "mask_path": mask, "image_id": finding.image_id, "black": black,
+                     "white": white, "width": finding.size[0], "height": finding.size[1]})  # fmt: skip
+        cut += finding.cut_to_8_bits
     in_doubt = list(listing.doubts)
     if len(rows) / 2 < len(two_valued) < len(rows):
         in_doubt.append(f"{len(two_valued)} of {len(rows)} images hold two grey values only: are they masks?")

@@ -1,8 +1,6 @@
 """A first look at the images of a data set above 8 bits, which decides on the window that all of them are read by."""
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from llbnad.data.decode import is_deep
 from llbnad.data.images import deep_values
 from llbnad.data.intensity import NARROW, auto_window, bounds, fixed_window, shown
 from llbnad.errors import DataError
+from llbnad.utils.prefetch import each
 from llbnad.utils.progress import track
 
 MIXED = 8  # the brightest images exceed the usual ones by this factor: perhaps two cameras, or one wrong file
@@ -59,9 +58,8 @@ def survey(paths: Sequence[Path], intensity: Intensity) -> Survey:
         paths: image files, or pages of them.
         intensity: the setting.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        deep = [path for path, found in zip(paths, pool.map(_is_deep, paths), strict=True) if found]
-        looked = list(track(pool.map(_values, deep), "find the window", total=len(deep))) if deep else []
+    deep = [path for path, found in zip(paths, each(_is_deep, paths), strict=True) if found]
+    looked = list(track(each(_values, deep), "find the window", total=len(deep))) if deep else []
     known = [(path, *found) for path, found in zip(deep, looked, strict=True) if found is not None]
     if not known:
         return Survey()
