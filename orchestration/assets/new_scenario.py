@@ -9,6 +9,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from llbnad.config import InjectedNoise
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError
 from llbnad.policies import POLICIES
@@ -43,6 +44,12 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
             description="Share of defective training samples to inject, such as 0.1, in [0, 1). Leave it out (or null) "
             "for the images as they are: always for a folder without labels",
         )
+        max_ratio: float | None = Field(
+            default=None,
+            description="Goes with alpha: the largest alpha that scenarios of the data set will have. As many defects "
+            "are set aside, and the others are tested. Leave it out for what they have already (a new folder: "
+            f"{InjectedNoise().max_ratio:g}); a folder with few defects takes a smaller one",
+        )
         policy: str = Field(
             default=usual.selection.policy, description=f"What is kept: one of {', '.join(POLICIES.names)}"
         )
@@ -54,7 +61,7 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
             if config.name in known_lines(root, load_params(root / PARAMS)):
                 raise ConfigError(f"{config.name} is a production line, a scenario of its own: choose another name")
             chosen = (config.detector, config.alpha, config.policy, config.seed)
-            own = add_scenario(root, config.name, config.dataset, *chosen, context.log.info)
+            own = add_scenario(root, config.name, config.dataset, *chosen, context.log.info, config.max_ratio)
             known = load_params(root / PARAMS)
         follow_params(context.instance, root, known)
         said = ", ".join(f"{key} {value}" for key, value in own.items())
@@ -64,8 +71,8 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
         name=NEW_SCENARIO,
         executor_def=dg.in_process_executor,
         description="A new partition: fill in the form of the launchpad and launch. It takes `name`, and if wanted "
-        f"another `dataset`, `detector`, `policy`, `seed` or `alpha`. The scenario is written into {PARAMS}, with what "
-        "`defaults` says for everything else, and becomes a partition",
+        f"another `dataset`, `detector`, `policy`, `seed` or `alpha`, with `max_ratio`. The scenario is written into "
+        f"{PARAMS}, with what `defaults` says for everything else, and becomes a partition",
     )
     def new_scenario() -> None:
         write_params()
