@@ -26,7 +26,7 @@ class Limit:
 
     value: float
     kind: Kind
-    on_maps: float | None  # the same in the unit of the patch maps; None where scores have another unit
+    on_maps: float | None  # the same in the unit of the patch maps; None where there is no such limit
     share_ends: float | None = None  # largest score of a fixed share; None where the policy decides by evidence
 
     @property
@@ -57,4 +57,6 @@ def suspicious_from(scores: pd.Series, purified: Purified, aggregation: Aggregat
         none: Kind = "largest" if purified.by_evidence else "none apart"
         value, kind = (apart, "apart") if apart < largest else (largest, none)
     share_ends = None if purified.by_evidence else purified.cut
-    return Limit(value, kind, None if aggregation in UNITLESS else value, share_ends)
+    # with the largest score for a limit, maps of images that may well be defects would show nothing
+    unknown = aggregation in UNITLESS or kind == "none apart"
+    return Limit(value, kind, None if unknown else value, share_ends)

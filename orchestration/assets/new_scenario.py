@@ -4,7 +4,9 @@ Dagster's own dialog "Add a partition" knows no params.yaml. A name that it adds
 inboxes takes it away again, and a run of it ends with one line that says what to do.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -64,8 +66,9 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
             own = add_scenario(root, config.name, config.dataset, *chosen, context.log.info, config.max_ratio)
             known = load_params(root / PARAMS)
         follow_params(context.instance, root, known)
-        said = ", ".join(f"{key} {value}" for key, value in own.items())
-        context.log.info(f"{config.name} is in {PARAMS} and a partition now ({said}); run_scenario computes it")
+        said = "; ".join(f"{key} {_plain(value)}" for key, value in own.items())
+        context.log.info(f"{config.name} is in {PARAMS} and a partition now ({said})")
+        context.log.info(f"next: open the job run_scenario, `Materialize all…`, and choose the partition {config.name}")
 
     @dg.job(
         name=NEW_SCENARIO,
@@ -78,3 +81,10 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
         write_params()
 
     return new_scenario
+
+
+def _plain(value: Any) -> str:
+    """Return a value as people would say it: the pairs of a mapping without quotes."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    return str(value)

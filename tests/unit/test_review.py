@@ -152,6 +152,7 @@ def test_the_page_calls_nothing_rejected_that_a_fixed_share_leaves_out(scores):
     judged = decided(scores["score"], override(share, {IDS[0]: "defect", IDS[50]: "normal"}))
     assert "1 kept by the policy are rejected, 1 left out by it are kept" in judged.lines({})[1]
     assert plain.limit.meaning == "largest score, as none stands apart" and plain.limit.value == 99
+    assert plain.limit.on_maps is None  # so that colours span the maps, and a defect among them is seen
     reasons = choose_suspects(scores, share, {}, 8)
     assert set(reasons) == {"highest score", "next highest score", "sub-models disagree"}
     assert {IDS.index(one) for one in reasons.index} >= {*range(94, 100)}  # none from where the share ends
