@@ -225,6 +225,9 @@ class SelectionPolicy(Config):
     """A policy with its settings: it decides how many training images are kept (see `llbnad/policies/`)."""
 
     policy: str
+    by_evidence: ClassVar[bool] = (
+        True  # False: it keeps a share whatever the scores are, so what it leaves out is no suspect
+    )
 
     def count(self, ordered: "np.ndarray") -> int:
         """Return how many of the ascending scores (N,) are kept, 1 … N."""

@@ -47,7 +47,8 @@ def definitions(root: Path) -> dg.Definitions:
     scenario = dg.define_asset_job(
         "run_scenario",
         selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, inspected, *serving, *tables),
-        description="A scenario, from raw data to the champion; what did not change is not computed again",
+        description="A scenario, from raw data to the champion; what did not change is not computed again. "
+        "`Materialize all…`, and choose the scenario as the partition",
     )
     several = False
     # without DAGSTER_HOME, the sensor adds the partitions later, in the instance that it is given

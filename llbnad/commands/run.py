@@ -221,8 +221,9 @@ def _summary(result: "TwoStageRun") -> Iterator[str]:
         yield pixels.describe()
     if result.evaluation.threshold is not None and (left := len(result.purified.rejected)):
         share = left / len(result.scores)
+        away = "rejected ones" if result.purified.by_evidence else "ones left out"
         yield (
-            f"both rates are of images like the kept ones; normal images like the {left} rejected ones ({share:.1%}) "
+            f"both rates are of images like the kept ones; normal images like the {left} {away} ({share:.1%}) "
             "often exceed both thresholds, which comes on top"
         )
     yield from (f"note: {note}" for note in result.notes)

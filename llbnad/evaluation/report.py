@@ -33,7 +33,7 @@ from llbnad.model.model import Model
 from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL, Threshold
 from llbnad.purification.heat import mean_heat
 from llbnad.purification.limit import suspicious_from
-from llbnad.purification.purify import Purified
+from llbnad.purification.purify import LEFT_OUT, Purified
 
 THUMBNAIL = 224  # pixels
 
@@ -65,18 +65,23 @@ def purification_plots(
     limit = suspicious_from(scores, purified, aggregation)
     title = f"Consensus scores: {len(purified.kept)} of {len(scored)} images kept"
     lines = [("cut: largest score that the policy keeps" if limit.rejects else limit.meaning, limit.value)]
+    if limit.share_ends is not None:
+        lines.append(("end of the fixed share that is kept", limit.share_ends))
     score_histogram(scores.to_numpy(), anomalous, lines, histogram, title)
 
     rejected = set(purified.rejected)
+    away = "rejected" if purified.by_evidence else "left out"
     suspects = scored[scored["image_id"].isin(heat)].sort_values(["score", "image_id"], ascending=[False, True])
     tiles = []
     for row in suspects.to_dict("records"):
-        verdict = "rejected" if row["image_id"] in rejected else "kept"
+        verdict = away if row["image_id"] in rejected else "kept"
         known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
         caption = f"{verdict} · {row['score']:.4g}{known}"
-        colour = ANOMALOUS_COLOUR if verdict == "rejected" else NORMAL_COLOUR
+        colour = {"rejected": ANOMALOUS_COLOUR, "kept": NORMAL_COLOUR}.get(verdict, UNKNOWN_COLOUR)
         tiles.append(_tile(row, heat[row["image_id"]], caption, colour, image_root))
-    nothing = "" if rejected else "; none is rejected"
+    nothing = "" if rejected else f"; none is {away}"
+    if rejected and not purified.by_evidence:
+        nothing = f"; {len(rejected)} are {LEFT_OUT}"
     scale = heat_scale(limit.on_maps, [tile.heat for tile in tiles], limit.meaning)
     contact_sheet(tiles, sheet, f"Most suspicious of {len(scored)} training images{nothing}", scale)
     return [histogram, sheet]

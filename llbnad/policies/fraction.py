@@ -1,7 +1,7 @@
 """Keep the lowest-scored share of the images (arXiv 2508.07441; the authors' code keeps 20 %)."""
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import field_validator
@@ -14,6 +14,7 @@ class Fraction(SelectionPolicy):
     """Keep a fixed share of the images, whatever the scores look like."""
 
     policy: Literal["fraction"] = "fraction"
+    by_evidence: ClassVar[bool] = False
     keep: float = 0.2  # share of the images that is kept, in (0, 1]
 
     @field_validator("keep")

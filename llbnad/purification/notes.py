@@ -67,6 +67,8 @@ def selection_notes(table: pd.DataFrame, purified: Purified, paths: Mapping[str,
     found = suspects(table, purified, paths)
     names = [shown_name(path) for path in found["path"][found["status"] == "kept"]]
     nothing = "" if purified.rejected else ": the policy sees no second group of scores"
+    if not purified.by_evidence:
+        nothing = ", a fixed share, which says nothing of the others"
     apart = "no kept image stands apart"
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

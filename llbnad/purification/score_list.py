@@ -52,9 +52,12 @@ def score_list(
 
     Returns:
         name (the camera's), score, threshold (from which an image is suspicious: `llbnad.purification.limit`), status
-        (kept, rejected or excluded), verdict (a person's; empty without one), path, image_id.
+        (kept, rejected or excluded; left out, if a fixed share alone rejects it), verdict (a person's; empty without
+        one), path, image_id.
     """
     status = dict.fromkeys(purified.kept, "kept") | dict.fromkeys(purified.rejected, "rejected")
+    if not purified.by_evidence:
+        status |= {one: "left out" for one in purified.rejected if one not in verdicts}
     # images that people excluded may have no path: they are then not listed
     ordered = scores[scores.index.isin(list(paths))].sort_index().sort_values(ascending=False, kind="stable")
     ids = [str(image_id) for image_id in ordered.index]
@@ -83,7 +86,8 @@ def suspect_list(
     """Return the rows of `score_list` that deserve a look, each with the reason.
 
     These are the images that are rejected, stand apart or were judged, and the `count` highest scores. The list is
-    therefore never empty where there are images, also if nothing is rejected.
+    therefore never empty where there are images, also if nothing is rejected. What a fixed share leaves out is no
+    reason to be listed.
 
     Args:
         table: consensus scores of the training images, indexed by image id: sub_model_0 …, subset, score.
@@ -98,17 +102,18 @@ def suspect_list(
     apart = set(suspects(table, purified, paths)["image_id"])
     judged = zip(rows["image_id"], rows["verdict"], strict=True)
     reasons = [
-        _reason(decided[image_id], verdict, image_id in apart, place < count)
+        _reason(purified, decided[image_id], verdict, image_id in apart, place < count)
         for place, (image_id, verdict) in enumerate(judged)
     ]
     rows.insert(COLUMNS.index("path"), REASON, reasons)
     return rows[rows[REASON] != ""].reset_index(drop=True)
 
 
-def _reason(decided: str, verdict: str, apart: bool, high: bool) -> str:
+def _reason(purified: Purified, decided: str, verdict: str, apart: bool, high: bool) -> str:
     """Return why an image is on the list; empty if it is not.
 
     Args:
+        purified: the decision on all images.
         decided: what the policy decided.
         verdict: a person's verdict; empty without one.
         apart: whether its score stands apart.
@@ -116,6 +121,6 @@ def _reason(decided: str, verdict: str, apart: bool, high: bool) -> str:
     """
     beside = "stands apart" if apart else "among the highest scores" if high else ""
     own = {"normal": "kept by a person", "defect": "rejected by a person", "exclude": "excluded by a person"}
-    policy = f"{decided} by the policy" if decided == "rejected" or verdict or beside else ""
-    parts = [policy, own.get(verdict, ""), beside]
+    rejected = decided == "rejected" and purified.by_evidence
+    parts = [purified.fate(decided, "the ") if rejected or verdict or beside else "", own.get(verdict, ""), beside]
     return ", ".join(part for part in parts if part)

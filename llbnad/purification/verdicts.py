@@ -20,6 +20,7 @@ A label is a test only of a detector that did not learn the image: metrics are o
 import csv
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -111,7 +112,7 @@ def override(purified: Purified, verdicts: Mapping[str, str]) -> Purified:
             (kept if verdicts[image_id] == "normal" else rejected).add(image_id)
     if not kept:
         raise DataError("the verdicts leave no image to train on: call at least some images normal")
-    return Purified(tuple(sorted(kept)), tuple(sorted(rejected)), purified.cut, purified.apart)
+    return replace(purified, kept=tuple(sorted(kept)), rejected=tuple(sorted(rejected)))
 
 
 def verdict_summary(

@@ -10,7 +10,7 @@ import pandas as pd
 from llbnad.config import Aggregation
 from llbnad.evaluation.heat_scale import HeatScale, heat_scale
 from llbnad.purification.limit import Limit, suspicious_from
-from llbnad.purification.purify import Purified
+from llbnad.purification.purify import LEFT_OUT, Purified
 from llbnad.purification.score_list import policy_decisions
 
 OUTCOMES = {"normal": "kept", "defect": "rejected", "exclude": "excluded"}  # of a verdict
@@ -23,6 +23,7 @@ class Decision:
     limit: Limit
     by_policy: Mapping[str, str]  # kept or rejected, by image id
     status: Mapping[str, str]  # kept, rejected or excluded, after the verdicts of the last run, by image id
+    fates: Mapping[str, str]  # what the policy did, in words, by `kept` and `rejected`
 
     def scale(self, heat: Mapping[str, np.ndarray]) -> HeatScale:
         """Return the colour scale of the images' patch maps."""
@@ -35,19 +36,25 @@ class Decision:
             verdicts: the verdicts of the review file, by image id.
         """
         counts, total = Counter(self.by_policy.values()), len(self.by_policy)
-        at = f"{self.limit.value:.4g}"
-        if self.limit.rejects:
+        at, away = f"{self.limit.value:.4g}", "rejected" if self.limit.share_ends is None else "left out"
+        standing = f"Images stand apart from {at} on." if self.limit.kind == "apart" else "None stands apart."
+        if self.limit.share_ends is not None:
+            ends = f"{self.limit.share_ends:.4g}"
+            cut = f"The policy keeps a fixed share: {counts['kept']} of {total} images, those up to {ends}. "
+            if others := counts["rejected"]:
+                cut += f"The {others} others are {LEFT_OUT}, which says nothing of defects. "
+            cut += standing
+        elif self.limit.rejects:
             cut = f"The policy rejected {counts['rejected']} of {total} images, those above its cut at {at}."
         else:
-            beyond = f"Images stand apart from {at} on." if self.limit.kind == "apart" else "None stands apart."
-            cut = f"There is no cut: the policy sees no second group of scores and kept all {total} images. {beyond}"
+            cut = f"There is no cut: the policy sees no second group of scores and kept all {total} images. {standing}"
         moved = Counter(
             (self.by_policy[one], now) for one, now in self.status.items() if now != self.by_policy.get(one, now)
         )
         changed = (
             "The last run changed this by verdicts: "
             f"{moved['kept', 'rejected']} kept by the policy are rejected, "
-            f"{moved['rejected', 'kept']} rejected by it are kept, "
+            f"{moved['rejected', 'kept']} {away} by it are kept, "
             f"{moved['kept', 'excluded'] + moved['rejected', 'excluded']} are excluded."
             if moved
             else "In the last run no verdict changed this."
@@ -71,4 +78,5 @@ def decided(scores: pd.Series, purified: Purified, aggregation: Aggregation = "o
     status = dict.fromkeys(purified.kept, "kept") | dict.fromkeys(purified.rejected, "rejected")
     by_policy = policy_decisions(scores, purified)
     limit = suspicious_from(scores, purified, aggregation)
-    return Decision(limit, by_policy, {one: status.get(one, "excluded") for one in by_policy})
+    fates = {decision: purified.fate(decision) for decision in ("kept", "rejected")}
+    return Decision(limit, by_policy, {one: status.get(one, "excluded") for one in by_policy}, fates)

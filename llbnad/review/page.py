@@ -60,9 +60,10 @@ def choose_suspects(scores: pd.DataFrame, purified: Purified, verdicts: Mapping[
         verdicts: people's verdicts so far, by image id; these images are always shown.
         limit: number of further images: half by score, a quarter near the cut, a quarter by disagreement.
     """
-    ordered = scores.assign(spread=spread(scores), distance=(scores["score"] - purified.cut).abs()).sort_index()
+    cut = purified.cut if purified.by_evidence else scores["score"].max()  # the end of a fixed share parts nothing
+    ordered = scores.assign(spread=spread(scores), distance=(scores["score"] - cut).abs()).sort_index()
     kept = ordered[ordered.index.isin(purified.kept)]
-    beside = "near the cut" if (scores["score"] > purified.cut).any() else "next highest score"
+    beside = "near the cut" if (scores["score"] > cut).any() else "next highest score"
     ranked = [
         (ordered.sort_values("score", ascending=False, kind="stable").index, "highest score", limit - limit // 4 * 2),
         (ordered.sort_values("distance", kind="stable").index, beside, limit // 4),
@@ -185,6 +186,8 @@ def review_page(
         "name": name,
         "limit": decision.limit.value,
         "outcomes": OUTCOMES,
+        "fates": dict(decision.fates),
+        "fixed_share": decision.limit.share_ends is not None,
         "scale": {**scale.shown(), "colours": css_gradient()},
         "total": len(decision.status),
         "notes": [*decision.lines(verdicts), *notes],

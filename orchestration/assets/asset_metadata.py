@@ -17,8 +17,9 @@ from llbnad.utils.files import file_digest, replacing
 from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.settings import settings_path
 from orchestration.pipeline.tables import for_people, plain_table
+from orchestration.tracking.server import run_page
 
-PICTURE_WIDTH = 520  # pixels: what the overview of an asset has room for beside the names, in a window of 1500
+PICTURE_WIDTH = 432  # pixels: room in the overview of an asset, beside names and navigation, in a window of 1500
 PICTURES = "pictures"  # folder among the logs
 PREVIEW_ROWS = 30  # of a CSV file; numbers are rounded for people, the files hold all digits
 QUALITY = 88  # of JPEG
@@ -43,7 +44,7 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
         run, settings = json.loads(link.read_text()), root / settings_path(scenario)
         # show the link only if the recorded run had these settings
         if settings.exists() and run.get("md5.settings") == file_digest(settings, "md5"):
-            shown["mlflow"] = dg.MetadataValue.url(run["url"])
+            shown["mlflow"] = dg.MetadataValue.url(run_page(run))
     return shown
 
 

@@ -15,7 +15,7 @@ import dagster as dg
 from orchestration.assets.asset_metadata import metadata
 from orchestration.assets.changes import Changes, names_its_changes, versions
 from orchestration.assets.dvc_assets import VERSION_TAG, check_results, report_path, stage_metadata
-from orchestration.assets.outside_run import report_checks
+from orchestration.assets.outside_run import end_earlier_runs, report_checks
 from orchestration.assets.partitions import Pattern, patterns, stages_of
 from orchestration.assets.retraining import follow_params
 from orchestration.pipeline import dvc
@@ -30,6 +30,7 @@ def record_materialisations(root: Path, scenarios: Sequence[str]) -> int:
     params, lock = load_params(root / PARAMS), dvc.read_lock(root)
     found = patterns(root, params)
     with recorded_instance(root) as instance:
+        end_earlier_runs(instance)
         follow_params(instance, root, params)
         backfill = Backfill(instance, root, found)
         return sum(backfill.record(scenario, stages_of(found, params, scenario), lock) for scenario in scenarios)

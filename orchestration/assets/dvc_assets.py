@@ -18,11 +18,13 @@ from orchestration.assets.asset_metadata import bullets, metadata, table
 from orchestration.assets.asset_specs import asset_spec
 from orchestration.assets.changes import Changes, versions
 from orchestration.assets.check_texts import check_spec
+from orchestration.assets.command import COMMAND
 from orchestration.assets.failure import failing
 from orchestration.assets.partitions import SCENARIOS, Pattern, refuse_unknown, stages_of
 from orchestration.pipeline import code, dvc, settings
 from orchestration.pipeline.params import load_params
-from orchestration.pipeline.paths import PARAMS, stage_dir
+from orchestration.pipeline.paths import FINAL_STAGE, PARAMS, stage_dir
+from orchestration.pipeline.process import running
 from orchestration.pipeline.repro import Outcome, StageError, outcome_of, repro_stages
 from orchestration.pipeline.summary import Listener, in_one_line, listening
 from orchestration.slices.workplace import open_workplace
@@ -186,7 +188,18 @@ class _Step:
                 for stage, outcome in events:
                     if stage not in self.place.shared:
                         self.place.keep([stage])
+                        if self.names[stage] == FINAL_STAGE and outcome == "restored from cache":
+                            self._record_restored()
                         yield stage, outcome
+
+    def _record_restored(self) -> None:
+        """Record the scenario in MLflow from its outputs, since no stage ran that would."""
+        if self.place.sliced:  # its outputs are at home; `python -m orchestration record` reads them there
+            return
+        with running([*COMMAND, "record", self.scenario], self.root) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                self.log(line.rstrip())
 
     def _left_out(self, chosen: set[str]) -> list[str]:
         """Return the prerequisites of chosen assets that are not chosen themselves, causes first."""

@@ -4,11 +4,14 @@ Dagster's own dialog "Add a partition" knows no params.yaml. A name that it adds
 inboxes takes it away again, and a run of it ends with one line that says what to do.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
+from llbnad.config import InjectedNoise
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError
 from llbnad.policies import POLICIES
@@ -43,6 +46,12 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
             description="Share of defective training samples to inject, such as 0.1, in [0, 1). Leave it out (or null) "
             "for the images as they are: always for a folder without labels",
         )
+        max_ratio: float | None = Field(
+            default=None,
+            description="Goes with alpha: the largest alpha that scenarios of the data set will have. As many defects "
+            "are set aside, and the others are tested. Leave it out for what they have already (a new folder: "
+            f"{InjectedNoise().max_ratio:g}); a folder with few defects takes a smaller one",
+        )
         policy: str = Field(
             default=usual.selection.policy, description=f"What is kept: one of {', '.join(POLICIES.names)}"
         )
@@ -54,20 +63,28 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
             if config.name in known_lines(root, load_params(root / PARAMS)):
                 raise ConfigError(f"{config.name} is a production line, a scenario of its own: choose another name")
             chosen = (config.detector, config.alpha, config.policy, config.seed)
-            own = add_scenario(root, config.name, config.dataset, *chosen, context.log.info)
+            own = add_scenario(root, config.name, config.dataset, *chosen, context.log.info, config.max_ratio)
             known = load_params(root / PARAMS)
         follow_params(context.instance, root, known)
-        said = ", ".join(f"{key} {value}" for key, value in own.items())
-        context.log.info(f"{config.name} is in {PARAMS} and a partition now ({said}); run_scenario computes it")
+        said = "; ".join(f"{key} {_plain(value)}" for key, value in own.items())
+        context.log.info(f"{config.name} is in {PARAMS} and a partition now ({said})")
+        context.log.info(f"next: open the job run_scenario, `Materialize all…`, and choose the partition {config.name}")
 
     @dg.job(
         name=NEW_SCENARIO,
         executor_def=dg.in_process_executor,
         description="A new partition: fill in the form of the launchpad and launch. It takes `name`, and if wanted "
-        f"another `dataset`, `detector`, `policy`, `seed` or `alpha`. The scenario is written into {PARAMS}, with what "
-        "`defaults` says for everything else, and becomes a partition",
+        f"another `dataset`, `detector`, `policy`, `seed` or `alpha`, with `max_ratio`. The scenario is written into "
+        f"{PARAMS}, with what `defaults` says for everything else, and becomes a partition",
     )
     def new_scenario() -> None:
         write_params()
 
     return new_scenario
+
+
+def _plain(value: Any) -> str:
+    """Return a value as people would say it: the pairs of a mapping without quotes."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(one)}" for key, one in value.items())
+    return str(value)

@@ -14,6 +14,7 @@ from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetC
 from dagster._core.events import EngineEventData, StepMaterializationData
 
 RUN_NAME = "made_outside_dagster"  # as Dagster lists such a run
+EARLIER_NAME = "dvc_repro"  # the same, of an earlier release, whose runs have neither a beginning nor an end
 PARTITION_TAG, MADE_BY_TAG = "dagster/partition", "made by"
 
 
@@ -44,6 +45,22 @@ def report_checks(
         for result, blocking in results:
             evaluation = evaluation_of(result, blocking, scenario, _newest(instance, result.asset_key, scenario))
             _report(instance, run, dg.DagsterEventType.ASSET_CHECK_EVALUATION, data=evaluation)
+
+
+def end_earlier_runs(instance: dg.DagsterInstance) -> int:
+    """Give runs of earlier releases the beginning and the end that they lack, and return how many lacked one.
+
+    Both are at the time when the run was listed, so that it stays where it was in Dagster's list.
+    """
+    count = 0
+    for found in instance.get_run_records(dg.RunsFilter(job_name=EARLIER_NAME)):
+        run, moment = found.dagster_run, found.create_timestamp.timestamp()
+        lacking = {dg.DagsterEventType.RUN_START: found.start_time, dg.DagsterEventType.RUN_SUCCESS: found.end_time}
+        count += None in lacking.values()
+        for kind in [kind for kind, known in lacking.items() if known is None]:
+            event = dg.DagsterEvent(event_type_value=kind.value, job_name=EARLIER_NAME)
+            instance.report_dagster_event(event, run_id=run.run_id, timestamp=moment)
+    return count
 
 
 def evaluation_of(
@@ -84,6 +101,7 @@ def report_made(instance: dg.DagsterInstance, made: dg.AssetMaterialization, run
 def _newest(
     instance: dg.DagsterInstance, asset: dg.AssetKey | None, scenario: str
 ) -> AssetCheckEvaluationTargetMaterializationData | None:
+    """Return the newest materialisation of a scenario's asset, as checks name it; None if there is none."""
     if asset is None:
         return None
     wanted = dg.AssetRecordsFilter(asset_key=asset, asset_partitions=[scenario])

@@ -49,7 +49,8 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
         raise DataError(f"no outputs of scenario {scenario} ({folder}/summary.json is missing): run `dvc repro` first")
     kept, rejected = (read_purified(scenario, name)["image_id"] for name in ("kept", "rejected"))
     summary = json.loads((folder / "summary.json").read_text())
-    purified = Purified(tuple(kept), tuple(rejected), summary["cut"])
+    by_evidence = config.selection.by_evidence
+    purified = Purified(tuple(kept), tuple(rejected), summary["cut"], by_evidence=by_evidence)
     scores = pd.read_parquet(folder / "scores.parquet").set_index("image_id")
     train = read_noisy(scenario).query("split == 'train'")
 

@@ -17,11 +17,12 @@ from orchestration.pipeline import dvc
 from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.in_place import refuse_changed_in_place, remember
 from orchestration.pipeline.params import Params, load_params
-from orchestration.pipeline.paths import PARAMS, stage_dir
+from orchestration.pipeline.paths import FINAL_STAGE, PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
 from orchestration.pipeline.verify import refuse_damage
 from orchestration.slices.run import run_here
 from orchestration.slices.workplace import ABOVE
+from orchestration.tracking.best_effort import record_scenario
 
 METHODS = ("none", "llbnad", "oracle", "random")
 
@@ -49,16 +50,22 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
     if sliced or (sliced is None and len(params.scenarios) > ABOVE):
         slices = SliceProgress(console)
         failed = run_here(root, params, slices.begin, slices.hear_slice)
-        worked, executed = slices.scenarios, slices.ran
+        worked, executed, restored = slices.scenarios, slices.ran, slices.restored
     else:
         progress = Progress(console, len(all_stages(patterns(root, params), params)))
         _repro(root, progress)
-        worked, executed = [*params.scenarios], progress.ran
-    if executed:
+        worked, executed, restored = [*params.scenarios], progress.ran, progress.restored
+    if executed or restored:
         remember(root, began)
+    if executed:
         console.print(f"{executed} stages ran in {time.monotonic() - started:.0f} s; the others had not changed.")
+    elif restored:
+        console.print(f"{len(restored)} stages were restored from the cache; the others had not changed.")
     elif not failed:
         console.print("Nothing to do: data, parameters and code are as they were; all results are up to date.")
+    for name in params.scenarios:
+        if f"{FINAL_STAGE}@{name}" in restored:
+            record_scenario(name, anew=False)
     if worked:
         record_materialisations(root, worked)
     console.print(results_table(params, root, failed))

@@ -18,9 +18,10 @@ from typing import Annotated
 import typer
 
 from llbnad.errors import ConfigError, DataError
+from llbnad.utils.files import replacing
 from orchestration.pipeline.cluster import PAGE, WORKSPACE, cluster_environment
 from orchestration.tracking.database import prepare_database
-from orchestration.tracking.server import ENVIRONMENT, LOCAL_UI, MLFLOW_FOLDER, pages, tracking_uri
+from orchestration.tracking.server import ENVIRONMENT, LAST_UI, LOCAL_UI, MLFLOW_FOLDER, pages, tracking_uri
 
 END_SECONDS = 15  # time that a server has to end
 ALL_ADDRESSES = "0.0.0.0"  # an address to listen on, which a browser cannot open
@@ -49,6 +50,9 @@ def ui(
     python = Path(sys.executable).parent
     own_mlflow = not os.environ.get("MLFLOW_TRACKING_URI")  # the variable names a server that runs already
     raise_if_not_free(host, {"--dagster-port": dagster_port} | ({"--mlflow-port": mlflow_port} if own_mlflow else {}))
+    if own_mlflow:
+        with replacing(root / LAST_UI) as temporary:
+            temporary.write_text(f"{environment[LOCAL_UI]}\n", encoding="utf-8")
     workspace = [] if cluster is None else ["--workspace", str(cluster / WORKSPACE)]
     commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port), *workspace]]
     if own_mlflow:

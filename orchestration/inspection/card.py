@@ -63,12 +63,13 @@ def _purification(line: str, tags: Mapping[str, str]) -> dict[str, str]:
         if here is None or here != tags.get("dvc.purified"):
             return {"Learnt from": "unknown here: data/purified is of another version"}
         summary = read_summary(line)
-        policy = settings.scenario(line).selection.policy
+        policy = settings.scenario(line).selection
     except (LlbnadError, OSError) as error:
         return {"Learnt from": f"unknown here: {error}"}
     kept, total = summary["n_selected"], summary["n_train"]
     overruled = f", of which people overruled {summary['n_overruled']}" if summary.get("n_overruled") else ""
-    facts = {"Learnt from": f"{kept} of {total} images; {total - kept} rejected by policy {policy}{overruled}"}
+    away = "rejected" if policy.by_evidence else "left out"
+    facts = {"Learnt from": f"{kept} of {total} images; {total - kept} {away} by policy {policy.policy}{overruled}"}
     notes = " ".join(summary.get("notes", ()))
     return {**facts, "Notes": notes} if notes else facts
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from llbnad.config import ImageFolderDataset, InjectedNoise, Noise, parse
 from llbnad.data.contaminate import contaminate
-from llbnad.data.manifest import has_labels
+from llbnad.data.manifest import has_labels, is_anomalous, training_images
 from llbnad.data.sources import read_source
 from llbnad.errors import ConfigError, DataError
 from orchestration.pipeline.params import SCENARIO_NAME, Params, why_no_root
@@ -87,10 +87,23 @@ def _refuse_impossible(
             f"alpha is {noise.ratio:g}, but {unlabelled} of {len(manifest)} images in {entry.root} have no label, so "
             "none is known to be a defect: leave alpha out (or null), or sort the images into folders good/ and bad/"
         )
+    if (reason := _misfit(manifest, noise, seed)) is None:
+        return
+    smallest = noise.model_copy(update={"max_ratio": noise.ratio})
+    fits = noise.max_ratio > noise.ratio and _misfit(manifest, smallest, seed) is None
+    remedy = "give max_ratio as well, from alpha up to that" if fits else "take another alpha, and a max_ratio above it"
+    raise DataError(
+        f"alpha {noise.ratio:g} does not fit {entry.root}: {reason}; {remedy}, or leave both out (or null) for the "
+        "images as they are"
+    )
+
+
+def _misfit(manifest: "pd.DataFrame", noise: InjectedNoise, seed: int) -> str | None:
+    """Return why the noise cannot be injected into these images; None if it can."""
     try:
-        contaminate(manifest, noise, seed)
+        train = training_images(contaminate(manifest, noise, seed))
     except DataError as error:
-        raise DataError(
-            f"alpha {noise.ratio:g} does not fit {entry.root}: {error}; leave alpha out (or null) for the images as "
-            f"they are, or write the scenario into {PARAMS}"
-        ) from None
+        return str(error)
+    if noise.ratio and not is_anomalous(train).any():
+        return f"{noise.ratio:g} of {train['sample_id'].nunique()} training samples is less than one defect"
+    return None

@@ -25,6 +25,7 @@ def add_scenario(
     policy: str | None = None,
     seed: int | None = None,
     tell: Callable[[str], None] = print,
+    max_ratio: float | None = None,
 ) -> dict[str, Any]:
     """Add a scenario to params.yaml, and an empty file for people's verdicts on its images.
 
@@ -39,6 +40,8 @@ def add_scenario(
         policy: name of the selection policy; None, or that of `defaults`: as in `defaults`.
         seed: seed; None: as in `defaults`.
         tell: called with what was found in a folder, one line each.
+        max_ratio: largest share that the scenarios of this data set are compared at, in [alpha, 1); the defects for it
+            are set aside and never tested. None: as in the data set's other scenarios, at least `alpha`.
 
     Returns:
         the keys that were written.
@@ -55,7 +58,7 @@ def add_scenario(
     used = known or name
     if known is None:
         entry, its_seed = folder_entry(before, name, dataset), before.defaults.seed if seed is None else seed
-        labelled = examine(root, entry, _noise(before, used, alpha), its_seed, tell)
+        labelled = examine(root, entry, _noise(before, used, alpha, max_ratio), its_seed, tell)
 
     def change(params: Params, content: CommentedMap) -> bool:
         _refuse_taken(params, name)
@@ -63,7 +66,7 @@ def add_scenario(
             folder_entry(params, name, dataset)  # the name is still free
             content["datasets"].insert(0, text(name), flow(_written(entry)))
         own["dataset"] = text(used)
-        own["noise"] = _noise(params, used, alpha).model_dump(mode="json")
+        own["noise"] = _noise(params, used, alpha, max_ratio).model_dump(mode="json")
         if not labelled:  # without labels there is no oracle
             own["comparators"] = CommentedSeq(["none"])
             own["comparators"].fa.set_flow_style()
@@ -107,15 +110,21 @@ def _written(entry: ImageFolderDataset) -> dict[str, Any]:
     return {"source": entry.source, "root": text(entry.root), "category": text(entry.category)}
 
 
-def _noise(params: Params, dataset: str, alpha: float | None) -> Noise:
+def _noise(params: Params, dataset: str, alpha: float | None, max_ratio: float | None) -> Noise:
     """Return the noise of the scenario. What else it holds is as in the data set's other scenarios, to compare them."""
     if alpha is None:
+        if max_ratio is not None:
+            raise ConfigError(f"max_ratio is {max_ratio:g} without alpha, the share to inject: give both or none")
         return NoNoise()
     if not 0 <= alpha < 1:
         raise ConfigError(f"alpha must be in [0, 1), got {alpha:g}{percent_hint(alpha)}")
+    if max_ratio is not None and not alpha <= max_ratio < 1:
+        hint = percent_hint(max_ratio)
+        raise ConfigError(f"max_ratio must be at least alpha, {alpha:g}, and below 1, got {max_ratio:g}{hint}")
     known = [one.noise for one in params.scenarios.values() if one.dataset == dataset]
     like = next((one for one in known if isinstance(one, InjectedNoise)), InjectedNoise())
-    return like.model_copy(update={"ratio": alpha, "max_ratio": max(like.max_ratio, alpha)})
+    largest = max(like.max_ratio, alpha) if max_ratio is None else max_ratio
+    return like.model_copy(update={"ratio": alpha, "max_ratio": largest})
 
 
 def _chosen(key: str, name: str | None, usual: str, kind: Any) -> Mapping[str, Any]:

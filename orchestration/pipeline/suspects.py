@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from llbnad.purification.purify import LEFT_OUT
 from llbnad.purification.verdicts import read_verdicts
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import stage_dir
@@ -12,7 +13,7 @@ from orchestration.pipeline.paths import stage_dir
 def unjudged_suspects(root: Path, params: Params, scenario: str) -> str:
     """Return how many rejected images nobody has judged, of how many; a dash before purification.
 
-    The policy `fraction` keeps a share whatever the scores look like, so what it leaves out is no suspect.
+    What a fixed share leaves out, such as that of policy `fraction`, is no suspect.
 
     Raises:
         DataError: the file of people's verdicts is wrong.
@@ -21,7 +22,7 @@ def unjudged_suspects(root: Path, params: Params, scenario: str) -> str:
     if not file.exists():
         return "–"
     rejected = set(pq.read_table(file, columns=["image_id"])["image_id"].to_pylist())
-    if params.scenario(scenario).selection.policy == "fraction":
-        return f"– ({len(rejected)} left out by the share that fraction keeps, which says nothing of defects)"
+    if not params.scenario(scenario).selection.by_evidence:
+        return f"– ({len(rejected)} {LEFT_OUT}, which says nothing of defects)"
     judged = read_verdicts(root / params.scenario(scenario).review)
     return f"{len(rejected - judged.keys())} of {len(rejected)}"

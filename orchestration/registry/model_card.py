@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from llbnad.model.bursts import Bursts
 from llbnad.model.content import opened
 from llbnad.monitoring import sensitivity_check
 from llbnad.monitoring.finding import Finding
@@ -72,6 +73,8 @@ def model_card(
     else:
         rate = f"{threshold['target_fpr']:.2%} false positives"
         lines.append(f"Threshold {threshold['value']:.4f} for {rate}, from {threshold['n']} images.")
+        if (bursts := Bursts.restore(threshold.get("bursts"))) is not None:
+            lines.append(bursts_line(bursts))
     if metrics.get("image_auroc") is not None:
         lines.append(f"I-AUROC {metrics['image_auroc']:.3f} on {metrics['n_tested']} labelled test images.")
     found = str(metrics.get("sensitivity_line", ""))
@@ -166,6 +169,17 @@ def _contamination(metrics: dict[str, Any]) -> str:
     if before is None or after is None:
         return UNLABELLED
     return f"By their labels, {after:.1%} of them have a defect; of all training images it is {before:.1%}."
+
+
+def bursts_line(bursts: Bursts) -> str:
+    """Return whether images that follow each other by name are alike, and what follows from it, as a paragraph."""
+    if bursts.alike:
+        said = bursts.describe()
+        return f"**{said[:1].upper()}{said[1:]}.**"
+    return (
+        f"Images that follow each other by name are no more alike than others: of {bursts.tested}, {bursts.together} "
+        f"score high where their neighbours are held out too, {bursts.alone} where they are held out alone."
+    )
 
 
 def finding_line(finding: Finding) -> str:

@@ -52,6 +52,8 @@ def main(scenario: str) -> Record:
         say(f"detector {scenario}: {threshold.describe()}")
         numbers = ("value", "low", "high", "fpr_low", "fpr_high")
         metrics |= {f"threshold_{name}": getattr(threshold, name) for name in numbers}
+        if threshold.bursts is not None:
+            metrics |= {f"bursts_{name}": count for name, count in threshold.bursts.content().items()}
     if pixels is not None:
         say(f"detector {scenario}: {pixels.describe()}")
         metrics |= {f"pixel_threshold_{name}": getattr(pixels.levels, name) for name in numbers}

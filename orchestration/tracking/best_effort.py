@@ -1,7 +1,8 @@
 """Recording in MLflow as a side effect: a finished stage records its results, and never fails because of MLflow.
 
 Stages that DVC skipped as unchanged are recorded together with the evaluation, from their outputs on disk, so that each
-record is complete. `orchestration.tracking.mlflow_runs` describes the content of a run.
+record is complete. Where DVC restored the evaluation itself from its cache, nothing ran that could record: who started
+DVC calls `record_scenario` then. `orchestration.tracking.mlflow_runs` describes the content of a run.
 """
 
 import sys
@@ -50,8 +51,12 @@ def record_stage(
     return True
 
 
-def record_scenario(scenario: str) -> bool:
+def record_scenario(scenario: str, anew: bool = True) -> bool:
     """Record all stages of `scenario` from their outputs.
+
+    Args:
+        scenario: name in params.yaml.
+        anew: whether what is recorded already is sent again.
 
     Returns:
         Whether the record arrived.
@@ -66,7 +71,7 @@ def record_scenario(scenario: str) -> bool:
         raise DataError(f"no outputs of scenario {scenario} ({manifest} is missing): run `dvc repro` first")
     try:
         with scenario_run(scenario, params) as run:
-            run.add_from_disk(anew=True)
+            run.add_from_disk(anew)
             run.add_lock_hashes(STAGES)
     except Exception as error:
         _warn("the scenario", scenario, error)

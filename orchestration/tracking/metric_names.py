@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from llbnad.config import METHOD
 
 SAMPLES = "contamination_before_samples"
+VERDICTS = "n_verdict_"  # begins the counts of people's verdicts, by kind
+OVERRULED = "n_overruled"
 SHARES = {f"contamination_{part}": f"train_contamination_{part}" for part in ("before", "after", "rejected")}
 NAMES: dict[str, dict[str, str | None]] = {  # by stage; None: the number has another name already
     "noisy": {
@@ -23,6 +25,8 @@ NAMES: dict[str, dict[str, str | None]] = {  # by stage; None: the number has an
         "threshold_value": "threshold",
         "pixel_threshold_value": "pixel_threshold",
         f"n_selected_{METHOD}": "n_selected",
+        # of calibration images: how many score high, held out alone and with their neighbours (llbnad.model.bursts)
+        **{f"bursts_{name}": f"train_bursts_{name}" for name in ("tested", "alone", "together")},
         "n_selected_none": None,  # n_train
         "n_selected_random": None,  # n_selected
     },
@@ -37,6 +41,8 @@ def in_mlflow(stage: str, metrics: Mapping[str, float | None]) -> dict[str, floa
     # one view per sample: the share of samples is that of images
     if metrics.get(SAMPLES) == metrics.get("contamination_before"):
         metrics.pop(SAMPLES, None)
+    if not any(value for name, value in metrics.items() if name.startswith(VERDICTS)):
+        metrics = {name: value for name, value in metrics.items() if not name.startswith((VERDICTS, OVERRULED))}
     found = {names.get(name, name): value for name, value in metrics.items()}
     # the labelled images among the evaluated ones: test images, or images to train on if none is set aside
     labelled = found.pop("n_labelled", None)

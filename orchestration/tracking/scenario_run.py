@@ -39,6 +39,9 @@ SUFFIXES = {".png", ".csv", ".parquet", ".safetensors", ".json"}
 MAX_UPLOAD = 256 * 2**20  # bytes; only the hash of a larger file is recorded
 KEY, VERSION, OWN_NOTE = "llbnad.key", "llbnad.version", "llbnad.note"  # tags of a run
 NOTE = "mlflow.note.content"  # MLflow's tag of the description
+COLOUR = "mlflow.runColor"  # MLflow's tag of the colour of a run in lists and charts
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F5AA8", "#6B6B6B")  # told apart by all
+MOST_RUNS = 1000  # whose colours are counted
 
 
 def link_path(scenario: str) -> Path:
@@ -185,12 +188,19 @@ class ScenarioRun:
         found = self._find(key)
         if found is not None:
             return found
+        if key == self.key:
+            tags = {**tags, COLOUR: self._next_colour()}
         run = self.client.create_run(self.experiment_id, tags={**tags, KEY: key}, run_name=name)
         settings = self.params.scenario(self.scenario).model_dump(mode="json")
         stages = len(self.params.sub_models)
         flat = {"scenario": self.scenario, "sub_model_stages": stages, **_flatten(settings), **(extra or {})}
         self.client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in flat.items()])
         return run
+
+    def _next_colour(self) -> str:
+        """Return the colour of a new run in MLflow's charts; without one, several runs may get the same."""
+        known = self.client.search_runs([self.experiment_id], f"tags.`{COLOUR}` LIKE '#%'", max_results=MOST_RUNS)
+        return COLOURS[len(known) % len(COLOURS)]
 
     def _find(self, key: str) -> "Run | None":
         # the oldest, because two machines may have created one at the same moment

@@ -2,10 +2,13 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 MLFLOW_FOLDER = Path("mlflow")  # database, artifacts, links and reports of the embedded default
 LOCAL_UI = "LLBNAD_MLFLOW_UI"  # environment variable with the address of the pages that `make ui` serves
+LAST_UI = MLFLOW_FOLDER / "ui_address.txt"  # the same, of the last `ui`: for commands in a terminal beside it
 USUAL_UI = "http://127.0.0.1:5000"
 
 ENVIRONMENT = {  # a server that is down must be noticed in seconds, and nothing is sent home
@@ -39,7 +42,9 @@ def is_http(uri: str) -> bool:
 
 def pages(uri: str) -> str:
     """Return the address of the web pages that show the records at `uri`."""
-    return without_password(uri, "").rstrip("/") if is_http(uri) else os.environ.get(LOCAL_UI, USUAL_UI)
+    if is_http(uri):
+        return without_password(uri, "").rstrip("/")
+    return os.environ.get(LOCAL_UI) or _last_ui() or USUAL_UI
 
 
 def page(uri: str, *place: str) -> str:
@@ -48,6 +53,24 @@ def page(uri: str, *place: str) -> str:
     Without the workflow, the pages take every experiment for one of language models.
     """
     return f"{pages(uri)}/#/{'/'.join(place)}?workflowType=machine_learning"
+
+
+def run_page(link: Mapping[str, Any]) -> str:
+    """Return the address of a run's page. Pages served here may have another port than when the run was recorded.
+
+    Args:
+        link: content of a scenario's link file (`orchestration.tracking.scenario_run.link_path`).
+    """
+    if is_http(tracking_uri()):
+        return str(link["url"])
+    return page(tracking_uri(), "experiments", link["experiment_id"], "runs", link["run_id"])
+
+
+def _last_ui() -> str:
+    try:
+        return LAST_UI.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
 
 
 def without_password(text: str, mask: str = "***@") -> str:

@@ -52,7 +52,10 @@ def test_experiment_run_and_version_say_what_they_are(pages, browser, dagster_co
         return wait_for(lambda: all(text in seen() for text in texts), 20)
 
     browser.get(page(pages, "experiments", run.info.experiment_id, "runs"))
-    assert shows(run.info.run_name), seen()
+    assert shows(run.info.run_name, "image_auroc_none", "selection.policy"), (
+        seen()
+    )  # the columns, and no chat over them
+    assert "Ask questions about" not in seen()  # the panel of the chat
     assert run.info.run_name.startswith(f"{LINE} mad v1")
 
     browser.get(page(pages, "experiments", run.info.experiment_id, "runs", run.info.run_id))

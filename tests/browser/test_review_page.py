@@ -3,6 +3,7 @@
 import contextlib
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -42,12 +43,13 @@ def line(few_cells, tmp_path_factory):
 def write_page(line):
     noisy, store, root, result = line
 
-    def write(path, verdicts):
-        reasons = choose_suspects(result.scores, result.purified, verdicts, SUSPECTS)
+    def write(path, verdicts, by_evidence=True):
+        purified = replace(result.purified, by_evidence=by_evidence)
+        reasons = choose_suspects(result.scores, purified, verdicts, SUSPECTS)
         ids = sorted(reasons.index)
         groups = near_duplicates(ids, image_vectors(store, ids, GRID, "alike"))
         groups |= dict.fromkeys(result.scores["score"].nlargest(2).index, 99)  # a group, whatever the encoder says
-        decision = decided(result.scores["score"], result.purified)
+        decision = decided(result.scores["score"], purified)
         suspects = build_suspects(noisy, result.scores, reasons, decision, groups, result.heat, root)
         page = review_page("line", suspects, verdicts, decision, decision.scale(result.heat))
         path.write_text(page, encoding="utf-8")
@@ -124,11 +126,14 @@ class Page:
     def shown(self):
         return [row.get_attribute("data-id") for row in self.all("tbody tr") if row.is_displayed()]
 
-    def export(self, downloads):
+    def wait(self, condition):
         from selenium.webdriver.support.wait import WebDriverWait
 
+        WebDriverWait(self.browser, 20).until(lambda _: condition())
+
+    def export(self, downloads):
         self.click("#export")
-        WebDriverWait(self.browser, 20).until(lambda _: (downloads / "line.csv").is_file())
+        self.wait((downloads / "line.csv").is_file)
         return downloads / "line.csv"
 
 
@@ -137,6 +142,24 @@ def test_nothing_is_fetched_from_anywhere(write_page, tmp_path):
     text = (tmp_path / "page.html").read_text()
     assert not re.findall(r"""(?:src|href)=["'](?!data:)[^"']+|url\(|@import|https?://""", text)
     assert "default-src 'none'" in text
+
+
+def test_what_a_fixed_share_leaves_out_is_not_called_rejected(write_page, browser, tmp_path):
+    suspects = write_page(tmp_path / "page.html", {}, by_evidence=False)
+    page = Page(browser, tmp_path / "page.html")
+    away = next(one.image_id for one in suspects if one.status == "rejected")
+    chip = f"tr[data-id='{away}'] .decision .chip"
+    page.click(f"tr[data-id='{away}']")
+    assert page.text(chip) == "left out by the fixed share" and "left out in the last run, as in" in page.text(
+        "#details"
+    )
+    assert "rejected" not in browser.execute_script("return document.body.innerText")
+    page.press("n")
+    assert page.text(chip) == "left out by the fixed share, kept by you"
+    assert page.text(f"tr[data-id='{away}'] .waiting") == "left out in the last run, kept in the next"
+    page.click(f"tr[data-id='{away}']")
+    page.press("d")
+    assert page.text(chip) == "left out by the fixed share, rejected by you" and not page.all(f"{chip} + .waiting")
 
 
 def test_people_judge_by_keyboard_and_the_next_run_obeys(write_page, line, browser, tmp_path):
@@ -231,7 +254,7 @@ def test_known_verdicts_are_chosen_beforehand_and_none_is_lost(write_page, brows
 
     (tmp_path / "own.csv").write_text(f"image_id,verdict\r\n{alike[1]},normal\r\n")
     page.all("#load")[0].send_keys(str(tmp_path / "own.csv"))
-    assert page.verdict(alike[1]) == "normal"
+    page.wait(lambda: page.verdict(alike[1]) == "normal")  # the page reads the file in its own time
     assert read_verdicts(page.export(tmp_path / "downloads")) == {**known, alike[1]: "normal"}
 
 

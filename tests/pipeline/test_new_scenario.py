@@ -110,7 +110,24 @@ def test_a_scenario_is_written_and_becomes_a_partition(root, launch, form, writt
         ),
         (
             {"dataset": "data/own/sorted", "alpha": 0.1},
-            "alpha 0.1 does not fit data/own/sorted: max_ratio 0.4 of 3 training samples needs 1 ",
+            "alpha 0.1 does not fit data/own/sorted: max_ratio 0.4 of 3 training samples needs 1 anomalous samples and "
+            "one more to test on, but there are 1: the largest possible ratio is 0.0; take another alpha, and a ",
+        ),
+        (
+            {"dataset": "data/own/sorted", "alpha": 0.1, "max_ratio": 0.1},
+            "alpha 0.1 does not fit data/own/sorted: 0.1 of 3 training samples is less than one defect; take another ",
+        ),
+        (
+            {"dataset": "data/own/few", "alpha": 0.1},
+            "alpha 0.1 does not fit data/own/few: max_ratio 0.4 of 14 training samples needs 5 anomalous samples and "
+            "one more to test on, but there are 3: the largest possible ratio is 0.142; give max_ratio as well, from "
+            "alpha up to that, or leave both out (or null) for the images as they are",
+        ),
+        ({"max_ratio": 0.2}, "max_ratio is 0.2 without alpha, the share to inject: give both or none"),
+        ({"alpha": 0.2, "max_ratio": 0.1}, "max_ratio must be at least alpha, 0.2, and below 1, got 0.1"),
+        (
+            {"alpha": 0.2, "max_ratio": 20.0},
+            "max_ratio must be at least alpha, 0.2, and below 1, got 20: did you mean 0.2",
         ),
         ({"dataset": "data/own/plate", "name": "elpv_mono"}, "params.yaml has a data set elpv_mono already, with root"),
         ({"dataset": "data"}, "the folder is 'data', which holds what the pipeline writes"),
@@ -123,6 +140,7 @@ def test_a_scenario_is_written_and_becomes_a_partition(root, launch, form, writt
 def test_what_is_wrong_is_one_line_and_nothing_is_written(root, launch, form, reason):
     few = ["bad/0.png", *(f"good/{number}.png" for number in range(4))]
     sorted_ones = [f"data/own/sorted/{one}" for one in few]
+    sorted_ones += [f"data/own/few/{'bad' if one < 3 else 'good'}/{one}.png" for one in range(23)]
     for number, image in enumerate(["data/incoming/bottle/0.png", "data/own/plate/0.png", *sorted_ones]):
         save_image(root / image, number)
     before = (root / "params.yaml").read_bytes()
@@ -137,14 +155,21 @@ def test_a_folder_of_images_becomes_a_data_set(root, launch):
     for number in range(8):
         save_image(root / f"data/own/plate/{'bad' if number < 3 else 'good'}/{number}.png", number)
     before = (root / "params.yaml").read_text()
-    success, partitions, _ = launch(name="plate", dataset="data/own/plate/", alpha=0.2)
+    success, partitions, _ = launch(name="plate", dataset="data/own/plate/", alpha=0.35)
     assert success and "plate" in partitions
     written = added(before, (root / "params.yaml").read_text())
     assert written[0] == "  plate: {source: image_folder, root: data/own/plate, category: plate}"
     assert "    dataset: plate" in written and not any("comparators" in line for line in written)
     assert launch(name="plate_mad", dataset="data/own/plate", policy="mad")[0]
+    # fewer defects than 0.4 would set aside; the other scenario of the folder is compared at the same share
+    for number in range(8):
+        save_image(root / f"data/own/few/{'bad' if number < 2 else 'good'}/{number}.png", number)
+    assert launch(name="few", dataset="data/own/few", alpha=0.25, max_ratio=0.25)[0]
+    assert launch(name="few_mad", dataset="data/own/few", alpha=0.25, policy="mad")[0]
+    noise = load_params(root / "params.yaml").scenario("few_mad").noise
+    assert (noise.ratio, noise.max_ratio) == (0.25, 0.25)
     params = load_params(root / "params.yaml")
-    assert params.scenario("plate_mad").dataset == "plate" and {*params.datasets} == {"plate", "elpv_mono"}
+    assert params.scenario("plate_mad").dataset == "plate" and {*params.datasets} == {"plate", "few", "elpv_mono"}
     save_image(root / "elsewhere/unsorted/0.png")  # no labels, outside data/
     assert launch(name="unsorted", dataset=str(root / "elsewhere/unsorted"))[0]
     params = load_params(root / "params.yaml")
@@ -157,7 +182,7 @@ def test_the_form_of_the_launchpad_names_what_there_is(root):
     fields = job.graph.node_defs[0].config_schema.config_type.fields
     filled = {name: field.default_value for name, field in fields.items() if field.default_provided}
     usual = {"detector": "patchcore", "policy": "adaptive", "seed": 0}
-    assert filled == {"dataset": "elpv_mono", "alpha": None, **usual}
+    assert filled == {"dataset": "elpv_mono", "alpha": None, "max_ratio": None, **usual}
     with pytest.raises(dg.DagsterInvalidConfigError, match='Missing required config entry "name"'):
         dg.validate_run_config(job, {"ops": {STEP: {"config": filled}}})  # as the launchpad does
     assert "elpv_mono" in fields["dataset"].description and "padim" in fields["detector"].description

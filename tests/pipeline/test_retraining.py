@@ -12,7 +12,7 @@ from dagster._core.loader import LoadingContextForTest
 
 from llbnad.purification.partition import assign_subsets
 from orchestration.assets import sensors
-from orchestration.assets.outside_run import report_checks
+from orchestration.assets.outside_run import EARLIER_NAME, end_earlier_runs, report_checks
 from orchestration.assets.registry_assets import tell_challenger
 from orchestration.assets.retraining import follow_params, run_in_progress
 from orchestration.assets.sensors import evaluate
@@ -92,6 +92,21 @@ def test_a_run_of_what_was_made_outside_keeps_no_line_waiting():
         dg.DagsterRunStatus.SUCCESS,
     )
     assert told.start_time <= told.end_time
+
+
+def test_runs_of_an_earlier_release_end_when_they_were_made():
+    """Dagster's pages say "Starting…" of a run without a beginning."""
+    with dg.instance_for_test() as instance:
+        for number in range(2):
+            run = dg.DagsterRun(job_name=EARLIER_NAME, run_id=f"{number:032x}", status=dg.DagsterRunStatus.SUCCESS)
+            instance.add_run(run)
+        instance.add_run(dg.DagsterRun(job_name="retrain", run_id="f" * 32, status=dg.DagsterRunStatus.STARTED))
+        assert (end_earlier_runs(instance), end_earlier_runs(instance)) == (2, 0)
+        (other, *ended) = instance.get_run_records()
+        for one in ended:
+            assert one.dagster_run.status == dg.DagsterRunStatus.SUCCESS
+            assert one.start_time == one.end_time == pytest.approx(one.create_timestamp.timestamp())
+        assert (other.dagster_run.status, other.start_time) == (dg.DagsterRunStatus.STARTED, None)
 
 
 def test_checks_made_outside_are_of_the_newest_materialisation_and_a_promotion_reaches_the_challenger():

@@ -75,7 +75,7 @@ def test_what_a_fixed_share_leaves_out_is_no_suspect(tmp_path):
     )
     (tmp_path / "judged.csv").write_text(f"image_id,verdict\n{'a' * 64},defect\n")
     first = next(iter(params.scenarios.values())).model_copy(update={"review": "judged.csv"})
-    for policy, said in ((Fraction(keep=0.2), "– (2 left out by the share that fraction keeps"), (Otsu(), "1 of 2")):
+    for policy, said in ((Fraction(keep=0.2), "– (2 left out by the fixed share, which"), (Otsu(), "1 of 2")):
         own = {"x": first.model_copy(update={"selection": policy})}
         assert unjudged_suspects(tmp_path, params.model_copy(update={"scenarios": own}), "x").startswith(said)
 

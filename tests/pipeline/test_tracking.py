@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -51,7 +52,8 @@ def test_a_scenario_is_a_run_and_its_sub_models_are_nested(by_dagster):
     assert parent.data.tags["git.commit"].startswith(head(by_dagster))
 
 
-def test_the_experiment_and_its_runs_say_what_they_are(by_dagster):
+def test_the_experiment_and_its_runs_say_what_they_are(by_dagster, monkeypatch):
+    monkeypatch.chdir(by_dagster)  # where no `ui` has left its address
     client = client_of(by_dagster)
     assert client.get_experiment_by_name("llbnad").tags["mlflow.experimentKind"] == "custom_model_development"
     (parent,) = [run for run in runs_of(client) if "mlflow.parentRunId" not in run.data.tags]
@@ -142,6 +144,21 @@ def test_recording_again_changes_nothing(copy_of):
     assert done.returncode == 0, done.stderr
     after = {run.info.run_id: (run.data.metrics, run.info.end_time) for run in runs_of(client_of(copy_of))}
     assert after == before
+
+
+def test_what_dvc_restores_from_its_cache_is_recorded(copy_of):
+    """As in a fresh clone that shares a cache: no stage of the scenario runs, and its run is complete all the same."""
+    before = {run.info.run_name: run.data.metrics for run in runs_of(client_of(copy_of))}
+    for folder in (copy_of / "mlflow", copy_of / "data/evaluation/noisy20"):
+        shutil.rmtree(folder)
+    done = command(copy_of, ["python", "-m", "orchestration", "run"])
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "1 stages were restored from the cache; the others had not changed." in done.stdout
+    after = {run.info.run_name: run.data.metrics for run in runs_of(client_of(copy_of))}
+    (parent,) = [name for name in after if name.startswith("noisy20 ")]
+    assert {name for name in before if "noisy20" in name} == {name for name in after if "noisy20" in name}
+    for name in ("image_auroc", "image_auroc_none", "n_selected", "threshold", "cut"):  # what the outputs hold
+        assert after[parent][name] == before[parent][name]
 
 
 def test_server_that_is_down_stops_nothing_and_the_record_can_be_sent_later(copy_of):

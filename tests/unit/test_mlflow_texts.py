@@ -2,6 +2,7 @@
 
 import pytest
 
+from llbnad.model.bursts import Bursts
 from llbnad.monitoring.finding import decided, skipped
 from orchestration.registry import model_card
 from orchestration.registry.packaging import logged_name
@@ -32,6 +33,11 @@ LABELLED = [
         ("evaluation", {"n_labelled": 4, "n_tested": 0}, {"n_tested": 0, "train_n_labelled": 4}),  # none set aside
         ("purified", {"contamination_after": None, "cut": 3.0}, {"train_contamination_after": None, "cut": 3.0}),
         ("sub_model", {"n_train": 4.5, "score_median": 1.0}, {"n_train_mean": 4.5, "train_score_median": 1.0}),
+        ("detector", {"bursts_tested": 60, "bursts_alone": 3, "bursts_together": 20},
+         {"train_bursts_tested": 60, "train_bursts_alone": 3, "train_bursts_together": 20}),
+        ("purified", {"n_verdict_normal": 0, "n_overruled": 0, "n_selected": 7}, {"n_selected": 7}),
+        ("purified", {"n_verdict_normal": 1, "n_verdict_defect": 0, "n_overruled": 0},
+         {"n_verdict_normal": 1, "n_verdict_defect": 0, "n_overruled": 0}),
         ("features", {"images_encoded": 3}, {"images_encoded": 3}),
     ],
 )  # fmt: skip
@@ -99,3 +105,12 @@ def test_a_card_says_first_why_it_was_refused_and_one_thing_of_sensitivity(calib
     assert (model_card.COMPARED_ALONE in card, model_card.UNMEASURED in card) == (measured, not measured)
     of_evaluation = model_card.model_card(calibrated, {"sensitivity_line": "smallest scratch: 4 px"}, [finding])
     assert "Smallest scratch: 4 px." in of_evaluation and "sensitivity.images" not in of_evaluation
+
+
+def test_the_card_says_whether_neighbours_by_name_are_alike():
+    alike = model_card.bursts_line(Bursts(60, 3, 20))
+    assert alike.startswith("**Images that follow each other by name are alike: of 60, 20 lie above") and "6.7" in alike
+    assert model_card.bursts_line(Bursts(60, 3, 4)) == (
+        "Images that follow each other by name are no more alike than others: of 60, 4 score high where their "
+        "neighbours are held out too, 3 where they are held out alone."
+    )

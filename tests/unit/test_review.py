@@ -15,7 +15,9 @@ from llbnad.data.sources.records import Listing, Record
 from llbnad.data.sources.scan_files import scan
 from llbnad.features.image_vectors import image_vectors
 from llbnad.features.store import FeatureStore
-from llbnad.purification.purify import Purified
+from llbnad.policies.fraction import Fraction
+from llbnad.purification.purify import Purified, purify
+from llbnad.purification.verdicts import override
 from llbnad.review.decision import decided
 from llbnad.review.page import GRID, build_suspects, choose_suspects, near_duplicates, review_page, spread
 from tests.conftest import save_image
@@ -136,6 +138,26 @@ def test_where_nothing_is_rejected_the_page_says_why(scores):
     assert apart.limit.kind == "apart" and 99 < apart.limit.value < 1e9
     assert "Images stand apart from" in apart.lines({})[0]
     assert decided(scores["score"], PURIFIED, "rank_mean").limit.on_maps is None
+
+
+def test_the_page_calls_nothing_rejected_that_a_fixed_share_leaves_out(scores):
+    share = purify(scores["score"], Fraction(keep=0.2))
+    plain = decided(scores["score"], share)
+    assert plain.lines({})[0] == (
+        "The policy keeps a fixed share: 20 of 100 images, those up to 19. The 80 others are left out by the fixed "
+        "share, which says nothing of defects. None stands apart."
+    )
+    assert plain.fates == {"kept": "in the fixed share", "rejected": "left out by the fixed share"}
+    assert decided(scores["score"], PURIFIED).fates == {"kept": "kept by policy", "rejected": "rejected by policy"}
+    judged = decided(scores["score"], override(share, {IDS[0]: "defect", IDS[50]: "normal"}))
+    assert "1 kept by the policy are rejected, 1 left out by it are kept" in judged.lines({})[1]
+    assert plain.limit.meaning == "largest score, as none stands apart" and plain.limit.value == 99
+    assert plain.limit.on_maps is None  # so that colours span the maps, and a defect among them is seen
+    reasons = choose_suspects(scores, share, {}, 8)
+    assert set(reasons) == {"highest score", "next highest score", "sub-models disagree"}
+    assert {IDS.index(one) for one in reasons.index} >= {*range(94, 100)}  # none from where the share ends
+    whole = decided(scores["score"], purify(scores["score"], Fraction(keep=1)))
+    assert whole.lines({})[0].endswith("100 of 100 images, those up to 99. None stands apart.")
 
 
 def test_images_with_the_score_of_the_cut_keep_their_status(scores):

@@ -2,8 +2,10 @@
 
 import pandas as pd
 
-from llbnad.purification.purify import Purified
+from llbnad.policies.fraction import Fraction
+from llbnad.purification.purify import Purified, purify
 from llbnad.purification.score_list import score_list, suspect_list
+from llbnad.purification.verdicts import override
 from tests.unit.test_notes import IDS, PATHS, table
 
 COLUMNS = ["name", "score", "threshold", "status", "verdict", "path", "image_id"]
@@ -52,3 +54,22 @@ def test_people_and_policy_are_told_apart():
     assert found["status"]["001.png"] == "excluded" and found["verdict"]["001.png"] == "exclude"
     gone = {one: path for one, path in PATHS.items() if one != IDS[1]}  # as where excluded images have no row any more
     assert len(score_list(pd.Series(scores["score"]), decided, gone)) == 39
+
+
+def test_what_a_fixed_share_leaves_out_is_not_called_rejected():
+    scores = table()  # 036 … 039 stand apart
+    verdicts = {IDS[5]: "normal", IDS[30]: "normal", IDS[31]: "defect"}
+    decided = override(purify(scores["score"], Fraction(keep=0.5)), verdicts)
+    assert len(decided.rejected) == 19 and not decided.by_evidence
+    found = suspect_list(scores, decided, PATHS, 5, verdicts).set_index("name")
+    assert found["reason"].to_dict() == {
+        **{f"{number:03d}.png": "left out by the fixed share, stands apart" for number in range(39, 35, -1)},
+        "035.png": "left out by the fixed share, among the highest scores",
+        "031.png": "left out by the fixed share, rejected by a person",
+        "030.png": "left out by the fixed share, kept by a person",
+        "005.png": "in the fixed share, kept by a person",
+    }
+    assert found["status"].tolist() == [*["left out"] * 5, "rejected", "kept", "kept"]
+    # an image is suspicious from where scores stand apart, not from where the share ends
+    by_evidence = suspect_list(scores, Purified(tuple(IDS[:40]), (), 1e9), PATHS, 5)
+    assert (found["threshold"] == by_evidence["threshold"].iloc[0]).all()

@@ -30,8 +30,16 @@ def test_passwords_are_masked_wherever_they_stand():
     assert server.without_password("https://host/a@b") == "https://host/a@b"
 
 
-def test_pages_are_the_server_s_or_those_of_make_ui(environment):
+def test_pages_are_the_server_s_or_those_of_make_ui(environment, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert server.pages("https://user:secret@host/mlflow/") == "https://host/mlflow"
     assert server.pages(server.tracking_uri()) == server.USUAL_UI
+    server.LAST_UI.parent.mkdir()
+    server.LAST_UI.write_text("http://127.0.0.1:5002\n")  # as the last `ui` left it: a terminal has no variable
+    assert server.pages(server.tracking_uri()) == "http://127.0.0.1:5002"
     environment[server.LOCAL_UI] = "http://127.0.0.1:5001"
     assert server.pages(server.tracking_uri()) == "http://127.0.0.1:5001"
+    link = {"run_id": "r", "experiment_id": "1", "url": "http://127.0.0.1:5000/#/recorded/then"}
+    assert server.run_page(link) == "http://127.0.0.1:5001/#/experiments/1/runs/r?workflowType=machine_learning"
+    environment["MLFLOW_TRACKING_URI"] = "https://host"
+    assert server.run_page(link) == link["url"]
