@@ -6,6 +6,7 @@ from llbnad.model.bursts import Bursts
 from llbnad.monitoring.finding import decided, skipped
 from orchestration.registry import model_card
 from orchestration.registry.packaging import logged_name
+from orchestration.registry.shown import as_check
 from orchestration.tracking.metric_names import in_mlflow
 from orchestration.tracking.run_name import run_name
 from orchestration.tracking.run_note import comparison_table
@@ -105,6 +106,14 @@ def test_a_card_says_first_why_it_was_refused_and_one_thing_of_sensitivity(calib
     assert (model_card.COMPARED_ALONE in card, model_card.UNMEASURED in card) == (measured, not measured)
     of_evaluation = model_card.model_card(calibrated, {"sensitivity_line": "smallest scratch: 4 px"}, [finding])
     assert "Smallest scratch: 4 px." in of_evaluation and "sensitivity.images" not in of_evaluation
+
+
+def test_only_a_refusal_is_an_error_in_dagster():
+    """Dagster's list joins scenarios: the severity of a check that passed colours one that was skipped elsewhere."""
+    outcomes = {"passed": (True, "WARN"), "skipped": (False, "WARN"), "failed": (False, "ERROR")}
+    for outcome, expected in outcomes.items():
+        check = as_check({"name": "spread", "outcome": outcome, "observed": "0.1", "expected": "at least 0.01"})
+        assert (check.passed, check.severity) == expected
 
 
 def test_the_card_says_whether_neighbours_by_name_are_alike():
