@@ -1,5 +1,7 @@
 """Patch maps by image id, in memory and in files: anomaly maps of sub-models or detectors, and masks of patches."""
 
+import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from llbnad.detectors.base import judge
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
 from llbnad.utils.files import replacing
+
+OS_ERROR = re.compile(r"os error (\d+)")
 
 
 def mean_heat(models: Sequence[Model], features: FeatureSource, image_ids: Sequence[str]) -> dict[str, np.ndarray]:
@@ -23,13 +27,23 @@ def mean_heat(models: Sequence[Model], features: FeatureSource, image_ids: Seque
 
 
 def write_heat(heat: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write maps as safetensors, named by image id. Maps in memory are not copied."""
+    """Write maps as safetensors, named by image id. Maps in memory are not copied.
+
+    Raises:
+        OSError: the file cannot be written, as on a full disk.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     with replacing(path) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file({image_id: np.ascontiguousarray(heat[image_id]) for image_id in sorted(heat)}, temporary)
+        try:
+            save_file({image_id: np.ascontiguousarray(heat[image_id]) for image_id in sorted(heat)}, temporary)
+        except SafetensorError as error:  # which tells the system's error in words
+            if (found := OS_ERROR.search(str(error))) is None:
+                raise
+            raise OSError(int(found[1]), os.strerror(int(found[1]))) from None
         temporary.chmod(mode)  # safetensors lets nobody else read its files
 
 

@@ -28,7 +28,11 @@ ENTRIES = {  # the module each listing begins at
 
 
 class ChangedError(LlbnadError):
-    """A file that a stage works with has changed while the stage ran."""
+    """A file that a stage works with is not the one that it was told of."""
+
+
+class ChangedMeanwhileError(ChangedError):
+    """A file has changed while a stage ran; the stage may succeed when it runs again."""
 
 
 def listing_path(entry: str) -> Path:
@@ -101,7 +105,9 @@ def listed_files(root: Path, stage: str) -> list[Path]:
     for name, digest in listing.items():
         file = root / name
         if not file.exists() or file_digest(file) != digest:
-            raise ChangedError(f"{name} is not the file that {path} lists, so the outputs are not recorded: run again")
+            raise ChangedMeanwhileError(
+                f"{name} is not the file that {path} lists, so the outputs are not recorded: run again"
+            )
     return [root / name for name in listing]
 
 

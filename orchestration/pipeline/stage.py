@@ -18,7 +18,7 @@ import orchestration
 from llbnad.errors import LlbnadError
 from orchestration.pipeline import code
 from orchestration.pipeline.advice import with_advice
-from orchestration.pipeline.code import ChangedError
+from orchestration.pipeline.code import ChangedMeanwhileError
 from orchestration.pipeline.summary import REFUSED
 from orchestration.pipeline.verify import refuse_damaged_inputs
 
@@ -52,7 +52,7 @@ def run_stage(stage: Callable[..., Record | None]) -> None:
         typer.run(run)
     except LlbnadError as error:
         print(f"error: {with_advice(error)}", file=sys.stderr)
-        sys.exit(os.EX_TEMPFAIL if isinstance(error, ChangedError) else REFUSED)
+        sys.exit(os.EX_TEMPFAIL if isinstance(error, ChangedMeanwhileError) else REFUSED)
     except OSError as error:  # a full disk, a folder that is not writable
         print(f"error: {error}", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)
@@ -70,7 +70,7 @@ def refuse_changed(files: Iterable[Path]) -> None:
     A change in the future was made before the clock was set back. It counts only if that happened while the stage ran.
 
     Raises:
-        ChangedError: a file has changed since this process started.
+        ChangedMeanwhileError: a file has changed since this process started.
     """
     now = time.time()
     lost = (time.monotonic() - orchestration.STARTED_MONOTONIC) - (now - orchestration.STARTED)  # by setting the clock
@@ -78,7 +78,9 @@ def refuse_changed(files: Iterable[Path]) -> None:
     for file in files:
         changed = _changed_at(file)
         if changed == math.inf or orchestration.STARTED < changed <= latest:
-            raise ChangedError(f"{file} has changed while the stage ran, so its outputs are not recorded: run again")
+            raise ChangedMeanwhileError(
+                f"{file} has changed while the stage ran, so its outputs are not recorded: run again"
+            )
 
 
 def _changed_at(file: Path) -> float:

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from llbnad.utils.files import write_json
-from orchestration.pipeline.code import ChangedError
+from orchestration.pipeline.code import ChangedMeanwhileError
 from orchestration.pipeline.defaults import refuse_edit_without_effect
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import DATA, PARAMS
@@ -23,7 +23,7 @@ def main() -> None:
         write_json(content, entry_path(scenario))
     # DVC looks at params.yaml after the stage
     if _entries(params if PARAMS.read_bytes() == text else load_params(PARAMS)) != found:
-        raise ChangedError(f"{PARAMS} has changed while the stage ran: run again")
+        raise ChangedMeanwhileError(f"{PARAMS} has changed while the stage ran: run again")
     say(f"params: {len(found)} scenarios")
 
 

@@ -11,7 +11,7 @@ from llbnad.data.manifest import write_manifest
 from llbnad.data.masks import join_masks, split_masks
 from llbnad.data.sources import read_source
 from llbnad.utils.files import file_digest, replacing, write_csv
-from orchestration.pipeline.code import ChangedError
+from orchestration.pipeline.code import ChangedMeanwhileError
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import DATA, PARAMS, stage_dir
 from orchestration.pipeline.stage import refuse_changed, run_stage
@@ -50,7 +50,7 @@ def main(dataset: str) -> None:
     write_manifest(manifest, out / "manifest.parquet")
     refuse_changed([root, *root.rglob("*")])
     if load_params(PARAMS).datasets.get(dataset) != config:
-        raise ChangedError(f"datasets.{dataset} in {PARAMS} has changed while the stage ran: run again")
+        raise ChangedMeanwhileError(f"datasets.{dataset} in {PARAMS} has changed while the stage ran: run again")
     say(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
     for note in [*scan.notes, *scan.pixel_notes, *(f"in doubt: {doubt}" for doubt in scan.doubts)]:
         say(f"raw {dataset}: {note}")
