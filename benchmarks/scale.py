@@ -39,7 +39,7 @@ LEAST = 0.3  # CPU seconds; smaller differences are noise
 
 @dataclass(frozen=True)
 class Row:
-    """What one step took at one number of images."""
+    """Time, memory and bytes of one step at one number of images."""
 
     images: int
     step: str

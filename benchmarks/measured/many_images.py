@@ -4,7 +4,6 @@ The photos are small and synthetic, and so are network and detectors: they do no
 """
 
 import hashlib
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pandas as pd
 import yaml
 from PIL import Image
 
-from benchmarks.measured.many_scenarios import CODE, REPOSITORY
+from benchmarks.measured.many_scenarios import copy_code
 from benchmarks.scale import NAME, SUBSETS
 from llbnad.data.manifest import read_manifest, write_manifest
 from llbnad.model.scores import Scores
@@ -53,13 +52,7 @@ def write_photos(folder: Path, count: int) -> None:
 
 def make_workspace(root: Path, count: int, **settings: Any) -> None:
     """Make a repository with our code, `count` photos outside of data/ and one scenario with `settings`."""
-    for name in CODE:
-        source, target = REPOSITORY / name, root / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
+    copy_code(root)
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["datasets"] = {NAME: {"source": "image_folder", "root": f"photos/{NAME}", "category": NAME}}
     params["sub_models"] = [*range(SUBSETS)]

@@ -25,9 +25,8 @@ IMAGES = 60
 PAIRS = 5
 
 
-def prepare(folder: str) -> dict[str, Any]:
-    """Make the repository in `folder` and run its first scenario."""
-    root = Path(folder)
+def copy_code(root: Path) -> None:
+    """Copy what a repository needs for its pipeline: our code, the stages and the settings."""
     for name in CODE:
         source, target = REPOSITORY / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +34,12 @@ def prepare(folder: str) -> dict[str, Any]:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, target)
+
+
+def prepare(folder: str) -> dict[str, Any]:
+    """Make the repository in `folder` and run its first scenario."""
+    root = Path(folder)
+    copy_code(root)
     manifest, image_root = solar_cells()
     for label, name in (("good", "OK"), ("bad", "defect")):
         (root / "data" / "own" / "cells" / label).mkdir(parents=True)
