@@ -36,6 +36,14 @@ def anomalous_samples(manifest: pd.DataFrame) -> set[str]:
     return set(manifest["sample_id"][is_anomalous(manifest).fillna(False)])
 
 
+def sample_contamination(manifest: pd.DataFrame) -> float | None:
+    """Return the share of samples with a defect in [0, 1], or None if the manifest is empty or a label is missing.
+
+    A protocol counts samples; with several views, fewer images than samples show the defect.
+    """
+    return len(anomalous_samples(manifest)) / manifest["sample_id"].nunique() if has_labels(manifest) else None
+
+
 def promised_ratio(noisy: pd.DataFrame, noise: Noise) -> float | None:
     """Return the share of anomalous training samples that the protocol promises; None where nothing is injected.
 

@@ -83,7 +83,7 @@ def calibrate(
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the detectors of one calibration have in common: they differ in the images that are held out."""
+    """Trains the detectors of one calibration, which differ only in the images that are held out."""
 
     features: FeatureSource
     encoder: EncoderConfig

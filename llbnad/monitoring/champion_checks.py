@@ -158,13 +158,16 @@ def kept_share(own: Probe, champion: Probe | None, bounds: Promotion) -> Finding
     """Check that purification kept enough images, and about the same share of them as for the champion.
 
     The champion's share does not bind if the champion had purified nothing, or if people overruled the policy: then a
-    better policy must be free to reject more.
+    better policy must be free to reject more. Nor does one below the least share that is allowed, which a better policy
+    must be free to leave.
     """
     share, low, high, note = own.kept_share, bounds.min_kept_share, 1.0, ""
     if champion is not None and champion.kept_share >= NOTHING_REJECTED:
         note = f"; the champion's share of {champion.kept_share:.3f} does not bind: it had purified nothing"
     elif champion is not None and (champion.n_overruled or own.n_overruled):
         note = f"; the champion's share of {champion.kept_share:.3f} does not bind: people overruled the policy"
+    elif champion is not None and champion.kept_share < low:
+        note = f"; the champion's share of {champion.kept_share:.3f} does not bind: it is below what is allowed"
     elif champion is not None:
         low = max(low, champion.kept_share - bounds.max_kept_change)
         high = min(high, champion.kept_share + bounds.max_kept_change)

@@ -27,7 +27,7 @@ from orchestration.pipeline.paths import FINAL_STAGE, PARAMS, stage_dir
 from orchestration.pipeline.process import running
 from orchestration.pipeline.repro import Outcome, StageError, outcome_of, repro_stages
 from orchestration.pipeline.summary import Listener, in_one_line, listening
-from orchestration.slices.workplace import open_workplace
+from orchestration.slices.workplace import open_workplace, place_of
 
 STEP = "dvc_repro"  # name of the step that materialises the stages
 VERSION_TAG = "dagster/data_version"
@@ -158,8 +158,8 @@ class _Step:
                 root, name = self.home if stage in self.place.shared else self.root, self.names[stage]
                 lock, known = self._record(root, name)
                 said = {"outcome": outcome, **stage_metadata(lock, stage), **heard}
-                if "summary" in heard:
-                    said["summary"] = bullets(str(heard["summary"]).splitlines())
+                if len(lines := str(heard.get("summary", "")).splitlines()) > 1:  # one line shows best as it is
+                    said["summary"] = bullets(lines)
                 shown = {**said, **metadata(dvc.outputs(lock, stage), root, self.scenario)}
                 late = self.changes.follows_parents(name, PREREQUISITES)
                 yield stage, outcome, shown, self.changes.provenance(name, known, root, late)
@@ -193,10 +193,8 @@ class _Step:
                         yield stage, outcome
 
     def _record_restored(self) -> None:
-        """Record the scenario in MLflow from its outputs, since no stage ran that would."""
-        if self.place.sliced:  # its outputs are at home; `python -m orchestration record` reads them there
-            return
-        with running([*COMMAND, "record", self.scenario], self.root) as process:
+        """Record the scenario in MLflow if its results are not there yet, since no stage ran that would."""
+        with running([*COMMAND, "record", "--missing", self.scenario], place_of(self.home, self.scenario)) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 self.log(line.rstrip())

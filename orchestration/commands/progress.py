@@ -24,16 +24,14 @@ class Progress:
 
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total = console, total
-        self.seen = self.ran = 0  # stages that dvc went through, with or without work; stages that ran
-        self.restored: list[str] = []  # stages that dvc restored from its cache
+        self.seen = self.ran = self.restored = 0  # stages: with or without work, that ran, restored from dvc's cache
         self.started = time.monotonic()
 
     def hear(self, text: str) -> None:
         """Read one line of dvc's output."""
         event = outcome_of(text)
         self.seen += event is not None
-        if event and event[1] == "restored from cache":
-            self.restored.append(event[0])
+        self.restored += event is not None and event[1] == "restored from cache"
         if event and event[1] == "ran":
             elapsed = time.monotonic() - self.started
             left = elapsed / self.ran * (self.total - self.seen + 1) if self.ran else None

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Collection
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,12 +18,12 @@ from orchestration.pipeline import dvc
 from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.in_place import refuse_changed_in_place, remember
 from orchestration.pipeline.params import Params, load_params
-from orchestration.pipeline.paths import FINAL_STAGE, PARAMS, stage_dir
+from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
 from orchestration.pipeline.verify import refuse_damage
 from orchestration.slices.run import run_here
 from orchestration.slices.workplace import ABOVE
-from orchestration.tracking.best_effort import record_scenario
+from orchestration.tracking.best_effort import record_scenario, unrecorded
 
 METHODS = ("none", "llbnad", "oracle", "random")
 
@@ -51,7 +52,7 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
         slices = SliceProgress(console)
         failed = run_here(root, params, slices.begin, slices.hear_slice)
         worked, executed = slices.scenarios, slices.ran
-        restored: list[str] = []  # nothing to tell: a new slice restores what is at home already
+        restored = 0  # nothing to tell: a new slice restores what is at home already
     else:
         progress = Progress(console, len(all_stages(patterns(root, params), params)))
         _repro(root, progress)
@@ -61,12 +62,13 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
     if executed:
         console.print(f"{executed} stages ran in {time.monotonic() - started:.0f} s; the others had not changed.")
     elif restored:
-        console.print(f"{len(restored)} stages were restored from the cache; the others had not changed.")
+        console.print(f"{restored} stages were restored from the cache; the others had not changed.")
     elif not failed:
         console.print("Nothing to do: data, parameters and code are as they were; all results are up to date.")
-    for name in params.scenarios:
-        if f"{FINAL_STAGE}@{name}" in restored:
-            record_scenario(name, anew=False)
+    late = unrecorded(name for name in worked if name not in failed)
+    # a server that is down is waited for once
+    if arrived := [*takewhile(lambda name: record_scenario(name, anew=False), late)]:
+        console.print(f"recorded in MLflow, which did not have them: {', '.join(arrived)}")
     if worked:
         record_materialisations(root, worked)
     console.print(results_table(params, root, failed))

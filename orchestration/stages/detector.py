@@ -47,19 +47,12 @@ def main(scenario: str) -> Record:
     if plugins := plugin_versions(config):  # stage `evaluation` runs this code too, and follows this folder
         write_json(plugins, out / "plugins.json")
     say(f"detector {scenario}: " + ", ".join(f"{method} on {len(ids)}" for method, ids in sets.items()) + " images")
-    metrics: dict[str, float | None] = {f"n_selected_{method}": len(ids) for method, ids in sets.items()}
     if threshold is not None:
         say(f"detector {scenario}: {threshold.describe()}")
-        numbers = ("value", "low", "high", "fpr_low", "fpr_high")
-        metrics |= {f"threshold_{name}": getattr(threshold, name) for name in numbers}
-        if threshold.bursts is not None:
-            metrics |= {f"bursts_{name}": count for name, count in threshold.bursts.content().items()}
     if pixels is not None:
         say(f"detector {scenario}: {pixels.describe()}")
-        metrics |= {f"pixel_threshold_{name}": getattr(pixels.levels, name) for name in numbers}
-        metrics["min_area"] = pixels.min_area
     artifacts = [out / f"{METHOD}.safetensors", out / "training_sets.parquet"]
-    return lambda: record_stage("detector", scenario, settings, metrics=metrics, artifacts=artifacts)
+    return lambda: record_stage("detector", scenario, settings, artifacts=artifacts)
 
 
 if __name__ == "__main__":

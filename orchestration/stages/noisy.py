@@ -1,6 +1,6 @@
 """Stage `noisy`: a scenario's training and test images, contaminated by protocol."""
 
-from llbnad.data.contaminate import anomalous_samples, contaminate, promised_ratio
+from llbnad.data.contaminate import contaminate, promised_ratio, sample_contamination
 from llbnad.data.manifest import contamination, read_manifest, training_images, write_manifest
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
@@ -21,14 +21,10 @@ def main(scenario: str) -> Record:
     write_manifest(noisy, out / "manifest.parquet")
 
     train = training_images(noisy)
-    share = contamination(train)
-    # a protocol counts samples; with several views, fewer images than samples show the defect
-    samples = None if share is None else len(anomalous_samples(train)) / train["sample_id"].nunique()
+    share, samples = contamination(train), sample_contamination(train)
     known = "unlabelled" if share is None else f"{share:.1%} of images, {samples:.1%} of samples anomalous"
     say(f"noisy {scenario}: {len(train)} training images ({known}), {len(noisy) - len(train)} test images")
-    metrics = {"n_train": len(train), "n_test": len(noisy) - len(train), "contamination_before": share,
-               "contamination_before_samples": samples}  # fmt: skip
-    return lambda: record_stage("noisy", scenario, settings, metrics=metrics, artifacts=[out / "manifest.parquet"])
+    return lambda: record_stage("noisy", scenario, settings, artifacts=[out / "manifest.parquet"])
 
 
 if __name__ == "__main__":

@@ -33,9 +33,8 @@ def main(scenario: str) -> Record:
     write_parquet(found.table.reset_index(), out / "scores.parquet")
     lowest = float(agreement.min().min())
     say(f"scores {scenario}: {len(found.table)} images, {config.aggregation}; lowest rank correlation {lowest:.2f}")
-    metrics = {"rank_correlation_min": lowest}
     artifacts = [out / "scores.parquet", out / "rank_correlation.csv"]
-    return lambda: record_stage("scores", scenario, settings, metrics=metrics, artifacts=artifacts)
+    return lambda: record_stage("scores", scenario, settings, artifacts=artifacts)
 
 
 if __name__ == "__main__":

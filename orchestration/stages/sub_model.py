@@ -25,7 +25,7 @@ def main(scenario: str, stage: int) -> Record:
     subsets = assign_subsets(images, config.subsets, config.seed)
     numbers = sub_models_of(stage, len(settings.sub_models), len(subset_numbers(subsets)))
     store, home = feature_store(settings, scenario), sub_model_dir(scenario, stage)
-    artifacts, learnt, medians = [home / "sub_models.json"], [], []
+    artifacts = [home / "sub_models.json"]
     write_json({"sub_models": list(numbers)}, artifacts[0])
     for number in numbers:
         model, own = train_sub_model(number, store, subsets, config)
@@ -36,14 +36,9 @@ def main(scenario: str, stage: int) -> Record:
         model.save(out / "model.safetensors")
         say(f"sub_model {scenario} {number}: trained on {len(own)} of {len(images)} images, scored all")
         artifacts += [out / "scores.parquet", out / "model.safetensors"]
-        learnt.append(len(own))
-        medians.append(float(scores.series().median()))
     if not numbers:
         say(f"sub_model {scenario} {stage}: no sub-model, as the scenario has {len(subset_numbers(subsets))}")
-    metrics: dict[str, float] = {"n_sub_models": len(numbers), "n_scored": len(images)}
-    if numbers:
-        metrics |= {"n_train": sum(learnt) / len(numbers), "score_median": sum(medians) / len(numbers)}
-    return lambda: record_stage("sub_model", scenario, settings, number=stage, metrics=metrics, artifacts=artifacts)
+    return lambda: record_stage("sub_model", scenario, settings, number=stage, artifacts=artifacts)
 
 
 if __name__ == "__main__":

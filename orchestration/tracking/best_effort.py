@@ -2,19 +2,20 @@
 
 Stages that DVC skipped as unchanged are recorded together with the evaluation, from their outputs on disk, so that each
 record is complete. Where DVC restored the evaluation itself from its cache, nothing ran that could record: who started
-DVC calls `record_scenario` then. `orchestration.tracking.mlflow_runs` describes the content of a run.
+DVC asks for the `unrecorded` ones then. `orchestration.tracking.mlflow_runs` describes the content of a run.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from llbnad.errors import DataError
 from orchestration.pipeline.outputs import noisy_manifest
 from orchestration.pipeline.params import Params
-from orchestration.pipeline.paths import STAGES
+from orchestration.pipeline.paths import FINAL_STAGE, STAGES, stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.tracking.mlflow_runs import scenario_run
+from orchestration.tracking.scenario_run import is_recorded
 from orchestration.tracking.server import tracking_uri, without_password
 
 
@@ -23,7 +24,7 @@ def record_stage(
     scenario: str,
     params: Params,
     number: int | None = None,
-    metrics: Mapping[str, float | None] | None = None,
+    metrics: Mapping[str, float] | None = None,
     artifacts: Sequence[Path] = (),
 ) -> bool:
     """Record the results of `stage` for `scenario`. If the tracking server makes trouble, warn and go on.
@@ -33,7 +34,7 @@ def record_stage(
         scenario: name in params.yaml.
         params: the settings.
         number: which of the `sub_model` stages.
-        metrics: metrics that its files do not hold, by name; None values are left out.
+        metrics: metrics that its outputs do not hold, by name.
         artifacts: files to upload.
 
     Returns:
@@ -77,6 +78,16 @@ def record_scenario(scenario: str, anew: bool = True) -> bool:
         _warn("the scenario", scenario, error)
         return False
     return True
+
+
+def unrecorded(scenarios: Iterable[str]) -> list[str]:
+    """Return the scenarios that have an evaluation which MLflow was not sent. No server is asked.
+
+    Raises:
+        ConfigError: there is no such scenario.
+    """
+    evaluated = [name for name in scenarios if (stage_dir(FINAL_STAGE, name) / "metrics.json").exists()]
+    return [name for name in evaluated if not is_recorded(name, read_settings(name))]
 
 
 def _warn(what: str, scenario: str, error: Exception) -> None:

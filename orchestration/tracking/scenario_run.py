@@ -16,13 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from llbnad.config import METHOD
 from llbnad.utils.files import file_digest, write_json
 from orchestration.pipeline.outputs import noisy_manifest
 from orchestration.pipeline.params import Params
-from orchestration.pipeline.paths import STAGES, stage_dir, sub_model_dir
+from orchestration.pipeline.paths import FINAL_STAGE, STAGES, stage_dir, sub_model_dir
 from orchestration.pipeline.settings import settings_path
 from orchestration.tracking.datasets import dataset_inputs
 from orchestration.tracking.metric_names import in_mlflow
@@ -30,6 +28,7 @@ from orchestration.tracking.provenance import lock_tags, source_tags
 from orchestration.tracking.run_name import run_name
 from orchestration.tracking.run_note import command, run_note
 from orchestration.tracking.server import MLFLOW_FOLDER, page, tracking_uri
+from orchestration.tracking.stage_metrics import stage_metrics
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -45,7 +44,8 @@ MOST_RUNS = 1000  # whose colours are counted
 
 
 def link_path(scenario: str) -> Path:
-    """Return the JSON file of the scenario's latest run: run_id, experiment_id, url and the MD5 of its settings."""
+    """Return the JSON file of the scenario's latest run: run_id, experiment_id, url, the MD5 of its settings, its key
+    and the hash of the evaluation that it holds."""
     return MLFLOW_FOLDER / "runs" / f"{scenario}.json"
 
 
@@ -61,6 +61,18 @@ def scenario_key(scenario: str, params: Params) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
+def is_recorded(scenario: str, params: Params) -> bool:
+    """Return whether the scenario's evaluation was sent to MLflow, as it is now. Only files here are read.
+
+    Args:
+        scenario: name in params.yaml, whose evaluation is on disk.
+        params: the settings.
+    """
+    link = json.loads(link_path(scenario).read_text()) if link_path(scenario).exists() else {}
+    now = _tag_of(_digests(stage_dir(FINAL_STAGE, scenario), FINAL_STAGE))
+    return link.get("key") == scenario_key(scenario, params) and link.get("evaluation") == _digest(now)
+
+
 class ScenarioRun:
     """The parent run of a scenario and its nested runs."""
 
@@ -72,15 +84,15 @@ class ScenarioRun:
     def add(
         self, stage: str, number: int | None, metrics: Mapping[str, float | None], artifacts: Sequence[Path]
     ) -> None:
-        """Log a stage's metrics (the given metrics, and the metrics in its JSON and CSV files), files and hashes."""
+        """Log a stage's metrics (the given metrics, and those in its outputs), files and hashes."""
         run = self.parent if number is None else self._nested(number)
         folder = _folder(stage, self.scenario, self.params, number)
-        metrics = in_mlflow(stage, {**metrics, **_metrics(stage, folder)})
+        metrics = in_mlflow(stage, {**metrics, **stage_metrics(stage, self.scenario, self.params, number)})
         for path in artifacts:
             if path.stat().st_size <= MAX_UPLOAD:
                 inside = path.parent.relative_to(folder) if path.is_relative_to(folder) else Path()
                 self.client.log_artifact(run.info.run_id, str(path), (stage / inside).as_posix())
-        digests = json.dumps(_digests(folder, stage), sort_keys=True)
+        digests = _tag_of(_digests(folder, stage))
         anew = run.data.tags.get(f"md5.{stage}") != digests
         self._log(run, metrics, {f"md5.{stage}": digests, **source_tags(command(self.scenario))}, ends_now=anew)
 
@@ -92,7 +104,7 @@ class ScenarioRun:
             digests = _digests(folder, stage)
             run = self._find(self._nested_key(number)) if number is not None else self.parent
             known = run.data.tags.get(f"md5.{stage}") if run else None
-            if digests and (anew or known != json.dumps(digests, sort_keys=True)):
+            if digests and (anew or known != _tag_of(digests)):
                 self.add(stage, number, {}, [folder / name for name in digests])
 
     def add_lock_hashes(self, stages: Sequence[str]) -> None:
@@ -130,7 +142,9 @@ class ScenarioRun:
         run_id = self.parent.info.run_id
         url = page(tracking_uri(), "experiments", self.experiment_id, "runs", run_id)
         settings = file_digest(settings_path(self.scenario), "md5")
-        link = {"run_id": run_id, "experiment_id": self.experiment_id, "url": url, "md5.settings": settings}
+        evaluation = _digest(self.parent.data.tags.get(f"md5.{FINAL_STAGE}", ""))
+        link = {"run_id": run_id, "experiment_id": self.experiment_id, "url": url, "md5.settings": settings,
+                "key": self.key, "evaluation": evaluation}  # fmt: skip
         write_json(link, link_path(self.scenario))
 
     def _version(self) -> str | None:
@@ -222,20 +236,12 @@ def _digests(folder: Path, stage: str) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_digest(path, "md5") for path in sorted(files)}
 
 
+def _tag_of(digests: Mapping[str, str]) -> str:
+    return json.dumps(digests, sort_keys=True)
+
+
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _metrics(stage: str, folder: Path) -> dict[str, float | None]:
-    """Return the numbers in a stage's output files, by name."""
-    name = {"purified": "summary.json", "evaluation": "metrics.json"}.get(stage)
-    content = json.loads((folder / name).read_text()) if name and (folder / name).exists() else {}
-    numbers: dict[str, float | None] = {key: value for key, value in content.items() if isinstance(value, int | float)}
-    if stage == "evaluation" and (folder / "comparison.csv").exists():
-        for row in pd.read_csv(folder / "comparison.csv").to_dict("records"):
-            value = row.get("image_auroc")
-            numbers[f"image_auroc_{row['method']}"] = None if pd.isna(value) else float(value)
-    return numbers
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -72,6 +72,7 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
         )
     summary = found["evaluation"].metadata["summary"]  # a list, since a text would lose its line breaks
     assert isinstance(summary, dg.MarkdownMetadataValue) and summary.value.startswith("* evaluation noisy20: I-AUROC ")
+    assert found["noisy"].metadata["summary"].value.startswith("noisy noisy20: 42 training images")
     one = found["features"]
     assert one.tags["dagster/data_version"] == next(iter(dvc.outputs(lock, "features@noisy20").values()))
     for asset, name in (("purified", "suspects"), ("evaluation", "curves")):

@@ -275,9 +275,9 @@ def test_images_that_were_learnt_as_people_said_are_no_test():
 @pytest.mark.parametrize(
     ("champion", "overruled", "passes"),
     [(0.9, (0, 0), False), (0.994, (0, 0), False), (0.995, (0, 0), True), (1.0, (0, 0), True),
-     (0.9, (2, 0), True), (0.9, (0, 2), True)],
+     (0.9, (2, 0), True), (0.9, (0, 2), True), (BOUNDS.min_kept_share - 0.15, (0, 0), True)],
 )  # fmt: skip
-def test_a_champion_that_purified_nothing_or_was_overruled_does_not_bind_the_kept_share(champion, overruled, passes):
+def test_a_champion_whose_share_means_nothing_does_not_bind_the_kept_share(champion, overruled, passes):
     before = replace(probe(kept_share=champion), n_overruled=overruled[0])
     own = replace(probe(kept_share=0.6), n_overruled=overruled[1])
     found = kept_share(own, before, BOUNDS)

@@ -3,7 +3,7 @@
 import pytest
 
 from llbnad.config import InjectedNoise, NoNoise
-from llbnad.data.contaminate import anomalous_samples, contaminate, promised_ratio
+from llbnad.data.contaminate import anomalous_samples, contaminate, promised_ratio, sample_contamination
 from llbnad.data.manifest import contamination
 from llbnad.errors import DataError
 from llbnad.purification.partition import assign_subsets, count_subsets
@@ -49,7 +49,7 @@ def test_the_promised_ratio_is_the_one_injected(protocol, ratio):
     wanted = noise(ratio, protocol)
     variant = contaminate(made_manifest(100, 60, views=2), wanted, 1)
     train, _ = parts(variant)
-    assert promised_ratio(variant, wanted) == len(anomalous_samples(train)) / train["sample_id"].nunique()
+    assert promised_ratio(variant, wanted) == sample_contamination(train)
     assert promised_ratio(variant, NoNoise()) is None
 
 
@@ -58,6 +58,7 @@ def test_all_views_of_a_sample_go_together():
     assert set(train.groupby("sample_id").size()) == set(test.groupby("sample_id").size()) == {5}
     # a defect shows in one of five views: the share of images is a fifth of the share of samples
     assert contamination(train) == pytest.approx(0.2 / 5)
+    assert sample_contamination(train) == pytest.approx(0.2)
 
 
 def test_order_of_the_table_does_not_matter():
