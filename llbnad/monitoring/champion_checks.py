@@ -72,9 +72,8 @@ def finite_scores(probes: Sequence[Probe]) -> Finding:
     """Check that every score is finite, and that there are scores."""
     scores = np.concatenate([values(group) for one in probes for group in (one.kept, one.rejected, one.labelled)])
     bad = int((~np.isfinite(scores)).sum())
-    return decided(
-        "finite_scores", bad == 0 and len(scores) > 0, f"{bad} of {len(scores)} not finite", "none of at least one"
-    )
+    passed = bad == 0 and len(scores) > 0
+    return decided("finite_scores", passed, f"{bad} of {len(scores)} not finite", "none, and at least one score")
 
 
 def spread(scores: np.ndarray, least: float) -> Finding:
@@ -102,7 +101,7 @@ def separation(own: Probe, champion: Probe | None, challenger: Probe | None, bou
     if before is not None:
         least = max(least, before - bounds.max_separation_loss)
         expected = f"at least {least:.3f} (champion {before:.3f})"
-    return decided("separation", found >= least, f"AUROC {found:.3f}", expected)
+    return decided("separation", found >= least, f"AUROC {found:.3f} of rejected against kept images", expected)
 
 
 def agreement(challenger: Probe | None, champion: Probe | None, least: float) -> Finding:
@@ -151,7 +150,8 @@ def labelled(own: Probe, champion: Probe | None, challenger: Probe | None, bound
     if before is not None:
         least = max(least, before - bounds.max_auroc_loss)
         expected = f"at least {least:.3f} (champion {before:.3f})"
-    return decided("labelled", found >= least, f"AUROC {found:.3f} over {len(probe.labelled)} images", expected)
+    observed = f"AUROC {found:.3f} over {len(probe.labelled)} labelled test images"
+    return decided("labelled", found >= least, observed, expected)
 
 
 def kept_share(own: Probe, champion: Probe | None, bounds: Promotion) -> Finding:

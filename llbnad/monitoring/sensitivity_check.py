@@ -132,7 +132,9 @@ def sensitivity(compared: Compared | str, bounds: Promotion) -> Finding:
         blind = beyond_chance(rows, bounds.max_sensitivity_loss)
         refused |= blind
         saw, sees = ((rows[name] == FOUND).mean() for name in ("before", "now"))
-        parts.append(f"{kind} {sees:.0%} (champion {saw:.0%}, lost {net_loss(rows):.0%}{', BLIND' if blind else ''})")
+        loss = net_loss(rows)
+        change = f"lost {loss:.0%}" if loss >= 0 else f"finds {-loss:.0%} more"
+        parts.append(f"{kind} {sees:.0%} (champion {saw:.0%}, {change}{', BLIND' if blind else ''})")
     observed = f"found on {compared.images} images: {', '.join(parts)}"
     return decided(NAME, not refused, observed, f"{expected}; {REMEDY}" if refused else expected)
 

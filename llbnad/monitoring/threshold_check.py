@@ -1,11 +1,12 @@
 """The check that a new detector's threshold is sane: neither blind nor within the scores of normal images.
 
-The threshold is compared with three things. With the body of its own calibration scores: the lower half of the scores
+The threshold is compared with four things. With the body of its own calibration scores: the lower half of the scores
 is out of reach of kept defects, so its spread says how far apart normal images lie. A threshold far above the body was
 set by a defect that was kept, and finds nothing; a threshold inside the body calls normal images defects. With the
 images that the final detector learnt: too many above it mean that calibration and detector do not fit each other. With
 the highest score of an unseen image: a threshold far above it can never be reached. Scores of learnt images cannot show
-that a threshold is too high, because a detector that knows its few images by heart gives them scores near 0.
+that a threshold is too high, because a detector that knows its few images by heart gives them scores near 0. And with
+labelled normal test images, where there are any: more of them above it than chance explains break its promise.
 """
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from llbnad.config import Promotion
 from llbnad.model.threshold import Threshold
 from llbnad.monitoring.finding import Finding, decided, skipped
-from llbnad.monitoring.novelty import ENOUGH
+from llbnad.monitoring.novelty import CHANCE, ENOUGH, chance_of_alarms
 from llbnad.monitoring.probe import Probe, values
 from llbnad.utils.lower_half import lower_half, widening
 
@@ -35,6 +36,13 @@ def threshold(calibration: Threshold | None, own: Probe, bounds: Promotion) -> F
     share = float((learnt > value).mean()) if np.isfinite(learnt).all() and len(learnt) else 1.0
     passed = bool(np.isfinite(value)) and share <= calibration.fpr_high
     observed, expected = f"{value:.4f}, above it {share:.1%} of what was learnt", f"at most {calibration.fpr_high:.1%}"
+    normal = np.array([score for name, score in own.labelled.items() if not own.anomalous[name]])
+    if len(normal):
+        alarms = int((normal > value).sum())
+        rank = int((calibration.scores <= value).sum())
+        passed = passed and (not alarms or chance_of_alarms(alarms, len(normal), calibration.n, rank) > CHANCE)
+        observed += f"; above it {alarms} of {len(normal)} labelled normal test images ({alarms / len(normal):.1%})"
+        expected += " and no more of normal test images than it promises"
     above = reach(calibration)
     low, high = bounds.min_threshold_reach, bounds.max_threshold_reach
     if above is None:

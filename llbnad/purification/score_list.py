@@ -14,6 +14,7 @@ from llbnad.purification.purify import Purified
 
 COLUMNS = ["name", "score", "threshold", "status", "verdict", "path", "image_id"]
 REASON = "reason"  # beside these on the list of suspects
+STATUS_LEFT_OUT = "left out"  # by a fixed share alone
 
 
 def policy_decisions(scores: pd.Series, purified: Purified) -> dict[str, str]:
@@ -57,7 +58,7 @@ def score_list(
     """
     status = dict.fromkeys(purified.kept, "kept") | dict.fromkeys(purified.rejected, "rejected")
     if not purified.by_evidence:
-        status |= {one: "left out" for one in purified.rejected if one not in verdicts}
+        status |= {one: STATUS_LEFT_OUT for one in purified.rejected if one not in verdicts}
     # images that people excluded may have no path: they are then not listed
     ordered = scores[scores.index.isin(list(paths))].sort_index().sort_values(ascending=False, kind="stable")
     ids = [str(image_id) for image_id in ordered.index]

@@ -15,6 +15,7 @@ import yaml
 
 from llbnad.utils.files import file_digest, replacing
 from orchestration.pipeline.cluster import MACHINE
+from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import settings_path
 from orchestration.pipeline.tables import for_people, plain_table
 from orchestration.tracking.server import run_page
@@ -23,6 +24,9 @@ PICTURE_WIDTH = 432  # pixels: room in the overview of an asset, beside names an
 PICTURES = "pictures"  # folder among the logs
 PREVIEW_ROWS = 30  # of a CSV file; numbers are rounded for people, the files hold all digits
 QUALITY = 88  # of JPEG
+FIRST = ("outcome", "summary", "policy", "notes", "to judge the suspects", "mlflow")  # entries of metadata
+LAST = ("dvc stage", "command", "outputs")
+LONG = ["path", "image_id"]  # columns left out of a table that has `name`; the file has them
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
 MARKDOWN = re.compile(r"[\\`*_<>\[\]#|~]")  # signs that would change the look of a text
 HIDDEN_FOLDERS = {"images", "params", "read_by"}  # counted by the manifest; shown as settings
@@ -39,6 +43,8 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
     files = [file for path in sorted(paths) for file in _files(root / path)]
     shown = metadata_of_files(files)
     shown["outputs"] = table(("path", "md5"), sorted(paths.items()))
+    if any(Path(path).is_relative_to(stage_dir("purified", scenario)) for path in paths):
+        shown |= of_purification(root, scenario)
     link = root / "mlflow" / "runs" / f"{scenario}.json"
     if link.exists():
         run, settings = json.loads(link.read_text()), root / settings_path(scenario)
@@ -46,6 +52,33 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
         if settings.exists() and run.get("md5.settings") == file_digest(settings, "md5"):
             shown["mlflow"] = dg.MetadataValue.url(run_page(run))
     return shown
+
+
+def of_purification(root: Path, scenario: str) -> dict[str, Any]:
+    """Return what decided on a scenario's images, and how people look at them, as metadata of its kept images."""
+    content = json.loads((root / settings_path(scenario)).read_text())
+    policy = ", ".join(f"{key} {value}" for key, value in content["selection"].items() if key != "policy")
+    return {
+        "policy": content["selection"]["policy"] + (f" ({policy})" if policy else ""),
+        "to judge the suspects": f"python -m orchestration review {scenario} --out review.html",
+    }
+
+
+def in_order(shown: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata with what people look for first: words, pictures and suspects before counts and hashes."""
+    return dict(sorted(shown.items(), key=lambda entry: _place(*entry)))
+
+
+def _place(name: str, value: Any) -> int:
+    if name in FIRST:
+        return FIRST.index(name)
+    if name in LAST:
+        return 100 + LAST.index(name)
+    if name.endswith("(picture)"):
+        return 20 + (name != "suspects (picture)")
+    if isinstance(value, dg.TableMetadataValue):
+        return 30 if name.startswith("suspects.csv") else 50
+    return 40
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMetadataValue:
@@ -138,6 +171,8 @@ def _of_file(file: Path) -> dict[str, Any]:
         import pandas as pd
 
         content = pd.read_csv(file)
+        if "name" in content:
+            content = content.drop(columns=LONG, errors="ignore")
         rows = content.head(PREVIEW_ROWS).itertuples(index=False, name=None)
         name = f"{file.name}, first {PREVIEW_ROWS} rows" if len(content) > PREVIEW_ROWS else file.name
         return {f"rows of {file.name}": len(content), name: table(list(content.columns), rows)}

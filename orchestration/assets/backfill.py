@@ -12,7 +12,7 @@ from typing import Any
 
 import dagster as dg
 
-from orchestration.assets.asset_metadata import metadata
+from orchestration.assets.asset_metadata import in_order, metadata
 from orchestration.assets.changes import Changes, names_its_changes, versions
 from orchestration.assets.dvc_assets import VERSION_TAG, check_results, report_path, stage_metadata
 from orchestration.assets.outside_run import end_earlier_runs, report_checks
@@ -79,7 +79,7 @@ class Backfill:
                 continue
             stage = stages[asset]
             shown = metadata(dvc.outputs(lock, stage), self.root, scenario)
-            shown = {"outcome": "ran by dvc repro", **stage_metadata(lock, stage), **shown}
+            shown = in_order({"outcome": f"made by {MADE_BY}", **stage_metadata(lock, stage), **shown})
             late = fresh is None and changes.is_out_of_date(asset)
             tags = changes.provenance(asset, known, self.root, late)
             self.instance.report_runless_asset_event(
@@ -90,7 +90,7 @@ class Backfill:
                     checks.append(check_results(report, asset, check))
             reported.append(asset)
         if checks:
-            summary = f"{scenario}: {', '.join(reported)} ran outside Dagster, by {MADE_BY}"
+            summary = f"{scenario}: {', '.join(reported)} made outside Dagster, by {MADE_BY}"
             report_checks(self.instance, scenario, [(check, True) for check in checks], MADE_BY, summary)
         return len(reported)
 

@@ -25,7 +25,8 @@ TEXTS = {
     "finite_scores": "A broken model: a score that is no finite number. If it fails: train again with other settings.",
     "spread": "A collapsed detector, which gives all images the same score. "
     "If it fails: raise the memory or dimensions of the detector.",
-    "threshold": "A threshold inside the scores of normal images, or one that a kept defect has set too high. "
+    "threshold": "A threshold inside the scores of normal images, one that a kept defect has set too high, or one with "
+    "more false positives on labelled images than it promises. "
     f"If it fails: {REVIEW}.",
     "verdicts": "A detector that calls normal what people called a defect, or the reverse. "
     "If it fails: the finding names the images; correct a verdict, or keep the champion.",
@@ -56,9 +57,8 @@ def check_spec(
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)  # of partitions; the release is pinned, and tests use them
-        return dg.AssetCheckSpec(
-            name, asset=asset, blocking=blocking, description=TEXTS[name], partitions_def=partitions
-        )
+        text = f"Guards against: {TEXTS[name][:1].lower()}{TEXTS[name][1:]}"  # beside a green tick
+        return dg.AssetCheckSpec(name, asset=asset, blocking=blocking, description=text, partitions_def=partitions)
 
 
 def skipped(name: str, why: str) -> dg.AssetCheckResult:

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from llbnad.utils.files import file_digest
-from orchestration.assets.asset_metadata import bullets, metadata, table
+from orchestration.assets.asset_metadata import bullets, in_order, metadata, table
 from orchestration.assets.asset_specs import asset_spec
 from orchestration.assets.changes import Changes, versions
 from orchestration.assets.check_texts import check_spec
@@ -31,6 +31,7 @@ from orchestration.slices.workplace import open_workplace, place_of
 
 STEP = "dvc_repro"  # name of the step that materialises the stages
 VERSION_TAG = "dagster/data_version"
+RAN = "ran"  # tag of a run: the stages that it computed
 PREREQUISITES = (code.STAGE, settings.SPLIT, settings.STAGE)  # cheap stages that an edit makes stale, causes first
 
 
@@ -55,7 +56,11 @@ def dvc_assets(root: Path, found: Mapping[str, Pattern]) -> dg.AssetsDefinition:
         checks = {(key.asset_key.to_user_string(), key.name) for key in context.selected_asset_check_keys}
         with failing(context):
             step = _Step(root, Changes(context.instance, found, context.partition_key), context.log.info)
-            yield from step.run(chosen, checks, context.log_event)
+            try:
+                yield from step.run(chosen, checks, context.log_event)
+            finally:
+                context.log.info(f"this run: {in_words(step.ended)}")
+                context.instance.add_run_tags(context.run_id, {RAN: named(step.ended, "ran")})
 
     return materialise
 
@@ -112,6 +117,7 @@ class _Step:
         refuse_unknown(self.scenario, self.params)
         self.stages = stages_of(self.found, self.params, self.scenario)
         self.names = {stage: name for name, stage in self.stages.items()}
+        self.ended: dict[str, Outcome] = {}  # what dvc did, by asset
 
     def run(
         self, chosen: set[str], checks: set[tuple[str, str]], tell: Callable[[dg.AssetMaterialization], None]
@@ -126,6 +132,7 @@ class _Step:
         try:
             for stage, outcome, shown, tags in self._reproduced(todo):
                 name = self.names[stage]
+                self.ended[name] = outcome
                 if name not in chosen:
                     if outcome != "unchanged":
                         tell(dg.AssetMaterialization(name, metadata=shown, partition=self.scenario, tags=tags))
@@ -160,7 +167,7 @@ class _Step:
                 said = {"outcome": outcome, **stage_metadata(lock, stage), **heard}
                 if len(lines := str(heard.get("summary", "")).splitlines()) > 1:  # one line shows best as it is
                     said["summary"] = bullets(lines)
-                shown = {**said, **metadata(dvc.outputs(lock, stage), root, self.scenario)}
+                shown = in_order({**said, **metadata(dvc.outputs(lock, stage), root, self.scenario)})
                 late = self.changes.follows_parents(name, PREREQUISITES)
                 yield stage, outcome, shown, self.changes.provenance(name, known, root, late)
 
@@ -233,6 +240,16 @@ def phases(names: Sequence[str], found: Mapping[str, Pattern], processes: int) -
     shares = [several[number::count] for number in range(count)]
     rest = [name for name in names[first:] if name not in several]
     return [phase for phase in ([list(names[:first])], shares, [rest]) if any(phase)]
+
+
+def in_words(ended: Mapping[str, Outcome]) -> str:
+    """Return which stages ran, were restored and were left alone, in one line."""
+    return "; ".join(f"{outcome}: {named(ended, outcome)}" for outcome in dict.fromkeys(ended.values()))
+
+
+def named(ended: Mapping[str, Outcome], outcome: Outcome) -> str:
+    """Return the names of the assets with this outcome, or `none`."""
+    return ", ".join(name for name, one in ended.items() if one == outcome) or "none"
 
 
 def _checks(found: Mapping[str, Pattern]) -> list[tuple[str, str]]:

@@ -74,8 +74,9 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
         name=NEW_SCENARIO,
         executor_def=dg.in_process_executor,
         description="A new partition: fill in the form of the launchpad and launch. It takes `name`, and if wanted "
-        f"another `dataset`, `detector`, `policy`, `seed` or `alpha`, with `max_ratio`. The scenario is written into "
-        f"{PARAMS}, with what `defaults` says for everything else, and becomes a partition",
+        f"another `dataset` (one of {PARAMS}, or a folder of images), `detector`, `policy`, `seed` or `alpha`, with "
+        f"`max_ratio`. The scenario is written into {PARAMS}, with what `defaults` says for everything else, and "
+        "becomes a partition",
     )
     def new_scenario() -> None:
         write_params()

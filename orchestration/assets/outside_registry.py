@@ -12,7 +12,7 @@ from dagster._core.definitions.metadata.external_metadata import metadata_value_
 
 from orchestration.assets.backfill import VERSION_TAG, record_materialisations, recorded_instance
 from orchestration.assets.outside_run import report_checks
-from orchestration.assets.registry_assets import CHALLENGER, CHAMPION, shown_pictures, tell_challenger
+from orchestration.assets.registry_assets import CHALLENGER, CHAMPION, pictures, tell_challenger
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.pipes import Check
@@ -46,7 +46,7 @@ def tell(
             record_materialisations(root, [scenario])  # the detector first, which the challenger is made from
         with recorded_instance(root) as instance:
             shown = {name: _value(value) for name, value in metadata.items()}
-            shown = {"made by": MADE_BY, **shown, **shown_pictures(root, scenario)}
+            shown = {"made by": MADE_BY, **shown, **pictures(root, asset, scenario)}
             tags = {VERSION_TAG: version} if version else {}
             made = dg.AssetMaterialization(asset, metadata=shown, partition=scenario, tags=tags)
             if not checks:

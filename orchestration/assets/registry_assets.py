@@ -23,9 +23,9 @@ from orchestration.assets.failure import failing
 from orchestration.assets.machines import has_several_machines
 from orchestration.assets.outside_run import report_made
 from orchestration.pipeline.paths import stage_dir
-from orchestration.registry.beside_champion import comparison_files
+from orchestration.registry.beside_champion import champion_suspects, comparison_files
 from orchestration.registry.register_version import CHECKS, report_path
-from orchestration.registry.shown import next_after
+from orchestration.registry.shown import COMPARED, next_after
 from orchestration.registry.store import EXIT_REFUSED
 from orchestration.slices.workplace import place_of
 
@@ -60,7 +60,7 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
         command = ["registry", "challenge", scenario]
         allowed = (0, EXIT_REFUSED)
         made = run_command(
-            context, place, command, allowed, lambda: shown_pictures(place, scenario), shown_on_checks=False
+            context, place, command, allowed, lambda: pictures(place, CHALLENGER, scenario), shown_on_checks=False
         )
         if (lost := _text(made, "refused")) != "none":
             context.log.warning(f"version {_text(made, 'version')} of the detector is {_text(made, 'next')}")
@@ -85,7 +85,7 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
         # with several machines, the report and the pictures are on the worker that made the challenge
         with failing(context):
             version = _challenger_version(context.instance, line) if several else _judged_version(root, line)
-        show = dict if several else lambda: shown_pictures(root, line)
+        show = dict if several else lambda: pictures(root, CHAMPION, line)
         made = run_command(context, root, [*PROMOTE, line, version, "--if-accepted"], (0, EXIT_REFUSED), show)
         if _text(made, "refused") != "none":
             context.log.warning(_text(made, "outcome"))
@@ -106,7 +106,8 @@ def tell_challenger(instance: dg.DagsterInstance, scenario: str, champion: str) 
     if not record or not made:
         return
     version = str(made.metadata["version"].value)
-    now = {"champion": champion, "next": next_after(scenario, version, champion)}
+    unproven = str(made.metadata["advice"].value) != COMPARED
+    now = {"champion": champion, "next": next_after(scenario, version, champion, unproven)}
     if now == {name: made.metadata[name].value for name in now if name in made.metadata}:
         return
     again = dg.AssetMaterialization(
@@ -115,10 +116,17 @@ def tell_challenger(instance: dg.DagsterInstance, scenario: str, champion: str) 
     report_made(instance, again, record.run_id, record.event_log_entry.job_name or "")
 
 
-def shown_pictures(place: Path, scenario: str) -> dict[str, Any]:
-    """Return the newest detector beside the champion, and its suspects, as metadata; what is missing is left out."""
-    suspects = stage_dir("purified", scenario) / "plots" / "suspects.png"
-    files = [place / file for file in (*comparison_files(scenario), suspects)]
+def pictures(place: Path, asset: str, scenario: str) -> dict[str, Any]:
+    """Return pictures as metadata; what is missing is left out.
+
+    Args:
+        place: folder that holds the scenario's outputs.
+        asset: `challenger`, for the newest detector beside the champion and its suspects; or `champion`, for the
+            suspects of the version in use.
+        scenario: name in params.yaml.
+    """
+    newest = [*comparison_files(scenario), stage_dir("purified", scenario) / "plots" / "suspects.png"]
+    files = [place / file for file in (newest if asset == CHALLENGER else [champion_suspects(scenario)])]
     return metadata_of_files([file for file in files if file.exists()])
 
 

@@ -15,9 +15,10 @@ from orchestration.pipeline import pipes
 from orchestration.pipeline.params import SCENARIO_NAME, load_params
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.suspects import unjudged_suspects
+from orchestration.registry.beside_champion import fetch_champion_suspects
 from orchestration.registry.model_card import say_promoted
 from orchestration.registry.promotion import refusal
-from orchestration.registry.shown import PROGRAM, as_check, named, next_step, outcomes, version_facts
+from orchestration.registry.shown import COMPARED, PROGRAM, as_check, named, next_step, outcomes, version_facts
 from orchestration.registry.store import (
     EXIT_REFUSED,
     MD5,
@@ -90,7 +91,7 @@ def challenge(
             **version_facts(report["facts"], findings),
             "suspects to review": unjudged_suspects(Path(), load_params(PARAMS), line),
             "registry": pipes.link(report["page"]),
-            "advice": report["advice"] or "compared with the champion",
+            "advice": report["advice"] or COMPARED,
             "skipped": named(findings, "skipped"),
             "findings": pipes.table(("check", "outcome", "observed", "expected"), rows),
         },
@@ -139,7 +140,7 @@ def promote(
             said = f"version {chosen.version} of {chosen.name} {reason}: {stays}; "
             said += f"to promote it all the same: {PROGRAM} registry promote {line} {chosen.version}"
             print(said)
-            _tell_champion(line, before, said, before, refused=reason)
+            _tell_champion(line, before, said, before, refused=f"version {chosen.version} {reason}")
             raise typer.Exit(EXIT_REFUSED)
         said = crown(client, line, str(chosen.version), before)
         say_promoted(client, line, str(chosen.version))
@@ -155,9 +156,10 @@ def _tell_champion(
     if champion is None:
         _tell("champion", line, {"version": "none", **shown}, None)
         return
+    fetch_champion_suspects(line, champion)
     version, tags = str(champion.version), champion.tags
     facts = version_facts(tags, json.loads(tags.get("checks", "[]")))
-    advice = tags.get(UNPROVEN, "compared with the champion before")
+    advice = tags.get(UNPROVEN, COMPARED)
     page = pipes.link(version_page(line, version))
     _tell("champion", line, {"version": version, **shown, **facts, "registry": page, "advice": advice}, tags.get(MD5))
 

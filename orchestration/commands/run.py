@@ -24,6 +24,7 @@ from orchestration.pipeline.verify import refuse_damage
 from orchestration.slices.run import run_here
 from orchestration.slices.workplace import ABOVE
 from orchestration.tracking.best_effort import record_scenario, unrecorded
+from orchestration.tracking.server import pages, tracking_uri
 
 METHODS = ("none", "llbnad", "oracle", "random")
 
@@ -59,10 +60,11 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
         worked, executed, restored = [*params.scenarios], progress.ran, progress.restored
     if executed or restored:
         remember(root, began)
-    if executed:
-        console.print(f"{executed} stages ran in {time.monotonic() - started:.0f} s; the others had not changed.")
-    elif restored:
-        console.print(f"{restored} stages were restored from the cache; the others had not changed.")
+    if executed or restored:
+        done = [f"{_counted(executed)} ran"] if executed else []
+        done += [f"{_counted(restored)} came from the cache"] if restored else []
+        seconds = time.monotonic() - started
+        console.print(f"{' and '.join(done)}, in {seconds:.0f} s; the others had not changed.")
     elif not failed:
         console.print("Nothing to do: data, parameters and code are as they were; all results are up to date.")
     late = unrecorded(name for name in worked if name not in failed)
@@ -78,8 +80,8 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
     console.print("pictures      data/purified/*/plots, data/evaluation/*/plots")
     console.print("suspects      data/purified/*/suspects.csv: the images that deserve a look, with score and reason")
     console.print("numbers       data/evaluation/*/{metrics.json,comparison.csv}, data/purified/*/rejected.parquet")
-    console.print("Dagster UI    make ui, then http://127.0.0.1:3000")
-    console.print("MLflow UI     make ui, then http://127.0.0.1:5000")
+    console.print("Dagster UI    make ui, which prints its address")
+    console.print(f"MLflow UI     make ui, then {pages(tracking_uri())}")
 
 
 def run(
@@ -143,6 +145,10 @@ def _repro(root: Path, progress: Progress) -> None:
     if code != 0:
         dvc.raise_if_busy("`dvc repro`", said, root)
         raise dvc.DvcError("\n".join(["`dvc repro` stopped; the reason stands above", *lines[-5:]]))
+
+
+def _counted(stages: int) -> str:
+    return f"{stages} stage" if stages == 1 else f"{stages} stages"
 
 
 def _shown(value: Any, form: str) -> str:

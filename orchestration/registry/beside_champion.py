@@ -1,5 +1,6 @@
-"""Files that show a challenger beside the champion, for people: two pictures and a table, beside the report."""
+"""Files for people beside the report of a challenge: challenger and champion compared, and the champion's suspects."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +12,39 @@ from llbnad.utils.files import write_csv
 from orchestration.tracking.server import MLFLOW_FOLDER
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
     from llbnad.model.model import Model
 
+CARD, SUSPECTS = "card", "suspects.png"  # folder of a version's files with its card and pictures; one of these
 SCORES, IMAGES, TABLE = "scores_beside_champion.png", "differing_images.png", "differing_images.csv"
 
 
 def comparison_files(scenario: str) -> list[Path]:
     """Return the files of a scenario's latest challenge, relative to the repository's root. They may be missing."""
     return [MLFLOW_FOLDER / "registry" / scenario / name for name in (SCORES, IMAGES, TABLE)]
+
+
+def champion_suspects(scenario: str) -> Path:
+    """Return the picture of the suspects of the version in use, relative to the repository's root. It may be missing.
+
+    A later training, such as that of a version that was refused, leaves it as it is.
+    """
+    return MLFLOW_FOLDER / "registry" / scenario / "champion" / SUSPECTS
+
+
+def fetch_champion_suspects(scenario: str, version: "ModelVersion") -> None:
+    """Fetch that picture from the registry; a version of an earlier release may have none."""
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    target = champion_suspects(scenario)
+    target.unlink(missing_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(MlflowException, OSError):
+        mlflow.artifacts.download_artifacts(
+            f"models:/{version.name}/{version.version}/{CARD}/{SUSPECTS}", dst_path=str(target.parent)
+        )
 
 
 def write_comparison(

@@ -13,7 +13,7 @@ from llbnad.model.content import opened
 from llbnad.monitoring import sensitivity_check
 from llbnad.monitoring.finding import Finding
 from orchestration.pipeline.paths import stage_dir
-from orchestration.registry.beside_champion import comparison_files
+from orchestration.registry.beside_champion import CARD, SUSPECTS, comparison_files
 from orchestration.registry.store import model_name
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ UNLABELLED = "How many of them have a defect is not known: not all have a label.
 WORDS = {"passed": "passed", "failed": "**REFUSED**", "skipped": "skipped"}  # outcomes of a check
 LONGEST, LONGEST_FINDING = 5000, 250  # characters; the registry refuses longer descriptions
 PICTURES = {  # of a version's card, by name, those first that a description shows: stage and file
-    "suspects.png": ("purified", "plots/suspects.png"),
+    SUSPECTS: ("purified", "plots/suspects.png"),
     "curves.png": ("evaluation", "plots/curves.png"),
     "scores_of_detector.png": ("evaluation", "plots/scores.png"),
     "scores_of_training_images.png": ("purified", "plots/scores.png"),
@@ -36,7 +36,6 @@ PICTURES = {  # of a version's card, by name, those first that a description sho
     "sensitivity.png": ("evaluation", "plots/sensitivity.png"),
     "synthetic_defects.png": ("evaluation", "plots/synthetic_defects.png"),
 }
-CARD = "card"  # folder of a version's files with the card and its pictures; tag of the version with their names
 SHOWN_PICTURES = 2  # in the description
 REFUSED_BY, ALTHOUGH = "REFUSED by", "Promoted by hand, although refused by"  # begin a description
 OWN_TEXT = "card.sha256"  # tag of a version: hash of the description that was written here
@@ -71,8 +70,7 @@ def model_card(
     if threshold is None:
         lines.append("It has no threshold.")
     else:
-        rate = f"{threshold['target_fpr']:.2%} false positives"
-        lines.append(f"Threshold {threshold['value']:.4f} for {rate}, from {threshold['n']} images.")
+        lines.append(_threshold_line(threshold, metrics))
         if (bursts := Bursts.restore(threshold.get("bursts"))) is not None:
             lines.append(bursts_line(bursts))
     if metrics.get("image_auroc") is not None:
@@ -145,7 +143,11 @@ def describe(client: "MlflowClient", scenario: str, version: str, text: str) -> 
         client.update_model_version(name, version, description=text)
         client.set_model_version_tag(name, version, OWN_TEXT, _digest(text))
     if not client.get_registered_model(name).description:
-        about = f"The detectors of `{scenario}`. The alias `champion` is the one in use: `models:/{name}@champion`."
+        about = (
+            f"The detectors of `{scenario}`. The alias `champion` is the one in use: `models:/{name}@champion`. "
+            f"`python -m orchestration registry promote {scenario} VERSION` moves it; the button Promote here copies a "
+            "version to another model, and changes nothing that is in use."
+        )
         client.update_registered_model(name, about)
 
 
@@ -169,6 +171,20 @@ def _contamination(metrics: dict[str, Any]) -> str:
     if before is None or after is None:
         return UNLABELLED
     return f"By their labels, {after:.1%} of them have a defect; of all training images it is {before:.1%}."
+
+
+def _threshold_line(threshold: dict[str, Any], metrics: dict[str, Any]) -> str:
+    """Return what a threshold promises, and what labelled test images say of it, as a paragraph."""
+    wanted = threshold["target_fpr"]
+    promised = threshold.get("promised_fpr", wanted)  # files of release 0.1 lack it
+    line = f"Threshold {threshold['value']:.4f}: promises {promised:.2%} false positives"
+    line += f" (wanted: {wanted:.2%})" if promised != wanted else ""
+    line += f", from {threshold['n']} images"
+    measured, found = metrics.get("fpr_at_threshold"), metrics.get("recall_at_threshold")
+    if measured is None:
+        return f"{line}. No labelled normal test image tells whether it keeps that."
+    recall = f", and finds {found:.1%} of the defects" if found is not None else ""
+    return f"{line}. On labelled test images it has **{measured:.1%} false positives**{recall}."
 
 
 def bursts_line(bursts: Bursts) -> str:

@@ -95,10 +95,7 @@ def challenge(scenario: str) -> dict[str, Any]:
         own, findings = _judge(scenario, settings, path, champion)
         withdrawn = known.tags.get(WITHDRAWN) if known else None
         findings.append(decided(STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand"))
-        advice = None
-        if champion is None:
-            suspects = stage_dir("purified", scenario) / "plots" / "suspects.png"
-            advice = f"{champion_checks.UNPROVEN} ({suspects})"
+        advice = champion_checks.UNPROVEN if champion is None else None
         card = model_card(path, read_metrics(scenario), findings, advice)
         version = known.version if known else _add_version(client, scenario, settings, path, own, md5, card)
         _tag(client, scenario, str(version), findings, advice)

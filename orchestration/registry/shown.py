@@ -7,6 +7,7 @@ from typing import Any
 from orchestration.pipeline import pipes
 
 PROGRAM = "python -m orchestration"
+COMPARED = "none: it was compared with the champion of that time"  # advice on a version
 
 
 def outcomes(findings: Sequence[Mapping[str, Any]]) -> str:
@@ -57,8 +58,17 @@ def next_step(line: str, report: Mapping[str, Any]) -> str:
     return next_after(line, version, report["champion"])
 
 
-def next_after(line: str, version: str, champion: str) -> str:
-    """Return what to type when a version of LINE was judged and version `champion` is in use."""
+def next_after(line: str, version: str, champion: str, unproven: bool = False) -> str:
+    """Return what to type when a version of LINE was judged and version `champion` is in use.
+
+    Args:
+        line: name of the line.
+        version: the version that was judged.
+        champion: the version in use.
+        unproven: whether the version was judged without a champion to compare it with.
+    """
+    if champion == version and unproven:
+        return f"`{PROGRAM} review {line} --out review.html`: version {version} is in use, and nobody has looked yet"
     if champion == version:
         return f"nothing: version {version} is champion already"
     return f"`{PROGRAM} registry promote {line} {version}` makes it champion instead of version {champion}"

@@ -73,6 +73,13 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
     summary = found["evaluation"].metadata["summary"]  # a list, since a text would lose its line breaks
     assert isinstance(summary, dg.MarkdownMetadataValue) and summary.value.startswith("* evaluation noisy20: I-AUROC ")
     assert found["noisy"].metadata["summary"].value.startswith("noisy noisy20: 42 training images")
+    with stored(by_dagster) as instance:
+        tags = [run.tags["ran"].split(", ") for run in instance.get_runs() if "ran" in run.tags]
+    assert {*found} in [{*names} for names in tags]
+    purified = [*found["purified"].metadata]
+    assert purified[:3] == ["outcome", "summary", "policy"] and purified[-1] == "outputs"
+    assert purified.index("suspects (picture)") < purified.index("suspects.csv") < purified.index("scores.csv")
+    assert found["purified"].metadata["policy"].value.startswith("mad")
     one = found["features"]
     assert one.tags["dagster/data_version"] == next(iter(dvc.outputs(lock, "features@noisy20").values()))
     for asset, name in (("purified", "suspects"), ("evaluation", "curves")):
@@ -109,7 +116,7 @@ def test_plain_dvc_runs_are_told_to_dagster_once(copy_of, monkeypatch):
     assert (run.dagster_run.job_name, run.dagster_run.status) == ("made_outside_dagster", dg.DagsterRunStatus.SUCCESS)
     assert run.start_time and run.end_time  # without them, its pages say "Starting…" for ever
     assert run.dagster_run.tags["dagster/partition"] == "line" and "make run" in run.dagster_run.tags["made by"]
-    assert any(", raw, " in line and line.endswith(" ran outside Dagster, by dvc repro or make run") for line in said)
+    assert any(", raw, " in line and line.endswith(" made outside Dagster, by dvc repro or make run") for line in said)
     event = events(copy_of, "line")["raw"]
     assert event.metadata["command"].value == "python -m orchestration.stages.raw line"
     assert event.metadata["rows of rejected.csv"].value == 3

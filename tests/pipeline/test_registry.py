@@ -30,7 +30,7 @@ from orchestration.registry.register_version import CHECKS, challenge
 from orchestration.registry.shown import next_after
 from orchestration.registry.store import EXIT_REFUSED, RegistryError, champion_of, model_file, model_name
 from orchestration.tracking.scenario_run import link_path
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, save_image
 from tests.pipeline.conftest import command, environment, materialise
 from tests.pipeline.test_both_doors import events, stored
 from tests.pipeline.test_serving import wait_for
@@ -96,7 +96,7 @@ def test_the_life_of_a_champion(workspace, capsys):
     first = challenge(LINE)
     assert first["registered"] and first["champion"] is None
     assert outcomes(first) == {**dict.fromkeys(CHECKS, "passed"), **dict.fromkeys(COMPARISONS, "skipped")}
-    assert first["advice"].startswith("nothing to compare with: look at the suspects before you trust it (data/")
+    assert first["advice"].startswith("nothing to compare with: look at the suspects before you trust it")
     assert champion(workspace) is None  # a challenge moves nothing
     assert f"orchestration review {LINE} --out review.html` shows the suspects, then " in next_step(LINE, first)
     assert first["page"].endswith(f"/#/models/llbnad-{LINE}/versions/1?workflowType=machine_learning")
@@ -277,6 +277,7 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
             crowned["registry"].value.endswith("/versions/1?workflowType=machine_learning")
             and "suspects (picture)" in crowned
         )
+        picture = crowned["suspects (picture)"].value
         shown = instance.get_latest_materialization_event(dg.AssetKey("challenger")).asset_materialization.metadata
         wanted = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
         events = [record.event_log_entry.dagster_event for record in instance.get_event_records(wanted)]
@@ -301,6 +302,7 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
     assert (folder / f"data/predictions/{LINE}/contact_sheet.png").is_file()
     assert (folder / f"data/predictions/{LINE}/predictions.csv").read_text().count("defect") > 0
 
+    save_image(folder / f"data/purified/{LINE}/plots/suspects.png")
     collapse(detector(folder))
     done = materialise(folder, "challenger,champion", LINE)
     assert done.returncode == 0, done.stderr[-3000:]  # a refusal is no crash
@@ -308,6 +310,7 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
     crowned = told(folder, "champion")
     assert crowned["version"] == "1" and "version 2 of llbnad-noisy20 was refused (" in crowned["outcome"]
     assert "version 1 stays champion; to promote it all the same: " in crowned["outcome"]
+    assert crowned["suspects (picture)"] == picture != told(folder, "challenger")["suspects (picture)"]  # of version 1
     with stored(folder) as instance:
         (run,) = instance.get_runs(dg.RunsFilter(tags={"refused": told(folder, "challenger")["refused"]}))
         log = instance.all_logs(run.run_id)

@@ -14,7 +14,7 @@ from llbnad.monitoring.drift import DriftReport, DriftStatistic
 from llbnad.monitoring.novelty import Novelty, chance_of_alarms
 from llbnad.monitoring.probe import Probe, retake, take_probe
 from llbnad.monitoring.sensitivity_check import Compared
-from llbnad.monitoring.threshold_check import reach
+from llbnad.monitoring.threshold_check import reach, threshold
 from llbnad.monitoring.verdict_check import Judged, judged_images
 from tests.unit.test_detectors import DEFECT, NORMAL, MadeFeatures, fitted
 from tests.unit.test_sensitivity_check import drawn_on
@@ -149,6 +149,17 @@ def test_reach_is_measured_in_spreads_of_the_lower_half():
     # scores that have no logarithms: quantiles -6, 0 and 6, the threshold 10; .777 from the second to the third
     even = replace(threshold_at(np.arange(-8.0, 13.0), 0.1), value=10)
     assert reach(even) == pytest.approx(10 / 6 * 0.7777, rel=1e-3)
+
+
+@pytest.mark.parametrize(("alarms", "refuses"), [(0, False), (2, False), (7, False), (8, True), (40, True)])
+def test_a_threshold_keeps_its_promise_on_labelled_normal_images(alarms, refuses):
+    """4 of 99 calibration scores lie above; so do 7 of 40 new ones in 1.3 % of cases, and 8 in 0.5 %."""
+    calibration, own = calibrated(), probe()
+    normals = [*RANKS[: 40 - alarms], *[5.0] * alarms]
+    labelled = {**own.labelled, **{f"n{number:02d}": float(score) for number, score in enumerate(normals)}}
+    found = threshold(calibration, replace(own, labelled=labelled), BOUNDS)
+    assert found.failed is refuses
+    assert f"above it {alarms} of 40 labelled normal test images ({alarms / 40:.1%})" in found.observed
 
 
 def test_a_detector_that_knows_its_images_by_heart_has_a_sane_threshold():
