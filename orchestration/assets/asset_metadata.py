@@ -6,7 +6,8 @@ import io
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,20 +99,37 @@ def _escaped(sign: re.Match[str]) -> str:
 
 
 def picture(file: Path) -> dg.MarkdownMetadataValue:
-    """Return a small copy of a picture as metadata.
+    """Return a small copy of a picture as metadata; a click on it loads the whole picture.
 
-    Dagster's pages show Markdown at once only if it is short. So the copy lies among the logs, from where Dagster's web
-    server hands it out, and the metadata holds its address there. Where that server cannot read this machine's files,
-    the metadata holds the copy itself, which the pages hide behind a click.
+    Dagster's pages show Markdown at once only if it is short. So the copy and the whole picture lie among the logs,
+    from where Dagster's web server hands them out, and the metadata holds their addresses there. Where that server
+    cannot read this machine's files, the metadata holds the copy itself, which the pages hide behind a click.
     """
     content = _preview(file)
     folder = _served_folder()
     if folder is None:
         return dg.MetadataValue.md(f"![{file.stem}](data:image/jpeg;base64,{base64.b64encode(content).decode()})")
+    small = _served(folder, content, ".jpg", lambda copy: copy.write_bytes(content))
+    whole = _served(folder, file.read_bytes(), file.suffix, lambda copy: _link(file, copy))
+    return dg.MetadataValue.md(f"[![{file.stem}]({small})]({whole})")
+
+
+def _served(folder: Path, content: bytes, suffix: str, write: Callable[[Path], object]) -> str:
+    """Put a file among the logs, once, and return the address at which Dagster's web server hands it out."""
     name = hashlib.sha256(content).hexdigest()[:32]
-    with replacing(folder / PICTURES / f"{name}.jpg") as temporary:
-        temporary.write_bytes(content)
-    return dg.MetadataValue.md(f"![{file.stem}](/logs/{PICTURES}/{name}/jpg)")
+    target = folder / PICTURES / f"{name}{suffix}"
+    if not target.exists():
+        with replacing(target) as temporary:
+            write(temporary)
+    return f"/logs/{PICTURES}/{name}/{suffix[1:]}"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Make `target` the same file, or a copy where the file system has no hard links."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _served_folder() -> Path | None:

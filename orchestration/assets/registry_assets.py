@@ -25,7 +25,7 @@ from orchestration.assets.outside_run import report_made
 from orchestration.pipeline.paths import stage_dir
 from orchestration.registry.beside_champion import champion_suspects, comparison_files
 from orchestration.registry.register_version import CHECKS, report_path
-from orchestration.registry.shown import COMPARED, next_after
+from orchestration.registry.shown import next_after
 from orchestration.registry.store import EXIT_REFUSED
 from orchestration.slices.workplace import place_of
 
@@ -101,12 +101,15 @@ def tell_challenger(instance: dg.DagsterInstance, scenario: str, champion: str) 
 
     The report belongs to the run of the one before: Dagster shows the checks of the newest materialisation's run.
     """
+    from llbnad.monitoring.champion_checks import UNPROVEN  # imports pandas
+
     record = _recorded_challenger(instance, scenario)
     made = record and record.asset_materialization
     if not record or not made:
         return
     version = str(made.metadata["version"].value)
-    unproven = str(made.metadata["advice"].value) != COMPARED
+    advice = made.metadata.get("advice")
+    unproven = advice is not None and str(advice.value).startswith(UNPROVEN)
     now = {"champion": champion, "next": next_after(scenario, version, champion, unproven)}
     if now == {name: made.metadata[name].value for name in now if name in made.metadata}:
         return

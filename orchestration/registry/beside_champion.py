@@ -30,7 +30,7 @@ def champion_suspects(scenario: str) -> Path:
 
     A later training, such as that of a version that was refused, leaves it as it is.
     """
-    return MLFLOW_FOLDER / "registry" / scenario / "champion" / SUSPECTS
+    return MLFLOW_FOLDER / "registry" / scenario / "champion" / CARD / SUSPECTS
 
 
 def fetch_champion_suspects(scenario: str, version: "ModelVersion") -> None:
@@ -40,11 +40,11 @@ def fetch_champion_suspects(scenario: str, version: "ModelVersion") -> None:
 
     target = champion_suspects(scenario)
     target.unlink(missing_ok=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    folder = target.parents[1]
+    folder.mkdir(parents=True, exist_ok=True)
     with suppress(MlflowException, OSError):
-        mlflow.artifacts.download_artifacts(
-            f"models:/{version.name}/{version.version}/{CARD}/{SUSPECTS}", dst_path=str(target.parent)
-        )
+        uri = f"models:/{version.name}/{version.version}/{CARD}/{SUSPECTS}"
+        mlflow.artifacts.download_artifacts(uri, dst_path=str(folder))
 
 
 def write_comparison(

@@ -68,7 +68,7 @@ def next_after(line: str, version: str, champion: str, unproven: bool = False) -
         unproven: whether the version was judged without a champion to compare it with.
     """
     if champion == version and unproven:
-        return f"`{PROGRAM} review {line} --out review.html`: version {version} is in use, and nobody has looked yet"
+        return f"`{PROGRAM} review {line} --out review.html`: version {version} is in use, compared with nothing: look"
     if champion == version:
         return f"nothing: version {version} is champion already"
     return f"`{PROGRAM} registry promote {line} {version}` makes it champion instead of version {champion}"

@@ -1,5 +1,8 @@
 """Files as Dagster shows them: tables with a type per column, pictures."""
 
+import re
+from pathlib import Path
+
 import dagster as dg
 import numpy as np
 import pandas as pd
@@ -54,11 +57,15 @@ def test_a_picture_lies_where_the_web_server_of_dagster_finds_it(tmp_path, monke
     save_image(tmp_path / "curve.png")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     shown = picture(tmp_path / "curve.png").value
-    *key, kind = shown.removeprefix("![curve](/logs/").removesuffix(")").split("/")
+    small, whole = re.fullmatch(r"\[!\[curve\]\(/logs/(.+)\)\]\(/logs/(.+)\)", shown).groups()
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
-        path = instance.compute_log_manager.get_captured_local_path(key, kind)
-    with Image.open(path) as copy:
-        assert copy.format == "JPEG" and kind == "jpg" and len(shown) < 100
+        paths = [
+            Path(instance.compute_log_manager.get_captured_local_path(key, kind))
+            for *key, kind in (small.split("/"), whole.split("/"))
+        ]
+    with Image.open(paths[0]) as copy:
+        assert copy.format == "JPEG" and paths[0].suffix == ".jpg" and len(shown) < 200
+    assert paths[1].read_bytes() == (tmp_path / "curve.png").read_bytes() and paths[1].suffix == ".png"
     (tmp_path / "dagster.yaml").write_text("run_launcher: {module: dagster_k8s, class: K8sRunLauncher}")
     assert picture(tmp_path / "curve.png").value.startswith("![curve](data:image/jpeg;base64,")  # a worker's own disk
 

@@ -224,7 +224,11 @@ def test_one_label_of_a_person_refuses_the_detector_that_contradicts_it(workspac
     # the first champion follows the same rule by every door: nothing has refused it
     assert (champion(workspace), told(workspace, "champion")["version"]) == ("1", "1")
     judged = told(workspace, "challenger")  # told again after the promotion
-    assert (judged["refused"], judged["champion"], judged["next"]) == ("none", "1", next_after(LINE, "1", "1"))
+    assert (judged["refused"], judged["champion"], judged["next"]) == (
+        "none",
+        "1",
+        next_after(LINE, "1", "1", unproven=True),
+    )
 
 
 def test_wrong_names_and_a_server_that_is_down_are_one_clear_line(workspace, monkeypatch):
@@ -290,7 +294,7 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
     assert {one.partition for one in found} == {LINE}  # of each stage's checks, too
     assert shown["registry"].value.endswith(f"/#/models/llbnad-{LINE}/versions/1?workflowType=machine_learning")
     assert float(shown["threshold"].value) > 0 and shown["kept"].value.endswith(" images")
-    assert shown["suspects (picture)"].value.startswith("![suspects](/logs/pictures/")
+    assert shown["suspects (picture)"].value.startswith("[![suspects](/logs/pictures/")
     assert shown["checks"].value == f"{len(CHECKS) - len(COMPARISONS)} passed, {len(COMPARISONS)} skipped"
     assert shown["advice"].value.startswith("nothing to compare with: look at the suspects before you trust it")
     assert shown["skipped"].value == ", ".join(COMPARISONS)

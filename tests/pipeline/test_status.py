@@ -8,8 +8,6 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from llbnad.policies.fraction import Fraction
-from llbnad.policies.otsu import Otsu
 from orchestration.__main__ import application
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.staleness import StageState, causes, described, in_words, propagated, why_behind
@@ -75,9 +73,10 @@ def test_what_a_fixed_share_leaves_out_is_no_suspect(tmp_path):
     )
     (tmp_path / "judged.csv").write_text(f"image_id,verdict\n{'a' * 64},defect\n")
     first = next(iter(params.scenarios.values())).model_copy(update={"review": "judged.csv"})
-    for policy, said in ((Fraction(keep=0.2), "– (2 left out by the fixed share, which"), (Otsu(), "1 of 2")):
-        own = {"x": first.model_copy(update={"selection": policy})}
-        assert unjudged_suspects(tmp_path, params.model_copy(update={"scenarios": own}), "x").startswith(said)
+    own = params.model_copy(update={"scenarios": {"x": first}})
+    for status, said in (("left out", "– (2 left out by the fixed share, which"), ("rejected", "1 of 2")):
+        (tmp_path / "data/purified/x/scores.csv").write_text(f"name,status\na,{status}\nb,{status}\nc,kept\n")
+        assert unjudged_suspects(tmp_path, own, "x").startswith(said)  # whatever params.yaml says by now
 
 
 def test_one_screen(copy_of, monkeypatch):
