@@ -1,6 +1,6 @@
 """Growth of every stage of the pipeline with the number of images: seconds, memory and bytes written.
 
-    python -m benchmarks.scale [--images 1000 4000 16000] [--until purified] [--tables 100000]
+    python -m benchmarks.scale [--images 1000 4000 16000 100000] [--until purified] [--tables 100000]
 
 For each number of `--images` a repository with our code is made, with that many small photos outside of data/, so that
 stage `raw` copies them. Its stages run one after the other, each in a process of its own as `dvc repro` starts it, with
@@ -10,13 +10,12 @@ dvc.lock.
 `--tables` instead makes manifest, scores and maps (28 × 28) of so many images without their photos, and runs the stages
 that read no image: noisy, scores, and purified with one round.
 
-`growth` is the exponent k of CPU seconds = a + b · images^k, which three sizes give if each is the same multiple of the
-one before; 1 is linear. Memory is the largest of the process or of one that it started.
+`growth` is the exponent k of CPU seconds = a + b · images^k that the three largest sizes give; 1 is linear. Memory is
+the largest of the process or of one that it started.
 """
 
 import argparse
 import csv
-import math
 import os
 import subprocess
 import sys
@@ -26,6 +25,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from scipy.optimize import brentq
+
 from orchestration.pipeline.process import environment
 
 RESULTS = Path(__file__).parent / "results" / "scale.csv"
@@ -34,6 +35,7 @@ SUBSETS = 3  # sub-models, and stages of them
 STAGES = ("code", "raw", "params", "settings", "noisy", "features", "sub_model", "scores", "purified", "detector",
           "evaluation")  # fmt: skip
 ALONE = ("code", "params")  # stages that are no data set's and no scenario's
+BETWEEN = (0.05, 4.0)  # exponents that are looked for
 LEAST = 0.3  # CPU seconds; smaller differences are noise
 
 
@@ -112,12 +114,19 @@ def tables(root: Path, count: int) -> Iterator[Row]:
 
 
 def growth(rows: Sequence[Row], step: str) -> float | None:
-    """Return the exponent of a step's CPU seconds (see above); None if the sizes do not give it."""
+    """Return the exponent of a step's CPU seconds (see above); None if three sizes do not differ by more than noise."""
     times = sorted((row.images, row.cpu_seconds) for row in rows if row.step == step)[-3:]
-    if len(times) < 3 or times[2][0] * times[0][0] != times[1][0] ** 2:
+    if len(times) < 3:
         return None
-    first, second = times[1][1] - times[0][1], times[2][1] - times[1][1]
-    return math.log(second / first) / math.log(times[1][0] / times[0][0]) if min(first, second) > LEAST else None
+    (low, middle, high), (seconds_low, seconds_middle, seconds_high) = zip(*times, strict=True)
+    first, second = seconds_middle - seconds_low, seconds_high - seconds_middle
+    if min(first, second) <= LEAST:
+        return None
+
+    def misfit(exponent: float) -> float:
+        return (high**exponent - middle**exponent) / (middle**exponent - low**exponent) - second / first
+
+    return float(brentq(misfit, *BETWEEN)) if misfit(BETWEEN[0]) < 0 < misfit(BETWEEN[1]) else None
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -135,7 +144,7 @@ def table(rows: Sequence[Row]) -> str:
 def main() -> None:
     """Measure, print a table and write the CSV file after each step."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, nargs="*", default=[1_000, 4_000, 16_000])
+    parser.add_argument("--images", type=int, nargs="*", default=[1_000, 4_000, 16_000, 100_000])
     parser.add_argument("--until", choices=STAGES[4:], default="purified", help="the last stage")
     parser.add_argument("--tables", type=int, nargs="*", default=[], help="images of which there are tables alone")
     parser.add_argument("--folder", type=Path, help="keep the repositories in this folder")
