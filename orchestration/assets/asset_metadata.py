@@ -1,30 +1,21 @@
 """Metadata of a stage's outputs for Dagster: row counts, numbers, tables and pictures, by the kind of file."""
 
-import base64
-import hashlib
-import io
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import yaml
 
-from llbnad.utils.files import file_digest, replacing
-from orchestration.pipeline.cluster import MACHINE
+from llbnad.utils.files import file_digest
+from orchestration.assets.pictures import picture
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import settings_path
 from orchestration.pipeline.tables import for_people, plain_table
 from orchestration.tracking.server import run_page
 
-PICTURE_WIDTH = 432  # pixels: room in the overview of an asset, beside names and navigation, in a window of 1500
-PICTURES = "pictures"  # folder among the logs
 PREVIEW_ROWS = 30  # of a CSV file; numbers are rounded for people, the files hold all digits
-QUALITY = 88  # of JPEG
 FIRST = ("outcome", "summary", "policy", "notes", "to judge the suspects", "mlflow")  # entries of metadata
 LAST = ("dvc stage", "command", "outputs")
 LONG = ["path", "image_id"]  # columns left out of a table that has `name`; the file has them
@@ -71,6 +62,7 @@ def in_order(shown: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _place(name: str, value: Any) -> int:
+    """Return where an entry stands: words, pictures, suspects, numbers, other tables, provenance."""
     if name in FIRST:
         return FIRST.index(name)
     if name in LAST:
@@ -96,51 +88,6 @@ def bullets(lines: Iterable[str]) -> dg.MarkdownMetadataValue:
 
 def _escaped(sign: re.Match[str]) -> str:
     return f"\\{sign[0]}"
-
-
-def picture(file: Path) -> dg.MarkdownMetadataValue:
-    """Return a small copy of a picture as metadata; a click on it loads the whole picture.
-
-    Dagster's pages show Markdown at once only if it is short. So the copy and the whole picture lie among the logs,
-    from where Dagster's web server hands them out, and the metadata holds their addresses there. Where that server
-    cannot read this machine's files, the metadata holds the copy itself, which the pages hide behind a click.
-    """
-    content = _preview(file)
-    folder = _served_folder()
-    if folder is None:
-        return dg.MetadataValue.md(f"![{file.stem}](data:image/jpeg;base64,{base64.b64encode(content).decode()})")
-    small = _served(folder, content, ".jpg", lambda copy: copy.write_bytes(content))
-    whole = _served(folder, file.read_bytes(), file.suffix, lambda copy: _link(file, copy))
-    return dg.MetadataValue.md(f"[![{file.stem}]({small})]({whole})")
-
-
-def _served(folder: Path, content: bytes, suffix: str, write: Callable[[Path], object]) -> str:
-    """Put a file among the logs, once, and return the address at which Dagster's web server hands it out."""
-    name = hashlib.sha256(content).hexdigest()[:32]
-    target = folder / PICTURES / f"{name}{suffix}"
-    if not target.exists():
-        with replacing(target) as temporary:
-            write(temporary)
-    return f"/logs/{PICTURES}/{name}/{suffix[1:]}"
-
-
-def _link(source: Path, target: Path) -> None:
-    """Make `target` the same file, or a copy where the file system has no hard links."""
-    try:
-        target.hardlink_to(source)
-    except OSError:
-        shutil.copyfile(source, target)
-
-
-def _served_folder() -> Path | None:
-    """Return the folder of logs that Dagster's web server reads; None if runs may be on other machines, or nowhere."""
-    home = os.environ.get("DAGSTER_HOME")
-    if not home or MACHINE in os.environ:
-        return None
-    settings = Path(home) / "dagster.yaml"
-    content = yaml.safe_load(settings.read_text()) if settings.exists() else None
-    # the keys with which people send runs or logs elsewhere
-    return None if {"run_launcher", "compute_logs", "storage"} & (content or {}).keys() else Path(home) / "storage"
 
 
 def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
@@ -205,17 +152,3 @@ def _of_file(file: Path) -> dict[str, Any]:
     if file.suffix == ".png":
         return {f"{file.stem} (picture)": picture(file)}
     return {}
-
-
-def _preview(file: Path) -> bytes:
-    """Return a small copy of a picture as JPEG."""
-    from PIL import Image
-
-    with Image.open(file) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((PICTURE_WIDTH, 10 * PICTURE_WIDTH))
-        buffer = io.BytesIO()
-        small.save(
-            buffer, format="jpeg", quality=QUALITY, subsampling=0
-        )  # all colours; a sheet of photographs takes a third of a PNG
-    return buffer.getvalue()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import dagster as dg
 
-from orchestration.assets.asset_metadata import picture
 from orchestration.assets.check_texts import check_spec, skipped
 from orchestration.assets.command import run_command
 from orchestration.assets.failure import failing
 from orchestration.assets.partitions import SCENARIOS, refuse_unknown
+from orchestration.assets.pictures import picture
 from orchestration.line.lines import known_lines
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS, drift_dir

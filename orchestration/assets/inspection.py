@@ -14,8 +14,8 @@ import dagster as dg
 from pydantic import Field
 
 from llbnad.errors import LlbnadError
-from orchestration.assets.asset_metadata import picture
 from orchestration.assets.command import run_command
+from orchestration.assets.pictures import picture
 from orchestration.assets.retraining import FINISHED
 from orchestration.inspection.chart import PICTURE
 from orchestration.inspection.ledger import seen_in

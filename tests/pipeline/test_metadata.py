@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from llbnad.data.manifest import normalise
-from orchestration.assets.asset_metadata import bullets, metadata, metadata_of_files, picture
+from orchestration.assets.asset_metadata import bullets, metadata, metadata_of_files
 from orchestration.assets.dvc_assets import check_results
 from orchestration.assets.partitions import SCENARIOS
+from orchestration.assets.pictures import picture
 from orchestration.definitions import defs
 from orchestration.pipeline.tables import plain_table
 from orchestration.pipeline.validation import ValidationError, check_manifest
