@@ -133,7 +133,7 @@ def sensitivity(compared: Compared | str, bounds: Promotion) -> Finding:
         refused |= blind
         saw, sees = ((rows[name] == FOUND).mean() for name in ("before", "now"))
         loss = net_loss(rows)
-        change = f"lost {loss:.0%}" if loss >= 0 else f"finds {-loss:.0%} more"
+        change = f"lost {loss:.0%} of these" if loss > 0 else "lost none"
         parts.append(f"{kind} {sees:.0%} (champion {saw:.0%}, {change}{', BLIND' if blind else ''})")
     observed = f"found on {compared.images} images: {', '.join(parts)}"
     return decided(NAME, not refused, observed, f"{expected}; {REMEDY}" if refused else expected)

@@ -36,12 +36,15 @@ def threshold(calibration: Threshold | None, own: Probe, bounds: Promotion) -> F
     share = float((learnt > value).mean()) if np.isfinite(learnt).all() and len(learnt) else 1.0
     passed = bool(np.isfinite(value)) and share <= calibration.fpr_high
     observed, expected = f"{value:.4f}, above it {share:.1%} of what was learnt", f"at most {calibration.fpr_high:.1%}"
+    observed += "" if share <= calibration.fpr_high else " (too many)"
     normal = np.array([score for name, score in own.labelled.items() if not own.anomalous[name]])
     if len(normal):
         alarms = int((normal > value).sum())
         rank = int((calibration.scores <= value).sum())
-        passed = passed and (not alarms or chance_of_alarms(alarms, len(normal), calibration.n, rank) > CHANCE)
-        observed += f"; above it {alarms} of {len(normal)} labelled normal test images ({alarms / len(normal):.1%})"
+        kept = not alarms or chance_of_alarms(alarms, len(normal), calibration.n, rank) > CHANCE
+        passed = passed and kept
+        observed += f"; above it {alarms} of the probe's {len(normal)} labelled normal test images"
+        observed += f" ({alarms / len(normal):.1%}{'' if kept else ': more than it promises'})"
         expected += " and no more of normal test images than it promises"
     above = reach(calibration)
     low, high = bounds.min_threshold_reach, bounds.max_threshold_reach

@@ -18,7 +18,7 @@ from orchestration.tracking.server import run_page
 PREVIEW_ROWS = 30  # of a CSV file; numbers are rounded for people, the files hold all digits
 FIRST = ("outcome", "summary", "policy", "notes", "to judge the suspects", "mlflow")  # entries of metadata
 LAST = ("dvc stage", "command", "outputs")
-LONG = ["path", "image_id"]  # columns left out of a table that has `name`; the file has them
+LEFT_OUT = ["threshold", "path", "image_id"]  # columns of a table with `name` that would push its others out of sight
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
 MARKDOWN = re.compile(r"[\\`*_<>\[\]#|~]")  # signs that would change the look of a text
 HIDDEN_FOLDERS = {"images", "params", "read_by"}  # counted by the manifest; shown as settings
@@ -137,7 +137,7 @@ def _of_file(file: Path) -> dict[str, Any]:
 
         content = pd.read_csv(file)
         if "name" in content:
-            content = content.drop(columns=LONG, errors="ignore")
+            content = content.drop(columns=LEFT_OUT, errors="ignore").dropna(axis="columns", how="all")
         rows = content.head(PREVIEW_ROWS).itertuples(index=False, name=None)
         name = f"{file.name}, first {PREVIEW_ROWS} rows" if len(content) > PREVIEW_ROWS else file.name
         return {f"rows of {file.name}": len(content), name: table(list(content.columns), rows)}

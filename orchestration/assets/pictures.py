@@ -1,4 +1,4 @@
-"""Pictures as Dagster's pages show them: small in the metadata, whole after a click."""
+"""Pictures as Dagster's pages show them: small in the metadata, with a link to the whole picture."""
 
 import base64
 import hashlib
@@ -20,7 +20,7 @@ QUALITY = 88  # of JPEG
 
 
 def picture(file: Path) -> dg.MarkdownMetadataValue:
-    """Return a small copy of a picture as metadata; a click on it loads the whole picture.
+    """Return a small copy of a picture as metadata, and a link that loads the whole picture.
 
     Dagster's pages show Markdown at once only if it is short. So the copy and the whole picture lie among the logs,
     from where Dagster's web server hands them out, and the metadata holds their addresses there. Where that server
@@ -32,7 +32,7 @@ def picture(file: Path) -> dg.MarkdownMetadataValue:
         return dg.MetadataValue.md(f"![{file.stem}](data:image/jpeg;base64,{base64.b64encode(content).decode()})")
     small = _served(folder, content, ".jpg", lambda copy: copy.write_bytes(content))
     whole = _served(folder, file.read_bytes(), file.suffix, lambda copy: _link(file, copy))
-    return dg.MetadataValue.md(f"[![{file.stem}]({small})]({whole})")
+    return dg.MetadataValue.md(f"![{file.stem}]({small})\n\n[download the whole picture]({whole})")
 
 
 def _served(folder: Path, content: bytes, suffix: str, write: Callable[[Path], object]) -> str:

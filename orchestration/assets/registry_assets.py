@@ -25,13 +25,14 @@ from orchestration.assets.outside_run import report_made
 from orchestration.pipeline.paths import stage_dir
 from orchestration.registry.beside_champion import champion_suspects, comparison_files
 from orchestration.registry.register_version import CHECKS, report_path
-from orchestration.registry.shown import next_after
+from orchestration.registry.shown import COMPARED, next_after
 from orchestration.registry.store import EXIT_REFUSED
 from orchestration.slices.workplace import place_of
 
 CHALLENGER, CHAMPION = "challenger", "champion"
 PROMOTE = ("registry", "promote")
 REFUSED_TAG = "refused"  # of a run, with the names of the checks
+UNPROVEN_TAG = "unproven"  # of a run after which a line's first detector is in use
 
 
 def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> list[dg.AssetsDefinition]:
@@ -91,6 +92,8 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
             context.log.warning(_text(made, "outcome"))
         else:
             tell_challenger(context.instance, line, _text(made, "version"))
+        if _text(made, "version") != "none" and _text(made, "advice") != COMPARED:
+            context.instance.add_run_tags(context.run_id, {UNPROVEN_TAG: "in use, compared with nothing: look at it"})
         return made
 
     return champion

@@ -84,7 +84,7 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
     assert one.tags["dagster/data_version"] == next(iter(dvc.outputs(lock, "features@noisy20").values()))
     for asset, name in (("purified", "suspects"), ("evaluation", "curves")):
         shown = found[asset].metadata[f"{name} (picture)"].value
-        *folders, file, kind = shown.removeprefix(f"[![{name}](/logs/").partition(")")[0].split("/")
+        *folders, file, kind = shown.removeprefix(f"![{name}](/logs/").partition(")")[0].split("/")
         assert by_dagster.joinpath(".dagster/storage", *folders, f"{file}.{kind}").read_bytes().startswith(b"\xff\xd8")
     metrics = json.loads((by_dagster / "data/evaluation/noisy20/metrics.json").read_text())
     assert found["evaluation"].metadata["image_auroc"].value == float(f"{metrics['image_auroc']:.4g}")

@@ -58,7 +58,7 @@ def test_a_picture_lies_where_the_web_server_of_dagster_finds_it(tmp_path, monke
     save_image(tmp_path / "curve.png")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     shown = picture(tmp_path / "curve.png").value
-    small, whole = re.fullmatch(r"\[!\[curve\]\(/logs/(.+)\)\]\(/logs/(.+)\)", shown).groups()
+    small, whole = re.fullmatch(r"!\[curve\]\(/logs/(.+)\)\n\n\[.+\]\(/logs/(.+)\)", shown).groups()
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         paths = [
             Path(instance.compute_log_manager.get_captured_local_path(key, kind))

@@ -288,7 +288,7 @@ def day_3(factory: Factory) -> None:
     check = factory.check("drift", "drift")
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert "batch 3: " in check.description and "brightness has changed" in check.description
-    assert check.metadata["history (picture)"].value.startswith("[![history](/logs/pictures/")
+    assert check.metadata["history (picture)"].value.startswith("![history](/logs/pictures/")
     refusal = factory.check("challenger", "shift")
     assert (refusal.passed, refusal.severity, refusal.blocking) == (False, dg.AssetCheckSeverity.ERROR, False)
     assert "newly learnt as normal differ" in refusal.description and "brightness by" in refusal.description

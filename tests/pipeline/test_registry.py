@@ -294,7 +294,7 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
     assert {one.partition for one in found} == {LINE}  # of each stage's checks, too
     assert shown["registry"].value.endswith(f"/#/models/llbnad-{LINE}/versions/1?workflowType=machine_learning")
     assert float(shown["threshold"].value) > 0 and shown["kept"].value.endswith(" images")
-    assert shown["suspects (picture)"].value.startswith("[![suspects](/logs/pictures/")
+    assert shown["suspects (picture)"].value.startswith("![suspects](/logs/pictures/")
     assert shown["checks"].value == f"{len(CHECKS) - len(COMPARISONS)} passed, {len(COMPARISONS)} skipped"
     assert shown["advice"].value.startswith("nothing to compare with: look at the suspects before you trust it")
     assert shown["skipped"].value == ", ".join(COMPARISONS)

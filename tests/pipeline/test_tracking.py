@@ -153,8 +153,9 @@ def test_recording_again_changes_nothing(copy_of):
 
 
 @pytest.mark.parametrize("door", ["run", "run --slices", "dagster"])
-def test_what_dvc_restores_from_its_cache_is_recorded(copy_of, door):
+def test_what_dvc_restores_from_its_cache_is_recorded(copy_of, door, monkeypatch):
     """As in a fresh clone that shares a cache: no stage of the scenario runs, and its run is complete all the same."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # mlflow leaves it behind in this process
     # elsewhere, since MLflow would go on reading a database that it has opened
     (copy_of / "before").mkdir()
     (copy_of / "mlflow").rename(copy_of / "before/mlflow")

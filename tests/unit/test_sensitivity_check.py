@@ -58,8 +58,8 @@ def test_a_kind_that_is_lost_is_named_though_another_is_gained():
     table = pd.concat([drawn_on(12, 2, 0, ["scratch"]), drawn_on(12, 0, 2, ["blot"])])
     finding = sensitivity(Compared(table, 12), BOUNDS)
     assert finding.failed
-    assert "scratch 0% (champion 100%, lost 100%, BLIND)" in finding.observed
-    assert "blot 100% (champion 0%, lost 0%)" in finding.observed
+    assert "scratch 0% (champion 100%, lost 100% of these, BLIND)" in finding.observed
+    assert "blot 100% (champion 0%, lost none)" in finding.observed
     assert net_loss(table[table["kind"] == "scratch"]) == 1
 
 
