@@ -19,6 +19,7 @@ from llbnad.errors import DataError
 from orchestration.assets.asset_metadata import metadata_of_files
 from orchestration.assets.check_texts import check_spec
 from orchestration.assets.command import run_command
+from orchestration.assets.dvc_assets import RAN
 from orchestration.assets.failure import failing
 from orchestration.assets.machines import has_several_machines
 from orchestration.assets.outside_run import report_made
@@ -94,6 +95,8 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
             tell_challenger(context.instance, line, _text(made, "version"))
         if _text(made, "version") != "none" and _text(made, "advice") != COMPARED:
             context.instance.add_run_tags(context.run_id, {UNPROVEN_TAG: "in use, compared with nothing: look at it"})
+        run = context.instance.get_run_by_id(context.run_id)
+        context.log.info(f"this run computed {run.tags.get(RAN, 'no stage') if run else '?'}; {_text(made, 'outcome')}")
         return made
 
     return champion

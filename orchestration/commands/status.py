@@ -42,7 +42,7 @@ def status(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects for programs.")] = False,
 ) -> None:
-    """Show where each scenario stands: stages, last run, champion, suspects to review, inbox. Nothing is changed."""
+    """Show where each scenario stands: stages, date of the results, champion, suspects, inbox. Nothing is changed."""
     root = Path.cwd()
     params = load_params(root / PARAMS)
     chosen = list(dict.fromkeys(scenarios or params.scenarios))
@@ -67,7 +67,7 @@ def status(
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
         return
     table = Table(title="scenarios")
-    for heading in ("scenario", "stages", "last run", "champion", "suspects to review", "inbox"):
+    for heading in ("scenario", "stages", "results from", "champion", "suspects to review", "inbox"):
         table.add_column(heading, no_wrap=heading == "scenario", overflow="fold")  # names are never cut
     for row in rows:
         table.add_row(*[getattr(row, field.name) for field in fields(row) if field.type is str])

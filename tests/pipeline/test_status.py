@@ -101,7 +101,7 @@ def test_one_screen(copy_of, monkeypatch):
     assert noisy["because"]["detector@noisy20"].endswith("purified@noisy20 is stale") and line["because"] == {}
     assert fresh["because"]["evaluation@fresh"] == "never ran"
     assert "never ran" in fresh["stages"] and (fresh["last_run"], fresh["suspects"]) == ("–", "–")
-    assert noisy["suspects"] == f"{len(rejected) - 1} of {len(rejected)}"
+    assert noisy["suspects"] == f"{len(rejected) - 1} of {len(rejected)} rejected"
     done = CliRunner().invoke(application("status"), ["status", "line"])
     assert done.exit_code == 0 and "noisy20" not in done.stdout
     assert "new_line: a new line with 1 files; `… ingest` takes it in" in done.stdout.replace("\n", " ")
