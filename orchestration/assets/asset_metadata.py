@@ -47,8 +47,14 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
 
 
 def of_purification(root: Path, scenario: str) -> dict[str, Any]:
-    """Return what decided on a scenario's images, and how people look at them, as metadata of its kept images."""
-    content = json.loads((root / settings_path(scenario)).read_text())
+    """Return what decided on a scenario's images, and how people look at them, as metadata of its kept images.
+
+    Empty where the outputs are not on this machine, as after `slices collect`.
+    """
+    file = root / settings_path(scenario)
+    if not file.exists():
+        return {}
+    content = json.loads(file.read_text())
     policy = ", ".join(f"{key} {value}" for key, value in content["selection"].items() if key != "policy")
     return {
         "policy": content["selection"]["policy"] + (f" ({policy})" if policy else ""),

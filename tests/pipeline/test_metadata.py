@@ -53,6 +53,11 @@ def test_outputs_are_listed_with_their_hashes(tmp_path):
     assert found["curve (picture)"].value.startswith("![curve](data:image/jpeg;base64,")
 
 
+def test_outputs_that_are_not_on_this_machine_are_listed_all_the_same(tmp_path):
+    """As after `slices collect`: dvc.lock names them, and their bytes stay in the remote."""
+    assert [*metadata({"data/purified/line/kept.parquet": "f00"}, tmp_path, "line")] == ["outputs"]
+
+
 def test_a_picture_lies_where_the_web_server_of_dagster_finds_it(tmp_path, monkeypatch):
     """Its pages show Markdown at once only below 1000 characters."""
     save_image(tmp_path / "curve.png")
