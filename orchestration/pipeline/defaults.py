@@ -5,40 +5,49 @@ merge spelled out. From then on `defaults` means nothing: `-S defaults.seed=5` a
 silence.
 """
 
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from llbnad.errors import ConfigError
-from llbnad.utils.yaml_files import read_yaml
-from orchestration.pipeline import dvc
-from orchestration.pipeline.paths import PARAMS
+from orchestration.pipeline.params import Params
+from orchestration.pipeline.paths import DATA, PARAMS
+from orchestration.pipeline.settings import SPLIT, entry_path
 
 MERGE = re.compile(r"<<\s*:")
+RECORD = DATA / SPLIT / "_defaults.json"  # no scenario's name begins like this
 
 
-def refuse_edit_without_effect(root: Path, stage: str) -> None:
-    """Refuse a params.yaml without merges whose `defaults` differ from the recorded ones where no scenario differs.
+def refuse_edit_without_effect(root: Path, params: Params, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse a params.yaml without merges whose `defaults` have changed since stage `params` ran, and no scenario has.
 
     Args:
-        root: root of the repository.
-        stage: the stage whose record in dvc.lock holds `defaults` and `scenarios`.
+        root: root of the repository, with what the stage wrote before.
+        params: content of its params.yaml.
+        entries: what the stage will write, by scenario.
 
     Raises:
         ConfigError: a key of `defaults` has changed, and no scenario follows.
     """
     if MERGE.search((root / PARAMS).read_text(encoding="utf-8")):
         return
-    now: dict[str, Any] = read_yaml(root / PARAMS)
-    recorded = dvc.read_lock(root).get("stages", {}).get(stage, {}).get("params", {}).get(str(PARAMS), {})
-    before, scenarios = recorded.get("defaults"), recorded.get("scenarios", {})
-    if not before:
-        return
-    for key, value in now["defaults"].items():
-        followed = any(own.get(key) != scenarios.get(name, {}).get(key) for name, own in now["scenarios"].items())
-        if value != before.get(key) and not followed:
+    before, now = _read(root / RECORD), recorded(params)
+    for key in [key for key in now if key in before and now[key] != before[key]]:
+        if all(own[key] == _read(root / entry_path(name)).get(key) for name, own in entries.items()):
             raise ConfigError(
-                f"{PARAMS}: defaults.{key} is now {value!r:.80}, but every scenario spells out its own {key}, so "
+                f"{PARAMS}: defaults.{key} is now {now[key]!r:.80}, but every scenario spells out its own {key}, so "
                 f"nothing would change. `dvc exp run -S` writes them out: name scenarios.NAME.{key} there, or take the "
                 f"file back with `git checkout {PARAMS}` and edit it"
             )
+
+
+def recorded(params: Params) -> dict[str, Any]:
+    """Return what stage `params` writes into `RECORD`."""
+    return params.defaults.model_dump(mode="json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return content

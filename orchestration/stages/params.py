@@ -5,7 +5,7 @@ from pathlib import Path
 
 from llbnad.utils.files import write_json
 from orchestration.pipeline.code import ChangedMeanwhileError
-from orchestration.pipeline.defaults import refuse_edit_without_effect
+from orchestration.pipeline.defaults import RECORD, recorded, refuse_edit_without_effect
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import DATA, PARAMS
 from orchestration.pipeline.settings import SPLIT, entry, entry_path
@@ -14,13 +14,14 @@ from orchestration.pipeline.summary import say
 
 
 def main() -> None:
-    """Write data/params/<scenario>.json for every scenario."""
+    """Write data/params/<scenario>.json for every scenario, and the defaults."""
     text, params = PARAMS.read_bytes(), load_params(PARAMS)
     found = _entries(params)
-    refuse_edit_without_effect(Path(), SPLIT)
+    refuse_edit_without_effect(Path(), params, found)
     shutil.rmtree(DATA / SPLIT, ignore_errors=True)  # the files of scenarios that are gone
     for scenario, content in found.items():
         write_json(content, entry_path(scenario))
+    write_json(recorded(params), RECORD)
     # DVC looks at params.yaml after the stage
     if _entries(params if PARAMS.read_bytes() == text else load_params(PARAMS)) != found:
         raise ChangedMeanwhileError(f"{PARAMS} has changed while the stage ran: run again")

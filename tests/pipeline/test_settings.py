@@ -156,7 +156,7 @@ def test_a_scenario_that_is_gone_leaves_no_file(copy_of, monkeypatch):
     gone = settings.entry_path("gone")
     gone.write_text("{}")
     split.main()
-    assert sorted(path.stem for path in gone.parent.iterdir()) == ["line", "noisy20"]
+    assert sorted(path.stem for path in gone.parent.iterdir()) == ["_defaults", "line", "noisy20"]
 
 
 def test_a_stage_without_its_settings_says_what_to_do(copy_of):
