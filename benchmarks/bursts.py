@@ -4,11 +4,12 @@
 
 All normal images of a data set are divided, 70 % to learn and to calibrate on, the rest to count false positives on. A
 set's groups.json names images of the same part, taken in a row: then whole parts are dealt out, so that the rest shows
-new parts, as tomorrow does. Otherwise single images are. Calibration holds out single images (burst 1) or ten in a row
-(burst 10); no group is named to it.
+new parts, as tomorrow does. Otherwise single images are. Calibration holds out single images (burst 1), ten in a row
+(burst 10), or whichever its own question says (auto); no group is named to it.
 
 Writes benchmarks/results/bursts.csv: per data set and detector, over all splits, what the question counted (tested,
-alone, together; `warned` is the share of splits with a warning), and the share of the rest above the threshold for 5 %.
+alone, together; `alike` is the share of splits in which it found neighbours alike), and the share of the rest above the
+threshold for 5 %.
 """
 
 import argparse
@@ -75,18 +76,20 @@ def measured(name: str, data: Path, cache: Path, splits: int) -> Iterator[dict[s
                 calibration = CalibrationConfig(target_fpr=RATE, burst=burst)
                 threshold, _ = calibrate(rows, store, encoder, config, calibration, seed)
                 assert threshold is not None
-                row[f"above_burst_{burst}"] = int((scores > threshold.value).sum())
-                if threshold.bursts is not None:
-                    row |= {**threshold.bursts.content(), "warned": threshold.bursts.alike}
+                row[f"above_{burst}"] = int((scores > threshold.value).sum())
+                if (found := threshold.bursts) is not None:
+                    row |= {"tested": found.tested, "alone": found.alone, "together": found.together}
+                    row["alike"] = found.alike
+            row["above_auto"] = row[f"above_{LENGTH if row['alike'] else 1}"]
             yield row
 
 
 def summary(rows: Sequence[dict[str, object]]) -> pd.DataFrame:
     """Return the counts over all splits, and the rates that they give."""
     grouped = pd.DataFrame(rows).groupby(["dataset", "detector"], sort=False)
-    found = grouped.sum(numeric_only=True).assign(splits=grouped.size(), warned=grouped["warned"].mean())
-    for burst in (1, LENGTH):
-        found[f"fpr_burst_{burst}"] = found.pop(f"above_burst_{burst}") / found["rest"]
+    found = grouped.sum(numeric_only=True).assign(splits=grouped.size(), alike=grouped["alike"].mean())
+    for burst in (1, LENGTH, "auto"):
+        found[f"fpr_burst_{burst}"] = found.pop(f"above_{burst}") / found["rest"]
     return found.reset_index()
 
 

@@ -26,6 +26,7 @@ from llbnad.features.store import FeatureStore
 from llbnad.model.model import Model, derived_seed, train
 from llbnad.purification.comparators import training_sets
 from llbnad.study.embedded import EmbeddedFeatures
+from llbnad.study.grid import Grid
 from llbnad.utils.files import write_csv
 from llbnad.utils.runtime import prepare
 from orchestration.commands.benchmark import load_grid
@@ -45,6 +46,8 @@ def main(
     """Print loss, I-AUROC and processor seconds of each number of steps, with *none* and *oracle*."""
     target = str(prepare(Runtime(threads=1)))
     settings = load_grid(grid)
+    if not isinstance(settings, Grid):
+        raise typer.BadParameter(f"{grid} is the grid of a young line")
     scan, image_root = read_source(settings.datasets[dataset], Path(settings.datasets[dataset].root))
     noisy = contaminate(scan.manifest, settings.noise.model_copy(update={"ratio": ratio}), seed).assign(mask_path=None)
     images = training_images(noisy)

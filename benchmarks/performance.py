@@ -85,7 +85,7 @@ def encoding(bench: Bench) -> None:
     for threads in (1, 2):
         ours = bench.run("encoding.ours", threads, images=bench.size.images)
         peer = bench.run("anomalib_peer.encoding", threads, images=bench.size.images) if _anomalib() else None
-        bench.add(f"encoding, {threads} thread(s), peer anomalib", ours["rate"], peer and peer["rate"],
+        bench.add(f"encoding, {threads} thread(s), peer anomalib", ours["rate"], peer["rate"] if peer else None,
                   "images/s", n=ours["n"], threads=threads, peak_rss_mb=ours["peak_rss_mb"],
                   peer_peak_rss_mb=peer and peer["peak_rss_mb"])  # fmt: skip
 
@@ -156,7 +156,7 @@ def prediction(bench: Bench) -> None:
     ours = bench.run("prediction.latency", **amount)
     peer = bench.run("anomalib_peer.latency", **amount) if _anomalib() else None
     bench.add("one file to score and map, peer anomalib PatchCore, equal memory", 1000 * ours["seconds"],
-              peer and 1000 * peer["seconds"], "ms", threads=1, n=bench.size.repeats,
+              1000 * peer["seconds"] if peer else None, "ms", threads=1, n=bench.size.repeats,
               peak_rss_mb=ours["peak_rss_mb"])  # fmt: skip
     for detector in ("patchcore", "padim"):
         found = bench.run("prediction.throughput", detector=detector, rounds=5)

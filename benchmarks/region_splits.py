@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.regions import DATA, DETECTORS, SETS, with_region
-from llbnad.config import CalibrationConfig, RealIadDataset, Runtime
+from llbnad.config import Bound, CalibrationConfig, RealIadDataset, Runtime
 from llbnad.data.manifest import NORMAL
 from llbnad.data.sources import read_source
 from llbnad.features.store import FeatureStore
@@ -40,7 +40,8 @@ from llbnad.utils.runtime import prepare
 
 SPLITS = 4
 LEARNT = 0.7
-RATES, BOUNDS = (0.01, 0.05), ("none", "robust")
+RATES = (0.01, 0.05)
+BOUNDS: tuple[Bound, ...] = ("none", "robust")
 WAYS = (("images", "images"), ("groups", "images"), ("groups", "groups"))  # divided, folds
 RESULT = Path("benchmarks/results/region_splits.csv")
 KEYS = ["dataset", "detector", "divided", "folds", "bound", "target"]
@@ -64,7 +65,7 @@ def measured(
                 order = stable_shuffle(units["sample_id"].unique(), seed, "region splits")
                 learnt = units["sample_id"].isin(order[: round(LEARNT * len(order))])
                 rows = (grouped if folds == "groups" else normal)[learnt]
-                threshold, pixels = calibrate(rows, store, encoder, config, CalibrationConfig(), seed)
+                threshold, pixels = calibrate(rows, store, encoder, config, CalibrationConfig(burst=1), seed)
                 assert threshold is not None and pixels is not None
                 model = train(encoder, config, store, rows["image_id"].tolist(), seed)
                 others = normal[~learnt]

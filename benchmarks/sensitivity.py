@@ -70,7 +70,7 @@ class Remembered(Predictor):
 
     def __init__(self, model: Model, known: dict[bytes, Any]) -> None:
         super().__init__(model)
-        self.encoder = _Remembering(self.encoder, known)  # type: ignore[assignment]
+        self.encoder = _Remembering(self.encoder, known)
 
 
 class _Remembering:
@@ -124,7 +124,7 @@ def few(rows: pd.DataFrame, count: int, seed: int) -> pd.DataFrame:
 def calibrated(rows: pd.DataFrame, features: FeatureSource, settings: ScenarioSettings, seed: int) -> Model:
     """Return a detector that is trained on `rows`, with its threshold."""
     encoder, detector = settings.encoder, settings.detector
-    threshold = calibrate(rows, features, encoder, detector, settings.calibration, seed)
+    threshold, _ = calibrate(rows, features, encoder, detector, settings.calibration, seed)
     return replace(train(encoder, detector, features, rows["image_id"].tolist(), seed), threshold=threshold)
 
 

@@ -248,6 +248,17 @@ class SelectionPolicy(Config):
 Bound = Literal["robust", "none"]
 
 
+def _count_or_auto(value: Any) -> Any:
+    if value == "auto":
+        return value
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError("expected auto or a whole number from 1 on")
+    return int(value)
+
+
+CountOrAuto = Annotated[int | Literal["auto"], BeforeValidator(_count_or_auto)]
+
+
 class CalibrationConfig(Config):
     """The decision threshold of the final detector (`llbnad.model.calibrate`)."""
 
@@ -256,9 +267,9 @@ class CalibrationConfig(Config):
     bound: Bound = "robust"  # robust: limited by the body of the scores, which kept defects cannot raise; or none
     unsure: bool = True  # call scores unsure that lie within the interval of the threshold
     min_area: float = Field(0.0, ge=0, lt=1)  # smallest region, as a share of the image; 0 = one patch of the map
-    # samples that follow each other by path and are held out together, as a camera takes bursts of one part; 1 = each
-    # alone, and one training more asks whether neighbours are alike
-    burst: int = Field(1, ge=1)
+    # samples that follow each other by path and are held out together, as a camera takes bursts of one part; auto: 10
+    # where the scores say that neighbours are alike, else 1 (one training more asks them); 1: each alone, and asked too
+    burst: CountOrAuto = "auto"
 
     @field_validator("target_fpr")
     @classmethod
@@ -303,16 +314,8 @@ Comparator = Literal["none", "oracle", "random"]
 Partition = Literal["disjoint", "leave_out"]
 
 
-def _whole_or_auto(subsets: Any) -> Any:
-    if subsets == "auto":
-        return subsets
-    if isinstance(subsets, bool) or not isinstance(subsets, Integral) or subsets < 1:
-        raise ValueError("expected auto or a whole number from 1 on")
-    return int(subsets)
-
-
 # T; auto: by the number of samples (`llbnad.purification.partition.count_subsets`)
-Subsets = Annotated[int | Literal["auto"], BeforeValidator(_whole_or_auto)]
+Subsets = CountOrAuto
 
 
 class Runtime(Config):

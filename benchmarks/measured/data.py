@@ -38,7 +38,7 @@ def augmented(folder: Path, count: int) -> tuple[pd.DataFrame, Path]:
         image = load_rgb(listing.root / source.path)
         left, top = rng.integers(0, 30, 2)
         crop = np.asarray(image)[top : top + 270, left : left + 270]
-        turned = np.rot90(crop, rng.integers(4))[:, :: rng.choice([-1, 1])]
+        turned = np.rot90(crop, int(rng.integers(4)))[:, :: rng.choice([-1, 1])]
         name = f"{number:05d}.png"
         Image.fromarray(np.ascontiguousarray(turned)).convert("L").save(folder / name, compress_level=1)
         records.append(Record(name, "augmented", name, anomaly_class=source.anomaly_class))

@@ -77,7 +77,7 @@ def throughput(threads: int, detector: str, rounds: int) -> dict[str, Any]:
                 for start in range(0, len(images), BATCH):
                     run(images[start : start + BATCH])
                 best[name] = max(best[name], len(images) / (time.perf_counter() - started))
-        differences = {name: parity(sessions["torch"], run, images).score for name, run in sessions.items()}
+        differences = {name: parity(sessions["torch"], run, list(images)).score for name, run in sessions.items()}
     return {"rates": best, "differences": differences, "missing": missing}
 
 

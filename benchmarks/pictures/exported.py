@@ -26,7 +26,11 @@ def draw(demo: Demo, out: Path) -> None:
         written = export(demo.model, [Format.onnx], demo.work, Precision.int8, known)
     except ExtraMissingError as error:
         raise LeftOutError(str(error)) from None
-    ways = {"model file": Predictor(demo.model), "ONNX": graph, "ONNX, int8": Exported.load(written.files[Format.onnx])}
+    ways: dict[str, Predictor | Exported] = {
+        "model file": Predictor(demo.model),
+        "ONNX": graph,
+        "ONNX, int8": Exported.load(written.files[Format.onnx]),
+    }
     found = {name: list(one.predict(paths, demo.threshold)) for name, one in ways.items()}
     tiles = [
         tile(path, ones[place], demo.threshold, name)

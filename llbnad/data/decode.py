@@ -212,7 +212,7 @@ def _turn_to_page(image: Image.Image, source: Path | bytes, name: str) -> None:
         remedy = "give each page alone" if isinstance(source, bytes) else "set pages to first or each"
         raise PagesError(f"{name} has {len(frames)} pages: {remedy}")
     if page is not None and page > len(frames):
-        raise PagesError(f"{name} does not exist: the file has {len(frames)} page(s)")
+        raise PagesError(f"{name} does not exist: the file has {len(frames)} page{'s' * (len(frames) > 1)}")
     if len(frames) > 1 or frames[0]:
         image.seek(frames[(page or 1) - 1])
     _check_size(image, name)

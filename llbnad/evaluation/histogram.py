@@ -61,7 +61,7 @@ def score_histogram(
         axes.set_xlabel("anomaly score, logarithmic" if wide else "anomaly score")
         axes.set_ylabel("number of images, logarithmic" if anomalous is None else "number of images")
         axes.set_title(title)
-        axes.legend(frameon=False, fontsize=9)
+        axes.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)  # below: it hides no bar
 
 
 def bar_edges(scores: np.ndarray, limits: Sequence[float], wide: bool) -> list[float]:

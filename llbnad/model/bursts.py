@@ -27,6 +27,7 @@ class Bursts:
     tested: int
     alone: int
     together: int
+    held_out_together: bool = False  # whether the threshold is from folds that held `LENGTH` in a row out together
 
     @property
     def alike(self) -> bool:
@@ -49,16 +50,23 @@ class Bursts:
         return max(self.alone, HIGH * self.tested)
 
     def describe(self) -> str:
-        """Describe in one line what was found, and what to do about it."""
-        return (
+        """Describe in one line what was found, and what was done or is to be done about it."""
+        found = (
             f"images that follow each other by name are alike: of {self.tested}, {self.together} lie above the level "
-            f"of {HIGH:.0%} where their neighbours are held out too, {self.alone} where they are held out alone. On "
-            f"new parts expect about {self.times:.1f} times as many false positives as promised: name the part of each "
-            f"image in the column `group`, or set calibration.burst to {LENGTH}"
+            f"of {HIGH:.0%} where their neighbours are held out too, {self.alone} where they are held out alone. "
+        )
+        if self.held_out_together:
+            return (
+                f"{found}The threshold is therefore from folds that hold {LENGTH} in a row out together; the column "
+                "`group`, with the part of each image, places it more exactly"
+            )
+        return (
+            f"{found}On new parts expect about {self.times:.1f} times as many false positives as promised: name the "
+            "part of each image in the column `group`, or leave calibration.burst at auto"
         )
 
-    def content(self) -> dict[str, int]:
-        """Return the counts as JSON values."""
+    def content(self) -> dict[str, int | bool]:
+        """Return the fields as JSON values."""
         return asdict(self)
 
     @classmethod

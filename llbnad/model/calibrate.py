@@ -13,8 +13,8 @@ of `llbnad.model.robust_bound` limits this. Where labelled images are set aside 
 `fpr_at_threshold` shows the true rate. On images that the detector learnt, it would be too low.
 
 Images that follow each other may be alike. Then a held-out image finds its neighbours among those that were learnt, and
-the threshold is too low for the next part. `look_for_bursts` asks the scores whether that is so, and
-`calibration.burst` holds neighbours out together.
+the threshold is too low for the next part. `look_for_bursts` asks the scores whether that is so; if it is, folds hold
+neighbours out together.
 """
 
 from collections.abc import Sequence
@@ -63,22 +63,34 @@ def calibrate(
     """
     if calibration.folds == 0:
         return None, None
-    if calibration.burst > 1:
-        bursts = bursts_of(kept, calibration.burst)
-        if bursts.nunique() < 2:
-            raise DataError(
-                f"calibration.burst {calibration.burst} leaves one burst of {kept['sample_id'].nunique()} samples, and "
-                "folds need two: set it to half of the samples or fewer, or to 1"
-            )
-        kept = kept.assign(sample_id=bursts.astype(str))
-    recipe = Recipe(features, encoder, detector, seed)
-    found = out_of_fold(kept, recipe, calibration.folds, calibration.min_area, region)
+    recipe, asked = Recipe(features, encoder, detector, seed), None
+    length = 1 if calibration.burst == "auto" else calibration.burst
+    found = out_of_fold(in_bursts(kept, length), recipe, calibration.folds, calibration.min_area, region)
+    if length == 1:
+        asked = look_for_bursts(kept, recipe, calibration.folds, found.scores)
+    if asked is not None and asked.alike and calibration.burst == "auto":
+        asked = replace(asked, held_out_together=True)
+        found = out_of_fold(in_bursts(kept, LENGTH), recipe, calibration.folds, calibration.min_area, region)
     rate, bound = calibration.target_fpr, calibration.bound
-    threshold = threshold_at(found.scores.values, rate, bound, calibration.unsure)
-    if calibration.burst == 1:
-        alike = look_for_bursts(kept, recipe, calibration.folds, found.scores)
-        threshold = replace(threshold, bursts=alike)
+    threshold = replace(threshold_at(found.scores.values, rate, bound, calibration.unsure), bursts=asked)
     return threshold, PixelThreshold(threshold_at(found.levels, rate, bound, unsure=False), found.min_area)
+
+
+def in_bursts(kept: pd.DataFrame, length: int) -> pd.DataFrame:
+    """Return the rows with `length` samples in a row, by path, as one sample, which a fold holds out together.
+
+    Raises:
+        DataError: all of them are one burst.
+    """
+    if length == 1:
+        return kept
+    bursts = bursts_of(kept, length)
+    if bursts.nunique() < 2:
+        raise DataError(
+            f"calibration.burst {length} leaves one burst of {kept['sample_id'].nunique()} samples, and folds need "
+            "two: set it to half of the samples or fewer, or to auto"
+        )
+    return kept.assign(sample_id=bursts.astype(str))
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,8 @@ def main(scenario: str) -> Record:
     write_manifest(everything[left_out], out / "excluded.parquet")
     write_manifest(rejected, out / "rejected.parquet")
     write_manifest(kept, out / "kept.parquet")
-    say(f"purified {scenario}: {len(selection.history)} round(s)")
+    rounds = len(selection.history)
+    say(f"purified {scenario}: {rounds} round{'s' * (rounds > 1)}")
     if len(kept) < len(train) / 2:
         say(f"WARNING: purified {scenario} kept under half of the images: look at {out / 'plots'}")
     if verdicts:

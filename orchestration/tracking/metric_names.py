@@ -12,6 +12,7 @@ SAMPLES = "contamination_before_samples"
 VERDICTS = "n_verdict_"  # begins the counts of people's verdicts, by kind
 OVERRULED = "n_overruled"
 SHARES = {f"contamination_{part}": f"train_contamination_{part}" for part in ("before", "after", "rejected")}
+BURSTS = ("tested", "alone", "together")  # counts of calibration images (`llbnad.model.bursts`)
 NAMES: dict[str, dict[str, str | None]] = {  # by stage; None: the number has another name already
     "noisy": {
         "n_train": None,  # with images that people exclude; `n_train` is the number that the sub-models share
@@ -25,8 +26,7 @@ NAMES: dict[str, dict[str, str | None]] = {  # by stage; None: the number has an
         "threshold_value": "threshold",
         "pixel_threshold_value": "pixel_threshold",
         f"n_selected_{METHOD}": "n_selected",
-        # of calibration images: how many score high, held out alone and with their neighbours (llbnad.model.bursts)
-        **{f"bursts_{name}": f"train_bursts_{name}" for name in ("tested", "alone", "together")},
+        **{f"bursts_{name}": f"train_bursts_{name}" for name in BURSTS},
         "n_selected_none": None,  # n_train
         "n_selected_random": None,  # n_selected
     },

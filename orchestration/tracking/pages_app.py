@@ -19,7 +19,7 @@ COLUMNS = [  # of the list of runs, beside their names, times and durations; MLf
     "params.`selection.policy`",
     "params.`detector.name`",
     *(f"metrics.`{name}`" for name in ("image_auroc", "image_auroc_none", "image_auroc_oracle", "kept_share",
-                                       "fpr_at_threshold", "train_contamination_after")),
+                                       "fpr_at_threshold", "recall_at_threshold", "train_contamination_after")),
 ]  # fmt: skip
 CHOICE = """<script>{
   const choose = (key, value) => {

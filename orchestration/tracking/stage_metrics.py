@@ -19,6 +19,7 @@ from llbnad.purification.partition import assign_subsets, subset_numbers, traini
 from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import stage_dir, sub_model_dir
+from orchestration.tracking.metric_names import BURSTS
 
 Numbers = dict[str, float | None]
 THRESHOLD = ("value", "low", "high", "fpr_low", "fpr_high")  # what MLflow shows of a threshold
@@ -88,7 +89,8 @@ def _threshold(kind: str, summary: dict[str, Any] | None) -> Iterator[tuple[str,
     if summary is None:
         return
     yield from ((f"{kind}_{name}", summary.get(name)) for name in THRESHOLD)
-    yield from ((f"bursts_{name}", count) for name, count in (summary.get("bursts") or {}).items())
+    bursts = summary.get("bursts") or {}
+    yield from ((f"bursts_{name}", bursts[name]) for name in BURSTS if name in bursts)
     if "min_area" in summary:
         yield "min_area", summary["min_area"]
 

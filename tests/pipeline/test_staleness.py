@@ -168,7 +168,7 @@ def test_a_badge_names_the_scenarios_and_the_reasons():
     ("summary", "line"),
     [
         ("", "purified@a: unchanged"),
-        ("purified a: 2 round(s)\npurified a: few images", "purified@a: unchanged; 2 round(s)"),
+        ("purified a: 2 rounds\npurified a: few images", "purified@a: unchanged; 2 rounds"),
         ("WARNING: kept few", "purified@a: unchanged; WARNING: kept few"),
     ],
 )

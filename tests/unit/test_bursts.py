@@ -51,11 +51,24 @@ def images(count=COUNT):
 
 @pytest.mark.parametrize(("burst", "alike"), [(6, True), (1, False)])
 def test_bursts_are_told_from_independent_images(burst, alike):
-    threshold, _ = calibrate(images(), Camera(burst), ENCODER, DETECTOR, CalibrationConfig(target_fpr=0.05), 0)
+    settings = CalibrationConfig(target_fpr=0.05, burst=1)
+    threshold, _ = calibrate(images(), Camera(burst), ENCODER, DETECTOR, settings, 0)
     found = threshold.bursts
-    assert found.tested == 60 and found.alike is alike
+    assert found.tested == 60 and found.alike is alike and not found.held_out_together
     said = [note for note in threshold_notes(threshold, 0.01) if "alike" in note]
     assert len(said) == alike and all("calibration.burst" in note and "`group`" in note for note in said)
+
+
+@pytest.mark.parametrize(("burst", "same_as"), [(6, 10), (1, 1)])
+def test_by_default_neighbours_are_held_out_together_where_they_are_alike_and_only_there(burst, same_as):
+    camera = Camera(burst)
+    default, of_regions = calibrate(images(), camera, ENCODER, DETECTOR, CalibrationConfig(target_fpr=0.05), 0)
+    asked = CalibrationConfig(target_fpr=0.05, burst=same_as)
+    chosen, of_regions_chosen = calibrate(images(), camera, ENCODER, DETECTOR, asked, 0)
+    assert default.value == chosen.value and of_regions.value == of_regions_chosen.value
+    assert default.bursts.alike is default.bursts.held_out_together is (burst > 1)
+    said = [note for note in threshold_notes(default, 0.01) if "alike" in note]
+    assert len(said) == (burst > 1) and all("hold 10 in a row out together" in note for note in said)
 
 
 def test_neighbours_held_out_together_keep_the_rate_on_new_parts():

@@ -130,7 +130,7 @@ def _refuse_several_sets(root: Path, images: Sequence[str]) -> None:
     if inside:
         names = ", ".join(f"{folder}/ ({below}/ …)" for folder, below in sorted(inside.items())[:8])
         raise DataError(
-            f"{root} holds {len(inside)} folder(s) with splits or labels of their own: {names}: "
+            f"{root} holds {len(inside)} folder{'s' * (len(inside) > 1)} with splits or labels of their own: {names}: "
             "give one of them as the root, or move their images into good/, bad/ or one folder"
         )
 
