@@ -16,7 +16,7 @@ import pandas as pd
 
 LENGTH = 10  # samples of a burst that is held out
 FEWEST = 5  # bursts; below, nothing can be said
-HIGH = 0.05  # share of calibration scores that counts as high; rarer ones cannot be counted in a fifth of the images
+HIGH = 0.2  # share of calibration scores that counts as high; of rarer ones, a fifth of the images holds too few
 CHANCE = 0.01  # how often independent images may look alike
 
 
@@ -41,7 +41,7 @@ class Bursts:
 
     @property
     def times(self) -> float:
-        """How many times as many false positives a new burst gives as the threshold promises."""
+        """How many times as many images of a new burst are above that level as the threshold promises."""
         return self.together / self._expected
 
     @property
@@ -61,7 +61,7 @@ class Bursts:
                 "`group`, with the part of each image, places it more exactly"
             )
         return (
-            f"{found}On new parts expect about {self.times:.1f} times as many false positives as promised: name the "
+            f"{found}On new parts expect at least {self.times:.1f} times as many false positives as promised: name the "
             "part of each image in the column `group`, or leave calibration.burst at auto"
         )
 

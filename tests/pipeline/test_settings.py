@@ -159,6 +159,14 @@ def test_a_scenario_that_is_gone_leaves_no_file(copy_of, monkeypatch):
     assert sorted(path.stem for path in gone.parent.iterdir()) == ["_defaults", "line", "noisy20"]
 
 
+def test_an_edit_that_no_scenario_reads_reruns_the_split_alone(copy_of):
+    path = copy_of / "params.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["runtime"]["threads"] = 1
+    path.write_text("# a comment\n" + yaml.safe_dump(content, sort_keys=False))
+    assert [line for line in repro(copy_of).splitlines() if line.startswith("Running")] == ["Running stage 'params':"]
+
+
 def test_a_stage_without_its_settings_says_what_to_do(copy_of):
     (copy_of / FILE).unlink()
     done = stage(copy_of, "noisy", "noisy20")

@@ -107,9 +107,9 @@ def test_few_images_are_not_asked():
 
 
 def test_chance_is_no_burst():
-    assert not Bursts(100, 5, 10).alike and Bursts(100, 5, 12).alike
-    assert not Bursts(100, 30, 30).alike  # as high alone: nothing to do with neighbours
-    assert Bursts(100, 5, 27).times == pytest.approx(5.4)
+    assert not Bursts(100, 15, 30).alike and Bursts(100, 15, 31).alike
+    assert not Bursts(100, 40, 40).alike  # as high alone: nothing to do with neighbours
+    assert Bursts(100, 5, 54).times == pytest.approx(2.7)
 
 
 def test_a_model_file_carries_what_was_found(tmp_path):
