@@ -266,7 +266,7 @@ def _code_is_recorded(root: Path) -> bool:
     if not code.are_current(root):
         return False
     paths = [code.listing_path(entry) for entry in code.ENTRIES]
-    recorded = dvc.outputs(dvc.read_lock(root), code.STAGE)
+    recorded = dvc.outputs(dvc.read_entries(root, code.STAGE), code.STAGE)
     return recorded == {path.as_posix(): file_digest(root / path, "md5") for path in paths}
 
 

@@ -28,9 +28,10 @@ def new_images(root: Path, line: str) -> int:
 def trained_on(root: Path, line: str) -> set[str]:
     """Return the ids of the images of the last finished training; empty if a newer training is not finished."""
     manifest = noisy_manifest(line).as_posix()
-    stages = dvc.read_lock(root).get("stages", {})
-    there = dvc.outputs({"stages": stages}, f"noisy@{line}").get(manifest)
-    used = {dep["path"]: dep.get("md5") for dep in stages.get(f"{FINAL_STAGE}@{line}", {}).get("deps", [])}
+    drawn, final = f"noisy@{line}", f"{FINAL_STAGE}@{line}"
+    lock = dvc.read_entries(root, drawn, final)
+    there = dvc.outputs(lock, drawn).get(manifest)
+    used = {dep["path"]: dep.get("md5") for dep in lock["stages"].get(final, {}).get("deps", [])}
     if there is None or used.get(manifest) != there or not (root / manifest).exists():
         return set()
     return set(pq.read_table(root / manifest, columns=["image_id"])["image_id"].to_pylist())

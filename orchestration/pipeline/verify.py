@@ -21,7 +21,7 @@ import yaml
 from llbnad.errors import LlbnadError
 from llbnad.utils.files import file_digest
 from llbnad.utils.progress import track
-from orchestration.pipeline import dvc
+from orchestration.pipeline import dvc, lock_blocks
 from orchestration.pipeline.left_behind import YAML_LOADER, written_now
 from orchestration.pipeline.paths import DATA, PARAMS
 
@@ -57,8 +57,9 @@ def refuse_damaged_inputs(root: Path, stage: str, arguments: Sequence[str]) -> N
         DamagedError: a file is damaged, or was changed by hand.
     """
     wanted = _inputs(root, stage, arguments) if (root / "dvc.lock").exists() else []
-    found = list(_damages(root, dvc.read_lock(root).get("stages", {}), wanted)) if wanted else []
-    if found:
+    made = {name: lock_blocks.outputs(block) for name, block in lock_blocks.read_blocks(root).items()} if wanted else {}
+    makers = [name for name, paths in made.items() if any(overlap(path, wanted) for path in paths)]
+    if found := list(_damages(root, dvc.read_entries(root, *makers)["stages"], wanted)):
         raise DamagedError("; ".join(map(str, found)))
 
 

@@ -24,7 +24,7 @@ def lock_tags(scenario: str, params: Params, stages: Sequence[str]) -> dict[str,
         names["raw"] = f"raw@{params.scenario(scenario).dataset}"
     if "sub_model" in stages:
         names |= {f"sub_model_{k}": f"sub_model@{scenario}-{k}" for k in params.sub_models}
-    lock = dvc.read_lock(Path.cwd())
+    lock = dvc.read_entries(Path.cwd(), *names.values())
     found = {label: dvc.outputs(lock, name) for label, name in names.items()}
     return {f"dvc.{label}": json.dumps(hashes) for label, hashes in found.items() if hashes}
 
