@@ -49,5 +49,9 @@ def recorded(params: Params) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    """Return what the stage wrote before; nothing where it is missing or damaged, since it is written anew."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
     return content

@@ -3,6 +3,7 @@
 import pytest
 import yaml
 
+from orchestration.pipeline.defaults import RECORD
 from orchestration.pipeline.repro import repro_stage
 from tests.pipeline.conftest import command
 
@@ -30,6 +31,16 @@ def follow(content):
 
 def leave(content):
     content["scenarios"]["noisy20"]["suspects"] = 7
+
+
+def test_a_damaged_record_of_the_defaults_is_written_anew(copy_of):
+    record = copy_of / RECORD
+    whole = record.read_bytes()
+    record.unlink()
+    record.write_bytes(whole[:20])
+    edited(copy_of, leave)
+    assert repro_stage(copy_of, "params", lambda line: None) == "ran"
+    assert record.read_bytes() == whole
 
 
 @pytest.mark.parametrize("change", [follow, leave])
