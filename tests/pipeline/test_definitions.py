@@ -123,7 +123,8 @@ def test_every_setting_of_a_scenario_is_followed_by_some_stage():
         name: f"data/settings/{'${item.scenario}' if name == 'sub_model' else '${key}'}/read_by/{name}.json"
         for name in READ_BY
     }
-    assert {name for name, stage in stages.items() if "params" in stage} == {"raw", "params"}
+    assert {name for name, stage in stages.items() if "params" in stage} == {"raw"}
+    assert {name for name, stage in stages.items() if "params.yaml" in stage["deps"]} == {"params"}
     scenario = next(iter(yaml.safe_load((REPOSITORY / "params.yaml").read_text())["scenarios"].values()))
     assert "${item.review}" in text  # a file: its content is followed
     assert {key for keys in READ_BY.values() for key in keys} == scenario.keys() - {"review"} | {"sub_models", "region"}

@@ -49,7 +49,7 @@ def test_among_many_scenarios_a_run_works_in_a_slice_and_brings_everything_home(
         stage = event.metadata["dvc stage"].value
         assert event.tags["dagster/data_version"] == dvc.data_version(lock, stage), stage
     assert json.loads((copy_of / "data/purified/noisy20/summary.json").read_text())["kept_share"] == 0.5
-    assert sorted(path.stem for path in (copy_of / "data/params").iterdir()) == ["line", "noisy20"]
+    assert sorted(path.stem for path in (copy_of / "data/params").iterdir()) == ["_defaults", "line", "noisy20"]
     assert "Running stage" not in repro(copy_of)
 
 
