@@ -1,6 +1,6 @@
 """From a folder of photos of 16 megapixels to regions in CSV: the two commands of docs/views.md, measured.
 
-    python -m benchmarks.large_photos --data FOLDER [--tiles 4x6] [--count 12]
+    python -m benchmarks.large_photos --data FOLDER [--tiles 4x6] [--count 12] [--graphs]
 
 A photo of 4928 × 3264 pixels is a tray of 5 × 3 castings, real ones enlarged from 300 pixels. `--count` trays of normal
 castings are learnt; two more are scored: one of normal castings, and one with a defective casting in a known place.
@@ -72,6 +72,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets, in Real-IAD's layout")
     parser.add_argument("--tiles", help="rows and columns of tiles; without: the whole image is squeezed")
     parser.add_argument("--count", type=int, default=12, help="trays to learn")
+    parser.add_argument(
+        "--graphs", action="store_true", help="also export the model, and score the photos by its graphs"
+    )
     options = parser.parse_args()
     castings = options.data / "casting" / "realiad_1024" / "casting_impeller"
     if not castings.is_dir():
@@ -90,6 +93,17 @@ def main() -> None:
         print(f"llbnad predict: 2 photos, at most {memory:.0f} MB, {seconds:.0f} processor s; defect in cell {ODD}")
         for line in found(scored):
             print(line)
+        if options.graphs:
+            memory, seconds, printed = measured(
+                ["export", out / "model.safetensors", "--format", "onnx", "--format", "openvino", "--out", folder]
+            )
+            print(f"llbnad export: at most {memory:.0f} MB, {seconds:.0f} processor s")
+            for graph in (folder / "patchcore.onnx", folder / "patchcore.xml"):
+                scored = folder / graph.suffix
+                memory, seconds, _ = measured(["predict", graph, folder / "new", "--out", scored])
+                print(f"llbnad predict {graph.name}: 2 photos, at most {memory:.0f} MB, {seconds:.0f} processor s")
+                for line in found(scored):
+                    print(line)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,26 @@ def dataset_of(
     return dataset
 
 
+SIZE_EXPECTED = "width x height in pixels, such as 640x480"
+
+
+def two_numbers(text: str, option: str, expected: str) -> tuple[int, int]:
+    """Return the two numbers of a text such as 2x3.
+
+    Args:
+        text: what was given.
+        option: the name of the option, for the error.
+        expected: what it should be.
+
+    Raises:
+        ConfigError: the text is no two whole numbers.
+    """
+    parts = text.lower().replace("×", "x").split("x")
+    if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
+        raise ConfigError(f"{option} {text!r}: expected {expected}")
+    return int(parts[0]), int(parts[1])
+
+
 def view_options(
     view: str | None, tiles: str | None, overlap: float | None, region: Path | None, border: float | None
 ) -> dict[str, Any]:
@@ -106,12 +126,7 @@ def view_options(
     """
     if (tiles is not None or overlap is not None) and view not in (None, "tiles"):
         raise ConfigError(f"--tiles and --overlap go with --view tiles, got --view {view}")
-    grid = None
-    if tiles is not None:
-        parts = tiles.lower().replace("×", "x").split("x")
-        if len(parts) != 2 or not all(part.strip().isdecimal() for part in parts):
-            raise ConfigError(f"--tiles {tiles!r}: expected rows x columns, such as 2x3")
-        grid = [int(part) for part in parts]
+    grid = None if tiles is None else list(two_numbers(tiles, "--tiles", "rows x columns, such as 2x3"))
     content: Any = None
     if region is not None and region.suffix.lower() in (".json", ".yaml", ".yml"):
         content = read_yaml(region)

@@ -1,9 +1,10 @@
 """Real images for tests: solar cells of the installed package, and magnetic tiles if they are beside the clone."""
 
+import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from llbnad.data.sources.scan_files import scan
 from llbnad.detectors.dinomaly.config import DinomalyConfig
 from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
+from llbnad.encoders import hub
 from llbnad.features.store import FeatureStore
 from llbnad.inference.predict import Predictor
 from llbnad.model.model import Model, train
@@ -135,6 +137,37 @@ def model_files(few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.T
 
     folder = shared(tmp_path_factory, "models", train_all)
     return {config.name: folder / f"{config.name}.safetensors" for config in configs}
+
+
+TINY = "vit_tiny_patch16_224.augreg_in21k"
+
+
+@pytest.fixture(scope="session")
+def vit_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write the files that `hf download` would write for the ViT `TINY`, with made weights."""
+
+    def make(folder: Path) -> None:
+        import timm
+        import torch
+        from safetensors.torch import save_file
+
+        (folder / TINY).mkdir(parents=True)
+        torch.manual_seed(0)
+        network: Any = timm.create_model(TINY, pretrained=False, num_classes=3)
+        save_file(network.state_dict(), folder / TINY / hub.WEIGHTS)
+        training = {"pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.25, 1.0]}}
+        (folder / TINY / hub.SETTINGS).write_text(json.dumps(training))
+
+    return shared(tmp_path_factory, "vit", make)
+
+
+@pytest.fixture
+def tiny_vit(vit_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[EncoderConfig]:
+    """Return the settings of a small ViT whose weights are made up."""
+    monkeypatch.setenv(hub.FOLDER_VARIABLE, str(vit_weights))
+    hub.files.cache_clear()
+    yield EncoderConfig(name=TINY, input_size=64)
+    hub.files.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -20,9 +20,8 @@ from llbnad.features.store import FeatureStore
 from llbnad.inference.export import export
 from llbnad.inference.exported import ExtraMissingError, Format, Session, load_exported
 from llbnad.inference.graph.precision import Precision
-from llbnad.inference.graph.torch_module import torch_session
 from llbnad.inference.parity import parity
-from llbnad.inference.predict import Predictor
+from llbnad.inference.predict import Predictor, predictor_session
 from llbnad.model.model import Model, train
 from llbnad.utils.runtime import prepare
 
@@ -60,7 +59,7 @@ def throughput(threads: int, detector: str, rounds: int) -> dict[str, Any]:
     images = np.stack([load_square(path, 224) for path in paths(manifest, root, "test")[-TIMED:]])
     with tempfile.TemporaryDirectory() as folder:
         model = _trained(Path(folder), detector)
-        sessions: dict[str, Session] = {"torch": torch_session(model)}
+        sessions: dict[str, Session] = {"torch": predictor_session(model)}
         missing = []
         for wanted in Format:
             try:

@@ -25,6 +25,9 @@ MIN_AREA = typer.Option(
 )
 COCO = typer.Option(help="JSON file to write the regions to, in COCO's form.")
 PRECISION = typer.Option(help="float32; float16 halves the file; int8 computes the encoder in 8 bits.")
+IMAGE_SIZE = typer.Option(
+    metavar="WIDTHxHEIGHT", help="Size of the images; only for a region of interest that depends on it."
+)
 CALIBRATION_IMAGES = 64  # looked at for int8 and float16
 LARGEST = typer.Option(help="Most pixels of an image, width × height; larger ones are refused.")
 

@@ -6,9 +6,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from llbnad.commands.common_options import CALIBRATION_IMAGES, PLUGINS, PRECISION
+from llbnad.commands.common_options import CALIBRATION_IMAGES, IMAGE_SIZE, PLUGINS, PRECISION
 from llbnad.inference.exported import Format
 from llbnad.inference.graph.precision import Precision
+from llbnad.options import SIZE_EXPECTED, two_numbers
 
 
 def export(
@@ -21,6 +22,7 @@ def export(
         Path | None,
         typer.Option(help="Folder of normal images: int8 needs them, float16 is judged on them."),
     ] = None,
+    size: Annotated[str | None, IMAGE_SIZE] = None,
 ) -> None:
     """Write one graph from an image of any size to score, label and map (needs the extra `export`)."""
     from llbnad.data.images import load_whole
@@ -28,10 +30,11 @@ def export(
     from llbnad.inference.image_files import find_images
     from llbnad.model.model import Model
 
+    wanted = None if size is None else two_numbers(size, "--size", SIZE_EXPECTED)
     loaded = Model.load(model, plugins=plugins)
     paths = [] if calibration is None else find_images([calibration])[:CALIBRATION_IMAGES]
     images = [np.asarray(load_whole(path, loaded.window)) for path in paths]
-    written = export_model(loaded, format, out, precision, images)
+    written = export_model(loaded, format, out, precision, images, wanted)
     typer.echo(f"written: {', '.join(str(path) for path in written.files.values())}")
     if written.agreement is not None:
         typer.echo(written.agreement.describe())

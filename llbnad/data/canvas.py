@@ -12,6 +12,7 @@ those with at least half of their area on the image and in the region of interes
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HALF = 0.5  # share of a patch's area from which on it is inside
+ROUNDING = 1e-6  # of a share: rounding must not lose a patch of exactly one half
 KNOWN = 64  # patch masks kept in memory: one per size of image, region and grid
 
 
@@ -60,6 +62,12 @@ class Canvas:
         side, step = self.config.input_size, self.config.input_size - self.overlap
         return side + (columns - 1) * step, side + (rows - 1) * step
 
+    @property
+    def corners(self) -> list[tuple[int, int]]:
+        """Top and left of each tile in pixels, row by row."""
+        (rows, columns), step = self.grid, self.config.input_size - self.overlap
+        return [(row * step, column * step) for row in range(rows) for column in range(columns)]
+
     def batch_size(self, images: int) -> int:
         """Return how many images to hold at once where `images` of one tile fit into memory."""
         rows, columns = self.grid
@@ -70,7 +78,8 @@ class Canvas:
         width, height = self.size
         if self.config.view == "squeeze":
             return Frame(self.size, (0, 0, width, height), image, region)
-        scale = min(width / image[0], height / image[1])
+        # in fractions, so that a graph's whole numbers give the same (`llbnad.inference.graph.lay`)
+        scale = min(Fraction(width, image[0]), Fraction(height, image[1]))
         across, down = (max(1, round(length * scale)) for length in image)
         # whole cells from the corner, so that equal images meet the network's strides equally
         left, top = ((whole - part) // 2 // self.cell * self.cell for whole, part in ((width, across), (height, down)))
@@ -156,7 +165,10 @@ class Frame:
         across, down = width / self.canvas[0], height / self.canvas[1]
         left, top, right, bottom = self.box
         box = (left * across, top * down, right * across, bottom * down)
-        size = (max(1, round(box[2] - box[0])), max(1, round(box[3] - box[1])))
+        size = (
+            max(1, round((right - left) * width / self.canvas[0])),
+            max(1, round((bottom - top) * height / self.canvas[1])),
+        )
         picture = Image.fromarray(patch_map.astype(np.float32))
         return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, box)).astype(patch_map.dtype)
 
@@ -190,6 +202,6 @@ def _inside(frame: Frame, grid: tuple[int, int]) -> np.ndarray:
     if not shares.max() > 0:
         size = "{} × {} pixels".format(*frame.image)
         raise DataError(f"nothing of an image of {size} is in the region: draw a larger one, or leave such images out")
-    found = shares >= min(HALF, float(shares.max())) - 1e-6  # rounding must not lose a patch of exactly one half
+    found = shares >= min(HALF, float(shares.max())) - ROUNDING
     found.setflags(write=False)
     return found

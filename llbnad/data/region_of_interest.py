@@ -54,6 +54,12 @@ class RegionOfInterest:
             raise ConfigError(f"region.mask {config.mask} is dark everywhere: draw what counts in white")
         return cls(config, mask)
 
+    @property
+    def depends_on_size(self) -> bool:
+        """Whether the share of an image that is inside depends on the image's width and height."""
+        in_pixels = self.config.unit == "pixels" and bool(self.config.polygon)
+        return bool(self.config.border) or in_pixels
+
     def draw(self, image: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
         """Draw the region of an image at another size.
 

@@ -54,8 +54,12 @@ def image_scores(maps: "torch.Tensor", inside: "torch.Tensor | None" = None) -> 
     if inside is not None:
         return torch.cat([image_scores(one[None, None, own]) for one, own in zip(maps, inside, strict=True)])
     flat = maps.flatten(1)  # (B, h·w)
-    count = max(1, math.ceil(TOP_SHARE * flat.shape[1]))
-    return flat.topk(count, dim=1).values.mean(dim=1)
+    return flat.topk(scored_patches(flat.shape[1]), dim=1).values.mean(dim=1)
+
+
+def scored_patches(patches: int) -> int:
+    """Return how many patches the score of an image with `patches` patches is the mean of."""
+    return max(1, math.ceil(TOP_SHARE * patches))
 
 
 def judge(detector: Detector, batch: Batch) -> "tuple[torch.Tensor, torch.Tensor]":

@@ -4,11 +4,14 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
 from llbnad.config import EncoderConfig
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Encoded(NamedTuple):
 
     maps: list[np.ndarray]  # (B, C, h, w)
     prefixes: list[np.ndarray]  # (B, p, C) class and register tokens; an empty list for networks without them
+
+
+# an encoder's output before it is rounded to float16: maps (B, C, h, w) and prefixes (B, p, C) float32, as in `Encoded`
+Layers = tuple["list[torch.Tensor]", "list[torch.Tensor]"]
 
 
 class Encodes(Protocol):

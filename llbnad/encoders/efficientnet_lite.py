@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llbnad.config import EncoderConfig
-from llbnad.encoders.base import Encoded, Recipe, fixed_batch, fixed_batches
+from llbnad.encoders.base import Encoded, Layers, Recipe, fixed_batch, fixed_batches
 from llbnad.encoders.fused import fuse
 from llbnad.errors import ConfigError, OfflineError
 from llbnad.utils.files import file_digest, installed_files
@@ -56,12 +56,12 @@ class EfficientNetLite:
         parts = []
         with torch.inference_mode():
             for chunk, count in fixed_batches(images, size):
-                layers = self.layers(torch.from_numpy(chunk).to(self.device))
+                layers, _ = self.layers(torch.from_numpy(chunk).to(self.device))
                 parts.append([maps[:count].half().cpu().numpy() for maps in layers])
         return Encoded([np.concatenate(layer) for layer in zip(*parts, strict=True)], [])
 
-    def layers(self, images: "torch.Tensor") -> "list[torch.Tensor]":
-        """Compute the features before rounding: (B, H, W, 3) uint8 -> (B, C, h, w) float32 per layer.
+    def layers(self, images: "torch.Tensor") -> Layers:
+        """Compute the features before rounding: (B, H, W, 3) uint8 -> (B, C, h, w) float32 per layer, and no prefixes.
 
         The export traces this method.
         """
@@ -69,7 +69,7 @@ class EfficientNetLite:
         found: list[torch.Tensor] = self.network.forward_intermediates(
             batch, indices=list(self.recipe.config.layers), intermediates_only=True, stop_early=True
         )
-        return found
+        return found, []
 
 
 def trained_network() -> Any:

@@ -6,6 +6,8 @@ shifted by whole cells of every layer, so that no feature is moved or resized. P
 tiles.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from llbnad.data.canvas import Canvas
@@ -37,34 +39,50 @@ class TiledEncoder:
         return Encoded(maps, prefixes)
 
     def _encode(self, image: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        side, (rows, columns) = self.canvas.config.input_size, self.canvas.grid
-        step = side - self.canvas.overlap
-        corners = [(row * step, column * step) for row in range(rows) for column in range(columns)]
-        squares = np.stack([image[top : top + side, left : left + side] for top, left in corners])
+        side = self.canvas.config.input_size
+        squares = np.stack([image[top : top + side, left : left + side] for top, left in self.canvas.corners])
         found = self.encoder.encode(squares)
         maps = [self._stitched(layer) for layer in found.maps]
         return maps, [prefix.astype(np.float32).mean(axis=0).astype(np.float16) for prefix in found.prefixes]
 
     def _stitched(self, tiles: np.ndarray) -> np.ndarray:
         """Lay the tiles (rows · columns, C, h, w) of a layer together: (C, H, W) float16."""
-        (rows, columns), (count, channels, side, _) = self.canvas.grid, tiles.shape
-        shared, remainder = divmod(self.canvas.overlap * side, self.canvas.config.input_size)
-        if remainder:
-            raise ConfigError(
-                f"encoder.overlap {self.canvas.config.overlap:g}: {self.canvas.overlap} px are no whole number of "
-                f"cells in a layer of {side} cells per {self.canvas.config.input_size} px: use 0 or another overlap"
-            )
-        if count == 1:
+        blend = blend_of(self.canvas, tiles.shape[2])
+        if len(tiles) == 1:
             return tiles[0]
-        step = side - shared
-        down, across = (_weights(number, side, shared) for number in (rows, columns))
-        whole = np.zeros((channels, side + (rows - 1) * step, side + (columns - 1) * step), np.float32)
-        for number, tile in enumerate(tiles):
-            row, column = divmod(number, columns)
-            weight = down[row][:, None] * across[column]  # (h, w)
-            place = slice(row * step, row * step + side), slice(column * step, column * step + side)
+        whole = np.zeros((tiles.shape[1], *blend.size), np.float32)
+        for tile, weight, (top, left) in zip(tiles, blend.weights, blend.corners, strict=True):
+            place = slice(top, top + len(weight)), slice(left, left + len(weight))
             whole[:, *place] += weight * tile.astype(np.float32)
         return whole.astype(np.float16)
+
+
+@dataclass(frozen=True)
+class Blend:
+    """How the tiles of a layer lie on the map over the canvas, in cells."""
+
+    size: tuple[int, int]  # height and width of the map
+    corners: list[tuple[int, int]]  # top and left of each tile, row by row
+    weights: list[np.ndarray]  # (h, w) float32 of each tile
+
+
+def blend_of(canvas: Canvas, side: int) -> Blend:
+    """Return how tiles of `side` × `side` cells are laid together.
+
+    Raises:
+        ConfigError: the overlap is no whole number of cells.
+    """
+    shared, remainder = divmod(canvas.overlap * side, canvas.config.input_size)
+    if remainder:
+        raise ConfigError(
+            f"encoder.overlap {canvas.config.overlap:g}: {canvas.overlap} px are no whole number of "
+            f"cells in a layer of {side} cells per {canvas.config.input_size} px: use 0 or another overlap"
+        )
+    (rows, columns), step = canvas.grid, side - shared
+    down, across = (_weights(number, side, shared) for number in (rows, columns))
+    corners = [(row * step, column * step) for row in range(rows) for column in range(columns)]
+    weights = [one[:, None] * other for one in down for other in across]
+    return Blend((side + (rows - 1) * step, side + (columns - 1) * step), corners, weights)
 
 
 def _weights(count: int, side: int, shared: int) -> list[np.ndarray]:

@@ -8,13 +8,16 @@ the means of blocks 2 … 5 and 6 … 9. In a network of 24 blocks they are the 
 """
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llbnad.config import EncoderConfig
-from llbnad.encoders.base import Encoded, Recipe, fixed_batch, fixed_batches
+from llbnad.encoders.base import Encoded, Layers, Recipe, fixed_batch, fixed_batches
 from llbnad.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TWELFTHS = {1: (0, 1), 2: (2, 3, 4, 5), 3: (6, 7, 8, 9), 4: (10, 11)}
@@ -65,28 +68,35 @@ class VitEncoder:
         """Encode images: (B, H, W, 3) uint8 -> maps (B, C, h, w) and prefix tokens (B, p, C) float16 per layer."""
         import torch
 
-        size = fixed_batch(self.device.type)
-        wanted = sorted({block for group in self.groups for block in group})
-        mean, std = (torch.tensor(value, device=self.device) for value in (self.recipe.mean, self.recipe.std))
         parts = []
         with torch.inference_mode():
-            for chunk, count in fixed_batches(images, size):
-                batch = torch.from_numpy(chunk).to(self.device).float().div_(255).sub_(mean).div_(std)
-                streams = self.network.forward_intermediates(
-                    batch.permute(0, 3, 1, 2).contiguous(),
-                    indices=wanted,
-                    return_prefix_tokens=True,
-                    intermediates_only=True,
-                    stop_early=True,
-                )
-                # timm returns only maps if the network has no prefix tokens
-                kinds = list(zip(*streams, strict=True)) if isinstance(streams[0], tuple) else [streams]
-                of_block = [dict(zip(wanted, kind, strict=True)) for kind in kinds]
-                means = [
-                    torch.stack([stream[block] for block in group]).mean(dim=0)[:count].half().cpu().numpy()
-                    for stream in of_block
-                    for group in self.groups
-                ]
-                parts.append(means)
+            for chunk, count in fixed_batches(images, fixed_batch(self.device.type)):
+                maps, prefixes = self.layers(torch.from_numpy(chunk).to(self.device))
+                parts.append([layer[:count].half().cpu().numpy() for layer in (*maps, *prefixes)])
         arrays = [np.concatenate(layer) for layer in zip(*parts, strict=True)]
         return Encoded(arrays[: len(self.groups)], arrays[len(self.groups) :])
+
+    def layers(self, images: "torch.Tensor") -> Layers:
+        """Compute the features before rounding: (B, H, W, 3) uint8 -> maps (B, C, h, w) and prefix tokens (B, p, C).
+
+        The export traces this method.
+        """
+        import torch
+
+        wanted = sorted({block for group in self.groups for block in group})
+        mean, std = (torch.tensor(value, device=images.device) for value in (self.recipe.mean, self.recipe.std))
+        batch = images.float().div(255).sub(mean).div(std)
+        streams = self.network.forward_intermediates(
+            batch.permute(0, 3, 1, 2).contiguous(),
+            indices=wanted,
+            return_prefix_tokens=True,
+            intermediates_only=True,
+            stop_early=True,
+        )
+        # timm returns only maps if the network has no prefix tokens
+        kinds = list(zip(*streams, strict=True)) if isinstance(streams[0], tuple) else [streams]
+        means = [
+            [torch.stack([stream[block] for block in group]).mean(dim=0) for group in self.groups]
+            for stream in (dict(zip(wanted, kind, strict=True)) for kind in kinds)
+        ]
+        return means[0], means[1] if len(means) > 1 else []

@@ -5,9 +5,10 @@ Input:  `images` (B, H, W, 3) uint8 RGB; B, H and W are free, and all images of 
 Output: `score` (B,) float32, `label` (B,) int64 (0 normal, 1 unsure, 2 defect; absent without a threshold),
         `map` (B, H, W) float32, and `patch_map` (B, h, w), which `map` is resized from bilinearly.
 
-The graph holds Pillow's resize (`graph.whole`), normalisation, encoder, the feature cache's rounding to 16 bits,
-detector, score and decision. Its metadata, and the JSON beside it, hold the facts: settings, threshold with its
-calibration scores, and the window by which values above 8 bits become the graph's 8 bits.
+The graph holds the view with Pillow's resize (`graph.lay`), normalisation, encoder, tiles, the feature cache's rounding
+to 16 bits, detector (`graph.torch_module`), region of interest, score and decision (`graph.verdict`). H and W are fixed
+only if the region depends on them. The graph's metadata, and the JSON beside it, hold the facts: settings, threshold
+with its calibration scores, and the window by which values above 8 bits become the graph's 8 bits.
 
 OpenVINO computes in bfloat16 by default where the CPU can. `load_exported` asks for float32; a server must do so too.
 How far a graph may differ from the model: `llbnad.inference.parity`.
@@ -22,13 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from llbnad.data.images import load_square
 from llbnad.errors import ConfigError
 from llbnad.inference.exported import FORMAT, KEY, SUFFIXES, ExtraMissingError, Format
-from llbnad.inference.graph.assemble import session_of, whole_graph
+from llbnad.inference.graph.assemble import OPSET, session_of, whole_graph
 from llbnad.inference.graph.precision import Agreement, Precision, agreement
-from llbnad.inference.graph.torch_module import refuse, torch_session
-from llbnad.inference.graph.whole import OPSET
+from llbnad.inference.graph.torch_module import refuse
+from llbnad.inference.predict import predictor_session
 from llbnad.model.model import Model
 from llbnad.utils.files import replacing, write_json
 from llbnad.utils.progress import track
@@ -50,6 +50,7 @@ def export(
     out: Path,
     precision: Precision = Precision.float32,
     calibration: Sequence[np.ndarray] = (),
+    size: tuple[int, int] | None = None,
 ) -> Written:
     """Write the graph in each of `formats`, and its JSON, into the folder `out`.
 
@@ -59,28 +60,30 @@ def export(
         out: folder to write to.
         precision: `float32`, or a lower one (`graph.precision`).
         calibration: images (H, W, 3) uint8 like those learnt; int8 needs them, float16 is judged on them.
+        size: width and height of the images that the graph will see; only a region of interest can need it.
 
     Raises:
         ExtraMissingError: a package of the extra `export` is not installed.
-        ConfigError: the model cannot be exported, or int8 has no calibration images.
+        ConfigError: the model cannot be exported, int8 has no calibration images, or the region needs a size.
+        DataError: nothing of an image of this size is in the region.
     """
     for format in formats:
         check_installed(format)
     refuse(model)
+    size = size_of_region(model, size)
     if precision is Precision.int8:
         check_installed(Format.onnx)
         if not len(calibration):
             raise ConfigError("precision int8 needs images to calibrate on, got none: name a folder of normal images")
-    squares = [load_square(image, model.encoder.input_size) for image in calibration]
-    graph = whole_graph(model, precision, squares)
+    graph = whole_graph(model, precision, calibration, size)
     stem = model.config.name if precision is Precision.float32 else f"{model.config.name}.{precision.value}"
-    facts = {**_facts(model), "precision": precision.value}
+    facts = {**_facts(model, size), "precision": precision.value}
     found = None
-    if precision is not Precision.float32 and squares:
+    if precision is not Precision.float32 and len(calibration):
         # the graph of lower precision beside torch's float32
-        session, reference = session_of(graph), torch_session(model)
+        session, reference = session_of(graph), predictor_session(model)
         scores, others = (
-            np.concatenate([run(one[None])[0] for one in track(squares, name)])
+            np.concatenate([run(one[None])[0] for one in track(calibration, name)])
             for name, run in ((precision.value, session), ("float32", reference))
         )
         found = agreement(scores, others, model.threshold)
@@ -110,16 +113,40 @@ def check_installed(format: Format) -> None:
         raise ExtraMissingError(f"export to {format.value} needs {', '.join(missing)}: pip install 'llbnad[export]'")
 
 
-def _facts(model: Model) -> dict[str, Any]:
+def size_of_region(model: Model, size: tuple[int, int] | None) -> tuple[int, int] | None:
+    """Return width and height of the only images that a model's graph takes; None if it takes any.
+
+    Args:
+        model: the trained model.
+        size: the size to take if the model's region of interest depends on it.
+
+    Raises:
+        ConfigError: the region depends on the size, and none is given.
+    """
+    region = model.region
+    if region is None or (model.encoder.view == "squeeze" and not region.depends_on_size):
+        return None
+    if size is None:
+        raise ConfigError(
+            "the region of interest depends on the size of the image, and a graph holds it for one size: give "
+            "--size WIDTHxHEIGHT, or `llbnad predict` the model file"
+        )
+    if min(size) < 1:
+        raise ConfigError(f"size {size[0]} × {size[1]}: expected at least 1 × 1 pixel")
+    return size
+
+
+def _facts(model: Model, size: tuple[int, int] | None) -> dict[str, Any]:
     limits, pixels = model.threshold, model.pixel_threshold
     return {
         "format": FORMAT,
-        "input": {"images": ["batch", "height", "width", 3], "type": "uint8 RGB"},
+        "input": {"images": ["batch", *(("height", "width") if size is None else size[::-1]), 3], "type": "uint8 RGB"},
         "output": {"score": ["batch"], "label": ["batch"], "map": ["batch", "height", "width"],
                    "patch_map": ["batch", "rows", "columns"]},
         "labels": ["normal", "unsure", "defect"],
         "encoder": model.encoder.model_dump(mode="json"),
         "detector": model.config.model_dump(mode="json"),
+        "region": None if model.region is None else model.region.config.model_dump(mode="json"),
         "threshold": None if limits is None else limits.value,
         # scores from the first to the second number are unsure; null if none are
         "unsure": [limits.unsure_low, limits.unsure_high] if limits is not None and limits.unsure else None,

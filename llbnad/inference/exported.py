@@ -109,7 +109,14 @@ class Exported(Scorer[np.ndarray]):
 
     def read_image(self, source: Source) -> np.ndarray:
         """Read one image: (H, W, 3) uint8."""
-        return np.asarray(load_whole(source, self.window))
+        image = load_whole(source, self.window)
+        height, width = self.facts["input"]["images"][1:3]
+        if isinstance(width, int) and image.size != (width, height):
+            raise DataError(
+                f"the image has {image.size[0]} × {image.size[1]} pixels, but the graph was exported for {width} × "
+                f"{height}: export it with --size {image.size[0]}x{image.size[1]}, or use the model file"
+            )
+        return np.asarray(image)
 
     def score_images(self, images: Sequence[np.ndarray], threshold: Threshold | None) -> Iterable[Prediction]:
         """Yield one prediction without regions per image, in their order: they may have different sizes."""

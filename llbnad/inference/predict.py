@@ -10,7 +10,7 @@ from llbnad.encoders import create_encoder
 from llbnad.encoders.canvases import canvas_of
 from llbnad.errors import DataError
 from llbnad.features.batch import fresh_batch
-from llbnad.inference.exported import Exported
+from llbnad.inference.exported import Exported, Session
 from llbnad.inference.prediction import Prediction, Source
 from llbnad.inference.scorer import Scorer
 from llbnad.model.model import Model
@@ -57,6 +57,18 @@ class Predictor(Scorer[OnCanvas]):
         labels = [""] * len(scores) if threshold is None else [str(label) for label in threshold.labels(scores)]
         sizes = [frame.image for frame in frames]
         return map(Prediction, scores.tolist(), maps, labels, [""] * len(images), sizes)
+
+
+def predictor_session(model: Model) -> Session:
+    """Return a function that scores images (B, H, W, 3) uint8 in torch, as a reference for an exported graph."""
+    predictor = Predictor(model)
+
+    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        found = list(predictor.score_images([predictor.read_image(one) for one in images], None))
+        scores, maps = ([getattr(one, name) for one in found] for name in ("score", "patch_map"))
+        return np.array(scores, np.float32), np.stack(maps)
+
+    return run
 
 
 def threshold_of(model: Model | Exported, target_fpr: float | None) -> Threshold | None:

@@ -12,18 +12,20 @@ import numpy as np
 import pandas as pd
 import typer
 
-from llbnad.commands.common_options import CALIBRATION_IMAGES, PRECISION
+from llbnad.commands.common_options import CALIBRATION_IMAGES, IMAGE_SIZE, PRECISION
 from llbnad.data.images import load_whole
 from llbnad.data.manifest import window_of
 from llbnad.errors import ConfigError
 from llbnad.evaluation.evaluate import images_to_evaluate
-from llbnad.inference.export import check_installed
+from llbnad.inference.export import check_installed, size_of_region
 from llbnad.inference.export import export as write_graphs
 from llbnad.inference.exported import Format, load_exported
 from llbnad.inference.graph.precision import Precision
-from llbnad.inference.graph.torch_module import refuse, torch_session
+from llbnad.inference.graph.torch_module import refuse
 from llbnad.inference.parity import parity
+from llbnad.inference.predict import predictor_session
 from llbnad.model.model import Model
+from llbnad.options import SIZE_EXPECTED, two_numbers
 from llbnad.utils.files import write_json
 from llbnad.utils.hashing import stable_shuffle
 from orchestration.pipeline import pipes
@@ -49,19 +51,27 @@ def export(
         typer.Option("--plugins", help="Import module:Class that a model file names; a registered model may anyway."),
     ] = False,
     precision: Annotated[Precision, PRECISION] = Precision.float32,
+    size: Annotated[str | None, IMAGE_SIZE] = None,
 ) -> None:
-    """Write the graphs and the differences to torch. Images that were kept calibrate a lower precision."""
+    """Write the graphs and the differences to torch. Images that were kept calibrate a lower precision.
+
+    Without --size, a region of interest gets the size of the scenario's images if all have the same.
+    """
     scenario = scenario or _named(model)
     allow_images(load_params(PARAMS), scenario)
     loaded = Model.load(model_file(model), plugins=plugins or is_address(model))
     for one in format:
         check_installed(one)
     refuse(loaded)  # before images are read, which may take minutes
+    given = _only_size(scenario) if size is None else two_numbers(size, "--size", SIZE_EXPECTED)
+    only = size_of_region(loaded, given)
+    images = sample(scenario, only)
     out.mkdir(parents=True, exist_ok=True)
-    images = sample(scenario)
-    learnt = [] if precision is Precision.float32 else kept(scenario)
-    written = write_graphs(loaded, format, out, precision, learnt)
-    reference = torch_session(loaded)
+    learnt = [] if precision is Precision.float32 else kept(scenario, only)
+    written = write_graphs(loaded, format, out, precision, learnt, only)
+    if only is not None:
+        print("the graphs take images of {} × {} pixels, because the region depends on the size".format(*only))
+    reference = predictor_session(loaded)
     report: dict[str, dict[str, Any]] = {}
     for name, path in written.files.items():
         found = parity(reference, load_exported(path), images)
@@ -95,22 +105,47 @@ def _named(model: str) -> str:
     return found[1]
 
 
-def sample(scenario: str) -> list[np.ndarray]:
+def _only_size(scenario: str) -> tuple[int, int] | None:
+    """Return width and height of a scenario's images; None if they have several sizes."""
+    sizes = read_noisy(scenario)[["width", "height"]].drop_duplicates()
+    return (int(sizes["width"].iloc[0]), int(sizes["height"].iloc[0])) if len(sizes) == 1 else None
+
+
+def sample(scenario: str, size: tuple[int, int] | None = None) -> list[np.ndarray]:
     """Return images (H, W, 3) that the detector did not learn, or any images if it learnt all.
 
     The choice is the same every time.
+
+    Args:
+        scenario: its name.
+        size: width and height of the images; None: any.
+
+    Raises:
+        ConfigError: no image has this size.
     """
-    images = images_to_evaluate(read_noisy(scenario))
+    images = _sized(images_to_evaluate(read_noisy(scenario)), scenario, size)
     learnt = read_purified(scenario, "kept")["image_id"]
     unseen = images[~images["image_id"].isin(learnt)]
     return _load(unseen if len(unseen) else images, IMAGES, "parity")
 
 
-def kept(scenario: str) -> list[np.ndarray]:
-    """Return images (H, W, 3) that were kept for training. The choice is the same every time."""
-    images = read_noisy(scenario)
+def kept(scenario: str, size: tuple[int, int] | None = None) -> list[np.ndarray]:
+    """Return images (H, W, 3) that were kept for training. Arguments and errors are those of `sample`."""
+    images = _sized(read_noisy(scenario), scenario, size)
     learnt = read_purified(scenario, "kept")["image_id"]
     return _load(images[images["image_id"].isin(learnt)], CALIBRATION_IMAGES, "calibration")
+
+
+def _sized(images: pd.DataFrame, scenario: str, size: tuple[int, int] | None) -> pd.DataFrame:
+    if size is None:
+        return images
+    found = images[(images["width"] == size[0]) & (images["height"] == size[1])]
+    if found.empty:
+        raise ConfigError(
+            f"scenario {scenario} has no image of {size[0]} × {size[1]} pixels to compare on: give the --size of its "
+            f"images, such as {images['width'].iloc[0]}x{images['height'].iloc[0]}"
+        )
+    return found
 
 
 def _load(images: pd.DataFrame, count: int, purpose: str) -> list[np.ndarray]:

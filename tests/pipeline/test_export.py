@@ -56,17 +56,22 @@ def test_the_champion_is_exported_by_its_address_and_decides_as_its_model_file(w
     assert [len(one.regions) for one in ours] == [len(one.regions) for one in theirs]
 
 
+def test_a_region_that_depends_on_the_size_is_exported_for_the_size_of_the_images(workspace):
+    special = workspace / "special.safetensors"
+    replace(Model.load(workspace / MODEL), region=RegionOfInterest(RegionConfig(border=0.1))).save(special)
+    done = exported(special, LINE)
+    assert done.exit_code == 0 and "take images of 300 × 300 pixels" in done.output, done.output
+    assert json.loads((workspace / "EXPORTED" / "parity.json").read_text())["onnx"]["passed"]
+
+
 def test_what_cannot_be_exported_is_refused_before_any_image_is_read(workspace):
     model, special = Model.load(workspace / MODEL), workspace / "special.safetensors"
     shutil.rmtree(workspace / "data" / "own")  # whoever reads an image fails
-    tiles = model.encoder.model_copy(update={"view": "tiles"})
-    region = RegionOfInterest(RegionConfig(border=0.1))
-    for other, reason in ((replace(model, encoder=tiles), "encoder.view 'tiles' cannot be"),
-                          (replace(model, region=region), "a region of interest cannot be")):  # fmt: skip
-        other.save(special)
-        done = exported(special, LINE)
+    replace(model, region=RegionOfInterest(RegionConfig(border=0.1))).save(special)
+    for size, reason in (("7x7", "no image of 7 × 7 pixels"), ("7", "expected width x height"), ("0x7", "at least 1")):
+        done = exported(special, LINE, "--size", size)
         assert isinstance(done.exception, ConfigError) and reason in str(done.exception), done.output
-        assert not (workspace / "EXPORTED").exists()
+        assert not list(workspace.glob("EXPORTED/*"))
 
 
 def test_an_address_that_is_not_there_or_names_no_scenario_is_one_line(workspace):

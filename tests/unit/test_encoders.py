@@ -1,6 +1,5 @@
 """ViT encoders: the right blocks, features that depend on the image alone, weights that are found or missed at once."""
 
-import json
 import os
 import subprocess
 import sys
@@ -18,32 +17,7 @@ from llbnad.encoders.fused import fuse
 from llbnad.encoders.vit import blocks
 from llbnad.errors import ConfigError, DataError, OfflineError
 from llbnad.features.store import FeatureStore
-
-TINY = "vit_tiny_patch16_224.augreg_in21k"
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Write the files that `hf download` would write, with made weights."""
-    import timm
-    from safetensors.torch import save_file
-
-    folder = tmp_path_factory.mktemp("weights")
-    (folder / TINY).mkdir()
-    torch.manual_seed(0)
-    network = timm.create_model(TINY, pretrained=False, num_classes=3)
-    save_file(network.state_dict(), folder / TINY / hub.WEIGHTS)
-    training = {"pretrained_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.5, 0.25, 1.0]}}
-    (folder / TINY / hub.SETTINGS).write_text(json.dumps(training))
-    return folder
-
-
-@pytest.fixture
-def tiny(weights, monkeypatch):
-    monkeypatch.setenv(hub.FOLDER_VARIABLE, str(weights))
-    hub.files.cache_clear()
-    yield EncoderConfig(name=TINY, input_size=64)
-    hub.files.cache_clear()
+from tests.conftest import TINY
 
 
 @pytest.fixture(scope="module")
@@ -65,8 +39,8 @@ def test_layers_2_and_3_are_the_blocks_dinomaly_takes():
     assert [blocks(layer, 24) for layer in (2, 3)] == [[4, 6, 8, 10], [12, 14, 16, 18]]
 
 
-def test_layer_is_the_mean_of_its_blocks_residual_streams(tiny):
-    encoder = create_encoder(tiny, "cpu")
+def test_layer_is_the_mean_of_its_blocks_residual_streams(tiny_vit):
+    encoder = create_encoder(tiny_vit, "cpu")
     images = pictures(2, 64)
     encoded = encoder.encode(images)
     stream = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
@@ -83,8 +57,8 @@ def test_layer_is_the_mean_of_its_blocks_residual_streams(tiny):
         assert torch.allclose(maps.flatten(2).transpose(1, 2), expected[:, 1:], atol=5e-3)
 
 
-def test_values_do_not_depend_on_batch_mates(tiny):
-    encoder = create_encoder(tiny, "cpu")
+def test_values_do_not_depend_on_batch_mates(tiny_vit):
+    encoder = create_encoder(tiny_vit, "cpu")
     images = pictures(3, 64)
     together, alone = encoder.encode(images), encoder.encode(images[1:2])
     for kind in (0, 1):
@@ -119,11 +93,11 @@ def test_fixed_batches_repeat_the_last_image():
     assert np.array_equal(found[1][0], images[[3, 4, 4]])
 
 
-def test_cache_keeps_prefix_tokens_and_gives_dinomaly_its_tokens(tiny, few_cells, tmp_path):
+def test_cache_keeps_prefix_tokens_and_gives_dinomaly_its_tokens(tiny_vit, few_cells, tmp_path):
     manifest, root = few_cells
     ids = manifest["image_id"].tolist()[:3]
     for _ in range(2):  # encoded, then read
-        (batch,) = FeatureStore(tmp_path, tiny, manifest, root).batches(ids, "test")
+        (batch,) = FeatureStore(tmp_path, tiny_vit, manifest, root).batches(ids, "test")
         assert [tuple(layer.shape) for layer in batch.maps] == [(3, 192, 4, 4)] * 2
         assert [tuple(layer.shape) for layer in batch.prefixes] == [(3, 1, 192)] * 2
         for layer, sequence in enumerate(tokens(batch)):
@@ -131,22 +105,22 @@ def test_cache_keeps_prefix_tokens_and_gives_dinomaly_its_tokens(tiny, few_cells
             assert torch.equal(sequence[:, 1:], batch.maps[layer].flatten(2).transpose(1, 2))
 
 
-def test_fingerprint_follows_the_weights(tiny, weights, monkeypatch, tmp_path):
+def test_fingerprint_follows_the_weights(tiny_vit, vit_weights, monkeypatch, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    before = recipe(tiny).fingerprint
+    before = recipe(tiny_vit).fingerprint
     (tmp_path / TINY).mkdir()
-    state = load_file(weights / TINY / hub.WEIGHTS)
+    state = load_file(vit_weights / TINY / hub.WEIGHTS)
     state["cls_token"] += 1
     save_file(state, tmp_path / TINY / hub.WEIGHTS)
-    (tmp_path / TINY / hub.SETTINGS).write_bytes((weights / TINY / hub.SETTINGS).read_bytes())
+    (tmp_path / TINY / hub.SETTINGS).write_bytes((vit_weights / TINY / hub.SETTINGS).read_bytes())
     monkeypatch.setenv(hub.FOLDER_VARIABLE, str(tmp_path))
     hub.files.cache_clear()
-    assert recipe(tiny).fingerprint != before
+    assert recipe(tiny_vit).fingerprint != before
     (tmp_path / TINY / hub.SETTINGS).write_text("{}")
     hub.files.cache_clear()
     with pytest.raises(DataError, match=r"is not the config\.json of a timm model"):
-        recipe(tiny)
+        recipe(tiny_vit)
 
 
 ASK = """

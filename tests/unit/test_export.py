@@ -11,17 +11,22 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from llbnad.config import EncoderConfig, RegionConfig
+from llbnad.data.canvas import Canvas
 from llbnad.data.images import load_whole
+from llbnad.data.region_of_interest import RegionOfInterest
+from llbnad.detectors.dinomaly.config import DinomalyConfig
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.errors import ConfigError, DataError, ModelMissingError
+from llbnad.features.store import FeatureStore
 from llbnad.inference.export import export
 from llbnad.inference.exported import Exported, Format, load_exported
+from llbnad.inference.graph.lay import lay
 from llbnad.inference.graph.precision import Precision
-from llbnad.inference.graph.torch_module import torch_session
-from llbnad.inference.graph.whole import resize
 from llbnad.inference.parity import parity
-from llbnad.inference.predict import Predictor
+from llbnad.inference.predict import Predictor, predictor_session
 from llbnad.inference.write import predict
-from llbnad.model.model import Model
+from llbnad.model.model import Model, train
 from llbnad.model.threshold import threshold_at
 from tests.conftest import python, shared
 
@@ -53,17 +58,16 @@ def graphs(model_files, tmp_path_factory):
 @pytest.mark.parametrize("detector", ["patchcore", "padim", "dinomaly"])
 def test_onnx_and_openvino_agree_with_torch_and_with_predict(detector, model_files, unseen, graphs):
     model = Model.load(model_files[detector])
-    paths, images = unseen
-    reference = torch_session(model)
-    predictions = list(Predictor(model).predict(paths))
-    assert reference(images)[0].tolist() == pytest.approx([one.score for one in predictions], rel=1e-5)
+    images = unseen[1]
+    reference = predictor_session(model)
+    shape = reference(images)[1].shape
     for suffix in ("onnx", "xml"):
         session = load_exported(graphs / f"{detector}.{suffix}", threads=1)
         found = parity(reference, session, images, batch_size=4)  # 4 and 2 images: the batch size is free
         # PaDiM on 14 images at 64 px amplifies a feature that rounds to the other side in another runtime's arithmetic
         assert found.score <= found.limit and found.map <= (2 if detector == "padim" else 1) * found.limit, found
         assert found.images == 6
-        assert session(images)[1].shape == (6, *predictions[0].patch_map.shape)
+        assert session(images)[1].shape == shape
         # an image's score does not depend on its companions
         assert session(images[:1])[0][0] == pytest.approx(session(images)[0][0], rel=1e-5)
     facts = json.loads((graphs / f"{detector}.json").read_text())
@@ -76,35 +80,123 @@ def test_onnx_and_openvino_agree_with_torch_and_with_predict(detector, model_fil
         assert alone.threshold.at(0.3).value == THRESHOLD.at(0.3).value
 
 
-SIDES = [(1, 1), (1, 9), (9, 1), (64, 64), (63, 65), (65, 63), (31, 200), (200, 31), (301, 300), (999, 640), (47, 1501),
-         (537, 300), (536, 300)]  # fmt: skip  # the last two: where Pillow changes the order of its passes
+SIDES = [
+    (1, 1),
+    (1, 9),
+    (9, 1),
+    (64, 64),
+    (63, 65),
+    (65, 63),
+    (31, 200),
+    (200, 31),
+    (301, 300),
+    (999, 640),
+    (47, 1501),
+    (537, 300),
+    (536, 300),  # where Pillow changes the order of its passes
+    (333, 512),
+    (335, 512),
+    (512, 333),
+]  # fitted to 64, one side is half a pixel above a whole number
+VIEWS = {
+    "squeeze": EncoderConfig(input_size=64),
+    "letterbox": EncoderConfig(input_size=64, view="letterbox"),
+    "tiles": EncoderConfig(input_size=64, view="tiles", tiles=(2, 3)),
+}  # fmt: skip
 
 
+@pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-def test_the_resize_equals_pillow_in_every_bit(runtime):
-    content = resize(64).SerializeToString()
+def test_the_graph_lays_images_on_their_canvas_as_pillow_does(runtime, view):
+    canvas = Canvas(VIEWS[view], 8)
+    content = lay(canvas).SerializeToString()
     if runtime == "onnx":
         import onnxruntime
 
         session = onnxruntime.InferenceSession(content)
-        run = lambda images: session.run(None, {"images": images})[0]  # noqa: E731
+        run = lambda images: session.run(None, {"images": images})  # noqa: E731
     else:
         import openvino
 
         core = openvino.Core()
         compiled = core.compile_model(core.read_model(content), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        run = lambda images: compiled(images)[0]  # noqa: E731
+        run = lambda images: [compiled(images)[output] for output in range(3)]  # noqa: E731
     random = np.random.default_rng(0)
     for height, width in [*SIDES, *random.integers(1, 400, (12, 2)).tolist()]:
         pixels = random.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
         pixels[1] = pixels[1] // 128 * 255  # black and white: sums at both ends of the range
-        squares = [np.asarray(Image.fromarray(one).resize((64, 64), Image.Resampling.BILINEAR)) for one in pixels]
-        assert (run(pixels) == np.stack(squares)).all(), (height, width)
+        canvases, part, corner = run(pixels)
+        assert (canvases == np.stack([canvas.lay(Image.fromarray(one)) for one in pixels])).all(), (height, width)
+        left, top, right, bottom = canvas.frame((width, height)).box
+        assert (part.tolist(), corner.tolist()) == ([bottom - top, right - left], [top, left])
+
+
+MASK = np.tri(90, 120, dtype=bool)
+REGIONS = {
+    "": None,
+    "mask": RegionOfInterest(RegionConfig(mask="any.png"), MASK),
+    "border": RegionOfInterest(RegionConfig(border=0.2)),
+}
+
+
+@pytest.fixture(scope="module")
+def trained(few_cells, tmp_path_factory):
+    """Return a function that trains a detector of one view and region on the normal cells."""
+    manifest, root = few_cells
+    normal = manifest["image_id"][manifest["anomaly_class"] == "OK"].tolist()
+
+    def make(encoder, region="", config=None):
+        cache = tmp_path_factory.mktemp("features")
+        store = FeatureStore(cache, encoder, manifest, root, region=REGIONS[region])
+        config = config or PatchcoreConfig(memory_size=256)
+        return replace(train(encoder, config, store, normal, seed=0), threshold=THRESHOLD, region=REGIONS[region])
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("view", "region"),
+    [("letterbox", ""), ("tiles", ""), ("squeeze", "mask"), ("squeeze", "border"), ("tiles", "mask")],
+)
+def test_views_and_regions_are_in_the_graph(view, region, trained, unseen, tmp_path):
+    model = trained(VIEWS[view], region)
+    size = None if region == "" or (view, region) == ("squeeze", "mask") else (120, 90)
+    if size is not None:
+        with pytest.raises(ConfigError, match="--size WIDTHxHEIGHT"):
+            export(model, [Format.onnx], tmp_path)
+    export(model, list(Format), tmp_path, size=size)
+    sizes = [(120, 90)] * 2 + [(90, 301), (301, 90), (64, 64), (1000, 700)]
+    images = [np.asarray(Image.fromarray(one).resize(own)) for one, own in zip(unseen[1], sizes, strict=True)]
+    if size is not None:
+        images = images[:2]
+    reference = predictor_session(model)
+    for suffix in ("onnx", "xml"):
+        exported = Exported.load(tmp_path / f"patchcore.{suffix}", threads=1)
+        found = parity(reference, exported.session, images)
+        assert found.passed and found.images == len(images), found
+        if size is not None:
+            with pytest.raises(DataError, match="exported for 120 × 90"):
+                exported.read_image(unseen[1][0])
+    ours, theirs = (list(one.predict(images)) for one in (Predictor(model), exported))
+    assert [one.patch_map.shape for one in ours] == [one.patch_map.shape for one in theirs]
+    assert [one.label for one in ours] == [one.label for one in theirs]
+    if region:
+        assert all((one.patch_map == 0).any() for one in theirs)
+
+
+def test_a_vit_in_tiles_with_its_prefix_tokens_is_in_the_graph(tiny_vit, trained, unseen, tmp_path):
+    encoder = tiny_vit.model_copy(update={"view": "tiles"})
+    model = trained(encoder, config=DinomalyConfig(steps=3, batch_size=4, width=32, depth=2))
+    export(model, list(Format), tmp_path)
+    for suffix in ("onnx", "xml"):
+        session = load_exported(tmp_path / f"dinomaly.{suffix}", threads=1)
+        found = parity(predictor_session(model), session, unseen[1][:3])
+        assert found.passed, found
 
 
 def test_images_of_several_sizes_score_as_in_torch(model_files, few_cells, graphs):
     manifest, root = few_cells
-    reference = torch_session(Model.load(model_files["patchcore"]))
+    reference = predictor_session(Model.load(model_files["patchcore"]))
     pictures = [load_whole(root / path) for path in manifest["path"][manifest["anomaly_class"] != "OK"]]
     sizes = [(90, 301), (301, 90), (64, 64), (50, 40), (1000, 700), (299, 300)]
     images = [np.asarray(picture.resize(size)) for picture, size in zip(pictures, sizes, strict=True)]
@@ -165,7 +257,7 @@ def test_lower_precisions_are_judged_on_the_calibration_images(model_files, few_
     manifest, root = few_cells
     normal = [np.asarray(load_whole(root / path)) for path in manifest["path"][manifest["anomaly_class"] == "OK"]]
     model = replace(Model.load(model_files["patchcore"]), threshold=THRESHOLD)
-    reference = torch_session(model)(unseen[1])[0]
+    reference = predictor_session(model)(unseen[1])[0]
     for precision, tolerance in (("float16", 2e-3), ("int8", 0.4)):
         written = export(model, [Format.onnx], tmp_path, Precision(precision), normal)
         scores = load_exported(written.files[Format.onnx])(unseen[1])[0]
@@ -192,7 +284,7 @@ def test_a_graph_refuses_what_it_cannot_hold(model_files, graphs, tmp_path):
 
 def test_parity_sees_a_difference(model_files, unseen):
     model = Model.load(model_files["patchcore"])
-    session = torch_session(model)
+    session = predictor_session(model)
 
     def shifted(images):
         score, patch_map = session(images)
@@ -203,7 +295,7 @@ def test_parity_sees_a_difference(model_files, unseen):
 
 
 def test_parity_with_nan_or_without_images_is_none(model_files, unseen):
-    session = torch_session(Model.load(model_files["patchcore"]))
+    session = predictor_session(Model.load(model_files["patchcore"]))
 
     def broken(images):
         score, patch_map = session(images)

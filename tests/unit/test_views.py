@@ -24,7 +24,6 @@ from llbnad.encoders.tiled import TiledEncoder
 from llbnad.errors import ConfigError, DataError
 from llbnad.features.batch import Batch
 from llbnad.features.image_vectors import image_vectors
-from llbnad.inference.export import export
 from llbnad.model.model import Model
 from llbnad.options import view_options
 from llbnad.purification.patches import trusted_patches
@@ -283,8 +282,6 @@ def test_a_model_keeps_view_and_region(tmp_path):
     found = Model.load(tmp_path / "model.safetensors")
     assert found.encoder == view and found.region is not None and found.region.equals(region)
     assert not found.region.equals(RegionOfInterest(region.config, np.ones((40, 40), bool)))
-    with pytest.raises(ConfigError, match="cannot be exported"):
-        export(model, [], tmp_path / "graph")
 
 
 @pytest.mark.parametrize(

@@ -1,30 +1,48 @@
-"""The parts of a graph put together: Pillow's resize, the exported torch module, the decision."""
+"""The parts of a graph put together: the image on its canvas, the exported torch module, the verdict."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from llbnad.encoders.canvases import canvas_of
 from llbnad.inference.exported import Session
+from llbnad.inference.graph.lay import lay
 from llbnad.inference.graph.precision import Precision, quantised, store_half
-from llbnad.inference.graph.torch_module import whole_module
-from llbnad.inference.graph.whole import IR_VERSION, OPSET, decision, resize
+from llbnad.inference.graph.torch_module import maps_module
+from llbnad.inference.graph.verdict import verdict
 from llbnad.model.model import Model
 
+OPSET, IR_VERSION = 20, 10
 
-def whole_graph(model: Model, precision: Precision, squares: Sequence[np.ndarray]) -> Any:
-    """Return the graph from images to all outputs, as an ONNX model. `squares` are images (S, S, 3) to calibrate on."""
+
+def whole_graph(
+    model: Model, precision: Precision, images: Sequence[np.ndarray], size: tuple[int, int] | None = None
+) -> Any:
+    """Return the graph from images to all outputs, as an ONNX model.
+
+    Args:
+        model: the trained model.
+        precision: how weights are stored or computed.
+        images: (H, W, 3) uint8, to calibrate int8 on.
+        size: width and height of all images, for a region of interest that depends on them.
+    """
     import onnx
     from onnx import TensorProto, helper
 
+    canvas = canvas_of(model.encoder)
     core = _core(model, precision is Precision.float16)
+    grid = tuple(one.dim_value for one in core.graph.output[0].type.tensor_type.shape.dim[1:])
     if precision is Precision.int8:
-        core = quantised(core, squares)
-    first, last = resize(model.encoder.input_size), decision()
+        core = quantised(core, [canvas.load(image)[0] for image in images])
+    inside = np.ones(grid, bool) if canvas.config.view == "squeeze" else None
+    if model.region is not None:
+        inside = canvas.frame(size or canvas.size, model.region).inside(grid)
+    first, last = lay(canvas), verdict(canvas, grid, inside)
     # the parts keep their inputs and outputs, by which they are joined
     middle, last = (
         onnx.compose.add_prefix(part, prefix, rename_inputs=False, rename_outputs=False)
-        for part, prefix in ((core, "core/"), (last, "decision/"))
+        for part, prefix in ((core, "core/"), (last, "verdict/"))
     )
     limits = model.threshold
     unsure = (limits.unsure_low, limits.unsure_high) if limits is not None and limits.unsure else (np.inf, -np.inf)
@@ -39,9 +57,12 @@ def whole_graph(model: Model, precision: Precision, squares: Sequence[np.ndarray
         [node for part in parts for node in part.node],
         "llbnad",
         [*first.graph.input, *inputs],
-        [*middle.graph.output, *(one for one in last.graph.output if limits is not None or one.name != "label")],
+        [one for one in last.graph.output if limits is not None or one.name != "label"],
         [*(one for part in parts for one in part.initializer), *defaults],
     )
+    if size is not None:
+        for dim, length in zip(graph.input[0].type.tensor_type.shape.dim[1:3], reversed(size), strict=True):
+            dim.dim_value = length
     if precision is Precision.float16:
         store_half(graph)
     opsets = {one.domain: one for one in [*core.opset_import, helper.make_opsetid("", OPSET)]}
@@ -51,7 +72,7 @@ def whole_graph(model: Model, precision: Precision, squares: Sequence[np.ndarray
 
 
 def session_of(graph: Any) -> Session:
-    """Return a function that runs an ONNX model on squares."""
+    """Return a function that runs an ONNX model."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -64,17 +85,16 @@ def session_of(graph: Any) -> Session:
 
 
 def _core(model: Model, half: bool) -> Any:
-    """Return the part from squares (B, S, S, 3) uint8 to score and patch map, as an ONNX model."""
+    """Return the part from canvases (B, H, W, 3) uint8 to maps (B, h, w) over them, as an ONNX model."""
     import torch
 
-    size = model.encoder.input_size
-    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    width, height = canvas_of(model.encoder).size
     program = torch.onnx.export(
-        whole_module(model, half),
-        (example,),
-        input_names=["squares"],
-        output_names=["score", "patch_map"],
-        dynamic_shapes={"squares": {0: torch.export.Dim("batch")}},
+        maps_module(model, half),
+        (torch.zeros((2, height, width, 3), dtype=torch.uint8),),
+        input_names=["canvases"],
+        output_names=["canvas_maps"],
+        dynamic_shapes={"canvases": {0: torch.export.Dim("batch")}},
         opset_version=OPSET,
         dynamo=True,
         verbose=False,

@@ -102,23 +102,23 @@ def store_half(graph: Any) -> None:
     graph.node.extend(nodes)
 
 
-def quantised(core: Any, squares: Sequence[np.ndarray]) -> Any:
-    """Return the part from squares to score and patch map with convolutions of 8 bits.
+def quantised(core: Any, canvases: Sequence[np.ndarray]) -> Any:
+    """Return the part from canvases to maps with convolutions of 8 bits.
 
     Args:
         core: the part as an ONNX model.
-        squares: calibration images (S, S, 3) uint8.
+        canvases: calibration images on their canvas, (H, W, 3) uint8.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quant_pre_process, quantize_static
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self.waiting: Iterator[np.ndarray] = track(squares, "calibrate")
+            self.waiting: Iterator[np.ndarray] = track(canvases, "calibrate")
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            square = next(self.waiting, None)
-            return None if square is None else {"squares": square[None]}
+            canvas = next(self.waiting, None)
+            return None if canvas is None else {"canvases": canvas[None]}
 
     with TemporaryDirectory() as folder:
         before, after = Path(folder) / "core.onnx", Path(folder) / "int8.onnx"

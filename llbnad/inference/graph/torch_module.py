@@ -1,98 +1,103 @@
-"""The detector as one torch module, from squares of pixels to score and map: what a graph is exported from."""
+"""The middle part of a graph as one torch module: from canvases of pixels to the detector's maps over them."""
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from llbnad.config import EncoderConfig
-from llbnad.data.images import load_square
-from llbnad.detectors.base import image_scores
+from llbnad.data.canvas import Canvas
 from llbnad.encoders import create_encoder
+from llbnad.encoders.canvases import canvas_of
+from llbnad.encoders.tiled import blend_of
 from llbnad.errors import ConfigError
 from llbnad.features.batch import Batch
-from llbnad.inference.exported import Session
 from llbnad.inference.graph.precision import round_weights, rounded
 from llbnad.model.model import Model
 
 if TYPE_CHECKING:
     import torch
 
-KNOWN = ("name", "input_size", "layers")  # settings of an encoder that the graph follows
+KNOWN = ("name", "input_size", "layers", "view", "tiles", "overlap")  # settings of an encoder that the graph follows
 
 
 def refuse(model: Model) -> None:
     """Refuse a model that a graph cannot hold.
 
     Raises:
-        ConfigError: the encoder has a setting that the graph does not follow, the model has a region of interest, or
-            the detector reads no features.
+        ConfigError: the encoder has a setting that the graph does not follow, or the detector reads no features.
     """
     defaults = EncoderConfig()
     for name in type(model.encoder).model_fields:
         value = getattr(model.encoder, name)
         if name not in KNOWN and value != getattr(defaults, name):
             raise ConfigError(
-                f"encoder.{name} {value!r} cannot be exported: a graph squeezes the whole image; use `llbnad predict`"
+                f"encoder.{name} {value!r} cannot be exported: a graph does not follow it; use `llbnad predict`"
             )
-    if model.region is not None:
-        raise ConfigError(
-            "a model with a region of interest cannot be exported: a graph scores the whole image; train one without "
-            "`region`, or use `llbnad predict`"
-        )
     if not model.config.uses_features:
         raise ConfigError(
             f"detector {model.config.name} cannot be exported: it reads images, not features; use `llbnad predict`"
         )
 
 
-def torch_session(model: Model) -> Session:
-    """Return a function that runs the exported module in torch, as a reference.
+def maps_module(model: Model, half: bool = False) -> "torch.nn.Module":
+    """Return one torch module from canvases (B, H, W, 3) uint8 to maps (B, h, w) over them.
+
+    Args:
+        model: the trained model.
+        half: round weights and what was learnt to 16 bits.
 
     Raises:
-        ConfigError: the encoder cannot be exported.
+        ConfigError: the model or its encoder cannot be exported.
     """
     import torch
 
-    module = whole_module(model)
-
-    def run(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        squares = np.stack([load_square(image, model.encoder.input_size) for image in images])
-        with torch.inference_mode():
-            score, maps = module(torch.from_numpy(squares))
-        return score.numpy(), maps.numpy()
-
-    return run
-
-
-def whole_module(model: Model, half: bool = False) -> "torch.nn.Module":
-    """Return one torch module from pixels to score and map."""
-    import torch
-
     refuse(model)
-    encoder = create_encoder(model.encoder, "cpu")
-    layers: Any = getattr(encoder, "layers", None)
-    if layers is None:
-        raise ConfigError(f"encoder {model.encoder.name} cannot be exported: it has no torch function `layers`")
-
+    encoder: Any = create_encoder(model.encoder, "cpu")
+    encoder = getattr(encoder, "encoder", encoder)  # of one tile
+    canvas = canvas_of(model.encoder)
+    if not (hasattr(encoder, "layers") and hasattr(encoder, "network")):
+        raise ConfigError(
+            f"encoder {model.encoder.name} cannot be exported: it has no torch `network` or no method `layers`; "
+            "use `llbnad predict`"
+        )
     if half:
         model = rounded(model)
-        round_weights(encoder.network)  # type: ignore[attr-defined]
+        round_weights(encoder.network)
 
-    class Whole(torch.nn.Module):
+    class Maps(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.network = encoder.network  # type: ignore[attr-defined]  # a registered module's weights are exported
+            self.network = encoder.network  # a registered module's weights are exported
 
-        def forward(self, squares: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            features = layers(squares)
-            maps = model.detector.patch_maps(Batch((), tuple(_rounded(layer) for layer in features)))
-            return image_scores(maps), maps
+        def forward(self, canvases: torch.Tensor) -> torch.Tensor:
+            if len(canvas.corners) == 1:
+                maps, prefixes = encoder.layers(canvases)
+            else:
+                maps, prefixes = _tiled(encoder, canvas, canvases)
+            return model.detector.patch_maps(Batch((), tuple(map(_rounded, maps)), tuple(map(_rounded, prefixes))))
 
-    whole = Whole().eval()
-    for part in whole.modules():
+    module = Maps().eval()
+    for part in module.modules():
         if "inplace" in vars(part):
             vars(part)["inplace"] = False  # the exporter takes twice as long to rewrite what works in place
-    return whole
+    return module
+
+
+def _tiled(encoder: Any, canvas: Canvas, canvases: "torch.Tensor") -> "tuple[list[torch.Tensor], list[torch.Tensor]]":
+    """Encode canvases tile by tile, as `llbnad.encoders.tiled.TiledEncoder` does."""
+    import torch
+
+    side, count = canvas.config.input_size, len(canvas.corners)
+    tiles = torch.stack([canvases[:, top : top + side, left : left + side] for top, left in canvas.corners], dim=1)
+    layers, prefixes = encoder.layers(tiles.flatten(0, 1))
+    wholes = []
+    for layer in layers:
+        blend = blend_of(canvas, layer.shape[-1])
+        parts = _rounded(layer).unflatten(0, (-1, count))  # (B, tiles, C, h, w)
+        whole: Any = 0
+        for number, (weight, (top, left)) in enumerate(zip(blend.weights, blend.corners, strict=True)):
+            beside = (left, blend.size[1] - left - len(weight), top, blend.size[0] - top - len(weight))
+            whole = whole + torch.nn.functional.pad(parts[:, number] * torch.from_numpy(weight), beside)
+        wholes.append(whole)
+    return wholes, [_rounded(prefix).unflatten(0, (-1, count)).mean(dim=1) for prefix in prefixes]
 
 
 def _rounded(values: "torch.Tensor") -> "torch.Tensor":
