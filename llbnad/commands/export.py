@@ -27,14 +27,18 @@ def export(
     """Write one graph from an image of any size to score, label and map (needs the extra `export`)."""
     from llbnad.data.images import load_whole
     from llbnad.inference.export import export as export_model
+    from llbnad.inference.export import size_of_region
     from llbnad.inference.image_files import find_images
     from llbnad.model.model import Model
 
-    wanted = None if size is None else two_numbers(size, "--size", SIZE_EXPECTED)
+    given = None if size is None else two_numbers(size, "--size", SIZE_EXPECTED)
     loaded = Model.load(model, plugins=plugins)
+    only = size_of_region(loaded, given)
     paths = [] if calibration is None else find_images([calibration])[:CALIBRATION_IMAGES]
     images = [np.asarray(load_whole(path, loaded.window)) for path in paths]
-    written = export_model(loaded, format, out, precision, images, wanted)
+    written = export_model(loaded, format, out, precision, images, only)
     typer.echo(f"written: {', '.join(str(path) for path in written.files.values())}")
+    if given != only:
+        typer.echo("--size has no effect: this graph takes images of any size")
     if written.agreement is not None:
         typer.echo(written.agreement.describe())

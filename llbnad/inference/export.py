@@ -75,6 +75,8 @@ def export(
         check_installed(Format.onnx)
         if not len(calibration):
             raise ConfigError("precision int8 needs images to calibrate on, got none: name a folder of normal images")
+    if size is not None:
+        _refuse_other_sizes(calibration, size)
     graph = whole_graph(model, precision, calibration, size)
     stem = model.config.name if precision is Precision.float32 else f"{model.config.name}.{precision.value}"
     facts = {**_facts(model, size), "precision": precision.value}
@@ -129,11 +131,20 @@ def size_of_region(model: Model, size: tuple[int, int] | None) -> tuple[int, int
     if size is None:
         raise ConfigError(
             "the region of interest depends on the size of the image, and a graph holds it for one size: give "
-            "--size WIDTHxHEIGHT, or `llbnad predict` the model file"
+            "--size WIDTHxHEIGHT, or use the model file with `llbnad predict`"
         )
     if min(size) < 1:
         raise ConfigError(f"size {size[0]} × {size[1]}: expected at least 1 × 1 pixel")
     return size
+
+
+def _refuse_other_sizes(images: Sequence[np.ndarray], size: tuple[int, int]) -> None:
+    others = [image.shape for image in images if image.shape[:2] != size[::-1]]
+    if others:
+        raise ConfigError(
+            f"{len(others)} of {len(images)} calibration images have another size than {size[0]} × {size[1]} pixels, "
+            f"such as {others[0][1]} × {others[0][0]}: leave them out"
+        )
 
 
 def _facts(model: Model, size: tuple[int, int] | None) -> dict[str, Any]:

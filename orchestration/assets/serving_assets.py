@@ -36,6 +36,9 @@ class ExportConfig(dg.Config):
 
     onnx: bool = Field(True, description="Write an ONNX graph")
     openvino: bool = Field(True, description="Write an OpenVINO graph")
+    size: str | None = Field(
+        None, description="WIDTHxHEIGHT of the images, if a region of interest depends on it and they have several"
+    )
 
 
 def serving_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> list[dg.AssetsDefinition]:
@@ -99,6 +102,8 @@ def _exported(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
             return
         scenario = context.partition_key
         wanted = [part for format in formats for part in ("--format", format.value)]
+        if config.size is not None:
+            wanted += ["--size", config.size]
         out = DATA / EXPORTED / scenario
         yield run_command(context, root, ["export", _address(scenario), scenario, "--out", str(out), *wanted])
 

@@ -71,6 +71,8 @@ def export(
     written = write_graphs(loaded, format, out, precision, learnt, only)
     if only is not None:
         print("the graphs take images of {} × {} pixels, because the region depends on the size".format(*only))
+    elif size is not None:
+        print("--size has no effect: these graphs take images of any size")
     reference = predictor_session(loaded)
     report: dict[str, dict[str, Any]] = {}
     for name, path in written.files.items():

@@ -135,7 +135,6 @@ MASK = np.tri(90, 120, dtype=bool)
 REGIONS = {
     "": None,
     "mask": RegionOfInterest(RegionConfig(mask="any.png"), MASK),
-    "border": RegionOfInterest(RegionConfig(border=0.2)),
 }
 
 
@@ -154,16 +153,15 @@ def trained(few_cells, tmp_path_factory):
     return make
 
 
-@pytest.mark.parametrize(
-    ("view", "region"),
-    [("letterbox", ""), ("tiles", ""), ("squeeze", "mask"), ("squeeze", "border"), ("tiles", "mask")],
-)
+@pytest.mark.parametrize(("view", "region"), [("letterbox", ""), ("squeeze", "mask"), ("tiles", "mask")])
 def test_views_and_regions_are_in_the_graph(view, region, trained, unseen, tmp_path):
-    model = trained(VIEWS[view], region)
-    size = None if region == "" or (view, region) == ("squeeze", "mask") else (120, 90)
+    model = trained(VIEWS[view].model_copy(update={"layers": (1, 2)}), region)  # few layers: torch's export is slow
+    size = (120, 90) if (view, region) == ("tiles", "mask") else None
     if size is not None:
         with pytest.raises(ConfigError, match="--size WIDTHxHEIGHT"):
             export(model, [Format.onnx], tmp_path)
+        with pytest.raises(ConfigError, match="6 of 6 calibration images have another size than 120 × 90"):
+            export(model, [Format.onnx], tmp_path, Precision.int8, unseen[1], size=size)
     export(model, list(Format), tmp_path, size=size)
     sizes = [(120, 90)] * 2 + [(90, 301), (301, 90), (64, 64), (1000, 700)]
     images = [np.asarray(Image.fromarray(one).resize(own)) for one, own in zip(unseen[1], sizes, strict=True)]
@@ -185,7 +183,7 @@ def test_views_and_regions_are_in_the_graph(view, region, trained, unseen, tmp_p
 
 
 def test_a_vit_in_tiles_with_its_prefix_tokens_is_in_the_graph(tiny_vit, trained, unseen, tmp_path):
-    encoder = tiny_vit.model_copy(update={"view": "tiles"})
+    encoder = tiny_vit.model_copy(update={"view": "tiles", "layers": (1,)})  # two blocks: torch's export is slow
     model = trained(encoder, config=DinomalyConfig(steps=3, batch_size=4, width=32, depth=2))
     export(model, list(Format), tmp_path)
     for suffix in ("onnx", "xml"):

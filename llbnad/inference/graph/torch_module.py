@@ -6,7 +6,7 @@ from llbnad.config import EncoderConfig
 from llbnad.data.canvas import Canvas
 from llbnad.encoders import create_encoder
 from llbnad.encoders.canvases import canvas_of
-from llbnad.encoders.tiled import blend_of
+from llbnad.encoders.tiled import TiledEncoder, blend_of
 from llbnad.errors import ConfigError
 from llbnad.features.batch import Batch
 from llbnad.inference.graph.precision import round_weights, rounded
@@ -51,7 +51,8 @@ def maps_module(model: Model, half: bool = False) -> "torch.nn.Module":
 
     refuse(model)
     encoder: Any = create_encoder(model.encoder, "cpu")
-    encoder = getattr(encoder, "encoder", encoder)  # of one tile
+    if isinstance(encoder, TiledEncoder):
+        encoder = encoder.encoder
     canvas = canvas_of(model.encoder)
     if not (hasattr(encoder, "layers") and hasattr(encoder, "network")):
         raise ConfigError(
