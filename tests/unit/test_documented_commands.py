@@ -135,6 +135,7 @@ COMMANDS = {
     "python -m benchmarks.scale*": "takes an hour; tests/unit/test_memory.py asks the same of training and stage 1",
     "python -m benchmarks.pictures": "tests/unit/test_pictures.py::test_pictures_are_made_from_the_embedded_cells",
     "python -m benchmarks.exported*": "takes minutes and needs data sets; `export`, `Exported` and `parity` have tests",
+    "python -m benchmarks.limits*": "takes minutes; its steps are those of `run_two_stage`, which has tests",
     "python -m benchmarks.views*": "takes minutes and needs a data set; `evaluate` and `FeatureStore` have tests",
     "llbnad run --source image_folder * --tiles *": (
         "tests/unit/test_views.py::test_two_commands_from_wide_images_to_results"
