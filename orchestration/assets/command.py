@@ -11,17 +11,12 @@ from typing import Any
 
 import dagster as dg
 
-from llbnad.errors import LlbnadError
-from orchestration.assets.failure import failing
-from orchestration.pipeline.pipes import DESCRIPTION
+from orchestration.assets.failure import CommandError, failing
+from orchestration.pipeline.pipes import DESCRIPTION, REFUSED
 from orchestration.pipeline.process import running
 
 COMMAND = (sys.executable, "-m", "orchestration")
 SHOWN_LINES = 15  # last lines of a failed command that are shown
-
-
-class CommandError(LlbnadError):
-    """A command has failed; the message holds what it said last."""
 
 
 def run_command(
@@ -58,7 +53,8 @@ def run_command(
         code = process.wait()
     if code not in allowed:
         with failing(context):
-            raise CommandError("\n".join(lines[-SHOWN_LINES:]) or f"exit code {code} without a word")
+            said = "\n".join(lines[-SHOWN_LINES:]) or f"exit code {code} without a word"
+            raise CommandError(said, REFUSED in session.get_custom_messages())
     made = dg.PipesClientCompletedInvocation(session).get_materialize_result(implicit_materialization=False)
     shown = show()
     return dg.MaterializeResult(

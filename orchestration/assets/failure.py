@@ -12,12 +12,26 @@ from contextlib import contextmanager
 
 import dagster as dg
 
-from llbnad.errors import ConfigError, DataError, LlbnadError
+from llbnad.errors import LlbnadError
+from orchestration.pipeline.pipes import WILL_COME_AGAIN
 from orchestration.pipeline.repro import StageError
 
 
 class Stopped(dg.DagsterUserCodeExecutionError):
     """A step has ended because of an `LlbnadError`, which is the cause of this one."""
+
+
+class CommandError(LlbnadError):
+    """A command has failed; the message holds what it said last.
+
+    Args:
+        message: what it said.
+        refused: whether it would fail again, as it reported.
+    """
+
+    def __init__(self, message: str, refused: bool) -> None:
+        super().__init__(message)
+        self.refused = refused
 
 
 Context = dg.OpExecutionContext | dg.AssetExecutionContext | dg.AssetCheckExecutionContext
@@ -39,4 +53,4 @@ def failing(context: Context) -> Iterator[None]:
 
 
 def _will_fail_again(error: LlbnadError) -> bool:
-    return isinstance(error, DataError | ConfigError) or (isinstance(error, StageError) and error.refused)
+    return isinstance(error, WILL_COME_AGAIN) or (isinstance(error, StageError | CommandError) and error.refused)

@@ -11,9 +11,12 @@ from typing import Any, Literal
 
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
+from llbnad.errors import ConfigError, DataError
 from orchestration.pipeline.tables import plain_table
 
 DESCRIPTION = "description"  # metadata of a check that becomes its description, which Pipes' messages have no room for
+REFUSED = "refused"  # message of a command that would fail again
+WILL_COME_AGAIN = (DataError, ConfigError)  # errors of what a user gave: images, settings, arguments
 DRIFT, PARITY = "drift", "parity"  # checks that commands report and assets declare
 
 
@@ -30,13 +33,19 @@ class Check:
 
 @contextmanager
 def connection() -> Iterator[None]:
-    """Keep the channel to Dagster open during the block, if Dagster started this process."""
+    """Keep the channel to Dagster open during the block, if Dagster started this process.
+
+    Dagster is told of an error that would come again: it then does not start the run once more.
+    """
     if not PipesEnvVarParamsLoader().is_dagster_pipes_process():
         yield
         return
     context = open_dagster_pipes()
     try:
         yield
+    except WILL_COME_AGAIN:
+        context.report_custom_message(REFUSED)
+        raise
     finally:
         context.close()
 

@@ -11,17 +11,21 @@ import pytest
 
 from orchestration.assets import command
 from orchestration.assets.command import run_command
+from orchestration.assets.failure import NO_RETRY
 from tests.campaign.chain import processes_in
 from tests.conftest import REPOSITORY
 from tests.pipeline.conftest import wait_for
 
 REPORT = """\
 import sys
+from llbnad.errors import ConfigError
 from orchestration.pipeline import pipes
 with pipes.connection():
     print("working", flush=True)
     if sys.argv[1] == "breaks":
         raise OSError("no space left")
+    if sys.argv[1] == "refuses":
+        raise ConfigError("no such line")
     rows = [("a", 1, 0.5, True, None), ("b", 2, float("nan"), False, "x")]
     pipes.report({"count": 3, "rows": pipes.table(("text", "int", "float", "bool", "some"), rows)}, "abc",
                  [pipes.Check("sound", False, "it rattles", "WARN", {"noise": 7})])
@@ -31,7 +35,13 @@ with pipes.connection():
 
 
 @pytest.fixture
-def materialise(tmp_path, monkeypatch):
+def tags():
+    """The tags of the run that `materialise` made."""
+    return {}
+
+
+@pytest.fixture
+def materialise(tmp_path, monkeypatch, tags):
     """Materialise an asset whose command is REPORT; the run's result."""
     (tmp_path / "report.py").write_text(REPORT)
     monkeypatch.setattr(command, "COMMAND", (sys.executable, "report.py"))
@@ -43,7 +53,9 @@ def materialise(tmp_path, monkeypatch):
     def run(argument):
         config = {"ops": {"made": {"config": {"argument": argument}}}}
         with dg.instance_for_test() as instance:
-            return dg.materialize([made], instance=instance, run_config=config, raise_on_error=False)
+            result = dg.materialize([made], instance=instance, run_config=config, raise_on_error=False)
+            tags.update(instance.get_run_by_id(result.run_id).tags)
+            return result
 
     return run
 
@@ -69,9 +81,13 @@ def test_what_a_command_reports_is_what_dagster_shows(materialise, code):
     assert {name: value.value for name, value in check.metadata.items()} == {"noise": 7, "seen": "on disk"}
 
 
-@pytest.mark.parametrize(("argument", "message"), [("1", "done"), ("breaks", "OSError: no space left")])
-def test_a_command_that_fails_counts_for_nothing(materialise, argument, message):
+@pytest.mark.parametrize(
+    ("argument", "message", "again"),
+    [("1", "done", True), ("breaks", "OSError: no space left", True), ("refuses", "ConfigError: no such line", False)],
+)
+def test_a_command_that_fails_counts_for_nothing(materialise, tags, argument, message, again):
     result = materialise(argument)
+    assert (NO_RETRY.items() <= tags.items()) is not again
     assert not result.success and not result.asset_materializations_for_node("made")
     (failure,) = result.get_step_failure_events()
     assert message in failure.step_failure_data.error.to_string() + str(failure.step_failure_data.user_failure_data)
