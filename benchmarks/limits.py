@@ -5,8 +5,9 @@
 `llbnad run` of patchcore on ELPV mono (737 images at 224 px, α = 0.2) with default settings: five sub-models of padim,
 two rounds, 8,192 patches, calibration, comparators. It goes step by step in one process, without imports and pictures.
 The limit of a step is the time that its floating-point operations take at the rate of a large matrix product, measured
-in the same process, and for encoding also the time to decode and resize the files. Counted are convolutions and matrix products, as torch counts them; a step that multiplies
-more than it must has a limit that is too high. All times are processor seconds on one thread.
+in the same process, and for encoding also the time to decode and resize the files. Counted are convolutions and matrix
+products, as torch counts them; a step that multiplies more than it must has a limit that is too high. All times are
+processor seconds on one thread.
 """
 
 import tempfile
