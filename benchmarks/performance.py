@@ -21,7 +21,6 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.measured.process import MeasurementError, measure
-from llbnad.inference.graph.precision import Precision
 
 RESULTS = Path(__file__).parent / "results" / "performance.json"
 
@@ -169,16 +168,17 @@ def prediction(bench: Bench) -> None:
         for text in found["missing"]:
             print(f"left out: {text}")
         if "onnx" in found["rates"]:
-            _precisions(bench, detector)
+            for view in ("squeeze", "tiles") if detector == "patchcore" else ("squeeze",):
+                _precisions(bench, detector, view)
 
 
-def _precisions(bench: Bench, detector: str) -> None:
-    found = bench.run("prediction.precisions", detector=detector, images=5 * bench.size.repeats)
-    for name in Precision:
-        one = found[name.value]
-        bench.add(f"{detector} exported to onnx in {name.value}, one file to score, peer float32", one["ms"],
-                  found["float32"]["ms"], "ms", threads=1, image_auroc=_short(one["image_auroc"]),
-                  mb=_short(one["mb"]))  # fmt: skip
+def _precisions(bench: Bench, detector: str, view: str) -> None:
+    found = bench.run("prediction.precisions", detector=detector, view=view, images=5 * bench.size.repeats)
+    for name, one in found.items():
+        format, _, precision = name.partition(" ")
+        bench.add(f"{detector}, {view}, exported to {format} in {precision}, one file to score, peer float32",
+                  one["ms"], found[f"{format} float32"]["ms"], "ms", threads=1,
+                  image_auroc=_short(one["image_auroc"]), mb=_short(one["mb"]))  # fmt: skip
 
 
 def live(bench: Bench) -> None:

@@ -9,7 +9,7 @@ from orchestration.assets.benchmark_assets import benchmark_assets
 from orchestration.assets.changes import change_specs
 from orchestration.assets.changes_checks import changes_checks
 from orchestration.assets.cluster_jobs import cluster_jobs, cluster_sensors, take_in
-from orchestration.assets.drift_asset import drift_asset
+from orchestration.assets.drift_asset import drift_asset, drift_job
 from orchestration.assets.dvc_assets import dvc_assets
 from orchestration.assets.inspection import inspect_job, inspected_asset, inspection_sensor
 from orchestration.assets.machines import has_several_machines
@@ -60,7 +60,7 @@ def definitions(root: Path) -> dg.Definitions:
     of_lines = (take_in if several else retrain).name  # the job that images in an inbox start
     # images to inspect are on this machine: where runs go to workers, `watch` scores them, and `collect` brings records
     # git takes params.yaml to workers, so there people write scenarios and commit them
-    jobs = cluster_jobs if several else [new_scenario_job(root, params), scenario, retrain, inspect_job]
+    jobs = cluster_jobs if several else [new_scenario_job(root, params), scenario, retrain, inspect_job, drift_job]
     sensors = cluster_sensors() if several else [inspection_sensor(root, params.arrival), staleness_sensor(root, found)]
     return dg.Definitions(
         assets=[

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.measured.data import paths, solar_cells
-from llbnad.config import EncoderConfig, Runtime
+from llbnad.config import EncoderConfig, Runtime, View
 from llbnad.data.images import load_square, load_whole
 from llbnad.detectors import DETECTORS
 from llbnad.evaluation.metrics import ranking
 from llbnad.features.store import FeatureStore
-from llbnad.inference.export import export
+from llbnad.inference.export import check_installed, export
 from llbnad.inference.exported import ExtraMissingError, Format, Session, load_exported
 from llbnad.inference.graph.precision import Precision
 from llbnad.inference.parity import parity
@@ -28,9 +28,21 @@ from llbnad.utils.runtime import prepare
 TRAIN, TIMED, BATCH = 48, 16, 16  # images
 
 
-def _trained(folder: Path, detector: str, **settings: Any) -> Model:
+def installed() -> list[Format]:
+    """Return the formats whose packages are installed."""
+    found = []
+    for one in Format:
+        try:
+            check_installed(one)
+        except ExtraMissingError:
+            continue
+        found.append(one)
+    return found
+
+
+def _trained(folder: Path, detector: str, encoder: EncoderConfig | None = None, **settings: Any) -> Model:
     manifest, root = solar_cells()
-    store = FeatureStore(folder / "features", EncoderConfig(), manifest, root)
+    store = FeatureStore(folder / "features", encoder or EncoderConfig(), manifest, root)
     ids = manifest["image_id"][manifest["split"] == "train"].tolist()[:TRAIN]
     config = DETECTORS.get(detector).config_class(**settings)
     return train(store.config, config, store, ids, seed=0)
@@ -80,8 +92,8 @@ def throughput(threads: int, detector: str, rounds: int) -> dict[str, Any]:
     return {"rates": best, "differences": differences, "missing": missing}
 
 
-def precisions(threads: int, detector: str, images: int) -> dict[str, Any]:
-    """Measure I-AUROC on test images, processor milliseconds per image and megabytes of ONNX in each precision."""
+def precisions(threads: int, detector: str, images: int, view: View = "squeeze") -> dict[str, Any]:
+    """Measure I-AUROC on test images, processor milliseconds per image and megabytes of each format and precision."""
     prepare(Runtime(device="cpu", threads=threads))
     manifest, root = solar_cells()
     test = manifest[manifest["split"] == "test"]
@@ -90,17 +102,18 @@ def precisions(threads: int, detector: str, images: int) -> dict[str, Any]:
     learnt = [np.asarray(load_whole(path)) for path in paths(manifest, root, "train")[:TRAIN]]
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
-        model = _trained(Path(folder), detector)
+        model = _trained(Path(folder), detector, EncoderConfig(view=view))
         for precision in Precision:
-            [file] = export(model, [Format.onnx], Path(folder), precision, learnt).files.values()
-            run = load_exported(file, threads)
-            started = time.process_time()
-            scores = [np.array([run(np.asarray(load_whole(path))[None])[0][0] for path in group]) for group in groups]
-            seconds = time.process_time() - started
-            order = ranking(*scores)
-            found[precision.value] = {
-                "image_auroc": None if order is None else order.auroc,
-                "ms": 1000 * seconds / sum(map(len, groups)),
-                "mb": file.stat().st_size / 1e6,
-            }
+            for format, file in export(model, installed(), Path(folder), precision, learnt).files.items():
+                run = load_exported(file, threads)
+                run(learnt[0][None])  # the first call allocates
+                started = time.process_time()
+                scores = [np.array([run(np.asarray(load_whole(path))[None])[0][0] for path in few]) for few in groups]
+                seconds = time.process_time() - started
+                order = ranking(*scores)
+                found[f"{format.value} {precision.value}"] = {
+                    "image_auroc": None if order is None else order.auroc,
+                    "ms": 1000 * seconds / sum(map(len, groups)),
+                    "mb": sum(one.stat().st_size for one in {file, file.with_suffix(".bin")} if one.exists()) / 1e6,
+                }
     return found

@@ -8,7 +8,7 @@ import warnings
 
 import dagster as dg
 
-from orchestration.pipeline.pipes import DRIFT, PARITY
+from orchestration.pipeline.pipes import CONTROL_CHART, DRIFT, PARITY
 
 REVIEW = "look at the suspects, say in the review file what they are, then challenge again"
 TEXTS = {
@@ -20,6 +20,8 @@ TEXTS = {
     "If it fails: correct the review file that the report names.",
     DRIFT: "A line that no longer shows what the detector learnt: another lamp, lens or product. "
     "If it warns: look at the newest batch before it is learnt as normal.",
+    CONTROL_CHART: "A share of defects, or of unsure images, that chance does not explain: the product has changed, or "
+    "its picture. If it warns: look at the newest pictures in data/inspected.",
     PARITY: "An exported graph that scores otherwise than the model. "
     "If it fails: do not ship the graph; say which runtime and version made it.",
     "finite_scores": "A broken model: a score that is no finite number. If it fails: train again with other settings.",

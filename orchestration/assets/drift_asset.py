@@ -1,6 +1,7 @@
-"""Asset `drift` with an asset check of the same name, which warns if a line's newest batch differs from earlier images.
+"""Asset `drift` with two asset checks, which warn if a line changes.
 
-The comparison needs torch, which the code location does not load, so it runs as a command.
+`drift` looks at the newest batch and the newest scored images, `control_chart` at the shares of defects and of unsure
+images in the last hours. The comparison needs torch, which the code location does not load, so it runs as a command.
 """
 
 from pathlib import Path
@@ -12,11 +13,19 @@ from orchestration.assets.command import run_command
 from orchestration.assets.failure import failing
 from orchestration.assets.partitions import SCENARIOS, refuse_unknown
 from orchestration.assets.pictures import picture
+from orchestration.inspection.chart import PICTURE
 from orchestration.line.lines import known_lines
 from orchestration.pipeline.params import load_params
-from orchestration.pipeline.paths import PARAMS, drift_dir
-from orchestration.pipeline.pipes import DRIFT
+from orchestration.pipeline.paths import PARAMS, drift_dir, inspected_dir
+from orchestration.pipeline.pipes import CONTROL_CHART, DRIFT
 from orchestration.slices.workplace import place_of
+
+drift_job = dg.define_asset_job(
+    "check_drift",
+    selection=dg.AssetSelection.assets(DRIFT),
+    description="Compare what a line shows now with what it has learnt. The sensor `inspections` starts it when enough "
+    "images were scored",
+)
 
 
 def drift_asset(root: Path) -> dg.AssetsDefinition:
@@ -29,8 +38,8 @@ def drift_asset(root: Path) -> dg.AssetsDefinition:
         group_name="data",
         kinds={"torch", "scipy"},
         description="Each batch of a production line against the images before it: features, brightness, sharpness, "
-        "size, share of rejected images",
-        check_specs=[check_spec(DRIFT, DRIFT, SCENARIOS)],
+        "size, share of rejected images; and what was scored since the last training",
+        check_specs=[check_spec(name, DRIFT, SCENARIOS) for name in (DRIFT, CONTROL_CHART)],
     )
     def watch(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line = context.partition_key
@@ -41,13 +50,17 @@ def drift_asset(root: Path) -> dg.AssetsDefinition:
             refuse_unknown(line, params, found)
         if line not in found:
             reason = "no production line"
-            return dg.MaterializeResult(metadata={"outcome": reason}, check_results=[skipped(DRIFT, reason)])
-        history = place / drift_dir(line) / "history.png"
+            unchecked = [skipped(name, reason) for name in (DRIFT, CONTROL_CHART)]
+            return dg.MaterializeResult(metadata={"outcome": reason}, check_results=unchecked)
+        pictures = {
+            "history (picture)": place / drift_dir(line) / "history.png",
+            "control chart (picture)": place / inspected_dir(line) / PICTURE,
+        }
         return run_command(
             context,
             place,
             ["drift", line],
-            show=lambda: {"history (picture)": picture(history)} if history.exists() else {},
+            show=lambda: {name: picture(path) for name, path in pictures.items() if path.exists()},
         )
 
     return watch

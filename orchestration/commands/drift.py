@@ -17,13 +17,14 @@ import typer
 from llbnad.monitoring.drift import DriftReport, drift_report
 from llbnad.monitoring.drift_history import drift_history
 from llbnad.utils.files import write_json
+from orchestration.inspection.chart import chart_check, read_chart
 from orchestration.inspection.traffic import traffic_drift
 from orchestration.line.arrivals import batches_of
 from orchestration.pipeline import pipes
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 from orchestration.pipeline.outputs import read_noisy, read_purified
 from orchestration.pipeline.params import load_params
-from orchestration.pipeline.paths import PARAMS, drift_dir
+from orchestration.pipeline.paths import PARAMS, drift_dir, inspected_dir
 
 MIN_IMAGES = 5  # on each side; of fewer nothing can be said
 
@@ -96,4 +97,6 @@ def drift(line: Annotated[str, typer.Argument(help="Production line.")]) -> None
     outcome = outcome or "skipped: no earlier batch to compare with"
     passed = bool(compared) and not any(report.drifted for report in compared.values())
     check = pipes.Check(pipes.DRIFT, passed, outcome, "WARN", details)
-    pipes.report({"outcome": outcome, **details}, checks=[check])
+    charted = chart_check(read_chart(inspected_dir(line)), line)
+    print(f"control chart: {charted.description}")
+    pipes.report({"outcome": outcome, **details}, checks=[check, charted])

@@ -23,7 +23,7 @@ from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
 from llbnad.utils.pixel_limit import limit_pixels_of
 from llbnad.utils.runtime import prepare
 from orchestration.inspection.champion import Champion, champion_finder, model_finder
-from orchestration.inspection.chart import keep_promise, write_chart
+from orchestration.inspection.chart import chart_check, keep_promise, write_chart
 from orchestration.inspection.inspector import Inspector, Settings
 from orchestration.inspection.ledger import VIEW, Ledger, Row
 from orchestration.inspection.watching import look_once, only_one
@@ -41,7 +41,9 @@ def watch(
     line: Annotated[str, typer.Argument(help="Production line; its images arrive in data/inspect/LINE/.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the results. Default: data/inspected/LINE/.")] = None,
     once: Annotated[bool, typer.Option("--once", help="Score what is there, and end.")] = False,
-    train: Annotated[bool, typer.Option("--train", help="Copy each scored image to data/incoming/LINE/ too.")] = False,
+    train: Annotated[
+        bool | None, typer.Option("--train/--no-train", help="Copy each scored image to data/incoming/LINE/ too.")
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="MLflow address or model file (.safetensors). Default: LINE's champion.")
     ] = None,
@@ -56,7 +58,10 @@ def watch(
     threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = all cores.")] = 0,
     min_area: Annotated[int | None, MIN_AREA] = None,
 ) -> None:
-    """Score every new image of LINE as it arrives: a row, a picture, a webhook."""
+    """Score every new image of LINE as it arrives: a row, a picture, a webhook.
+
+    What is not given here is as params.yaml says under inspection.LINE.
+    """
     if reason := why_not(line):
         raise DataError(f"{INSPECT / line} is no folder of a production line: {reason}")
     params = load_params(PARAMS)
@@ -64,17 +69,20 @@ def watch(
     limit_pixels_of(dataset or Files())
     target = str(prepare(Runtime(device=device, threads=threads)))
     folder = out or inspected_dir(line)
-    receiver = None if webhook is None else webhook_of(webhook)
+    usual = params.inspection_of(line)
+    address = usual.webhook if webhook is None else webhook
+    receiver = None if address is None else webhook_of(address)
+    rate, area = usual.fpr if fpr is None else fpr, usual.min_area if min_area is None else min_area
     settings = Settings(
         images=INSPECT / line,
         late_seconds=params.arrival.stable_seconds,
-        inbox=INCOMING / line if train else None,
+        inbox=INCOMING / line if (usual.train if train is None else train) else None,
         messages=receiver is not None,
         pictures=pictures,
     )
     settings.images.mkdir(parents=True, exist_ok=True)
     with only_one(folder), closing(Ledger(folder)) as ledger:
-        champion = Champion(champion_finder(line) if model is None else model_finder(model), target, fpr, min_area)
+        champion = Champion(champion_finder(line) if model is None else model_finder(model), target, rate, area)
         inspector = Inspector(settings, ledger, champion)
         keep_promise(folder, champion.current)
         if once:
@@ -83,7 +91,8 @@ def watch(
                 deliver_all(ledger, receiver)
             chart = write_chart(folder, line)
             print(_summary(line, rows, inspector.waiting), f"results in {folder / VIEW}", sep="; ")
-            pipes.report({**_metadata(line, champion, rows, inspector.waiting), **_newest(chart)})
+            details = {**_metadata(line, champion, rows, inspector.waiting), **_newest(chart)}
+            pipes.report(details, checks=[chart_check(chart, line)])
             return
         print(
             f"{champion.current.name} scores what arrives in {settings.images}; results in {folder / VIEW}", flush=True

@@ -31,7 +31,8 @@ def registry_facts(tags: Mapping[str, str]) -> dict[str, str]:
     findings = json.loads(tags.get("checks", "[]"))
     if findings:
         facts["Checks"] = "; ".join(_finding(one) for one in findings)
-    for tag, name in (("unproven", "Unproven"), ("refused", "Refused"), ("git.commit", "Code (git commit)"),
+    for tag, name in (("sensitivity", "Sensitivity"),
+                      ("unproven", "Unproven"), ("refused", "Refused"), ("git.commit", "Code (git commit)"),
                       ("dvc.raw", "Data (DVC hash)"), ("dvc.purified", "Purified (DVC hash)")):  # fmt: skip
         if tag in tags:
             facts[name] = tags[tag]

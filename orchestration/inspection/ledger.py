@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import astuple, dataclass, fields
@@ -180,6 +181,10 @@ class Ledger:
         """Note that a message failed once more, and when it may be tried again."""
         self.connection.execute("UPDATE outbox SET attempts = attempts + 1, due = ? WHERE id = ?", (due, image))
 
+    def count(self) -> int:
+        """Return the number of rows. No row is ever removed, so this is the number of the newest, found at once."""
+        return int(self.connection.execute("SELECT MAX(number) FROM images").fetchone()[0] or 0)
+
     def rows(self) -> Iterator[Row]:
         """Yield all rows in the order in which they were added."""
         for row in self.connection.execute(f"SELECT {', '.join(COLUMNS)} FROM images ORDER BY number"):
@@ -220,6 +225,22 @@ class Ledger:
             self.connection.execute("ROLLBACK")
             raise
         self.connection.execute("COMMIT")
+
+
+def count_in(folder: Path) -> int:
+    """Return the number of rows in a folder of results, which another process may be writing."""
+    if not (folder / RECORD).exists():
+        return 0
+    with closing(Ledger(folder)) as ledger:
+        return ledger.count()
+
+
+def messages_wait_in(folder: Path) -> bool:
+    """Return whether a folder of results holds messages that the webhook may be told now."""
+    if not (folder / RECORD).exists():
+        return False
+    with closing(Ledger(folder)) as ledger:
+        return bool(ledger.messages(time.time()))
 
 
 def seen_in(folder: Path) -> Mapping[str, Mark]:

@@ -13,34 +13,40 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from fastapi import FastAPI, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 
-from llbnad.errors import LlbnadError, printable
+from llbnad.errors import printable
 from llbnad.evaluation.heat_scale import css_gradient
 from llbnad.inference.picture import heat_picture, scale_of
-from llbnad.inference.predict import threshold_of
 from llbnad.inference.request import Limits
 from llbnad.model.threshold import Threshold
 from orchestration.inspection.champion import Champion
 from orchestration.inspection.inspector import predictions
+from orchestration.inspection.scored_images import ScoredImages
 
 TEMPLATE = Path(__file__).with_name("page.html")
 NONCE = "__NONCE__"
 JPEG_QUALITY = 85
-MOST_SCORES = 10_000  # of one request for verdicts
+MOST_IMAGES = 10_000  # of one request for verdicts
 SAME_PAGE = {"same-origin", "none"}  # what a browser says of a request by the page itself, or typed by a person
 SENDING = "application/octet-stream"  # a page of another address may not send this without asking first
 
 
 class Verdicts(BaseModel):
-    """A request for the verdicts on scores at another false-positive rate."""
+    """A request for the verdicts on scored images at another false-positive rate."""
 
     fpr: float = Field(gt=0, lt=1)
-    scores: list[float | None] = Field(max_length=MOST_SCORES)
+    images: list[str] = Field(max_length=MOST_IMAGES)  # by the names that `/api/score` gave them
+
+
+class Regions(BaseModel):
+    """A request for the regions of a scored image at another false-positive rate."""
+
+    fpr: float = Field(gt=0, lt=1)
+    image: str
 
 
 def inspection_app(
@@ -56,6 +62,7 @@ def inspection_app(
     """
     app = FastAPI(title="LLBNAD inspection", docs_url=None, redoc_url=None, openapi_url=None)
     one_at_a_time = threading.Lock()
+    images = ScoredImages()
 
     @app.middleware("http")
     async def own_pages_only(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -90,13 +97,16 @@ def inspection_app(
 
     @app.post("/api/verdicts")
     def verdicts(asked: Verdicts) -> JSONResponse:
-        try:
-            threshold = threshold_of(champion.current.predictor.model, asked.fpr)
-        except LlbnadError as error:
-            return said(str(error), 400)
-        assert threshold is not None  # a rate was given
-        labels = ["" if score is None else label(threshold, score) for score in asked.scores]
-        return JSONResponse({"threshold": described(threshold), "labels": labels})
+        scorer = champion.current
+        if scorer.threshold is None:
+            return said(f"{scorer.name} has no threshold to move: train it with calibration.folds of at least 2", 400)
+        threshold, labels = scorer.threshold.at(asked.fpr), images.labels(asked.images, asked.fpr)
+        return JSONResponse({"threshold": described(threshold), "model": scorer.name, "labels": labels})
+
+    @app.post("/api/regions")
+    def regions(asked: Regions) -> dict[str, Any]:
+        found = images.regions(asked.image, asked.fpr)
+        return {"regions": None if found is None else [one.numbers() for one in found]}
 
     @app.post("/api/score")
     async def score(request: Request, name: str = "image") -> JSONResponse:
@@ -113,12 +123,16 @@ def inspection_app(
         scorer = champion.current
         with one_at_a_time:
             (found,) = predictions(scorer, [content])
-            regions = [{**one.numbers(), "image_size": found.size} for one in found.regions or ()]
             error = printable(found.error.replace(f"the image given as {len(content)} bytes", name))
-            result: dict[str, Any] = {"name": name, "model": scorer.name, "score": found.score, "label": found.label,
-                                      "error": error, "picture": None, "regions": regions}  # fmt: skip
+            result: dict[str, Any] = {
+                "name": name, "model": scorer.name, "score": found.score, "label": found.label, "error": error,
+                "size": found.size, "picture": None, "image": None,
+                "fpr": None if scorer.pixels is None else scorer.pixels.levels.target_fpr,  # of these regions
+                "regions": None if found.regions is None else [one.numbers() for one in found.regions],
+            }  # fmt: skip
             if not error:
                 plain = replace(found, regions=None)  # the page draws them itself
+                result["image"] = images.add(scorer, plain)
                 picture = heat_picture(content, plain, scorer.threshold, scorer.predictor.model.window)
                 stream = io.BytesIO()
                 picture.save(stream, format="jpeg", quality=JPEG_QUALITY)
@@ -159,8 +173,3 @@ def described(threshold: Threshold) -> dict[str, Any]:
 def bar_of(threshold: Threshold) -> dict[str, Any]:
     """Return the colour scale of the pictures, for the bar on the page."""
     return {**scale_of([], threshold).shown(), "colours": css_gradient()}
-
-
-def label(threshold: Threshold, score: float) -> str:
-    """Return the verdict on one score."""
-    return str(threshold.labels(np.array([score], np.float32))[0])

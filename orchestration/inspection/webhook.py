@@ -69,7 +69,7 @@ def webhook_of(url: str) -> Webhook:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f"--webhook is {url!r}; expected an address such as https://receiver.example/inspected")
+        raise ConfigError(f"the webhook is {url!r}; expected an address such as https://receiver.example/inspected")
     secret = os.environ.get(SECRET, "")
     if len(secret) < SHORTEST_SECRET:
         raise ConfigError(

@@ -2,8 +2,8 @@
 
 An unknown key, a missing key or an impossible value is an error before anything runs. The defaults of the classes are
 for Python and the `llbnad` command. params.yaml has to hold every key, so that DVC sees all of them. Only `intensity`,
-`pages` and `max_pixels` of a data set, view, tiles and overlap of an encoder, and `region` may be left out, because
-entries of earlier releases do not have them.
+`pages` and `max_pixels` of a data set, view, tiles and overlap of an encoder, `region` and `inspection` may be left
+out, because files of earlier releases do not have them.
 """
 
 import os
@@ -20,7 +20,6 @@ from llbnad.utils.yaml_files import read_yaml
 from orchestration.pipeline.cron import why_not
 from orchestration.pipeline.paths import DATA
 
-MAY_BE_MISSING = {*Files.model_fields, *VIEW_KEYS["tiles"], "region"}  # keys that earlier releases did not have
 SCENARIO_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_]{0,99}")  # files are called so
 NAME_REASON = "DVC joins names with '-' and splits them at '.'"
 
@@ -45,6 +44,19 @@ class ArrivalSettings(Config):
         return cron
 
 
+class InspectionSettings(Config):
+    """How the images of a line in data/inspect are scored; options of `watch` go before these settings.
+
+    DVC does not follow these settings, because they change no bytes of an output.
+    """
+
+    train: bool = False  # copy each scored image to the line's inbox, to be learnt
+    webhook: str | None = None  # address that is told each row, signed with the secret LLBNAD_WEBHOOK_SECRET
+    fpr: float | None = Field(None, gt=0, lt=1)  # false positives accepted by both thresholds; null: the model's own
+    min_area: int | None = Field(None, ge=1)  # fewest pixels of a region; null: what the model was calibrated for
+    drift_images: int = Field(200, ge=0)  # scored images after which Dagster measures drift again; 0: it does not
+
+
 class Params(Config):
     """The whole of params.yaml."""
 
@@ -56,6 +68,7 @@ class Params(Config):
     arrival: ArrivalSettings
     runtime: Runtime
     promotion: Promotion
+    inspection: dict[str, InspectionSettings] = Field(default_factory=dict)  # by line
 
     @field_validator("sub_models")
     @classmethod
@@ -66,7 +79,7 @@ class Params(Config):
 
     @model_validator(mode="after")
     def _names(self) -> "Params":
-        for name in [*self.scenarios, *self.datasets]:
+        for name in [*self.scenarios, *self.datasets, *self.inspection]:
             if not SCENARIO_NAME.fullmatch(name):
                 raise ValueError(f"the name {name!r} must be letters, digits and '_', at most 100 ({NAME_REASON})")
         for name, dataset in self.datasets.items():
@@ -83,11 +96,21 @@ class Params(Config):
             raise ConfigError(f"unknown scenario {name!r}; params.yaml has {sorted(self.scenarios)}")
         return self.scenarios[name]
 
+    def inspection_of(self, line: str) -> InspectionSettings:
+        """Return how the images of a line are scored; the usual settings if the file does not say."""
+        return self.inspection.get(line, InspectionSettings())
+
     def dataset(self, name: str) -> Dataset:
         """Return the dataset called `name`. Raise ConfigError, with a list of all datasets, if there is none."""
         if name not in self.datasets:
             raise ConfigError(f"unknown dataset {name!r}; params.yaml has {sorted(self.datasets)}")
         return self.datasets[name]
+
+
+# keys that earlier releases did not have
+MAY_BE_MISSING = {
+    *Files.model_fields, *VIEW_KEYS["tiles"], "region", "inspection", *InspectionSettings.model_fields,
+}  # fmt: skip
 
 
 def why_no_root(root: str) -> str | None:

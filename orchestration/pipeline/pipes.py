@@ -17,7 +17,7 @@ from orchestration.pipeline.tables import plain_table
 DESCRIPTION = "description"  # metadata of a check that becomes its description, which Pipes' messages have no room for
 REFUSED = "refused"  # message of a command that would fail again
 WILL_COME_AGAIN = (DataError, ConfigError)  # errors of what a user gave: images, settings, arguments
-DRIFT, PARITY = "drift", "parity"  # checks that commands report and assets declare
+DRIFT, CONTROL_CHART, PARITY = "drift", "control_chart", "parity"  # checks that commands report and assets declare
 
 
 @dataclass(frozen=True)

@@ -29,14 +29,14 @@ WORDS = {"passed": "passed", "failed": "**REFUSED**", "skipped": "skipped"}  # o
 LONGEST, LONGEST_FINDING = 5000, 250  # characters; the registry refuses longer descriptions
 PICTURES = {  # of a version's card, by name, those first that a description shows: stage and file
     SUSPECTS: ("purified", "plots/suspects.png"),
+    "sensitivity.png": ("evaluation", "plots/sensitivity.png"),
     "curves.png": ("evaluation", "plots/curves.png"),
     "scores_of_detector.png": ("evaluation", "plots/scores.png"),
     "scores_of_training_images.png": ("purified", "plots/scores.png"),
     "cases.png": ("evaluation", "plots/cases.png"),
-    "sensitivity.png": ("evaluation", "plots/sensitivity.png"),
     "synthetic_defects.png": ("evaluation", "plots/synthetic_defects.png"),
 }
-SHOWN_PICTURES = 2  # in the description
+SHOWN_PICTURES = 3  # in the description
 REFUSED_BY, ALTHOUGH = "REFUSED by", "Promoted by hand, although refused by"  # begin a description
 OWN_TEXT = "card.sha256"  # tag of a version: hash of the description that was written here
 

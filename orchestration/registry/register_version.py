@@ -31,6 +31,7 @@ from orchestration.registry.store import (
     CHAMPION,
     MD5,
     REFUSED,
+    SENSITIVITY,
     UNPROVEN,
     WITHDRAWN,
     champion_of,
@@ -211,14 +212,15 @@ def _add_version(
 
 
 def _tag(client: "MlflowClient", scenario: str, version: str, findings: list[Finding], advice: str | None) -> None:
-    """Write the findings and the advice as tags of the version. A tag that no longer holds is removed."""
+    """Write findings, advice and sensitivity as tags of the version. A tag that no longer holds is removed."""
     name = model_name(scenario)
     client.set_model_version_tag(name, version, "checks", json.dumps([vars(finding) for finding in findings]))
     reasons = [f"{one.name}: {one.observed}, expected {one.expected}" for one in findings if one.failed]
     known = client.get_model_version(name, version)
     # a champion that is compared with itself has still proved nothing
     unproven = known.tags.get(UNPROVEN) if CHAMPION in known.aliases else None
-    for tag, text in ((REFUSED, "; ".join(reasons)), (UNPROVEN, advice or unproven)):
+    drawn = read_metrics(scenario).get("sensitivity_line")
+    for tag, text in ((REFUSED, "; ".join(reasons)), (UNPROVEN, advice or unproven), (SENSITIVITY, drawn)):
         if text:
             client.set_model_version_tag(name, version, tag, text)
         elif tag in known.tags:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 MD5, REFUSED, WITHDRAWN, PREVIOUS = "model.md5", "refused", "withdrawn", "champion.before"  # version tags
+SENSITIVITY = "sensitivity"  # tag of a version: which synthetic defects its evaluation has found
 UNPROVEN = "unproven"  # tag of a version that was judged without a champion to compare it with
 ADDRESS = re.compile(r"models:/[^/@\s]+[@/][\w.-]+|runs:/\w+/[\w./-]+|mlflow-artifacts:/[\w./-]+", re.ASCII)
 EXIT_REFUSED = 3  # exit code of a refused challenge; a crash of Python gives 1

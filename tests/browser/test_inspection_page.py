@@ -2,12 +2,10 @@
 
 import threading
 
-import numpy as np
 import pytest
 
 from llbnad.inference.predict import Predictor
 from llbnad.inference.request import Limits
-from llbnad.model.model import Model
 from orchestration.inspection.card import file_facts
 from orchestration.inspection.champion import Champion, model_finder
 from orchestration.inspection.page import inspection_app
@@ -26,11 +24,17 @@ const slider = document.getElementById("rate");
 slider.value = arguments[0];
 slider.dispatchEvent(new Event("input", {bubbles: true}));
 """
+PLACE = """
+const image = arguments[0].querySelector("img").getBoundingClientRect();
+const box = arguments[0].querySelector("rect").getBoundingClientRect();
+return [(box.left - image.left) / image.width, (box.top - image.top) / image.height,
+  box.width / image.width, box.height / image.height];
+"""
 
 
 @pytest.fixture
 def served(calibrated):
-    """The page of a model, its address, and the model's threshold."""
+    """The address of a model's page, and the model."""
     import uvicorn
 
     champion = Champion(model_finder(str(calibrated)))
@@ -42,23 +46,29 @@ def served(calibrated):
     thread.start()
     assert wait_for(lambda: server.started, 20)
     hosts.append(f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}")
-    yield f"http://{hosts[0]}/", model.threshold
+    yield f"http://{hosts[0]}/", model
     server.should_exit = True
     thread.join(10)
 
 
-def test_an_image_is_dropped_and_the_slider_moves_its_verdict(served, browser, few_cells, calibrated):  # noqa: F811
+def test_an_image_is_dropped_and_the_slider_moves_verdict_and_regions(served, browser, few_cells):  # noqa: F811
     import base64
 
-    address, threshold = served
+    address, model = served
     manifest, root = few_cells
     paths = [root / path for path in manifest["path"]]
-    found = Predictor(Model.load(calibrated)).predict(paths, threshold)
-    wider = threshold.at(10**-0.3)  # as the slider at its right end says
-    (path, score, before, after), *_ = [
-        (path, one.score, one.label, after)
-        for path, one in zip(paths, found, strict=True)
-        if one.label != (after := wider.labels(np.array([one.score], np.float32))[0])
+    rate = 10**-0.3  # as the slider at its right end says
+    own, wider = (
+        Predictor(model).predict(paths, threshold, pixels)
+        for threshold, pixels in (
+            (model.threshold, model.pixel_threshold),
+            (model.threshold.at(rate), model.pixel_threshold.at(rate)),
+        )
+    )
+    (path, before, after), *_ = [
+        (path, one, other)
+        for path, one, other in zip(paths, own, wider, strict=True)
+        if one.label != other.label and len(one.regions) != len(other.regions)
     ]
     browser.get(address)
     assert wait_for(lambda: "cells" in browser.find_element("id", "name").text, 10)
@@ -73,12 +83,23 @@ def test_an_image_is_dropped_and_the_slider_moves_its_verdict(served, browser, f
     assert wait_for(lambda: {"cell.png", "bad.png"} <= articles().keys(), 20)
     cell, bad = articles()["cell.png"], articles()["bad.png"]
     assert "bad.png" in bad.text and "not scored" in bad.text
-    assert f"{score:.4f}"[:5] in cell.text
+    assert f"{before.score:.4f}"[:5] in cell.text
     picture = cell.find_element("css selector", "img")
     assert wait_for(lambda: browser.execute_script("return arguments[0].naturalWidth", picture) > 100, 10)
-    assert cell.find_element("css selector", ".label").text == before
+    assert cell.find_element("css selector", ".label").text == before.label
+
+    def boxes():
+        rects = cell.find_elements("css selector", "svg:not(.old) rect")
+        return [tuple(int(one.get_attribute(name)) for name in ("x", "y", "width", "height")) for one in rects]
+
+    assert boxes() == [region.box for region in before.regions]
     browser.execute_script(SLIDE, -0.3)
-    assert wait_for(lambda: cell.find_element("css selector", ".label").text == after, 10)
+    assert wait_for(lambda: cell.find_element("css selector", ".label").text == after.label, 10)
+    assert wait_for(lambda: boxes() == [region.box for region in after.regions], 10)
+    largest = max(region.area for region in after.regions)
+    assert f"largest of {largest} pixels" in cell.find_element("css selector", ".note").text
+    shares = [side / length for side, length in zip(after.regions[0].box, 2 * after.size, strict=True)]
+    assert browser.execute_script(PLACE, cell) == pytest.approx(shares, abs=0.02)  # the stroke is two pixels wide
     assert "50" in browser.find_element("id", "percent").text
     assert "for 50.12% false positives" in browser.find_element("id", "told").text
     severe = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -22,6 +23,8 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from llbnad.errors import ConfigError
 from llbnad.model.content import content_digest
+from llbnad.model.model import Model as Detector
+from llbnad.model.threshold import threshold_at
 from orchestration.assets.outside_registry import MADE_BY
 from orchestration.commands.registry import app, list_versions, next_step, promote, rollback
 from orchestration.registry.beside_champion import IMAGES, SCORES, TABLE, comparison_files
@@ -70,6 +73,13 @@ def scale_memory(path, factor):
 def collapse(path):
     """A detector that gives every image the same score: its memory is far from every patch."""
     scale_memory(path, 0)
+
+
+def move_threshold(path, factor):
+    """Write a detector that ranks as before and finds more, with a factor below 1, or less."""
+    model = Detector.load(path)
+    moved = threshold_at(model.threshold.scores * factor, model.threshold.target_fpr, "none")
+    replace(model, threshold=moved).save(path)
 
 
 def told(folder, asset):
@@ -189,6 +199,26 @@ def test_the_life_of_a_champion(workspace, capsys):
     promote(LINE, third["version"])
     said = client.get_model_version(model_name(LINE), third["version"]).description
     assert "Promoted by hand, although refused by spread: " in said and "REFUSED by" not in said
+
+
+def test_a_detector_that_is_blind_to_what_the_champion_saw_is_refused(workspace, capsys):
+    """Only the synthetic defects show it: it ranks as the champion does, and its threshold is possible."""
+    good = detector(workspace).read_bytes()
+    move_threshold(detector(workspace), 0.6)
+    challenge(LINE)
+    promote(LINE, "1")
+    params = workspace / "params.yaml"
+    params.write_text(params.read_text().replace("sensitivity_images: 0", "sensitivity_images: 12"))
+    detector(workspace).write_bytes(good)
+    blind = challenge(LINE)
+    assert failed(blind) == {"sensitivity"}
+    (finding,) = [one for one in blind["findings"] if one["name"] == "sensitivity"]
+    assert "BLIND" in finding["observed"] and "llbnad sensitivity" in finding["expected"]
+    assert f"refused by sensitivity: `python -m orchestration review {LINE}" in next_step(LINE, blind)
+    with pytest.raises(typer.Exit) as refusal:
+        promote(LINE, blind["version"], if_accepted=True)
+    assert refusal.value.exit_code == EXIT_REFUSED and champion(workspace) == "1"
+    assert "BLIND" in capsys.readouterr().out
 
 
 def test_one_label_of_a_person_refuses_the_detector_that_contradicts_it(workspace):

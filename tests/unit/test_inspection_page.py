@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,13 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from llbnad.inference.predict import Predictor
+from llbnad.inference.prediction import Prediction
 from llbnad.inference.request import Limits
+from llbnad.model.model import Model
 from orchestration.inspection.card import file_facts, registry_facts
 from orchestration.inspection.champion import Champion, model_finder
 from orchestration.inspection.page import inspection_app
+from orchestration.inspection.scored_images import ScoredImages
 from tests.conftest import save_image
 
 HOST = "127.0.0.1:5050"
@@ -43,8 +47,13 @@ def test_an_image_is_scored_as_predict_scores_it(client, champion, few_cells):
     (expected,) = Predictor(model).predict([path], champion.current.threshold, model.pixel_threshold)
     assert expected.regions is not None and expected.size is not None
     assert answer.status_code == 200 and result["score"] == pytest.approx(expected.score, rel=1e-5)
-    regions = [{**one.numbers(), "image_size": [*expected.size]} for one in expected.regions]
-    assert (result["label"], result["error"], result["regions"]) == (expected.label, "", regions)
+    regions = [one.numbers() for one in expected.regions]
+    assert (result["label"], result["error"], result["regions"]) == (
+        expected.label,
+        "",
+        json.loads(json.dumps(regions)),
+    )
+    assert result["size"] == [*expected.size] and result["fpr"] == model.pixel_threshold.levels.target_fpr
     assert result["picture"].startswith("data:image/jpeg;base64,")
 
 
@@ -61,16 +70,61 @@ def test_what_is_too_large_is_refused(client):
     assert answer.status_code == 413 and answer.json()["error"].startswith("large.png is larger than 200000 bytes")
 
 
-def test_the_slider_gives_the_threshold_of_the_model_at_that_rate(client, champion):
-    model = champion.current.threshold
-    scores = [float(model.scores[0]), float(model.scores[-1]), None]
-    for rate in (0.02, 0.5):
-        told = client.post("/api/verdicts", json={"fpr": rate, "scores": scores}).json()
-        moved = model.at(rate)
-        assert told["threshold"]["value"] == moved.value and told["threshold"]["text"] == moved.describe()
-        assert told["labels"] == [*moved.labels(np.array(scores[:2], np.float32)), ""]
+def test_the_slider_moves_verdicts_and_regions_to_those_of_the_model_at_that_rate(client, champion, few_cells):
+    manifest, root = few_cells
+    paths = [root / path for path in manifest["path"]]
+    model = champion.current.predictor.model
+    scored = [client.post("/api/score", content=path.read_bytes(), headers=BYTES).json() for path in paths]
+    names = [one["image"] for one in scored]
+    seen = set()
+    for rate in (0.02, 0.2, 0.5):
+        threshold, pixels = model.threshold.at(rate), model.pixel_threshold.at(rate)
+        told = client.post("/api/verdicts", json={"fpr": rate, "images": [*names, "unknown"]}).json()
+        expected = list(Predictor(model).predict(paths, threshold, pixels))
+        assert told["threshold"]["value"] == threshold.value and told["threshold"]["text"] == threshold.describe()
+        assert told["labels"] == [*(one.label for one in expected), None]
+        assert told["model"] == champion.current.name
+        for name, one in zip(names, expected, strict=True):
+            moved = client.post("/api/regions", json={"fpr": rate, "image": name}).json()["regions"]
+            assert [region["box"] for region in moved] == [list(region.box) for region in one.regions]
+            assert [region["area"] for region in moved] == [region.area for region in one.regions]
+        seen.add(sum(len(one.regions) for one in expected))
+    assert len(seen) > 1
+    assert client.post("/api/regions", json={"fpr": 0.1, "image": "unknown"}).json() == {"regions": None}
     for wrong in (0, 1, -1, "x"):
-        assert client.post("/api/verdicts", json={"fpr": wrong, "scores": []}).status_code == 422
+        assert client.post("/api/verdicts", json={"fpr": wrong, "images": []}).status_code == 422
+        assert client.post("/api/regions", json={"fpr": wrong, "image": names[0]}).status_code == 422
+
+
+def test_an_image_is_judged_by_the_model_that_scored_it(calibrated, few_cells, tmp_path):
+    from llbnad.model.threshold import threshold_at
+
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(calibrated.read_bytes())
+    followed = Champion(model_finder(str(file)))
+    app = inspection_app(followed, lambda: {}, [HOST], Limits())
+    client = TestClient(app, base_url=f"http://{HOST}")
+    manifest, root = few_cells
+    content = (root / manifest["path"][0]).read_bytes()
+    before = client.post("/api/score", content=content, headers=BYTES).json()
+    other = replace(Model.load(calibrated), threshold=threshold_at(np.array([0.0, 1e-6] * 50, np.float32), 0.1))
+    other.save(file)
+    assert followed.refresh()
+    after = client.post("/api/score", content=content, headers=BYTES).json()
+    assert after["model"] != before["model"]
+    told = client.post("/api/verdicts", json={"fpr": 0.1, "images": [before["image"], after["image"]]}).json()
+    first = Model.load(calibrated).threshold.at(0.1).labels(np.array([before["score"]], np.float32))[0]
+    assert told["labels"] == [first, "defect"] and first != "defect"
+    assert told["model"] == after["model"]
+
+
+def test_the_oldest_maps_are_forgotten_first(champion):
+    images = ScoredImages(most_bytes=3 * 4096)
+    found = Prediction(0.5, np.zeros((32, 32), np.float32), size=(64, 64))
+    names = [images.add(champion.current, found) for _ in range(5)]
+    assert [one is None for one in images.labels(names, 0.1)] == [True, True, False, False, False]
+    large = images.add(champion.current, replace(found, patch_map=np.zeros((64, 64), np.float32)))
+    assert images.labels([names[-1], large], 0.1)[0] is None and images.labels([large], 0.1)[0] is not None
 
 
 @pytest.mark.parametrize(
@@ -124,7 +178,9 @@ def test_a_model_without_a_threshold_scores_only(model_files, tmp_path):
     result = client.post("/api/score", content=stream.getvalue(), headers=BYTES).json()
     assert result["score"] is not None and result["label"] == ""
     assert client.get("/api/card").json()["threshold"] is None
-    answer = client.post("/api/verdicts", json={"fpr": 0.1, "scores": [1.0]})
+    assert result["regions"] is None
+    assert client.post("/api/regions", json={"fpr": 0.1, "image": result["image"]}).json() == {"regions": None}
+    answer = client.post("/api/verdicts", json={"fpr": 0.1, "images": [result["image"]]})
     assert answer.status_code == 400 and "no threshold" in answer.json()["error"]
 
 

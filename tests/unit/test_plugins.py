@@ -16,6 +16,7 @@ from llbnad.detectors import DETECTORS, create_detector
 from llbnad.encoders import ENCODERS, create_encoder, recipe
 from llbnad.errors import ConfigError, DataError, PluginRefusedError
 from llbnad.features.store import FeatureStore
+from llbnad.inference.graph.torch_module import refuse
 from llbnad.model.model import Model, train
 from llbnad.policies import POLICIES
 from llbnad.scenario import ScenarioSettings, plugin_modules
@@ -242,6 +243,12 @@ def test_a_model_file_imports_a_module_only_with_permission(model_file, parts, t
     assert np.array_equal(loaded.score(store, store.image_ids).values, scores)
     assert loaded.config.power == 2
     Model.load(path)  # it is imported now
+
+
+def test_an_encoder_that_is_no_network_is_refused_before_an_image_is_read(model_file, parts):
+    path, *_ = model_file
+    with pytest.raises(ConfigError, match=rf"encoder {parts}\.parts:Pixels cannot be exported: it has no torch"):
+        refuse(Model.load(path, plugins=True))
 
 
 def test_a_model_file_whose_module_is_not_here_names_it(model_file, parts, monkeypatch):

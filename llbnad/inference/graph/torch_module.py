@@ -19,10 +19,11 @@ KNOWN = ("name", "input_size", "layers", "view", "tiles", "overlap")  # settings
 
 
 def refuse(model: Model) -> None:
-    """Refuse a model that a graph cannot hold.
+    """Refuse a model that a graph cannot hold. Its encoder is loaded for that.
 
     Raises:
-        ConfigError: the encoder has a setting that the graph does not follow, or the detector reads no features.
+        ConfigError: the encoder has a setting that the graph does not follow or is no torch network, or the detector
+            reads no features.
     """
     defaults = EncoderConfig()
     for name in type(model.encoder).model_fields:
@@ -35,6 +36,20 @@ def refuse(model: Model) -> None:
         raise ConfigError(
             f"detector {model.config.name} cannot be exported: it reads images, not features; use `llbnad predict`"
         )
+    _exportable_encoder(model.encoder)
+
+
+def _exportable_encoder(config: EncoderConfig) -> Any:
+    """Return the encoder of one tile, which has a torch `network` and a method `layers`."""
+    encoder: Any = create_encoder(config, "cpu")
+    if isinstance(encoder, TiledEncoder):
+        encoder = encoder.encoder
+    if not (hasattr(encoder, "layers") and hasattr(encoder, "network")):
+        raise ConfigError(
+            f"encoder {config.name} cannot be exported: it has no torch `network` or no method `layers`; "
+            "use `llbnad predict`"
+        )
+    return encoder
 
 
 def maps_module(model: Model, half: bool = False) -> "torch.nn.Module":
@@ -45,20 +60,11 @@ def maps_module(model: Model, half: bool = False) -> "torch.nn.Module":
         half: round weights and what was learnt to 16 bits.
 
     Raises:
-        ConfigError: the model or its encoder cannot be exported.
+        ConfigError: the encoder cannot be exported.
     """
     import torch
 
-    refuse(model)
-    encoder: Any = create_encoder(model.encoder, "cpu")
-    if isinstance(encoder, TiledEncoder):
-        encoder = encoder.encoder
-    canvas = canvas_of(model.encoder)
-    if not (hasattr(encoder, "layers") and hasattr(encoder, "network")):
-        raise ConfigError(
-            f"encoder {model.encoder.name} cannot be exported: it has no torch `network` or no method `layers`; "
-            "use `llbnad predict`"
-        )
+    encoder, canvas = _exportable_encoder(model.encoder), canvas_of(model.encoder)
     if half:
         model = rounded(model)
         round_weights(encoder.network)
