@@ -1,6 +1,6 @@
 """From a folder of photos of 16 megapixels to regions in CSV: the two commands of docs/views.md, measured.
 
-    python -m benchmarks.large_photos --data FOLDER [--tiles 4x6] [--count 12] [--graphs]
+    python -m benchmarks.large_photos --data FOLDER [--tiles 4x6] [--count 12] [--fpr 0.05] [--graphs]
 
 A photo of 4928 × 3264 pixels is a tray of 5 × 3 castings, real ones enlarged from 300 pixels. `--count` trays of normal
 castings are learnt; two more are scored: one of normal castings, and one with a defective casting in a known place.
@@ -72,6 +72,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the data sets, in Real-IAD's layout")
     parser.add_argument("--tiles", help="rows and columns of tiles; without: the whole image is squeezed")
     parser.add_argument("--count", type=int, default=12, help="trays to learn")
+    parser.add_argument("--fpr", help="rate of false positives to score at; of n photos, at least 1 / (n + 1)")
     parser.add_argument(
         "--graphs", action="store_true", help="also export the model, and score the photos by its graphs"
     )
@@ -80,6 +81,7 @@ def main() -> None:
     if not castings.is_dir():
         sys.exit(f"error: no castings at {castings}: name the folder of the data sets with --data")
     tiles = ["--tiles", options.tiles] if options.tiles else []
+    rate = ["--fpr", options.fpr] if options.fpr else []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_trays(castings, folder, options.count)
@@ -88,7 +90,9 @@ def main() -> None:
         memory, seconds, printed = measured(["run", *given, *tiles, "--out", out])
         print(printed, end="")
         print(f"llbnad run: {options.count} photos, at most {memory:.0f} MB, {seconds:.0f} processor s")
-        memory, seconds, printed = measured(["predict", out / "model.safetensors", folder / "new", "--out", scored])
+        memory, seconds, printed = measured(
+            ["predict", out / "model.safetensors", folder / "new", "--out", scored, *rate]
+        )
         print(printed, end="")
         print(f"llbnad predict: 2 photos, at most {memory:.0f} MB, {seconds:.0f} processor s; defect in cell {ODD}")
         for line in found(scored):
@@ -100,7 +104,7 @@ def main() -> None:
             print(f"llbnad export: at most {memory:.0f} MB, {seconds:.0f} processor s")
             for graph in (folder / "patchcore.onnx", folder / "patchcore.xml"):
                 scored = folder / graph.suffix
-                memory, seconds, _ = measured(["predict", graph, folder / "new", "--out", scored])
+                memory, seconds, _ = measured(["predict", graph, folder / "new", "--out", scored, *rate])
                 print(f"llbnad predict {graph.name}: 2 photos, at most {memory:.0f} MB, {seconds:.0f} processor s")
                 for line in found(scored):
                     print(line)

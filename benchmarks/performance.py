@@ -173,7 +173,7 @@ def prediction(bench: Bench) -> None:
 
 
 def _precisions(bench: Bench, detector: str, view: str) -> None:
-    found = bench.run("prediction.precisions", detector=detector, view=view, images=5 * bench.size.repeats)
+    found = bench.run("prediction.precisions", detector=detector, view=view, images=5 * bench.size.repeats)["files"]
     for name, one in found.items():
         format, _, precision = name.partition(" ")
         bench.add(f"{detector}, {view}, exported to {format} in {precision}, one file to score, peer float32",

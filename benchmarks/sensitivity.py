@@ -2,14 +2,16 @@
 
     python -m benchmarks.sensitivity reality [--data FOLDER] [--seeds N]
     python -m benchmarks.sensitivity limits [--data FOLDER] [--seeds N]
+    python -m benchmarks.sensitivity harmless [--data FOLDER]
 
 `reality` trains two detectors on four training sets each (`none`, `llbnad`, `oracle`, `random`; a fifth of the training
 images is defective), each with a threshold of its own, and compares what they find of real defects with what they find
 of synthetic ones, over detectors of one draw of a data set. `limits` trains a champion, successors that should pass and
-successors that should be refused, and writes what the check `sensitivity` of a challenger says of each.
+successors that should be refused, and writes what the check `sensitivity` of a challenger says of each. `harmless`
+trains both detectors on normal images of each data set and counts false positives on others after harmless changes.
 
 Each data set that is not below FOLDER in Real-IAD's layout is left out, and said so. A row is written as soon as it is
-known. Tables: benchmarks/results/sensitivity_reality.csv and sensitivity_limits.csv.
+known. Tables: benchmarks/results/sensitivity_reality.csv, sensitivity_limits.csv and sensitivity_harmless.csv.
 """
 
 import hashlib
@@ -47,6 +49,7 @@ from llbnad.scenario import ScenarioSettings, make_settings
 from llbnad.sensitivity.defects import draw
 from llbnad.sensitivity.measure import drawings, score_drawings, usual_sizes
 from llbnad.sensitivity.rates import CLEAN, detection_rates
+from llbnad.sensitivity.robustness import robustness
 from llbnad.two_stage import select_images
 from llbnad.utils.hashing import stable_shuffle
 from llbnad.utils.runtime import prepare
@@ -57,7 +60,7 @@ DETECTORS: dict[str, dict[str, Any]] = {
     "patchcore": {"name": "patchcore", "memory_size": 1024},
 }
 SETS: dict[str, Any] = {"elpv_mono": None, "magnetic_tile": "magnetic_tile", "casting": "casting_impeller"}
-TRAINED, TESTED, DRAWN_ON = 160, 100, 12  # images
+TRAINED, TESTED, DRAWN_ON, CHANGED = 160, 100, 12, 48  # images
 CONTRAST = 0.2
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -233,6 +236,29 @@ def limits(data: DATA = Path("data/own"), seeds: SEEDS = 2) -> None:
         models=("refused", "size"), refused=("refused", "sum"), median=("largest_loss", "median"),
         largest=("largest_loss", "max"))  # fmt: skip
     print(said.to_string(float_format="%.2f"))
+
+
+@app.command()
+def harmless(data: DATA = Path("data/own")) -> None:
+    """Count the normal images that are called defects after changes that harm nothing, by data set and detector."""
+    target = str(prepare(Runtime()))
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as cache:
+        for name, manifest, root in sets(data):
+            normal = few(manifest[manifest["anomaly_class"] == NORMAL], TRAINED + CHANGED, 0)
+            learnt, others = normal.iloc[:TRAINED], normal.iloc[TRAINED:]
+            images = {image_id: root / path for image_id, path in zip(others["image_id"], others["path"], strict=True)}
+            known: dict[bytes, Any] = {}
+            for detector, config in DETECTORS.items():
+                settings = make_settings({"detector": config}, "benchmark")
+                store = FeatureStore(Path(cache) / name, settings.encoder, normal, root, target)
+                model = calibrated(learnt, store, settings, 0)
+                assert model.threshold is not None
+                found = robustness(Remembered(model, known), images, model.threshold)
+                for row in found.assign(set=name, detector=detector).to_dict("records"):
+                    add({str(key): value for key, value in row.items()}, rows, RESULTS / "sensitivity_harmless.csv")
+    table = pd.DataFrame(rows).set_index(["change", "strength", "set", "detector"])["false_positives"]
+    print(table.unstack(["set", "detector"]).to_string(float_format="%.2f"))
 
 
 def _successors(

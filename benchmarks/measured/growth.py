@@ -12,11 +12,14 @@ import torch
 from benchmarks.measured.data import augmented
 from llbnad.config import CalibrationConfig, EncoderConfig, Runtime
 from llbnad.data.manifest import read_manifest, write_manifest
-from llbnad.detectors import DETECTORS
+from llbnad.detectors import DETECTORS, create_detector
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.features.batch import Batch
 from llbnad.features.store import FeatureStore
-from llbnad.model.model import train
+from llbnad.inference.predict import Predictor
+from llbnad.model.model import Model, train
+from llbnad.model.pixel_threshold import PixelThreshold
+from llbnad.model.threshold import threshold_at
 from llbnad.purification.rounds import run_sub_models, select
 from llbnad.scenario import ScenarioSettings
 from llbnad.two_stage import run_two_stage
@@ -106,6 +109,32 @@ def stage_1(images: int, threads: int) -> dict[str, Any]:
     kept = found.table.memory_usage(deep=True).sum()
     kept += sum(one.nbytes for maps in (found.maps, selection.trusted) for one in maps.values())
     return {"mb": _peak_mb() - before, "kept_mb": kept / 2**20, "seconds": seconds}
+
+
+def large_images(folder: str, images: int, tiles: tuple[int, int], threads: int) -> dict[str, Any]:
+    """Score images of 16 megapixels in tiles, each with a region as large as the image, which needs the most memory.
+
+    Returns:
+        the memory in MB that this added to the process's peak, and the number of pixels of an image.
+    """
+    from PIL import Image
+
+    prepare(Runtime(device="cpu", threads=threads))
+    width, height = 4928, 3264
+    paths = []
+    for number in range(images):
+        small = np.random.default_rng(number).integers(60, 180, (height // 32, width // 32, 3), np.uint8)
+        paths.append(Path(folder) / f"{number}.jpg")
+        Image.fromarray(small).resize((width, height)).save(paths[-1])
+    detector = create_detector(PatchcoreConfig())
+    detector.restore({"memory": torch.zeros((1, 168))})  # far from every patch
+    everywhere = PixelThreshold(threshold_at(np.zeros(9), 0.1, "none", unsure=False), 0.0)
+    view = EncoderConfig(input_size=64, view="tiles", tiles=tuple(tiles))
+    predictor = Predictor(Model(view, PatchcoreConfig(), detector))
+    before = _peak_mb()
+    for found in predictor.predict(paths, None, everywhere):
+        assert found.regions is not None and [one.area for one in found.regions] == [width * height]
+    return {"mb": _peak_mb() - before, "pixels": width * height}
 
 
 def _peak_mb() -> float:

@@ -116,4 +116,4 @@ def precisions(threads: int, detector: str, images: int, view: View = "squeeze")
                     "ms": 1000 * seconds / sum(map(len, groups)),
                     "mb": sum(one.stat().st_size for one in {file, file.with_suffix(".bin")} if one.exists()) / 1e6,
                 }
-    return found
+    return {"files": found}

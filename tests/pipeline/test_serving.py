@@ -15,11 +15,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
+from llbnad.config import EncoderConfig, RegionConfig
+from llbnad.data.region_of_interest import RegionOfInterest
+from llbnad.detectors import create_detector
+from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.inference.predict import Predictor
 from llbnad.inference.request import FOLDER, MAXIMA
 from llbnad.model.model import Model
+from llbnad.model.pixel_threshold import PixelThreshold
+from llbnad.model.threshold import threshold_at
 from orchestration.registry.packaging import contents, requirements
 from tests.pipeline.conftest import COLD, environment
 
@@ -130,6 +137,27 @@ def test_path_bytes_and_array_are_the_same_image_and_bad_rows_answer_for_themsel
     # the score is the mean of the map's highest 1 %, here one patch
     assert good["score"][0] == pytest.approx(np.max(good["heat_map"][0]))
     assert bad["score"].isna().all() and bad["error"].str.len().gt(0).all()
+
+
+def test_a_model_with_tiles_and_a_region_answers_as_predict_does(images, tmp_path):
+    import mlflow
+
+    detector = create_detector(PatchcoreConfig())
+    detector.restore({"memory": torch.rand((20, 168), generator=torch.Generator().manual_seed(0))})
+    view = EncoderConfig(input_size=64, view="tiles", tiles=(1, 2))
+    left = RegionOfInterest(RegionConfig(polygon=((0, 0), (0.5, 0), (0.5, 1), (0, 1))))
+    levels, others = (threshold_at(np.linspace(0, most, 50), 0.1) for most in (4, 5))
+    model = Model(view, PatchcoreConfig(), detector, threshold=levels, region=left,
+                  pixel_threshold=PixelThreshold(others, 0.001))  # fmt: skip
+    model.save(tmp_path / "own.safetensors")
+    mlflow.pyfunc.save_model(path=str(tmp_path / "served"), **contents(tmp_path / "own.safetensors", {}, {}))
+    rows = pd.DataFrame({"bytes": [path.read_bytes() for path in images[:4]]})
+    out = mlflow.pyfunc.load_model(str(tmp_path / "served")).predict(rows)
+    for row, one in zip(out.to_dict("records"), Predictor(model).predict(images[:4], levels), strict=True):
+        assert (row["score"], row["label"]) == (pytest.approx(one.score, abs=1e-6), one.label)
+        assert np.allclose(row["heat_map"], one.patch_map, atol=1e-6)
+        right = np.asarray(row["heat_map"])[:, one.patch_map.shape[1] // 2 + 1 :]
+        assert right.size and not right.any()  # outside of the region
 
 
 def test_every_form_of_request_answers_every_row_in_order(served, images):
