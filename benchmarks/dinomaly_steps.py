@@ -25,7 +25,6 @@ from llbnad.features.source import FeatureSource
 from llbnad.features.store import FeatureStore
 from llbnad.model.model import Model, derived_seed, train
 from llbnad.purification.comparators import training_sets
-from llbnad.study.embedded import EmbeddedFeatures
 from llbnad.study.grid import Grid
 from llbnad.utils.files import write_csv
 from llbnad.utils.runtime import prepare
@@ -56,7 +55,7 @@ def main(
     rows = []
     store = FeatureStore(FEATURE_CACHE, settings.encoder, noisy, image_root, target)
     store.ensure(store.image_ids)
-    features = EmbeddedFeatures(PooledFeatures(store, settings.pool))
+    features = PooledFeatures(store, settings.pool)
     for count in steps or (100, 300, 1000):
         config = DinomalyConfig(**{**settings.detectors["dinomaly"].model_dump(), "steps": count})
         for name in ("none", "oracle"):

@@ -13,6 +13,7 @@ import numpy as np
 from llbnad.data.canvas import Frame
 from llbnad.encoders.base import Encoded, Encodes
 from llbnad.errors import DataError
+from llbnad.features.derived import DerivedMemory
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +30,7 @@ class Batch:
         prefixes: one tensor (B, p, C) of class and register tokens per layer of a ViT; empty for other networks.
         trusted: (B, h, w) bool on stage 1's patch grid: the patches to learn from; None means all patches.
         frames: where each image lies on its canvas and which part counts; empty if every patch counts.
+        memory: keeps what `once` makes for later batches of the same images; None: it is kept with this batch alone.
     """
 
     def __init__(
@@ -38,11 +40,13 @@ class Batch:
         prefixes: "tuple[torch.Tensor, ...]" = (),
         trusted: "torch.Tensor | None" = None,
         frames: Sequence[Frame] = (),
+        memory: DerivedMemory | None = None,
     ) -> None:
         self.image_ids = image_ids
         self.trusted = trusted
         self.frames = tuple(frames)
         self._features: Features = (maps, prefixes)
+        self._memory = memory
         self._derived: dict[str, torch.Tensor] = {}
 
     def __repr__(self) -> str:
@@ -72,9 +76,18 @@ class Batch:
         """Return the value stored under `name`; call `make` and store its result on first use.
 
         Callers must not modify it: several detectors share it.
+
+        Args:
+            name: says what is made, and with which settings.
+            make: returns one row per image (B, …); a row depends on the features of its image alone.
         """
         if name not in self._derived:
-            self._derived[name] = make()
+            found = None if self._memory is None else self._memory.get(name, self.image_ids)
+            if found is None:
+                found = make()
+                if self._memory is not None:
+                    self._memory.keep(name, self.image_ids, found)
+            self._derived[name] = found
         return self._derived[name]
 
     def trusting(self, trusted: "torch.Tensor") -> "Batch":
@@ -126,6 +139,7 @@ class DeferredBatch(Batch):
         features: returns maps and prefixes, see `Batch`.
         images: returns the images (B, 3, H, W) uint8.
         frames: see `Batch`.
+        memory: see `Batch`.
     """
 
     def __init__(
@@ -134,10 +148,12 @@ class DeferredBatch(Batch):
         features: Callable[[], Features],
         images: "Callable[[], torch.Tensor]",
         frames: Sequence[Frame] = (),
+        memory: DerivedMemory | None = None,
     ) -> None:
         self.image_ids = image_ids
         self.trusted = None
         self.frames = tuple(frames)
+        self._memory = memory
         self._derived = {}
         self._read_features, self._read_images = features, images
 

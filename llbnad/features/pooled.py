@@ -1,9 +1,11 @@
 """Features on a coarser grid, for studies: the maps of a store are averaged once and stay in memory."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from llbnad.features.batch import Batch
+from llbnad.features.derived import DerivedMemory
 from llbnad.features.store import FeatureStore
 
 if TYPE_CHECKING:
@@ -14,8 +16,8 @@ class PooledFeatures:
     """The feature maps of a store, averaged to a coarser grid and kept in memory.
 
     The side of the finest map shrinks by `factor`. Other maps are averaged to the same grid, unless they are coarser
-    already. Everything is read once and kept as float16. This serves studies that train many detectors on the same few
-    thousand images.
+    already. Everything is read once and kept as float16, and so are patch vectors, as they are. This serves studies
+    that train many detectors on the same few thousand images.
 
     Args:
         features: the store.
@@ -25,6 +27,7 @@ class PooledFeatures:
     def __init__(self, features: FeatureStore, factor: int) -> None:
         self.features = features
         self.factor = factor
+        self._memory = DerivedMemory(sys.maxsize)
         self._known: dict[str, tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]] = {}  # maps and prefixes
 
     def batches(self, image_ids: Sequence[str], description: str) -> Iterator[Batch]:
@@ -42,7 +45,7 @@ class PooledFeatures:
             known = [self._known[image_id] for image_id in chunk]
             frames = [self.features.frames[image_id] for image_id in chunk] if self.features.frames else []
             layers, tokens = self._stacked([one[0] for one in known]), self._stacked([one[1] for one in known])
-            yield Batch(chunk, layers, tokens, frames=frames)
+            yield Batch(chunk, layers, tokens, frames=frames, memory=self._memory)
 
     def _stacked(self, images: "Sequence[tuple[torch.Tensor, ...]]") -> "tuple[torch.Tensor, ...]":
         import torch

@@ -26,7 +26,6 @@ from llbnad.purification.partition import assign_subsets
 from llbnad.purification.patches import Maps
 from llbnad.purification.rounds import run_sub_models, select
 from llbnad.scenario import ScenarioSettings
-from llbnad.study.embedded import EmbeddedFeatures
 from llbnad.study.grid import DEFAULT, Cell, Grid
 from llbnad.utils.hashing import stable_shuffle
 
@@ -55,7 +54,7 @@ def run_cell(cell: Cell, grid: Grid, manifest: pd.DataFrame, image_root: Path, c
     if grid.pixel_seeds is not None and cell.seed not in grid.pixel_seeds:
         noisy = noisy.assign(mask_path=None)
     store = FeatureStore(cache, grid.encoder, noisy, image_root)
-    features: FeatureSource = EmbeddedFeatures(PooledFeatures(store, grid.pool) if grid.pool > 1 else store)
+    features: FeatureSource = PooledFeatures(store, grid.pool) if grid.pool > 1 else store
     images = training_images(noisy)
     if cell.rival:
         config = grid.rivals[cell.detector]

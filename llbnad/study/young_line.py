@@ -28,7 +28,6 @@ from llbnad.model.model import Model, derived_seed, train
 from llbnad.model.threshold import Threshold
 from llbnad.purification.notes import agreement
 from llbnad.scenario import AnyDetector, AnyEncoder, ScenarioSettings, make_settings
-from llbnad.study.embedded import EmbeddedFeatures
 from llbnad.two_stage import select_images, train_final
 from llbnad.utils.hashing import stable_shuffle
 
@@ -149,7 +148,7 @@ def _features(
     cache: Path, encoder: EncoderConfig, images: tuple[tuple[Any, ...], ...], image_root: Path, pool: int
 ) -> FeatureSource:
     manifest = pd.DataFrame(images, columns=["image_id", "path", *WINDOW])
-    return EmbeddedFeatures(PooledFeatures(FeatureStore(cache, encoder, manifest, image_root), pool))
+    return PooledFeatures(FeatureStore(cache, encoder, manifest, image_root), pool)
 
 
 def _row(

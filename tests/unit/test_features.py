@@ -14,10 +14,12 @@ from safetensors.numpy import load_file, save_file
 
 from llbnad.config import EncoderConfig
 from llbnad.data.images import load_square
+from llbnad.detectors import base
 from llbnad.detectors.base import embed
 from llbnad.encoders import create_encoder, recipe
 from llbnad.errors import ConfigError, DataError, IdentityError, ImageChangedError, ImageGoneError
 from llbnad.features.batch import Batch, fresh_batch
+from llbnad.features.derived import DerivedMemory
 from llbnad.features.store import FeatureStore
 from llbnad.scenario import ScenarioSettings
 from tests.warm import programs
@@ -78,6 +80,31 @@ def test_values_do_not_depend_on_batch_mates(few_cells):
     for layer, one, backwards in zip(together, alone, reversed_order, strict=True):
         assert np.array_equal(layer[7], one[0])
         assert np.array_equal(layer, backwards[::-1])
+
+
+def test_derived_values_are_made_once_and_are_the_same_to_the_last_bit(few_features, few_cells, monkeypatch):
+    ids = few_cells[0]["image_id"].tolist()
+    remembers = store(few_features, few_cells, batch_size=4)
+    made = []
+    monkeypatch.setattr(base, "embed", lambda maps, vectors: made.append(len(maps[0])) or embed(maps, vectors))
+    first = [base.patch_vectors(batch) for batch in remembers.batches(ids, "test")]
+    assert sum(made) == len(ids)
+    again = [base.patch_vectors(batch) for batch in remembers.batches(ids[::-1], "test")]  # in other batches
+    assert sum(made) == len(ids)
+    assert torch.equal(torch.cat(first), torch.cat(again).flip(0))
+    monkeypatch.setattr("llbnad.features.store.DERIVED_BYTES", 0)
+    forgets = store(few_features, few_cells, batch_size=3)
+    anew = [base.patch_vectors(batch) for _ in range(2) for batch in forgets.batches(ids, "test")]
+    assert sum(made) == 3 * len(ids) and torch.equal(torch.cat(anew), torch.cat(first + first))
+
+
+def test_a_full_memory_of_derived_values_takes_no_more():
+    values = torch.arange(12.0).reshape(3, 4)  # rows of 16 bytes
+    memory = DerivedMemory(40)
+    memory.keep("a", ["x", "y"], values[:2])
+    memory.keep("a", ["y", "z"], values[1:])
+    assert memory.bytes == 32 and torch.equal(memory.get("a", ["y", "x"]), values[[1, 0]])
+    assert memory.get("a", ["x", "z"]) is None and memory.get("b", ["x"]) is None
 
 
 def test_images_alone_encode_nothing(tmp_path, few_cells):
