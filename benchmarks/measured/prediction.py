@@ -40,6 +40,11 @@ def installed() -> list[Format]:
     return found
 
 
+def _parts(format: Format, file: Path) -> list[Path]:
+    """Return the files of an exported graph; OpenVINO's weights are beside it."""
+    return [file, file.with_suffix(".bin")] if format is Format.openvino else [file]
+
+
 def _trained(folder: Path, detector: str, encoder: EncoderConfig | None = None, **settings: Any) -> Model:
     manifest, root = solar_cells()
     store = FeatureStore(folder / "features", encoder or EncoderConfig(), manifest, root)
@@ -114,6 +119,6 @@ def precisions(threads: int, detector: str, images: int, view: View = "squeeze")
                 found[f"{format.value} {precision.value}"] = {
                     "image_auroc": None if order is None else order.auroc,
                     "ms": 1000 * seconds / sum(map(len, groups)),
-                    "mb": sum(one.stat().st_size for one in {file, file.with_suffix(".bin")} if one.exists()) / 1e6,
+                    "mb": sum(one.stat().st_size for one in _parts(format, file)) / 1e6,
                 }
     return {"files": found}
