@@ -48,7 +48,8 @@ def definitions(root: Path) -> dg.Definitions:
         "run_scenario",
         selection=dg.AssetSelection.all() - dg.AssetSelection.assets(INGEST, DRIFT, inspected, *serving, *tables),
         description="A scenario, from raw data to the champion; what did not change is not computed again. "
-        "`Materialize all…`, and choose the scenario as the partition",
+        "`Materialize all…`, and choose the scenario as the partition. Its settings, such as the policy, are in "
+        "params.yaml",
     )
     several = False
     # without DAGSTER_HOME, the sensor adds the partitions later, in the instance that it is given

@@ -121,9 +121,11 @@ def threshold_notes(threshold: Threshold | None, measured_fpr: float | None = No
     tested = (
         "no labelled normal image tests it" if measured_fpr is None else f"labelled test images say {measured_fpr:.2%}"
     )
+    why = "there are too few images" if threshold.decided_by == "conformal" else "the largest scores stand apart"
+    missed = "" if threshold.attained else f", where {threshold.target_fpr:.2%} were asked for, because {why}"
     return [
-        f"threshold only promised: {threshold.promised_fpr:.2%} false positives ({threshold.fpr_low:.2%} to "
-        f"{threshold.fpr_high:.2%} at {CONFIDENCE:.0%} confidence) for a target of {threshold.target_fpr:.2%}, "
-        f"from the {rule} of {threshold.n} images, for images like the kept ones; {tested}",
+        f"expect {threshold.promised_fpr:.2%} false positives{missed}; from the {rule} of {threshold.n} images, for "
+        f"images like the kept ones, {threshold.fpr_low:.2%} to {threshold.fpr_high:.2%} at {CONFIDENCE:.0%} "
+        f"confidence; {tested}",
         *alike,
     ]

@@ -1,7 +1,6 @@
 """Metadata of a stage's outputs for Dagster: row counts, numbers, tables and pictures, by the kind of file."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,24 @@ from llbnad.utils.files import file_digest
 from orchestration.assets.pictures import picture
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import settings_path
-from orchestration.pipeline.tables import for_people, plain_table
+from orchestration.pipeline.tables import escaped, for_people, plain_table
 from orchestration.tracking.server import run_page
 
-PREVIEW_ROWS = 30  # of a CSV file; numbers are rounded for people, the files hold all digits
-FIRST = ("outcome", "summary", "policy", "notes", "to judge the suspects", "mlflow")  # entries of metadata
+PREVIEW_ROWS = 100  # of a CSV file; numbers are rounded for people, the files hold all digits
+FIRST = (
+    "outcome",
+    "summary",
+    "policy",
+    "not kept",
+    "all suspects",
+    "notes",
+    "to judge the suspects",
+    "mlflow",
+)  # entries of metadata
 LAST = ("dvc stage", "command", "outputs")
 LEFT_OUT = ["threshold", "path", "image_id"]  # columns of a table with `name` that would push its others out of sight
+SAME_IN_ALL = ["seed"]  # columns of a table with `method` that say nothing there
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
-MARKDOWN = re.compile(r"[\\`*_<>\[\]#|~]")  # signs that would change the look of a text
 HIDDEN_FOLDERS = {"images", "params", "read_by"}  # counted by the manifest; shown as settings
 
 
@@ -58,8 +66,20 @@ def of_purification(root: Path, scenario: str) -> dict[str, Any]:
     policy = ", ".join(f"{key} {value}" for key, value in content["selection"].items() if key != "policy")
     return {
         "policy": content["selection"]["policy"] + (f" ({policy})" if policy else ""),
+        **_counts(root, scenario),
         "to judge the suspects": f"python -m orchestration review {scenario} --out review.html",
     }
+
+
+def _counts(root: Path, scenario: str) -> dict[str, str]:
+    """Return how many images the policy did not keep, and where the list of all suspects is."""
+    folder = stage_dir("purified", scenario)
+    summary, suspects = root / folder / "summary.json", folder / "suspects.csv"
+    if not summary.exists():
+        return {}
+    numbers = json.loads(summary.read_text())
+    away = f"{numbers['n_train'] - numbers['n_selected']} of {numbers['n_train']} images"
+    return {"not kept": away, **({"all suspects": str(suspects)} if (root / suspects).exists() else {})}
 
 
 def in_order(shown: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,11 +109,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMeta
 
 def bullets(lines: Iterable[str]) -> dg.MarkdownMetadataValue:
     """Return lines as a list; Dagster's pages would show a text of several lines as one."""
-    return dg.MetadataValue.md("\n".join(f"* {MARKDOWN.sub(_escaped, line)}" for line in lines))
-
-
-def _escaped(sign: re.Match[str]) -> str:
-    return f"\\{sign[0]}"
+    return dg.MetadataValue.md("\n".join(f"* {escaped(line)}" for line in lines))
 
 
 def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
@@ -144,8 +160,11 @@ def _of_file(file: Path) -> dict[str, Any]:
         content = pd.read_csv(file)
         if "name" in content:
             content = content.drop(columns=LEFT_OUT, errors="ignore").dropna(axis="columns", how="all")
+        if "method" in content:
+            content = content.drop(columns=SAME_IN_ALL, errors="ignore").dropna(axis="columns", how="all")
         rows = content.head(PREVIEW_ROWS).itertuples(index=False, name=None)
-        name = f"{file.name}, first {PREVIEW_ROWS} rows" if len(content) > PREVIEW_ROWS else file.name
+        first = f"{file.name}, first {PREVIEW_ROWS} of {len(content)} rows"
+        name = first if len(content) > PREVIEW_ROWS else file.name
         return {f"rows of {file.name}": len(content), name: table(list(content.columns), rows)}
     if file.suffix == ".json":
         numbers = json.loads(file.read_text())
@@ -153,7 +172,7 @@ def _of_file(file: Path) -> dict[str, Any]:
             return {"settings": dg.MetadataValue.json(numbers)}
         shown = {key: for_people(value) for key, value in numbers.items() if isinstance(value, int | float)}
         if notes := numbers.get("notes"):
-            shown["notes"] = table(("note",), [[note] for note in notes])  # a text would lose its line breaks
+            shown["notes"] = bullets(notes)  # a text would lose its line breaks, and a table is too wide to read
         return shown
     if file.suffix == ".png":
         return {f"{file.stem} (picture)": picture(file)}

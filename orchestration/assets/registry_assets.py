@@ -65,8 +65,10 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
             context, place, command, allowed, lambda: pictures(place, CHALLENGER, scenario), shown_on_checks=False
         )
         if (lost := _text(made, "refused")) != "none":
-            context.log.warning(f"version {_text(made, 'version')} of the detector is {_text(made, 'next')}")
-            context.instance.add_run_tags(context.run_id, {REFUSED_TAG: lost})
+            in_use = _text(made, "version") == _text(made, "champion")
+            said = _text(made, "next")
+            context.log.warning(said if in_use else f"version {_text(made, 'version')} of the detector is {said}")
+            context.instance.add_run_tags(context.run_id, {REFUSED_TAG: f"in use, but {lost}" if in_use else lost})
         return made
 
     return challenger
@@ -93,7 +95,8 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
             context.log.warning(_text(made, "outcome"))
         else:
             tell_challenger(context.instance, line, _text(made, "version"))
-        if _text(made, "version") != "none" and _text(made, "advice") != COMPARED:
+        new = _text(made, "version") != "none" and _text(made, "refused") == "none"
+        if new and _text(made, "advice") != COMPARED:
             context.instance.add_run_tags(context.run_id, {UNPROVEN_TAG: "in use, compared with nothing: look at it"})
         run = context.instance.get_run_by_id(context.run_id)
         context.log.info(f"this run computed {run.tags.get(RAN, 'no stage') if run else '?'}; {_text(made, 'outcome')}")

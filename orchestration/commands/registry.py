@@ -78,7 +78,6 @@ def challenge(
     lost = named(findings, "failed")
     if not promote_it or lost != "none":
         print(f"next: {next_step(line, report)}")
-    rows = [(one["name"], one["outcome"], one["observed"], one["expected"]) for one in findings]
     _tell(
         "challenger",
         line,
@@ -93,7 +92,9 @@ def challenge(
             "registry": pipes.link(report["page"]),
             "advice": report["advice"] or COMPARED,
             "skipped": named(findings, "skipped"),
-            "findings": pipes.table(("check", "outcome", "observed", "expected"), rows),
+            "findings": pipes.bullets(
+                f"{one['name']} {one['outcome']}: {one['observed']}; expected {one['expected']}" for one in findings
+            ),
         },
         report["md5"],
         [as_check(finding) for finding in findings],
@@ -135,7 +136,8 @@ def promote(
             raise RegistryError(f"{model_name(line)} has no version {version}; there are {known}")
         chosen = client.get_model_version(model_name(line), version or known[0])
         before = champion_of(client, line)
-        if if_accepted and (reason := refusal(chosen.tags)):
+        in_use = before is not None and str(before.version) == str(chosen.version)
+        if if_accepted and not in_use and (reason := refusal(chosen.tags)):
             stays = f"version {before.version} stays champion" if before else "there is no champion"
             said = f"version {chosen.version} of {chosen.name} {reason}: {stays}; "
             said += f"to promote it all the same: {PROGRAM} registry promote {line} {chosen.version}"

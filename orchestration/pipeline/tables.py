@@ -1,9 +1,11 @@
-"""A table for people as plain records with one type per column: what Dagster shows, whoever sends it."""
+"""Tables and texts for people, in the form that Dagster shows, whoever sends them."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+MARKDOWN = re.compile(r"[\\`*_<>\[\]#|~]")  # signs that would change the look of a text
 Cell = str | int | float | bool | None
 
 
@@ -30,6 +32,11 @@ def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> PlainT
         for row in cells
     ]
     return PlainTable(records, types)
+
+
+def escaped(text: str) -> str:
+    """Return a text that Markdown shows as it is."""
+    return MARKDOWN.sub(lambda sign: f"\\{sign[0]}", text)
 
 
 def for_people(value: float) -> float:

@@ -38,6 +38,7 @@ PICTURES = {  # of a version's card, by name, those first that a description sho
 }
 SHOWN_PICTURES = 3  # in the description
 REFUSED_BY, ALTHOUGH = "REFUSED by", "Promoted by hand, although refused by"  # begin a description
+WOULD_BE = "In use; if it came now, it would be refused by"  # begins one too
 OWN_TEXT = "card.sha256"  # tag of a version: hash of the description that was written here
 
 
@@ -49,7 +50,11 @@ def read_metrics(scenario: str) -> dict[str, Any]:
 
 
 def model_card(
-    model: Path, metrics: dict[str, Any], findings: Sequence[Finding] = (), advice: str | None = None
+    model: Path,
+    metrics: dict[str, Any],
+    findings: Sequence[Finding] = (),
+    advice: str | None = None,
+    in_use: bool = False,
 ) -> str:
     """Return the description as Markdown: why it was refused, if so; a fact per paragraph; the checks, one per line.
 
@@ -58,10 +63,12 @@ def model_card(
         metrics: metrics.json of the evaluation.
         findings: outcomes of the checks.
         advice: what to know before one trusts the version.
+        in_use: the version is champion, so that nothing was refused.
     """
     with opened(model) as (_, content):
         detector, encoder, threshold = content["detector"], content["encoder"], content.get("threshold")
-    lines = [f"{REFUSED_BY} {one.name}: {_seen(one)}; expected {one.expected}." for one in findings if one.failed]
+    begins = WOULD_BE if in_use else REFUSED_BY
+    lines = [f"{begins} {one.name}: {_seen(one)}; expected {one.expected}." for one in findings if one.failed]
     lines.append(f"Detector {detector['name']} on {encoder['name']} at {encoder['input_size']} px.")
     if "n_selected" in metrics:
         share = metrics["n_selected"] / metrics["n_train"]

@@ -28,7 +28,6 @@ from orchestration.registry.beside_champion import comparison_files, write_compa
 from orchestration.registry.model_card import CARD, describe, facts, model_card, read_metrics, write_card
 from orchestration.registry.packaging import contents, logged_name
 from orchestration.registry.store import (
-    CHAMPION,
     MD5,
     REFUSED,
     SENSITIVITY,
@@ -96,10 +95,13 @@ def challenge(scenario: str) -> dict[str, Any]:
         own, findings = _judge(scenario, settings, path, champion)
         withdrawn = known.tags.get(WITHDRAWN) if known else None
         findings.append(decided(STANDING, withdrawn is None, withdrawn or "not rolled back", "not rolled back by hand"))
-        advice = champion_checks.UNPROVEN if champion is None else None
-        card = model_card(path, read_metrics(scenario), findings, advice)
+        in_use = known is not None and champion is not None and str(known.version) == str(champion.version)
+        # a champion that is compared with itself has still proved nothing
+        unproven = champion.tags.get(UNPROVEN) if in_use and champion is not None else None
+        advice = champion_checks.UNPROVEN if champion is None else unproven
+        card = model_card(path, read_metrics(scenario), findings, advice, in_use)
         version = known.version if known else _add_version(client, scenario, settings, path, own, md5, card)
-        _tag(client, scenario, str(version), findings, advice)
+        _tag(client, scenario, str(version), findings, advice, in_use)
         describe(client, scenario, str(version), card)
         with scenario_run(scenario, settings) as run:
             run.add_version(str(version), md5)
@@ -211,16 +213,20 @@ def _add_version(
     return version
 
 
-def _tag(client: "MlflowClient", scenario: str, version: str, findings: list[Finding], advice: str | None) -> None:
-    """Write findings, advice and sensitivity as tags of the version. A tag that no longer holds is removed."""
+def _tag(
+    client: "MlflowClient", scenario: str, version: str, findings: list[Finding], advice: str | None, in_use: bool
+) -> None:
+    """Write findings, advice and sensitivity as tags of the version. A tag that no longer holds is removed.
+
+    The version in use is not marked as refused: it would be refused if it came now, which the findings say.
+    """
     name = model_name(scenario)
     client.set_model_version_tag(name, version, "checks", json.dumps([vars(finding) for finding in findings]))
-    reasons = [f"{one.name}: {one.observed}, expected {one.expected}" for one in findings if one.failed]
+    lost = [] if in_use else [one for one in findings if one.failed]
+    reasons = [f"{one.name}: {one.observed}, expected {one.expected}" for one in lost]
     known = client.get_model_version(name, version)
-    # a champion that is compared with itself has still proved nothing
-    unproven = known.tags.get(UNPROVEN) if CHAMPION in known.aliases else None
     drawn = read_metrics(scenario).get("sensitivity_line")
-    for tag, text in ((REFUSED, "; ".join(reasons)), (UNPROVEN, advice or unproven), (SENSITIVITY, drawn)):
+    for tag, text in ((REFUSED, "; ".join(reasons)), (UNPROVEN, advice), (SENSITIVITY, drawn)):
         if text:
             client.set_model_version_tag(name, version, tag, text)
         elif tag in known.tags:

@@ -51,7 +51,13 @@ def next_step(line: str, report: Mapping[str, Any]) -> str:
     """Return what to type after a challenge of LINE, from its report."""
     version = report["version"]
     look, promotion = f"`{PROGRAM} review {line} --out review.html`", f"`{PROGRAM} registry promote {line} {version}`"
-    if (lost := named(report["findings"], "failed")) != "none":
+    lost = named(report["findings"], "failed")
+    if lost != "none" and version == report["champion"]:
+        return (
+            f"version {version} is in use; if it came now, it would be refused by {lost}: {look} shows the suspects; "
+            "train a better one, or change the limits under promotion in params.yaml"
+        )
+    if lost != "none":
         return f"refused by {lost}: {look} shows the suspects; {promotion} promotes it all the same"
     if report["champion"] is None:
         return f"{look} shows the suspects, then {promotion} makes it champion"

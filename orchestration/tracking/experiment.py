@@ -8,7 +8,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "llbnad"
-ABOUT = """One run per scenario and version of its data and settings; the runs of its sub-models lie below it.
+ABOUT = """To compare two runs of a scenario, open the later one: its description says what changed on the same test
+images, with a picture, and whether it is more than chance. (The button *Compare* begins with a plot of parameters.)
+
+One run per scenario and version of its data and settings; the runs of its sub-models lie below it.
 
 A run is called after what tells it apart: the scenario, the policy, the version of `llbnad-<scenario>` in the model
 registry that it became; then the data set and the hash of data and settings. Its description compares what it learnt

@@ -16,6 +16,8 @@ from llbnad.config import METHOD
 from llbnad.utils.files import file_digest
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import FINAL_STAGE, stage_dir
+from orchestration.tracking.beside_earlier import BESIDE, beside_line
+from orchestration.tracking.beside_earlier import PICTURE as BESIDE_PICTURE
 
 TRAINED_ON = {
     METHOD: "what {policy} kept (*llbnad*)",
@@ -60,6 +62,8 @@ def run_note(scenario: str, params: Params, tags: Mapping[str, str], experiment_
     evaluation = stage_dir("evaluation", scenario)
     if recorded(tags, "evaluation", evaluation, "comparison.csv"):
         parts += _results(evaluation, policy)
+    if beside := beside_line(tags, experiment_id):
+        parts.append(beside)
     about = f"{own.detector.name} on {own.encoder.name} at {own.encoder.input_size} px"
     parts.append(f"Data set `{own.dataset}`, policy `{policy}`, detector {about}. Make it again: `{command(scenario)}`")
     parts.append(
@@ -129,6 +133,9 @@ def _results(folder: Path, policy: str) -> list[str]:
 
 def _pictures(scenario: str, tags: Mapping[str, str], run_id: str) -> list[str]:
     found = []
+    if BESIDE in tags and json.loads(tags[BESIDE])["picture"]:
+        address = urlencode({"path": f"{FINAL_STAGE}/{BESIDE_PICTURE}", "run_uuid": run_id})
+        found.append(f"![This run and the one before, beside none and oracle](get-artifact?{address})")
     for stage, name, title in PICTURES:
         if name in json.loads(tags.get(f"md5.{stage}", "{}")):
             address = urlencode({"path": f"{stage}/{name}", "run_uuid": run_id})

@@ -22,11 +22,12 @@ from orchestration.pipeline.outputs import noisy_manifest
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import FINAL_STAGE, STAGES, stage_dir, sub_model_dir
 from orchestration.pipeline.settings import settings_path
+from orchestration.tracking.beside_earlier import BESIDE, PREDICTIONS, beside_earlier
 from orchestration.tracking.datasets import dataset_inputs
 from orchestration.tracking.metric_names import in_mlflow
 from orchestration.tracking.provenance import lock_tags, source_tags
 from orchestration.tracking.run_name import run_name
-from orchestration.tracking.run_note import command, run_note
+from orchestration.tracking.run_note import command, recorded, run_note
 from orchestration.tracking.server import MLFLOW_FOLDER, page, tracking_uri
 from orchestration.tracking.stage_metrics import stage_metrics
 
@@ -133,6 +134,10 @@ class ScenarioRun:
         known = {(one.dataset.name, one.dataset.digest) for one in logged}
         if missing := dataset_inputs(self.scenario, self.params, known):
             self.client.log_inputs(info.run_id, datasets=missing)
+        if recorded(tags, FINAL_STAGE, stage_dir(FINAL_STAGE, self.scenario), PREDICTIONS):
+            beside = beside_earlier(self.client, self.scenario, self.params, self.parent)
+            self._log(self.parent, {}, {} if beside is None else {BESIDE: beside})
+            tags = self.parent.data.tags
         note = run_note(self.scenario, self.params, tags, self.experiment_id, info.run_id)
         if _digest(tags.get(NOTE, "")) == tags.get(OWN_NOTE, _digest("")):
             self._log(self.parent, {}, {NOTE: note, OWN_NOTE: _digest(note)})

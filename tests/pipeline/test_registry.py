@@ -221,6 +221,29 @@ def test_a_detector_that_is_blind_to_what_the_champion_saw_is_refused(workspace,
     assert "BLIND" in capsys.readouterr().out
 
 
+def test_the_version_in_use_is_not_called_refused_when_limits_change(workspace, capsys):
+    client = MlflowClient(f"sqlite:///{workspace}/mlflow/mlflow.db")
+    challenge(LINE)
+    promote(LINE, "1")
+    params = workspace / "params.yaml"
+    params.write_text(params.read_text().replace("min_spread: 0.01", "min_spread: 99"))
+    again = challenge(LINE)
+    assert failed(again) == {"spread"} and again["advice"]  # nothing was there to compare it with, then as now
+    said = next_step(LINE, again)
+    assert (
+        said.startswith("version 1 is in use; if it came now, it would be refused by spread") and "promote " not in said
+    )
+    version = client.get_model_version(model_name(LINE), "1")
+    assert "refused" not in version.tags and version.tags["unproven"]
+    assert version.description.startswith("In use; if it came now, it would be refused by spread: ")
+    capsys.readouterr()
+    promote(LINE, "1", if_accepted=True)  # as the asset `champion` does
+    assert "version 1 of llbnad-noisy20 is champion already" in capsys.readouterr().out
+    params.write_text(params.read_text().replace("min_spread: 99", "min_spread: 0.01"))
+    challenge(LINE)
+    assert client.get_model_version(model_name(LINE), "1").description.startswith("Detector patchcore")
+
+
 def test_one_label_of_a_person_refuses_the_detector_that_contradicts_it(workspace):
     """The image is named in the finding, in the tags and at the command line."""
     kept = pd.read_parquet(workspace / "data" / "purified" / LINE / "kept.parquet")

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
@@ -84,6 +85,32 @@ def test_the_experiment_and_its_runs_say_what_they_are(by_dagster, monkeypatch):
     link = json.loads((by_dagster / "mlflow/runs/noisy20.json").read_text())
     place = ("experiments", parent.info.experiment_id, "runs", parent.info.run_id)
     assert link["url"] == page("sqlite:///", *place)
+
+
+def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_of, monkeypatch):
+    monkeypatch.chdir(copy_of)
+    client = client_of(copy_of)
+    params = copy_of / "params.yaml"
+    changed = yaml.safe_load(params.read_text())
+    changed["scenarios"]["noisy20"]["selection"] = {"policy": "fraction", "keep": 0.4}
+    params.write_text(yaml.safe_dump(changed, sort_keys=False))
+    done = command(copy_of, ["dvc", "repro", "evaluation@noisy20"])
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    parents = {run.data.params["selection.policy"]: run for run in runs_of(client)
+               if run.data.params["scenario"] == "noisy20" and "mlflow.parentRunId" not in run.data.tags}  # fmt: skip
+    before, now = parents["mad"], parents["fraction"]
+    note = now.data.tags["mlflow.note.content"]
+    line = next(part for part in note.split("\n\n") if part.startswith("**Beside the run before**"))
+    aurocs = [run.data.metrics["image_auroc"] for run in (before, now)]
+    assert "I-AUROC {:.4f} → {:.4f} on the same".format(*aurocs) in line and "with policy `mad`" in line
+    assert f"/runs/{before.info.run_id}" in line and re.search(r"(chance|better|worse)", line)
+    path = re.search(r"path=([^&]*beside_earlier.png)&run_uuid=" + now.info.run_id, note)
+    assert Path(client.download_artifacts(now.info.run_id, unquote(path[1]))).stat().st_size > 5000
+    assert "Beside the run before" not in before.data.tags["mlflow.note.content"]  # the first has none before it
+    text = json.loads(now.data.tags["llbnad.beside"])
+    again = command(copy_of, ["python", "-m", "orchestration", "record", "noisy20"])
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert json.loads(client.get_run(now.info.run_id).data.tags["llbnad.beside"]) == text
 
 
 def test_no_number_has_two_names(by_dagster):

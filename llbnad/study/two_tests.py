@@ -1,0 +1,96 @@
+"""Two detectors tested on the same images: is the difference of their I-AUROC more than chance, and what is it worth?
+
+The comparators of the later test say what a difference is worth: training on everything (*none*), on true normals only
+(*oracle*). Intervals are those of `llbnad.study.bootstrap`, over the test images.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from llbnad.config import METHOD
+from llbnad.data.manifest import NORMAL
+from llbnad.evaluation.figures import ANOMALOUS_COLOUR, METHOD_COLOURS, NORMAL_COLOUR, figure
+from llbnad.evaluation.metrics import ranking
+from llbnad.study.bootstrap import LEVEL, NOISE, differences
+
+EARLIER, NONE = "earlier", "none"
+
+
+@dataclass(frozen=True)
+class TwoTests:
+    """I-AUROC of an earlier detector and of the present one, on the same test images."""
+
+    earlier: float
+    now: float
+    low: float  # 95 % interval of now - earlier
+    high: float
+    significance: str  # see `llbnad.study.bootstrap.differences`
+    images: int
+    beside_none: pd.DataFrame  # difference to *none* of each detector: see `differences`; empty without that comparator
+    none: float | None  # I-AUROC of *none*
+
+    def describe(self) -> str:
+        """Say in one sentence what changed, and whether it is more than chance."""
+        said = f"I-AUROC {self.earlier:.4f} → {self.now:.4f} on the same {self.images} test images"
+        interval = f"{self.now - self.earlier:+.4f}, from {self.low:+.4f} to {self.high:+.4f} at {LEVEL:.0%} confidence"
+        verdict = "no more than chance" if self.significance == NOISE else f"{self.significance} beyond chance"
+        return f"{said} ({interval}): {verdict}"
+
+
+def two_tests(earlier: pd.DataFrame, now: pd.DataFrame, samples: pd.Series) -> TwoTests | None:
+    """Compare the final detectors of two tests.
+
+    Args:
+        earlier: predictions of the earlier test, as `Evaluation.predictions` returns them.
+        now: those of the present one.
+        samples: sample of each image, by image id: views of one sample are one observation.
+
+    Returns:
+        the comparison, or None if they have not both normal and anomalous labelled images in common.
+    """
+    before = earlier[earlier["method"] == METHOD].set_index("image_id")["score"].rename(EARLIER)
+    scores = now.pivot(index="image_id", columns="method", values="score").join(before, how="inner")
+    labels = now.drop_duplicates("image_id").set_index("image_id")["anomaly_class"].dropna()
+    scores = scores.join(labels, how="inner").sort_index()
+    anomalous = scores.pop("anomaly_class") != NORMAL
+    found = {name: ranking(scores[name][~anomalous].to_numpy(), scores[name][anomalous].to_numpy()) for name in scores}
+    first, second = found[EARLIER], found[METHOD]
+    if first is None or second is None:
+        return None
+    named = scores.assign(test="", seed=0, anomalous=anomalous, sample_id=samples.reindex(scores.index)).reset_index()
+    (change,) = differences(named[["test", "seed", "image_id", "sample_id", "anomalous", EARLIER, METHOD]],
+                            ["test"], EARLIER).to_dict("records")  # fmt: skip
+    everything = found.get(NONE)
+    beside = differences(named, ["test"], NONE)
+    return TwoTests(
+        first.auroc, second.auroc, change["difference_low"], change["difference_high"], change["significance"],
+        len(scores), beside, None if everything is None else everything.auroc,
+    )  # fmt: skip
+
+
+def draw_two_tests(tests: TwoTests, names: dict[str, str], path: Path, title: str) -> None:
+    """Draw the difference to *none* of each detector, with its interval, as PNG.
+
+    Args:
+        tests: the comparison; *none* is among its comparators.
+        names: what the picture calls the detectors; others are left out.
+        path: PNG file.
+        title: title of the picture.
+    """
+    rows = tests.beside_none.set_index("method")
+    shown = [name for name in names if name in rows.index]
+    colours = {**METHOD_COLOURS, EARLIER: NORMAL_COLOUR}
+    with figure(path, (8, 1.6 + 0.45 * len(shown))) as (axes,):
+        for place, name in enumerate(reversed(shown)):
+            row = rows.loc[name]
+            reach = [[row["difference"] - row["difference_low"]], [row["difference_high"] - row["difference"]]]
+            axes.errorbar(
+                [row["difference"]], [place], xerr=reach, fmt="o", color=colours.get(name, ANOMALOUS_COLOUR), capsize=4
+            )
+        axes.axvline(0, color="#999999", linewidth=1)
+        axes.set_yticks(range(len(shown)), [names[name] for name in reversed(shown)])
+        axes.set_ylim(-0.6, len(shown) - 0.4)
+        axes.set_xlabel(f"I-AUROC above that of learning everything (none: {tests.none:.4f}), {LEVEL:.0%} intervals")
+        axes.set_title(title, loc="left")
