@@ -11,7 +11,7 @@ import pandas as pd
 
 from llbnad.config import METHOD
 from llbnad.data.manifest import NORMAL
-from llbnad.evaluation.figures import ANOMALOUS_COLOUR, METHOD_COLOURS, NORMAL_COLOUR, figure
+from llbnad.evaluation.figures import FALSE_ALARM_COLOUR, METHOD_COLOURS, figure
 from llbnad.evaluation.metrics import ranking
 from llbnad.study.bootstrap import LEVEL, NOISE, differences
 
@@ -81,14 +81,12 @@ def draw_two_tests(tests: TwoTests, names: dict[str, str], path: Path, title: st
     """
     rows = tests.beside_none.set_index("method")
     shown = [name for name in names if name in rows.index]
-    colours = {**METHOD_COLOURS, EARLIER: NORMAL_COLOUR}
+    colours = {**METHOD_COLOURS, EARLIER: FALSE_ALARM_COLOUR}  # the remaining colour of the palette
     with figure(path, (8, 1.6 + 0.45 * len(shown))) as (axes,):
         for place, name in enumerate(reversed(shown)):
             row = rows.loc[name]
             reach = [[row["difference"] - row["difference_low"]], [row["difference_high"] - row["difference"]]]
-            axes.errorbar(
-                [row["difference"]], [place], xerr=reach, fmt="o", color=colours.get(name, ANOMALOUS_COLOUR), capsize=4
-            )
+            axes.errorbar([row["difference"]], [place], xerr=reach, fmt="o", color=colours[name], capsize=4)
         axes.axvline(0, color="#999999", linewidth=1)
         axes.set_yticks(range(len(shown)), [names[name] for name in reversed(shown)])
         axes.set_ylim(-0.6, len(shown) - 0.4)

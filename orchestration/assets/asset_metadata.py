@@ -27,7 +27,6 @@ FIRST = (
 )  # entries of metadata
 LAST = ("dvc stage", "command", "outputs")
 LEFT_OUT = ["threshold", "path", "image_id"]  # columns of a table with `name` that would push its others out of sight
-SAME_IN_ALL = ["seed"]  # columns of a table with `method` that say nothing there
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
 HIDDEN_FOLDERS = {"images", "params", "read_by"}  # counted by the manifest; shown as settings
 
@@ -160,8 +159,8 @@ def _of_file(file: Path) -> dict[str, Any]:
         content = pd.read_csv(file)
         if "name" in content:
             content = content.drop(columns=LEFT_OUT, errors="ignore").dropna(axis="columns", how="all")
-        if "method" in content:
-            content = content.drop(columns=SAME_IN_ALL, errors="ignore").dropna(axis="columns", how="all")
+        if "method" in content and len(content) > 1:  # what all methods share would push the others out of sight
+            content = content.loc[:, content.nunique() > 1]
         rows = content.head(PREVIEW_ROWS).itertuples(index=False, name=None)
         first = f"{file.name}, first {PREVIEW_ROWS} of {len(content)} rows"
         name = first if len(content) > PREVIEW_ROWS else file.name

@@ -61,6 +61,7 @@ def write_comparison(
         images: manifest of the scenario.
         device: torch's name of the device.
     """
+    from llbnad.evaluation.tile_names import shown_name
     from llbnad.inference.predict import Predictor
     from llbnad.monitoring.champion_pictures import draw_differences, draw_scores, most_different
     from orchestration.pipeline.features import IMAGE_ROOT
@@ -70,6 +71,10 @@ def write_comparison(
     draw_scores(before, now, (limits[0], limits[1]), scores)
     paths = dict(zip(images["image_id"], images["path"], strict=True))
     chosen = [paths[one] for one in most_different(before, now, (limits[0], limits[1])) if one in paths]
-    files = {str(path): IMAGE_ROOT / path for path in chosen if page_of(IMAGE_ROOT / path)[0].exists()}
+    there = [path for path in chosen if page_of(IMAGE_ROOT / path)[0].exists()]
+    names = [shown_name(path) for path in there]  # the camera's
+    files = {
+        name if names.count(name) == 1 else path: IMAGE_ROOT / path for path, name in zip(there, names, strict=True)
+    }
     both = (Predictor(champion, device), Predictor(challenger, device))
     write_csv(draw_differences(files, *both, pictures), table)

@@ -61,9 +61,9 @@ def run_note(scenario: str, params: Params, tags: Mapping[str, str], experiment_
         parts.append(_kept(json.loads((purified / "summary.json").read_text())))
     evaluation = stage_dir("evaluation", scenario)
     if recorded(tags, "evaluation", evaluation, "comparison.csv"):
+        if beside := beside_line(tags, experiment_id):
+            parts.append(beside)
         parts += _results(evaluation, policy)
-    if beside := beside_line(tags, experiment_id):
-        parts.append(beside)
     about = f"{own.detector.name} on {own.encoder.name} at {own.encoder.input_size} px"
     parts.append(f"Data set `{own.dataset}`, policy `{policy}`, detector {about}. Make it again: `{command(scenario)}`")
     parts.append(
