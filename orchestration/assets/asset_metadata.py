@@ -26,6 +26,7 @@ FIRST = (
     "mlflow",
 )  # entries of metadata
 LAST = ("dvc stage", "command", "outputs")
+SHORT = 900  # characters of Markdown; Dagster's pages show a thousand at once, and hide more behind a click
 LEFT_OUT = ["threshold", "path", "image_id"]  # columns of a table with `name` that would push its others out of sight
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
 HIDDEN_FOLDERS = {"images", "params", "read_by"}  # counted by the manifest; shown as settings
@@ -41,7 +42,7 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
     """
     files = [file for path in sorted(paths) for file in _files(root / path)]
     shown = metadata_of_files(files)
-    shown["outputs"] = table(("path", "md5"), sorted(paths.items()))
+    shown |= lines_of("outputs", [f"{path}: {md5}" for path, md5 in sorted(paths.items())])
     if any(Path(path).is_relative_to(stage_dir("purified", scenario)) for path in paths):
         shown |= of_purification(root, scenario)
     link = root / "mlflow" / "runs" / f"{scenario}.json"
@@ -88,10 +89,11 @@ def in_order(shown: Mapping[str, Any]) -> dict[str, Any]:
 
 def _place(name: str, value: Any) -> int:
     """Return where an entry stands: words, pictures, suspects, numbers, other tables, provenance."""
-    if name in FIRST:
-        return FIRST.index(name)
-    if name in LAST:
-        return 100 + LAST.index(name)
+    unnumbered = name.rstrip(" 0123456789")
+    if unnumbered in FIRST:
+        return FIRST.index(unnumbered)
+    if unnumbered in LAST:
+        return 100 + LAST.index(unnumbered)
     if name.endswith("(picture)"):
         return 20 + (name != "suspects (picture)")
     if isinstance(value, dg.TableMetadataValue):
@@ -106,9 +108,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dg.TableMeta
     return dg.MetadataValue.table([dg.TableRecord(record) for record in plain.records], schema)
 
 
-def bullets(lines: Iterable[str]) -> dg.MarkdownMetadataValue:
-    """Return lines as a list; Dagster's pages would show a text of several lines as one."""
-    return dg.MetadataValue.md("\n".join(f"* {escaped(line)}" for line in lines))
+def lines_of(name: str, lines: Sequence[str]) -> dict[str, Any]:
+    """Return lines as a list; an entry per line, `name 1`, `name 2` …, where Dagster's pages would hide the list.
+
+    Dagster's pages show a text of several lines as one, and a wide table with its right end cut off.
+    """
+    listed = "\n".join(f"* {escaped(line)}" for line in lines)
+    if len(listed) <= SHORT:
+        return {name: dg.MetadataValue.md(listed)}
+    return {f"{name} {number}": line for number, line in enumerate(lines, 1)}
 
 
 def metadata_of_files(files: Sequence[Path]) -> dict[str, Any]:
@@ -171,7 +179,7 @@ def _of_file(file: Path) -> dict[str, Any]:
             return {"settings": dg.MetadataValue.json(numbers)}
         shown = {key: for_people(value) for key, value in numbers.items() if isinstance(value, int | float)}
         if notes := numbers.get("notes"):
-            shown["notes"] = bullets(notes)  # a text would lose its line breaks, and a table is too wide to read
+            shown |= lines_of("notes", notes)
         return shown
     if file.suffix == ".png":
         return {f"{file.stem} (picture)": picture(file)}

@@ -14,7 +14,7 @@ from typing import Any
 import dagster as dg
 
 from llbnad.utils.files import file_digest
-from orchestration.assets.asset_metadata import bullets, in_order, metadata, table
+from orchestration.assets.asset_metadata import in_order, lines_of, metadata, table
 from orchestration.assets.asset_specs import asset_spec
 from orchestration.assets.changes import Changes, versions
 from orchestration.assets.check_texts import check_spec
@@ -166,7 +166,7 @@ class _Step:
                 lock, known = self._record(root, name)
                 said = {"outcome": outcome, **stage_metadata(lock, stage), **heard}
                 if len(lines := str(heard.get("summary", "")).splitlines()) > 1:  # one line shows best as it is
-                    said["summary"] = bullets(lines)
+                    said |= lines_of("summary", lines)
                 shown = in_order({**said, **metadata(dvc.outputs(lock, stage), root, self.scenario)})
                 late = self.changes.follows_parents(name, PREREQUISITES)
                 yield stage, outcome, shown, self.changes.provenance(name, known, root, late)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from dagster_pipes import PipesContext, PipesEnvVarParamsLoader, open_dagster_pipes
 
 from llbnad.errors import ConfigError, DataError
-from orchestration.pipeline.tables import escaped, plain_table
+from orchestration.pipeline.tables import plain_table
 
 DESCRIPTION = "description"  # metadata of a check that becomes its description, which Pipes' messages have no room for
 REFUSED = "refused"  # message of a command that would fail again
@@ -75,11 +75,6 @@ def report(metadata: Mapping[str, Any], data_version: str | None = None, checks:
 def link(address: str) -> dict[str, Any]:
     """Return the address of a web page as metadata."""
     return {"type": "url", "raw_value": address}
-
-
-def bullets(lines: Iterable[str]) -> dict[str, Any]:
-    """Return lines as metadata: a list in Markdown, which Dagster's pages wrap where they would cut a table off."""
-    return {"type": "md", "raw_value": "\n".join(f"* {escaped(line)}" for line in lines)}
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> dict[str, Any]:

@@ -8,10 +8,12 @@ import dagster as dg
 import pandas as pd
 import yaml
 
+from orchestration.assets.asset_metadata import lines_of
 from orchestration.assets.backfill import record_materialisations
 from orchestration.pipeline import dvc
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.staleness import states, why_behind
+from orchestration.pipeline.tables import escaped
 from tests.pipeline.conftest import command, materialise, repro
 
 
@@ -88,9 +90,11 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
         assert by_dagster.joinpath(".dagster/storage", *folders, f"{file}.{kind}").read_bytes().startswith(b"\xff\xd8")
     metrics = json.loads((by_dagster / "data/evaluation/noisy20/metrics.json").read_text())
     assert found["evaluation"].metadata["image_auroc"].value == float(f"{metrics['image_auroc']:.4g}")
-    noted = {asset: [one.data["note"] for one in found[asset].metadata["notes"].records] for asset in
-             ("evaluation", "purified")}  # fmt: skip
-    assert noted["evaluation"] == metrics["notes"] and metrics["notes"][0] in noted["purified"]
+    listed = lines_of("notes", metrics["notes"])
+    assert {name: found["evaluation"].metadata[name].value for name in listed} == {
+        name: getattr(one, "value", one) for name, one in listed.items()
+    }
+    assert escaped(metrics["notes"][0]) in str(found["purified"].metadata.get("notes", ""))
     kept = len(pd.read_parquet(by_dagster / "data/purified/noisy20/kept.parquet"))
     assert found["purified"].metadata["rows of kept.parquet"].value == kept
     assert found["evaluation"].metadata["mlflow"].value.startswith("http")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from llbnad.data.manifest import normalise
-from orchestration.assets.asset_metadata import bullets, metadata, metadata_of_files
+from orchestration.assets.asset_metadata import in_order, lines_of, metadata, metadata_of_files
 from orchestration.assets.dvc_assets import check_results
 from orchestration.assets.partitions import SCENARIOS
 from orchestration.assets.pictures import picture
@@ -26,13 +26,13 @@ def shown(table):
 
 
 def test_a_csv_file_is_a_table_of_its_first_rows(tmp_path):
-    content = {"name": ["a", None] * 20, "count": range(40), "share": np.full(40, 1 / 3), "known": [True, False] * 20}
+    content = {"name": ["a", None] * 60, "count": range(120), "share": np.full(120, 1 / 3), "known": [True, False] * 60}
     pd.DataFrame(content).to_csv(tmp_path / "x.csv", index=False)
     found = metadata_of_files([tmp_path / "x.csv"])
-    assert found["rows of x.csv"] == 40
-    records, types = shown(found["x.csv, first 30 rows"])
+    assert found["rows of x.csv"] == 120
+    records, types = shown(found["x.csv, first 100 of 120 rows"])
     assert types == {"name": "string", "count": "int", "share": "float", "known": "bool"}
-    assert len(records) == 30 and records[1] == {"name": None, "count": 1, "share": 0.3333, "known": False}
+    assert len(records) == 100 and records[1] == {"name": None, "count": 1, "share": 0.3333, "known": False}
 
 
 def test_what_is_empty_or_zero_is_only_named(tmp_path):
@@ -49,8 +49,17 @@ def test_what_is_empty_or_zero_is_only_named(tmp_path):
 def test_outputs_are_listed_with_their_hashes(tmp_path):
     save_image(tmp_path / "data" / "curve.png")
     found = metadata({"data/curve.png": "f00"}, tmp_path, "line")
-    assert shown(found["outputs"])[0] == [{"path": "data/curve.png", "md5": "f00"}]
+    assert found["outputs"].value == "* data/curve.png: f00"
     assert found["curve (picture)"].value.startswith("![curve](data:image/jpeg;base64,")
+
+
+def test_many_lines_are_entries_of_their_own_because_pages_hide_long_lists():
+    assert lines_of("notes", ["a_b", "c"])["notes"].value == "* a\\_b\n* c"
+    many = lines_of("notes", ["x" * 500, "y" * 500])
+    assert many == {"notes 1": "x" * 500, "notes 2": "y" * 500}
+    assert [*in_order({"outputs": 0, "other": 0, **many, "outcome": 0})] == [
+        "outcome", "notes 1", "notes 2", "other", "outputs"
+    ]  # fmt: skip
 
 
 def test_outputs_that_are_not_on_this_machine_are_listed_all_the_same(tmp_path):
@@ -89,7 +98,7 @@ def test_a_validation_report_is_an_asset_check_with_a_table(tmp_path):
 
 
 def test_lines_are_a_list_whose_signs_are_shown_as_they_are():
-    assert bullets(["noisy_20: 1 <b> of *2*", "next"]).value == "* noisy\\_20: 1 \\<b\\> of \\*2\\*\n* next"
+    assert lines_of("x", ["noisy_20: 1 <b> of *2*", "next"])["x"].value == "* noisy\\_20: 1 \\<b\\> of \\*2\\*\n* next"
 
 
 def test_mixed_columns_are_text():
