@@ -36,7 +36,7 @@ class DerivedMemory:
         for place in new:
             if self.bytes + values[place].nbytes > self.most_bytes:
                 return
-            # a row alone, because a view would keep the whole batch in memory
+            # a view of a batch keeps all of it in memory, and its other rows may be there already
             row = values[place] if len(new) == len(image_ids) else values[place].clone()
             self._rows[name, image_ids[place]] = row
             self.bytes += row.nbytes

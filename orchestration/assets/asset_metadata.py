@@ -15,16 +15,8 @@ from orchestration.pipeline.tables import escaped, for_people, plain_table
 from orchestration.tracking.server import run_page
 
 PREVIEW_ROWS = 100  # of a CSV file; numbers are rounded for people, the files hold all digits
-FIRST = (
-    "outcome",
-    "summary",
-    "policy",
-    "not kept",
-    "all suspects",
-    "notes",
-    "to judge the suspects",
-    "mlflow",
-)  # entries of metadata
+# entries of metadata: those that come first, and those that come last
+FIRST = ("outcome", "summary", "policy", "not kept", "all suspects", "notes", "to judge the suspects", "mlflow")
 LAST = ("dvc stage", "command", "outputs")
 SHORT = 900  # characters of Markdown; Dagster's pages show a thousand at once, and hide more behind a click
 LEFT_OUT = ["threshold", "path", "image_id"]  # columns of a table with `name` that would push its others out of sight
