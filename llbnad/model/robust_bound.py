@@ -14,7 +14,7 @@ from llbnad.utils.lower_half import MIDDLE, lower_half, reach, widening
 
 MARGIN = 0.25  # spreads from the largest score that is expected to the bound for REFERENCE_FPR
 REFERENCE_FPR = 0.01
-FEWEST = 10  # fewest distinct scores that show a body
+FEWEST_SCORES = 10  # fewest distinct scores that show a body
 
 
 def robust_bound(scores: np.ndarray, target_fpr: float = REFERENCE_FPR) -> float | None:
@@ -26,12 +26,12 @@ def robust_bound(scores: np.ndarray, target_fpr: float = REFERENCE_FPR) -> float
             is never below the 40 % quantile.
 
     Returns:
-        the bound in the unit of the scores, rounded to float32; None if fewer than `FEWEST` scores are distinct, or the
+        the bound in the unit of the scores, rounded to float32; None if fewer than `FEWEST_SCORES` are distinct, or the
         10 % and 40 % quantiles are equal.
     """
     from scipy.special import ndtri
 
-    if len(np.unique(scores)) < FEWEST:
+    if len(np.unique(scores)) < FEWEST_SCORES:
         return None
     body = lower_half(scores)
     if body.spread <= 0:

@@ -13,7 +13,7 @@ from llbnad.config import Promotion
 from llbnad.evaluation.metrics import ranking
 from llbnad.model.threshold import Threshold
 from llbnad.monitoring.finding import Finding, decided, skipped
-from llbnad.monitoring.novelty import CHANCE, ENOUGH, Novelty
+from llbnad.monitoring.novelty import CHANCE, FEWEST_IMAGES, Novelty
 from llbnad.monitoring.probe import Probe, values
 from llbnad.monitoring.sensitivity_check import NO_CHAMPION, Compared, sensitivity
 from llbnad.monitoring.threshold_check import threshold
@@ -52,7 +52,7 @@ def judge(
         drawn: what both detectors make of synthetic defects, or why that is not known.
     """
     compared = challenger or own
-    enough = len(compared.kept) >= ENOUGH  # the champion's probe images may be gone
+    enough = len(compared.kept) >= FEWEST_IMAGES  # the champion's probe images may be gone
     return [
         finite_scores([own, compared]),
         spread(values((compared if enough else own).kept), bounds.min_spread),
@@ -95,7 +95,8 @@ def separation(own: Probe, champion: Probe | None, challenger: Probe | None, bou
         found = _auroc(own.kept, own.rejected)
     if found is None:
         few = min(len(own.kept), len(own.rejected))
-        return skipped("separation", f"{few} images are too few to compare", f"at least {ENOUGH} kept and rejected")
+        expected = f"at least {FEWEST_IMAGES} kept and rejected"
+        return skipped("separation", f"{few} images are too few to compare", expected)
     least, before = bounds.min_separation, _auroc(champion.kept, champion.rejected) if champion else None
     expected = f"at least {least:.3f}"
     if before is not None:
@@ -114,8 +115,8 @@ def agreement(challenger: Probe | None, champion: Probe | None, least: float) ->
     if challenger is None or champion is None:
         return skipped("agreement", "there is no champion", f"at least {least:g}")
     ids = sorted(champion.kept)
-    if len(ids) < ENOUGH:
-        return skipped("agreement", f"{len(ids)} images are too few to compare", f"at least {ENOUGH} images")
+    if len(ids) < FEWEST_IMAGES:
+        return skipped("agreement", f"{len(ids)} images are too few to compare", f"at least {FEWEST_IMAGES} images")
     both = values(challenger.kept, ids), values(champion.kept, ids)
     constant = any(np.ptp(scores) == 0 for scores in both)  # constant scores have no ranks and count as no agreement
     found = 0.0 if constant else float(spearmanr(*both).statistic)
@@ -144,7 +145,7 @@ def labelled(own: Probe, champion: Probe | None, challenger: Probe | None, bound
     found = _labelled_auroc(probe)
     if found is None:
         few = f"{len(probe.labelled)} labelled images are set aside for testing"
-        return skipped("labelled", few, f"at least {ENOUGH} normal and anomalous images")
+        return skipped("labelled", few, f"at least {FEWEST_IMAGES} normal and anomalous images")
     least, before = bounds.min_auroc, _labelled_auroc(champion) if champion else None
     expected = f"at least {least:.3f}"
     if before is not None:
@@ -206,13 +207,13 @@ def shift(learnt: Novelty | None, bounds: Promotion) -> Finding:
 def _not_comparable(learnt: Novelty | None) -> str:
     if learnt is None:
         return "there is no champion, or it does not say what it learnt"
-    if learnt.count < ENOUGH:
+    if learnt.count < FEWEST_IMAGES:
         return f"{learnt.count} newly learnt images are too few to compare"
     return "the champion cannot judge the newly learnt images: it works on other features, or has learnt too few"
 
 
 def _auroc(normal: Mapping[str, float], anomalous: Mapping[str, float]) -> float | None:
-    if min(len(normal), len(anomalous)) < ENOUGH:
+    if min(len(normal), len(anomalous)) < FEWEST_IMAGES:
         return None
     both = values(normal), values(anomalous)
     if not all(np.isfinite(part).all() for part in both):

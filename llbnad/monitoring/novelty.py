@@ -17,7 +17,7 @@ from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
 from llbnad.monitoring.drift import DriftReport, drift_report
 
-ENOUGH = 8  # fewest images that can be judged
+FEWEST_IMAGES = 8  # fewest images that can be judged
 CHANCE = 0.01  # alarms with a lower probability than this are no accident
 
 
@@ -53,14 +53,14 @@ def novelty(
     """
     known = sorted(set(learnt_before) & set(manifest["image_id"]))
     new = sorted(set(learnt_now) - set(learnt_before))
-    if len(new) < ENOUGH:
+    if len(new) < FEWEST_IMAGES:
         return Novelty(len(new))
     alarms, by_chance = None, 1.0
     if champion is not None and champion.threshold is not None:
         alarms = int((champion.score(features, new, "novelty").values > champion.threshold.value).sum())
         rank = int((champion.threshold.scores <= champion.threshold.value).sum())
         by_chance = chance_of_alarms(alarms, len(new), champion.threshold.n, rank)
-    drift = drift_report(known, new, features, manifest, image_root, seed) if len(known) >= ENOUGH else None
+    drift = drift_report(known, new, features, manifest, image_root, seed) if len(known) >= FEWEST_IMAGES else None
     return Novelty(len(new), alarms, by_chance, drift)
 
 

@@ -25,7 +25,7 @@ from llbnad.data.manifest import NORMAL
 from llbnad.inference.predict import Predictor
 from llbnad.model.threshold import Threshold
 from llbnad.monitoring.finding import Finding, decided, skipped
-from llbnad.monitoring.novelty import ENOUGH
+from llbnad.monitoring.novelty import FEWEST_IMAGES
 from llbnad.sensitivity.measure import drawings, score_drawings, usual_sizes
 from llbnad.sensitivity.rates import CLEAN
 from llbnad.utils.hashing import stable_shuffle
@@ -60,7 +60,7 @@ def common_images(noisy: pd.DataFrame, learnt_now: Collection[str], learnt_befor
         learnt_before: ids of those that the champion learnt.
     """
     tested = noisy[(noisy["split"] == "test") & (noisy["anomaly_class"] == NORMAL)]
-    if len(tested) >= ENOUGH:
+    if len(tested) >= FEWEST_IMAGES:
         return tested
     return noisy[noisy["image_id"].isin(set(learnt_now) & set(learnt_before))]
 
@@ -81,7 +81,7 @@ def compare(model: Predictor, champion: Predictor, pool: pd.DataFrame, image_roo
 
     Returns:
         the comparison, or why there is none: the check is turned off, a detector has no threshold, or there are fewer
-        than `ENOUGH` images. An image that the champion does not pass as it is does not count.
+        than `FEWEST_IMAGES` images. An image that the champion does not pass as it is does not count.
     """
     new, old = model.model, champion.model
     if not count:
@@ -89,7 +89,7 @@ def compare(model: Predictor, champion: Predictor, pool: pd.DataFrame, image_roo
     if new.threshold is None or old.threshold is None:
         return f"the {'model' if new.threshold is None else 'champion'} has no threshold, so it finds nothing"
     ids = sorted(stable_shuffle(pool["image_id"], 0, NAME)[:count])
-    if len(ids) < ENOUGH:
+    if len(ids) < FEWEST_IMAGES:
         return FEW.format(len(ids))
     rows = pool.set_index("image_id").loc[ids]
     images = {image_id: image_root / path for image_id, path in zip(ids, rows["path"], strict=True)}
@@ -107,7 +107,7 @@ def compare(model: Predictor, champion: Predictor, pool: pd.DataFrame, image_roo
     alarmed = table["image_id"][(table["kind"] == CLEAN) & (before["score"] > old.threshold.value)]
     table = table[~table["image_id"].isin(alarmed) & (table["kind"] != CLEAN)].reset_index(drop=True)
     left = len(ids) - len(alarmed)
-    return Compared(table, left) if left >= ENOUGH else FEW.format(left)
+    return Compared(table, left) if left >= FEWEST_IMAGES else FEW.format(left)
 
 
 def answers(scores: np.ndarray, threshold: Threshold) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from llbnad.config import Promotion
 from llbnad.model.threshold import Threshold
 from llbnad.monitoring.finding import Finding, decided, skipped
-from llbnad.monitoring.novelty import CHANCE, ENOUGH, chance_of_alarms
+from llbnad.monitoring.novelty import CHANCE, FEWEST_IMAGES, chance_of_alarms
 from llbnad.monitoring.probe import Probe, values
 from llbnad.utils.lower_half import lower_half, widening
 
@@ -56,7 +56,7 @@ def threshold(calibration: Threshold | None, own: Probe, bounds: Promotion) -> F
         observed += " (blind: a kept defect may have set it)" if above > high else ""
         observed += " (it is inside the body)" if above < low else ""
         expected += f", {low:g} to {high:g} spreads"
-    if len(unseen) >= ENOUGH and np.isfinite(unseen).all():
+    if len(unseen) >= FEWEST_IMAGES and np.isfinite(unseen).all():
         highest, middle = float(unseen.max()), float(np.median(learnt))
         limit = highest + bounds.threshold_slack * max(0.0, highest - middle)
         passed, expected = passed and value <= limit, f"{expected}, and a threshold of at most {limit:.4f}"
@@ -69,9 +69,9 @@ def reach(calibration: Threshold) -> float | None:
     The body is the lower half of the scores, which kept defects do not reach. A spread is as `robust_bound` takes it.
 
     Returns:
-        the distance, or None if there are fewer than `ENOUGH` scores, or those of the body do not differ.
+        the distance, or None if there are fewer than `FEWEST_IMAGES` scores, or those of the body do not differ.
     """
-    if len(calibration.scores) < ENOUGH:
+    if len(calibration.scores) < FEWEST_IMAGES:
         return None
     body = lower_half(calibration.scores)
     return body.steps(calibration.value) / widening(calibration.scores, body) if body.spread > 0 else None

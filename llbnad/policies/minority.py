@@ -5,9 +5,9 @@ score far below all others. A policy that looks for the gap between two groups m
 keeps this group and looks for the gap among the other images.
 """
 
-SHARE = 1 / 3  # smallest share of the images that may be the normal ones; purification assumes that most are normal
+SMALLEST_NORMAL_SHARE = 1 / 3  # of the images; purification assumes that most are normal
 
 
 def is_minority(count: int, total: int) -> bool:
     """Return whether the lowest `count` of `total` images are too few to be the normal images."""
-    return count < SHARE * total
+    return count < SMALLEST_NORMAL_SHARE * total

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
 
 RESTARTS = 3
-SMALLEST = 10  # fewest images whose scores have a recognisable shape; fewer images are all kept
+FEWEST_IMAGES = 10  # fewest images whose scores have a recognisable shape; fewer images are all kept
 
 
 class Mixture(SelectionPolicy):
@@ -32,7 +32,7 @@ class Mixture(SelectionPolicy):
 
     def count(self, ordered: np.ndarray) -> int:
         """Return the number of scores below the point where the upper component takes over."""
-        if len(ordered) < SMALLEST or ordered[0] == ordered[-1]:
+        if len(ordered) < FEWEST_IMAGES or ordered[0] == ordered[-1]:
             return len(ordered)
         values = logarithms(ordered, self.policy)[:, None]  # (N, 1)
         two, evidence = _two_modes(values)
@@ -51,7 +51,7 @@ def evidence_of_two(ordered: np.ndarray) -> float:
 
     Too few scores, equal scores, and scores without a logarithm give no evidence: 0.
     """
-    if len(ordered) < SMALLEST or ordered[0] == ordered[-1] or ordered[0] < 0:
+    if len(ordered) < FEWEST_IMAGES or ordered[0] == ordered[-1] or ordered[0] < 0:
         return 0.0
     return _two_modes(logarithms(ordered, "mixture")[:, None])[1]
 

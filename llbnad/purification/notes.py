@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from llbnad.data.names import shown_name
-from llbnad.model.robust_bound import FEWEST
+from llbnad.model.robust_bound import FEWEST_SCORES
 from llbnad.model.threshold import CONFIDENCE, Threshold
 from llbnad.purification.aggregate import sub_model_columns
 from llbnad.purification.purify import Purified
@@ -54,7 +54,7 @@ def apart_from(scores: np.ndarray) -> float:
 
     It follows from the lower half alone, since up to half of the training images may be defects.
     """
-    body = lower_half(scores) if len(np.unique(scores)) >= FEWEST else None
+    body = lower_half(scores) if len(np.unique(scores)) >= FEWEST_SCORES else None
     return np.inf if body is None or body.spread <= 0 else body.at(reach(len(scores), 1) + APART)
 
 

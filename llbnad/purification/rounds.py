@@ -27,7 +27,7 @@ from llbnad.purification.sub_models import train_sub_model
 from llbnad.purification.verdicts import override, verdict_summary
 from llbnad.scenario import ScenarioSettings
 
-FEWEST = 2  # images per sub-model in a further round: one image cannot show what varies
+FEWEST_IMAGES = 2  # images per sub-model in a further round: one image cannot show what varies
 
 
 @dataclass(frozen=True)
@@ -151,4 +151,4 @@ def _decide(
 
 def _every_sub_model_learns(subsets: pd.Series, kept: Collection[str], settings: ScenarioSettings) -> bool:
     masks = training_masks(subsets, len(subset_numbers(subsets)), settings.partition)
-    return bool(np.all(masks[subsets.index.isin(kept)].sum(axis=0) >= FEWEST))
+    return bool(np.all(masks[subsets.index.isin(kept)].sum(axis=0) >= FEWEST_IMAGES))

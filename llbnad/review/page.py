@@ -29,7 +29,7 @@ TEMPLATE = Path(__file__).with_name("review_page.html")
 DATA_MARK = "__REVIEW_DATA__"
 PICTURE = 360  # longer side in pixels
 JPEG_QUALITY = 82
-NEAR = 0.25  # as a share of the median distance of two images; takes in a repeated shot in slightly other light
+NEAR_SHARE = 0.25  # as a share of the median distance of two images; takes in a repeated shot in slightly other light
 GRID = 4  # cells per side of the image features, see `llbnad.features.image_vectors`
 
 
@@ -84,8 +84,8 @@ def spread(scores: pd.DataFrame) -> pd.Series:
 def near_duplicates(image_ids: list[str], vectors: np.ndarray) -> dict[str, int]:
     """Return the number of each image's group of near-duplicates, from 1; 0 for an image that stands alone.
 
-    A group is linked by steps of at most NEAR times the median distance. The step depends on the spread of the images,
-    because parts in a fixed position are all close to each other, yet no duplicates.
+    A group is linked by steps of at most NEAR_SHARE times the median distance. The step depends on the spread of the
+    images, because parts in a fixed position are all close to each other, yet no duplicates.
 
     Args:
         image_ids: ids of the N images.
@@ -97,7 +97,7 @@ def near_duplicates(image_ids: list[str], vectors: np.ndarray) -> dict[str, int]
     if len(image_ids) < 3:  # there is no typical distance to compare with
         return dict.fromkeys(image_ids, 0)
     distances = pdist(vectors.astype(np.float64))
-    clusters = fcluster(linkage(distances, "single"), NEAR * np.median(distances), "distance")
+    clusters = fcluster(linkage(distances, "single"), NEAR_SHARE * np.median(distances), "distance")
     members: dict[int, list[str]] = {}
     for image_id, cluster in zip(image_ids, clusters, strict=True):
         members.setdefault(int(cluster), []).append(image_id)

@@ -1,4 +1,4 @@
-"""Progress with an ETA: a bar on a terminal; in a log file one line a minute, and nothing of what takes less."""
+"""Progress with an ETA: a bar on a terminal; in a log file one line per minute, and nothing of what takes less."""
 
 import sys
 from collections.abc import Iterable, Iterator

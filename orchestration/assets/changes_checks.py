@@ -17,6 +17,7 @@ from orchestration.assets.changes import change_key
 from orchestration.assets.failure import failing
 from orchestration.assets.outside_run import evaluation_of
 from orchestration.assets.partitions import Pattern, stages_of
+from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.staleness import states, why_behind
@@ -80,7 +81,7 @@ def changes_checks(root: Path, found: Mapping[str, Pattern]) -> dg.AssetChecksDe
         with failing(context):
             params = load_params(root / PARAMS)
             told = {}
-            for scenario, by_stage in states(root, params, list(params.scenarios)).items():
+            for scenario, by_stage in retry_when_busy(states)(root, params, list(params.scenarios)).items():
                 stages = stages_of(found, params, scenario)
                 told[scenario] = why_behind(
                     {asset: by_stage[stage] for asset, stage in stages.items() if stage in by_stage}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from orchestration.assets.machines import HOME
+from orchestration.assets.machines import AT_HOME
 from orchestration.assets.partitions import INGEST
 from orchestration.assets.registry_assets import CHALLENGER, CHAMPION
 from orchestration.assets.retraining import PARTITION_TAG
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 take_in = dg.define_asset_job(
     "take_in",  # Dagster lets no job have the name of an asset
     selection=dg.AssetSelection.assets(INGEST),
-    tags=HOME,
+    tags=AT_HOME,
     description="A production line, at home: take in what arrived and hand it on. The job `train` follows",
 )
 train = dg.define_asset_job(
@@ -35,7 +35,7 @@ train = dg.define_asset_job(
 promote = dg.define_asset_job(
     "promote",
     selection=dg.AssetSelection.assets(CHAMPION),
-    tags=HOME,
+    tags=AT_HOME,
     description="The newest challenger of a scenario becomes champion, at home",
 )
 cluster_jobs = [take_in, train, promote]

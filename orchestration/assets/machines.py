@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dagster_celery.launcher import CeleryRunLauncher
 
 CELERY, KUBERNETES = "CeleryRunLauncher", "K8sRunLauncher"  # classes of packages that need not be installed
-HOME = {"dagster-celery/queue": HOME_QUEUE}  # tags of jobs that a worker at home executes
+AT_HOME = {"dagster-celery/queue": HOME_QUEUE}  # tags of jobs that a worker at home executes
 TASK_TAG = "dagster-celery/task_id"  # written by the launcher
 MISSED_TAG = "llbnad/not_found_at"  # seconds since 1970, or empty after the task was found again
 ANSWER_SECONDS = 5.0  # workers have so long to answer; asking takes as long

@@ -15,6 +15,7 @@ from llbnad.config import InjectedNoise
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError
 from llbnad.policies import POLICIES
+from llbnad.utils.registry import Registry
 from orchestration.assets.failure import failing
 from orchestration.assets.partitions import NEW_SCENARIO
 from orchestration.assets.retraining import follow_params
@@ -40,7 +41,7 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
             description=f"A data set of params.yaml ({', '.join(params.datasets)}), or a folder of images such as "
             "data/own/bottle, which becomes one; folders good/ and bad/ in it are labels",
         )
-        detector: str = Field(default=usual.detector.name, description=f"One of {', '.join(DETECTORS.names)}")
+        detector: str = Field(default=usual.detector.name, description=f"Trained in both stages: {_choice(DETECTORS)}")
         alpha: float | None = Field(
             default=None,
             description="Share of defective training samples to inject, such as 0.1, in [0, 1). Leave it out (or null) "
@@ -52,9 +53,7 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
             "are set aside, and the others are tested. Leave it out for what they have already (a new folder: "
             f"{InjectedNoise().max_ratio:g}); a folder with few defects takes a smaller one",
         )
-        policy: str = Field(
-            default=usual.selection.policy, description=f"What is kept: one of {', '.join(POLICIES.names)}"
-        )
+        policy: str = Field(default=usual.selection.policy, description=f"What is kept: {_choice(POLICIES)}")
         seed: int = Field(default=usual.seed, description="Seed of noise, subsets and detectors")
 
     @dg.op(name=STEP, description=f"Adds the scenario to {PARAMS}, which stays as it is where a value is wrong")
@@ -82,6 +81,10 @@ def new_scenario_job(root: Path, params: Params) -> dg.JobDefinition:
         write_params()
 
     return new_scenario
+
+
+def _choice(registry: Registry) -> str:
+    return f"one of {', '.join(registry.names)}, or a class of your own as module:Class"
 
 
 def _plain(value: Any) -> str:

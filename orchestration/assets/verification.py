@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from orchestration.assets.failure import failing
-from orchestration.assets.machines import HOME
+from orchestration.assets.machines import AT_HOME
 from orchestration.pipeline.verify import refuse_damage
 
 CRON = "0 4 * * *"  # UTC; after the retraining that `arrival.cron` usually starts at two
@@ -23,7 +23,7 @@ def verification(root: Path) -> tuple[dg.JobDefinition, dg.ScheduleDefinition]:
     @dg.job(
         name="verify",
         executor_def=dg.in_process_executor,
-        tags=HOME,
+        tags=AT_HOME,
         description="Compares all outputs and DVC's cache with the recorded hashes, every night at 4:00 UTC",
     )
     def verify() -> None:

@@ -4,7 +4,6 @@ The exported verdicts go into data/review/<line>.csv, which git versions. params
 `review`, and the next run applies it.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,7 @@ from llbnad.review.page import GRID, build_suspects, choose_suspects, near_dupli
 from llbnad.utils.files import refuse_special, replacing
 from orchestration.line.arrivals import camera_names
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
-from orchestration.pipeline.outputs import read_noisy, read_purified
+from orchestration.pipeline.outputs import read_noisy, read_purified, read_summary
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS, review_file, stage_dir
 
@@ -48,7 +47,7 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     if not (folder / "summary.json").exists():
         raise DataError(f"no outputs of scenario {scenario} ({folder}/summary.json is missing): run `dvc repro` first")
     kept, rejected = (read_purified(scenario, name)["image_id"] for name in ("kept", "rejected"))
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = read_summary(scenario)
     by_evidence = config.selection.by_evidence
     purified = Purified(tuple(kept), tuple(rejected), summary["cut"], by_evidence=by_evidence)
     scores = pd.read_parquet(folder / "scores.parquet").set_index("image_id")

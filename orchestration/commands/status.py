@@ -16,6 +16,7 @@ from rich.table import Table
 from llbnad.errors import LlbnadError
 from orchestration.line.inbox import look
 from orchestration.line.lines import known_lines, new_images
+from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import FINAL_STAGE, INCOMING, PARAMS, stage_dir
 from orchestration.pipeline.staleness import described, states, why_behind
@@ -48,7 +49,7 @@ def status(
     chosen = list(dict.fromkeys(scenarios or params.scenarios))
     for scenario in chosen:
         params.scenario(scenario)
-    found = states(root, params, chosen)
+    found = retry_when_busy(states)(root, params, chosen)
     champions, unknown = _champions(root, chosen)
     lines = {*known_lines(root, params)}
     rows = [

@@ -70,7 +70,7 @@ def ui(
 
 
 def links(dagster: str, mlflow: str) -> str:
-    """Return the pages worth opening, one a line, and what to type for the two that take a scenario."""
+    """Return the pages worth opening, one per line, and what to type for the two that take a scenario."""
     rows = {
         "pipeline": (f"{dagster}/asset-groups", "what each stage made of a scenario: pictures, numbers, checks"),
         "suspects": (f"{dagster}/assets/purified", "the images of a scenario to look at first"),

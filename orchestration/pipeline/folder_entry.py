@@ -16,7 +16,7 @@ from orchestration.pipeline.paths import INCOMING, PARAMS
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = 5  # files in the log; `rejected.csv` of stage `raw` lists all
+SHOWN = 5  # files in the log; `left_out.csv` of stage `raw` lists all
 
 
 def is_folder(root: Path, given: str) -> bool:

@@ -20,6 +20,11 @@ LEFT_OUT = {  # modules and packages that decide no byte of an output
     "llbnad.scenario": "settings",
     "orchestration.pipeline.params": "settings",
 }
+SETTINGS = ("llbnad.config", "llbnad.scenario")
+WITHOUT_SETTINGS_FILE = {  # read settings as people wrote them: a key that is missing has its value from these modules
+    "orchestration.stages.raw": SETTINGS[:1],
+    "orchestration.commands.benchmark": SETTINGS,
+}
 NAMED_CLASS = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+:\w+")
 
 
@@ -42,6 +47,7 @@ class ImportGraph:
             module = waiting.pop()
             reached.add(module)
             waiting |= self.imports(module) - reached
+        reached |= {*WITHOUT_SETTINGS_FILE.get(start, ())}
         return sorted(file for module in reached if (file := self._file(module)) is not None)
 
     def imports(self, module: str) -> set[str]:

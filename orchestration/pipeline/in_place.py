@@ -25,7 +25,7 @@ def refuse_changed_in_place(root: Path) -> None:
     """Refuse to go on if an output has changed in place.
 
     Raises:
-        DamagedError: a file has; the message lists all of them with the way back, one a line.
+        DamagedError: a file has; the message lists all of them with the way back, one per line.
     """
     seen, whole, damaged = _read(root), {}, []
     left_out = written_now(root)

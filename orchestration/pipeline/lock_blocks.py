@@ -20,7 +20,7 @@ from orchestration.pipeline.left_behind import YAML_LOADER, held, mend_lock, rea
 from orchestration.pipeline.paths import PARAMS
 
 HEAD = "schema: '2.0'\nstages:\n"
-NAME = re.compile(r"  (\S+):\n")
+STAGE_NAME = re.compile(r"  (\S+):\n")
 PATH = re.compile(r"^    - path: (.+)$", re.MULTILINE)
 SMALL = 2**17  # bytes: loading the YAML of a slice takes milliseconds, that of 120 scenarios seconds
 LOCK_SECONDS = 600  # DVC holds its lock while it hashes
@@ -40,7 +40,7 @@ def blocks(text: str, source: object = "dvc.lock") -> dict[str, str]:
         return {}
     found = {}
     for block in filter(None, re.split(r"(?m)^(?=  \S)", text.removeprefix(HEAD))):
-        name = NAME.match(block)
+        name = STAGE_NAME.match(block)
         if name is None or not text.startswith(HEAD) or not block.endswith("\n"):
             raise DisagreementError(
                 f"{source} is not as DVC writes it, near {block[:40]!r}: `dvc repro` there writes it anew"

@@ -45,19 +45,19 @@ def states(root: Path, params: Params, scenarios: Sequence[str]) -> dict[str, di
         scenarios: names of scenarios.
 
     Raises:
-        BusyError: another process kept the files busy for too long.
+        DvcBusyError: another process works on the same files.
         DvcError: DVC refuses the pipeline, for example because params.yaml is wrong.
     """
     wanted = {scenario: {*lock_blocks.stages_of(root, scenario)} for scenario in scenarios}
     stages = [stage for stage in lock_blocks.stage_names(root) if any(stage in own for own in wanted.values())]
     blocks = lock_blocks.read_blocks(root)
     known = [stage for stage in stages if stage in blocks]
-    changed = _changed(root, known) if known else {}
+    own_changes = changed(root, known) if known else {}
     edited = {path.as_posix(): f"code: {_shortened(names)}" for path, names in code.differences(root).items()}
     found = {}
     for scenario, own in wanted.items():
         copies = {**edited, **_outdated_settings(root, params, scenario)}
-        found[scenario] = propagated([stage for stage in stages if stage in own], blocks, changed, copies)
+        found[scenario] = propagated([stage for stage in stages if stage in own], blocks, own_changes, copies)
     return found
 
 
@@ -152,8 +152,13 @@ def _overlap(one: str, other: str) -> bool:
     return one == other or one.startswith(f"{other}/") or other.startswith(f"{one}/")
 
 
-def _changed(root: Path, stages: Sequence[str]) -> dict[str, list[str]]:
-    """Return the stages in which `dvc status` finds a change, with its words."""
+def changed(root: Path, stages: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Return those of `stages` (empty: all) in which `dvc status` finds a change, with its words.
+
+    Raises:
+        DvcBusyError: another process works on the same files.
+        DvcError: DVC failed.
+    """
     arguments = ["--wait-for-lock", "status", "--json", *stages]
     with dvc.running(arguments, root, stderr=subprocess.PIPE) as process:
         said, complaints = process.communicate()

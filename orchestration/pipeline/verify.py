@@ -95,7 +95,7 @@ def refuse_damage(root: Path) -> None:
     """Compare all outputs and the whole cache.
 
     Raises:
-        DamagedError: a file is damaged; the message lists all of them, one a line.
+        DamagedError: a file is damaged; the message lists all of them, one per line.
     """
     if found := [*damaged_outputs(root), *damaged_cache(root)]:
         raise DamagedError("\n".join([f"{len(found)} files are damaged", *map(str, found)]))

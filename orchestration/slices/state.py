@@ -8,15 +8,16 @@ or where there is none, DVC decides, in the slice.
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from orchestration.pipeline import dvc, lock_blocks
+from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import DATA, PARAMS
 from orchestration.pipeline.settings import entry
+from orchestration.pipeline.staleness import changed
 from orchestration.slices.local_slice import FOLDER, SHARED
 
 SHARED_FILES = tuple(f"{(DATA / name).as_posix()}/" for name in SHARED)  # written anew for another scenario's sake
@@ -52,9 +53,9 @@ class State:
         unknown = [one for one in found if not kept[one] and {*self.stages(one)} <= self.blocks.keys()]
         if len(unknown) < ASK_DVC:
             return found
-        changed = self._changed_for_dvc()
+        at_dvc = self._changed_for_dvc()
         for scenario in unknown:
-            if not changed & {*self.stages(scenario)}:
+            if not at_dvc & {*self.stages(scenario)}:
                 self._file(scenario).parent.mkdir(parents=True, exist_ok=True)
                 self._file(scenario).write_text(self.fingerprint(scenario))
                 found.remove(scenario)
@@ -101,12 +102,10 @@ class State:
         return self._signatures[path]
 
     def _changed_for_dvc(self) -> set[str]:
-        """Return the stages that `dvc status` calls changed."""
-        with dvc.running(["--wait-for-lock", "status", "--json"], self.root, stderr=subprocess.DEVNULL) as process:
-            said, _ = process.communicate()
+        """Return the stages that `dvc status` calls changed, once nobody else works on them."""
         try:
-            return {str(name) for name in json.loads(said)}
-        except ValueError:
+            return {*retry_when_busy(changed)(self.root)}
+        except dvc.DvcError:
             return {*self.order}  # DVC's reason comes up in the slices
 
 

@@ -12,7 +12,7 @@ from llbnad.purification.heat import StoredHeat
 from llbnad.purification.patches import TrustedFeatures
 from llbnad.utils.files import write_json, write_parquet
 from orchestration.pipeline.features import feature_store
-from orchestration.pipeline.outputs import read_noisy, read_purified
+from orchestration.pipeline.outputs import read_noisy, read_purified, trusted_patches
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import plugin_versions, read_settings
 from orchestration.pipeline.stage import Record, run_stage
@@ -31,7 +31,7 @@ def main(scenario: str) -> Record:
     sets = training_sets(train_rows, kept["image_id"].tolist(), config.comparators, config.seed)
 
     store = feature_store(settings, scenario)
-    trusted = StoredHeat(stage_dir("purified", scenario) / "trusted.safetensors")
+    trusted = StoredHeat(trusted_patches(scenario))
     purified = TrustedFeatures(store, trusted)
     threshold, pixels = calibrate(
         kept, purified, config.encoder, config.detector, config.calibration, config.seed, store.region

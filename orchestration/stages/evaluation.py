@@ -1,6 +1,5 @@
 """Stage `evaluation`: metrics, curves and heat maps on the test images, for the final detector and its comparators."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,7 @@ from llbnad.purification.verdicts import read_verdicts, with_verdicts
 from llbnad.sensitivity.report import sensitivity_of
 from llbnad.utils.files import write_csv, write_json, write_parquet
 from orchestration.pipeline.features import IMAGE_ROOT, feature_store
-from orchestration.pipeline.outputs import read_noisy
+from orchestration.pipeline.outputs import read_noisy, read_summary, trusted_patches
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, refuse_changed, run_stage
@@ -40,14 +39,14 @@ def main(scenario: str) -> Record:
     out = stage_dir("evaluation", scenario)
     images = images_to_evaluate(noisy)
     plots = evaluation_plots(result, images, models, store, IMAGE_ROOT, config.suspects, out / "plots")
-    trusted = TrustedFeatures(store, StoredHeat(stage_dir("purified", scenario) / "trusted.safetensors"))
+    trusted = TrustedFeatures(store, StoredHeat(trusted_patches(scenario)))
     drawn = sensitivity_of(models[METHOD], noisy, sets[METHOD], trusted, IMAGE_ROOT, config.sensitivity, config.seed,
                            store.device, out / "plots")  # fmt: skip
     write_parquet(result.predictions(images), out / "predictions.parquet")
     write_csv(result.comparison, out / "comparison.csv")
     metrics = result.metrics()
     tested = bool((noisy["split"] == "test").any())
-    about_images = json.loads((stage_dir("purified", scenario) / "summary.json").read_text())["notes"]
+    about_images = read_summary(scenario)["notes"]
     notes = about_images + threshold_notes(result.threshold, metrics["fpr_at_threshold"] if tested else None)
     write_json({**metrics, **(drawn.content if drawn else {}), "notes": notes}, out / "metrics.json")
     auroc = metrics["image_auroc"]

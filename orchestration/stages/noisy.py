@@ -2,6 +2,7 @@
 
 from llbnad.data.contaminate import contaminate, promised_ratio, sample_contamination
 from llbnad.data.manifest import contamination, read_manifest, training_images, write_manifest
+from orchestration.pipeline.outputs import raw_manifest
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, run_stage
@@ -15,7 +16,7 @@ def main(scenario: str) -> Record:
     settings = read_settings(scenario)
     config = settings.scenario(scenario)
     out = stage_dir("noisy", scenario)
-    raw = read_manifest(stage_dir("raw", config.dataset) / "manifest.parquet")
+    raw = read_manifest(raw_manifest(config.dataset))
     noisy = contaminate(raw, config.noise, config.seed)
     check_noisy(noisy, promised_ratio(noisy, config.noise), out / "validation.json")
     write_manifest(noisy, out / "manifest.parquet")

@@ -17,7 +17,7 @@ from llbnad.purification.score_list import score_list, suspect_list
 from llbnad.purification.verdicts import excluded, read_verdicts
 from llbnad.utils.files import write_csv, write_json, write_parquet
 from orchestration.pipeline.features import IMAGE_ROOT, allow_images, feature_store
-from orchestration.pipeline.outputs import read_noisy
+from orchestration.pipeline.outputs import read_noisy, trusted_patches
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.stage import Record, refuse_changed, run_stage
@@ -61,7 +61,7 @@ def main(scenario: str) -> Record:
     plots = purification_plots(scored, result, heat, IMAGE_ROOT, out / "plots", config.aggregation)
     write_parquet(table.reset_index(), out / "scores.parquet")
     write_heat(maps, out / "maps.safetensors")
-    write_heat(selection.trusted, out / "trusted.safetensors")
+    write_heat(selection.trusted, trusted_patches(scenario))
     write_csv(selection.history, out / "rounds.csv")
     write_json({**summary, "notes": notes}, out / "summary.json")
     listed = score_list(table["score"], result, paths, verdicts, config.aggregation)

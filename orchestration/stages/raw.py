@@ -45,13 +45,13 @@ def main(dataset: str) -> None:
     manifest["mask_path"] = [
         join_masks([(new_root / mask).as_posix() for mask in split_masks(cell)]) for cell in manifest["mask_path"]
     ]
-    write_csv(scan.rejected, out / "rejected.csv")
+    write_csv(scan.rejected, out / "left_out.csv")
     write_csv(scan.folders, out / "folders.csv")
     write_manifest(manifest, out / "manifest.parquet")
     refuse_changed([root, *root.rglob("*")])
     if load_params(PARAMS).datasets.get(dataset) != config:
         raise ChangedMeanwhileError(f"datasets.{dataset} in {PARAMS} has changed while the stage ran: run again")
-    say(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (rejected.csv says why)")
+    say(f"raw {dataset}: {len(manifest)} images, {len(scan.rejected)} left out (left_out.csv says why)")
     for note in [*scan.notes, *scan.pixel_notes, *(f"in doubt: {doubt}" for doubt in scan.doubts)]:
         say(f"raw {dataset}: {note}")
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from llbnad.data.manifest import contamination, read_manifest, training_images
 from llbnad.utils.files import file_digest
-from orchestration.pipeline.outputs import noisy_manifest
+from orchestration.pipeline.outputs import noisy_manifest, raw_manifest
 from orchestration.pipeline.params import Params
-from orchestration.pipeline.paths import stage_dir
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -29,7 +28,7 @@ def dataset_inputs(scenario: str, params: Params, known: Collection[tuple[str, s
     dataset = params.scenario(scenario).dataset
     wanted = [
         (scenario, "training", noisy_manifest(scenario)),
-        (dataset, "raw", stage_dir("raw", dataset) / "manifest.parquet"),
+        (dataset, "raw", raw_manifest(dataset)),
     ]
     present = [(name, context, path, file_digest(path, "md5")) for name, context, path in wanted if path.exists()]
     return [_input(*one) for one in present if (one[0], one[-1]) not in known]

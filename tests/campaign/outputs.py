@@ -1,4 +1,4 @@
-"""What a workspace holds after a command, in a form that two workspaces can be compared in."""
+"""The content of a workspace after a command, in a form that two workspaces can be compared in."""
 
 import json
 import re

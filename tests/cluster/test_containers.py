@@ -1,4 +1,4 @@
-"""What is said to Kubernetes and Docker is well formed and agrees with the rest. Neither is run here."""
+"""The files for Kubernetes and Docker are well formed and agrees with the rest. Neither is run here."""
 
 import os
 import re

@@ -68,7 +68,7 @@ COLD = sys.executable  # a Python that imports everything itself
 
 @pytest.fixture(autouse=True)
 def warm_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What our code starts in the process of a test starts warm as well."""
+    """Let the programs that our code starts in the process of a test start warm as well."""
     monkeypatch.setattr(sys, "executable", str(Path(warm.programs()) / "python"))
 
 

@@ -123,7 +123,7 @@ def test_plain_dvc_runs_are_told_to_dagster_once(copy_of, monkeypatch):
     assert any(", raw, " in line and line.endswith(" made outside Dagster, by dvc repro or make run") for line in said)
     event = events(copy_of, "line")["raw"]
     assert event.metadata["command"].value == "python -m orchestration.stages.raw line"
-    assert event.metadata["rows of rejected.csv"].value == 3
+    assert event.metadata["rows of left_out.csv"].value == 3
     for verdict in ("normal", "defect"):  # every time that something has changed, with its checks
         image = pd.read_parquet(copy_of / "data/purified/line/kept.parquet")["image_id"].min()
         (copy_of / "data/review/none.csv").write_text(f"image_id,verdict\n{image},{verdict}\n")
@@ -175,7 +175,7 @@ def test_unlabelled_line_gets_a_detector_suspects_and_no_metrics(by_dvc):
     metrics = json.loads((by_dvc / "data/evaluation/line/metrics.json").read_text())
     assert metrics["image_auroc"] is None and metrics["contamination_before"] is None
     assert metrics["n_train"] == 24
-    rejected = pd.read_csv(by_dvc / "data/raw/line/rejected.csv").set_index("path")["reason"].to_dict()
+    rejected = pd.read_csv(by_dvc / "data/raw/line/left_out.csv").set_index("path")["reason"].to_dict()
     assert rejected == {"again.png": "duplicate", "broken.png": "unreadable", "empty.png": "unreadable"}
     assert len(list((by_dvc / "data/own/line").iterdir())) == 27  # nothing is deleted
     for picture in ("purified/line/plots/suspects.png", "evaluation/line/plots/scores.png"):

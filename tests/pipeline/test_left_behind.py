@@ -1,4 +1,4 @@
-"""What a killed process leaves behind is mended by the next command of any door; nobody has to delete a file."""
+"""Leftovers of a killed process are mended by the next command of any door; nobody has to delete a file."""
 
 import json
 import os

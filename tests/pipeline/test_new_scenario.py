@@ -43,7 +43,7 @@ def launch(root):
 
 
 def shown(event):
-    """What Dagster's page shows of a failed step: of a user's code, the causes alone."""
+    """Return what Dagster's page shows of a failed step: of a user's code, the causes alone."""
     failed = event.step_failure_data
     assert failed.error_source == ErrorSource.USER_CODE_ERROR
     return failed.error.cause.to_string().strip()

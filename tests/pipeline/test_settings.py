@@ -45,7 +45,7 @@ def trained_with(folder):
 
 
 def followed(folder, name):
-    """What dvc.lock holds of a stage: its settings, as they are in DVC's cache."""
+    """Return what dvc.lock holds of a stage: its settings, as they are in DVC's cache."""
     own = dvc.read_lock(folder)["stages"][name]
     assert "params" not in own
     path = f"data/settings/noisy20/read_by/{name.partition('@')[0]}.json"

@@ -136,7 +136,7 @@ def test_stale_assets_are_those_that_dvc_would_run(dagster_copy, tmp_path):
 
 
 def _run_the_edit(ui):
-    """What has run is fresh at once, with the stages before it that had to run; what comes after a stale one is not."""
+    """An asset that ran is fresh at once, with the stages before it that had to run; one after a stale one is not."""
     assets = dvc_assets(ui.folder, ui.found)
 
     def run(asset):

@@ -83,7 +83,8 @@ def young(tmp_path, monkeypatch):
     review = f"data/review/{LINE}.csv"
     encoder = {**ours["defaults"]["encoder"], "input_size": SIZE}
     settings = {"dataset": LINE, "noise": {"protocol": "as_is"}, "review": review, "comparators": [],
-                "suspects": 0, "encoder": encoder}  # fmt: skip
+                "suspects": 0, "encoder": encoder,
+                "sensitivity": {**ours["defaults"]["sensitivity"], "images": 0}}  # fmt: skip
     root = make_workspace(tmp_path / "line", {LINE: tmp_path / "images"}, {LINE: {**ours["defaults"], **settings}})
     params = yaml.safe_load((root / "params.yaml").read_text())
     params.update({"defaults": ours["defaults"], "sub_models": ours["sub_models"]})

@@ -1,4 +1,4 @@
-"""What all property-based tests share: how examples are drawn, and that only errors of our own may come out."""
+"""The common part of all property-based tests: how examples are drawn, and that only errors of our own may come out."""
 
 import signal
 from collections.abc import Callable, Iterator

@@ -129,7 +129,7 @@ def test_a_threshold_must_be_within_reach_of_unseen_images(value, passes):
     ],
 )
 def test_the_threshold_lies_above_the_body_of_the_scores_and_not_out_of_its_sight(value, passes, word):
-    """Of one that 9 kept defects set, nothing that the final detector learnt tells: all of it is below."""
+    """Nothing that the final detector learnt shows a threshold that 9 kept defects set: all of it is below."""
     by_heart = Probe(probe(kept=RANKS * 1e-3).kept, {}, {}, {}, 1.0)
     threshold = with_body(value)
     threshold = threshold if threshold.value == value else replace(threshold, value=value)
@@ -257,7 +257,7 @@ def test_missed_defects_may_be_allowed_and_many_are_not_all_named():
 
 
 def test_false_alarms_on_what_people_called_normal_bind_beyond_the_stated_rate():
-    """Of 99 calibration scores, 4 are above the threshold: one alarm of two is chance, two are not."""
+    """With 4 of 99 calibration scores above the threshold, one alarm of two is chance; two are not."""
     alarm = verdict_finding(Judged({}, {"a.png": 2.3, "b.png": 1.0}))
     assert alarm.outcome == "passed"
     assert alarm.observed == "calls 1 of 2 images defects that people called normal (a.png)"

@@ -1,5 +1,6 @@
 """The pages are true: links lead somewhere, examples run, settings are valid, and numbers equal those in the files."""
 
+import ast
 import re
 import shutil
 import tomllib
@@ -55,6 +56,15 @@ def test_links_lead_somewhere(page):
 
 def test_readme_is_one_page():
     assert len(text(REPOSITORY / "README.md").splitlines()) <= 110
+
+
+def test_docstrings_begin_with_a_verb_or_a_thing():
+    for folder in ("llbnad", "orchestration", "benchmarks", "tests"):
+        for file in (REPOSITORY / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(text(file))):
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                    first = (ast.get_docstring(node) or "-").split()[0]
+                    assert first not in ("Of", "What"), f"{file}: {getattr(node, 'name', 'module')}"
 
 
 def test_licence_is_said_alike_everywhere():

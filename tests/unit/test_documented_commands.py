@@ -27,6 +27,7 @@ COMMANDS = {
     "make lint": "a part of `make test`",
     "make setup setup-cluster": "installs 7 GB; CI does so for `make test-cluster`",
     "make setup-cluster": "installs from the network; CI does so for `make test-cluster`",
+    "make test-extras": "installs from the network; CI runs it",
     "make test-cluster": "runs the tests of tests/cluster",
     "make worker*": "tests/cluster/test_celery.py::test_a_backfill_outlives_a_worker",
     "make ui CLUSTER=*": "tests/cluster/test_home.py::test_home_serves_the_jobs_of_several_machines",
@@ -59,7 +60,7 @@ COMMANDS = {
     ),
     "python -m orchestration status*": "tests/pipeline/test_status.py::test_one_screen",
     "python -m orchestration ui*": (
-        "tests/pipeline/test_ui.py::test_a_taken_port_is_one_clear_line_before_anything_starts"
+        "tests/pipeline/test_ui.py::test_the_pages_worth_opening_are_told_when_the_servers_answer"
     ),
     "python -m orchestration audit*": "tests/pipeline/test_audit.py::test_a_forged_hash_is_the_one_difference",
     "python -m orchestration mend": (

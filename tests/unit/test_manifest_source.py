@@ -248,7 +248,7 @@ def test_the_stage_raw_reads_a_manifest_and_depends_on_its_folder(cells, tmp_pat
     manifest = read_manifest(Path("data/raw/cells/manifest.parquet"))
     assert len(manifest) == 16 and all(Path(path).is_file() for path in manifest["path"])
     assert set(manifest["sample_id"]) == {str(number) for number in range(16)}
-    assert pd.read_csv("data/raw/cells/rejected.csv")["reason"].tolist() == ["missing"]
+    assert pd.read_csv("data/raw/cells/left_out.csv")["reason"].tolist() == ["missing"]
     assert Path("data/raw/cells/folders.csv").read_text() == "place,images,meaning\nlabel (empty),16,unlabelled\n"
     stage = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]["raw"]["do"]
     assert "${item.root}" in stage["deps"]  # the folder that holds the list and its images

@@ -1,4 +1,4 @@
-"""What a run says about itself: each note where it applies, and nowhere else."""
+"""The notes of a run about itself: each where it applies, and nowhere else."""
 
 import numpy as np
 import pandas as pd

@@ -16,7 +16,7 @@ from llbnad.model.calibrate import Recipe, out_of_fold
 from llbnad.model.model import train
 from llbnad.model.threshold import threshold_at
 from llbnad.monitoring.champion_checks import alarms, shift
-from llbnad.monitoring.novelty import ENOUGH, Novelty, novelty
+from llbnad.monitoring.novelty import FEWEST_IMAGES, Novelty, novelty
 
 KNOWN, NEW = 50, 20
 BOUNDS = Promotion()
@@ -87,7 +87,7 @@ def test_turned_images_are_noticed_by_both(line):
 
 def test_what_cannot_be_compared_is_left_open(line):
     champion, ids, judge = line
-    few = ids["turned"][: ENOUGH - 1]
+    few = ids["turned"][: FEWEST_IMAGES - 1]
     assert judge(ids["known"] + few) == Novelty(len(few))  # as after a person called the others normal
     assert judge(ids["turned"], champion=None).alarms is None
     assert judge(ids["turned"], champion=replace(champion, threshold=None)).alarms is None

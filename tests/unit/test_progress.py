@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal; elsewhere nothing of short steps, and one plain line a minute of long ones."""
+"""Progress: a bar on a terminal; elsewhere nothing of short steps, and one plain line per minute of long ones."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""What a client may send to a served model: every usual spelling of an image, nothing above the limits, no file."""
+"""Requests to a served model: every usual spelling of an image, nothing above the limits, no file."""
 
 import base64
 import io

@@ -72,7 +72,7 @@ def test_a_defect_larger_than_its_image_is_cut_off():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_defect_lies_in_the_region_of_interest_and_stays_in_its_place(kind):
-    """What `swap` puts there comes from inside as well: outside, the image is black."""
+    """Pixels that `swap` puts there come from inside as well: outside, the image is black."""
     image, places = textured(60, 160), Places(RIGHT_HALF, (160, 60))
     outside = ~RIGHT_HALF.draw((160, 60), (160, 60))
     image[outside] = 0

@@ -24,7 +24,7 @@ BOUNDS = Promotion()
 
 
 def drawn_on(images, before, now, kinds=("scratch", "blot"), sizes=(4, 8, 16)):
-    """What two detectors make of drawings; `before` and `now` are one answer, or one per image."""
+    """Return what two detectors make of drawings; `before` and `now` are one answer, or one per image."""
     answers = zip(np.broadcast_to(before, images).tolist(), np.broadcast_to(now, images).tolist(), strict=True)
     rows = [
         (f"i{number:02d}", kind, size, old, new)
