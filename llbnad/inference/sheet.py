@@ -49,9 +49,9 @@ def write_sheet(
             image = np.asarray(load_rgb(path, window).resize((THUMBNAIL, THUMBNAIL)))
         except (DataError, FileNotFoundError):  # the file has gone since it was scored
             continue
-        verdict = f"{row['label']} · " if row["label"] else ""
+        label = f"{row['label']} · " if row["label"] else ""
         colour = colours.get(row["label"], "black")
-        caption = f"{verdict}{row['score']:.4g}"
+        caption = f"{label}{row['score']:.4g}"
         tiles.append(Tile(image, heat, caption, colour, _outlined(results[path]), row["path"]))
     contact_sheet(tiles, out, title, scale)
 

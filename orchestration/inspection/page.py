@@ -30,13 +30,13 @@ from orchestration.inspection.scored_images import ScoredImages
 TEMPLATE = Path(__file__).with_name("page.html")
 NONCE = "__NONCE__"
 JPEG_QUALITY = 85
-MOST_IMAGES = 10_000  # of one request for verdicts
+MOST_IMAGES = 10_000  # of one request for labels
 SAME_PAGE = {"same-origin", "none"}  # what a browser says of a request by the page itself, or typed by a person
 SENDING = "application/octet-stream"  # a page of another address may not send this without asking first
 
 
-class Verdicts(BaseModel):
-    """A request for the verdicts on scored images at another false-positive rate."""
+class Labels(BaseModel):
+    """A request for the labels of scored images at another false-positive rate."""
 
     fpr: float = Field(gt=0, lt=1)
     images: list[str] = Field(max_length=MOST_IMAGES)  # by the names that `/api/score` gave them
@@ -95,13 +95,13 @@ def inspection_app(
             "most_bytes": limits.bytes,
         }
 
-    @app.post("/api/verdicts")
-    def verdicts(asked: Verdicts) -> JSONResponse:
+    @app.post("/api/labels")
+    def labels(asked: Labels) -> JSONResponse:
         scorer = champion.current
         if scorer.threshold is None:
             return said(f"{scorer.name} has no threshold to move: train it with calibration.folds of at least 2", 400)
-        threshold, labels = scorer.threshold.at(asked.fpr), images.labels(asked.images, asked.fpr)
-        return JSONResponse({"threshold": described(threshold), "model": scorer.name, "labels": labels})
+        threshold, found = scorer.threshold.at(asked.fpr), images.labels(asked.images, asked.fpr)
+        return JSONResponse({"threshold": described(threshold), "model": scorer.name, "labels": found})
 
     @app.post("/api/regions")
     def regions(asked: Regions) -> dict[str, Any]:

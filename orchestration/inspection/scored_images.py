@@ -60,7 +60,7 @@ class ScoredImages:
         return name
 
     def labels(self, names: Sequence[str], target_fpr: float) -> list[str | None]:
-        """Return the verdict on each image at another rate of false positives.
+        """Return the label of each image at another rate of false positives.
 
         It is None for an image that is not known any more, and empty for a model without a threshold.
 

@@ -1,4 +1,4 @@
-"""The inspection page in a real Chromium: an image is dropped, the slider changes its verdict, a bad file says why."""
+"""The inspection page in a real Chromium: an image is dropped, the slider changes its label, a bad file says why."""
 
 import threading
 
@@ -51,7 +51,7 @@ def served(calibrated):
     thread.join(10)
 
 
-def test_an_image_is_dropped_and_the_slider_moves_verdict_and_regions(served, browser, few_cells):  # noqa: F811
+def test_an_image_is_dropped_and_the_slider_moves_label_and_regions(served, browser, few_cells):  # noqa: F811
     import base64
 
     address, model = served

@@ -153,7 +153,7 @@ def test_a_promotion_is_followed_by_watcher_and_page(workspace, tmp_path):
         (later,) = look_twice(inspector)
         new = client.post("/api/score", content=content, headers=sent).json()
         names = [old["image"], new["image"]]
-        told = client.post("/api/verdicts", json={"fpr": 0.01, "images": names}).json()
+        told = client.post("/api/labels", json={"fpr": 0.01, "images": names}).json()
     assert before["0.png"].model == old["model"] == f"llbnad-{LINE} version 1"
     assert later.model == new["model"] == told["model"] == f"llbnad-{LINE} version 2"
     assert (before["0.png"].label, later.label, new["label"]) == ("normal", "defect", "defect")

@@ -103,7 +103,7 @@ COMMANDS = {
         "tests/pipeline/test_live.py::test_the_champion_scores_what_is_there_and_the_sensor_asks_for_it"
     ),
     "python -m orchestration page*": (
-        "tests/browser/test_inspection_page.py::test_an_image_is_dropped_and_the_slider_moves_verdict_and_regions"
+        "tests/browser/test_inspection_page.py::test_an_image_is_dropped_and_the_slider_moves_label_and_regions"
     ),
     "python -m orchestration review *": (
         "tests/pipeline/test_review.py::test_verdicts_override_the_policy_and_rerun_what_they_must"

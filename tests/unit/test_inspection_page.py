@@ -1,4 +1,4 @@
-"""The inspection page's answers: scores and verdicts, and what it refuses."""
+"""The inspection page's answers: scores and labels, and what it refuses."""
 
 import io
 import json
@@ -70,7 +70,7 @@ def test_what_is_too_large_is_refused(client):
     assert answer.status_code == 413 and answer.json()["error"].startswith("large.png is larger than 200000 bytes")
 
 
-def test_the_slider_moves_verdicts_and_regions_to_those_of_the_model_at_that_rate(client, champion, few_cells):
+def test_the_slider_moves_labels_and_regions_to_those_of_the_model_at_that_rate(client, champion, few_cells):
     manifest, root = few_cells
     paths = [root / path for path in manifest["path"]]
     model = champion.current.predictor.model
@@ -79,7 +79,7 @@ def test_the_slider_moves_verdicts_and_regions_to_those_of_the_model_at_that_rat
     seen = set()
     for rate in (0.02, 0.2, 0.5):
         threshold, pixels = model.threshold.at(rate), model.pixel_threshold.at(rate)
-        told = client.post("/api/verdicts", json={"fpr": rate, "images": [*names, "unknown"]}).json()
+        told = client.post("/api/labels", json={"fpr": rate, "images": [*names, "unknown"]}).json()
         expected = list(Predictor(model).predict(paths, threshold, pixels))
         assert told["threshold"]["value"] == threshold.value and told["threshold"]["text"] == threshold.describe()
         assert told["labels"] == [*(one.label for one in expected), None]
@@ -92,7 +92,7 @@ def test_the_slider_moves_verdicts_and_regions_to_those_of_the_model_at_that_rat
     assert len(seen) > 1
     assert client.post("/api/regions", json={"fpr": 0.1, "image": "unknown"}).json() == {"regions": None}
     for wrong in (0, 1, -1, "x"):
-        assert client.post("/api/verdicts", json={"fpr": wrong, "images": []}).status_code == 422
+        assert client.post("/api/labels", json={"fpr": wrong, "images": []}).status_code == 422
         assert client.post("/api/regions", json={"fpr": wrong, "image": names[0]}).status_code == 422
 
 
@@ -112,7 +112,7 @@ def test_an_image_is_judged_by_the_model_that_scored_it(calibrated, few_cells, t
     assert followed.refresh()
     after = client.post("/api/score", content=content, headers=BYTES).json()
     assert after["model"] != before["model"]
-    told = client.post("/api/verdicts", json={"fpr": 0.1, "images": [before["image"], after["image"]]}).json()
+    told = client.post("/api/labels", json={"fpr": 0.1, "images": [before["image"], after["image"]]}).json()
     first = Model.load(calibrated).threshold.at(0.1).labels(np.array([before["score"]], np.float32))[0]
     assert told["labels"] == [first, "defect"] and first != "defect"
     assert told["model"] == after["model"]
@@ -180,7 +180,7 @@ def test_a_model_without_a_threshold_scores_only(model_files, tmp_path):
     assert client.get("/api/card").json()["threshold"] is None
     assert result["regions"] is None
     assert client.post("/api/regions", json={"fpr": 0.1, "image": result["image"]}).json() == {"regions": None}
-    answer = client.post("/api/verdicts", json={"fpr": 0.1, "images": [result["image"]]})
+    answer = client.post("/api/labels", json={"fpr": 0.1, "images": [result["image"]]})
     assert answer.status_code == 400 and "no threshold" in answer.json()["error"]
 
 

@@ -1,4 +1,4 @@
-"""The parts of a graph put together: the image on its canvas, the exported torch module, the verdict."""
+"""The parts of a graph put together: the image on its canvas, the exported torch module, the decision."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,10 +7,10 @@ import numpy as np
 
 from llbnad.encoders.canvases import canvas_of
 from llbnad.inference.exported import Session
+from llbnad.inference.graph.decision import decision
 from llbnad.inference.graph.lay import lay
 from llbnad.inference.graph.precision import Precision, quantised, store_half
 from llbnad.inference.graph.torch_module import maps_module
-from llbnad.inference.graph.verdict import verdict
 from llbnad.model.model import Model
 
 OPSET, IR_VERSION = 20, 10
@@ -38,11 +38,11 @@ def whole_graph(
     inside = np.ones(grid, bool) if canvas.config.view == "squeeze" else None
     if model.region is not None:
         inside = canvas.frame(size or canvas.size, model.region).inside(grid)
-    first, last = lay(canvas), verdict(canvas, grid, inside)
+    first, last = lay(canvas), decision(canvas, grid, inside)
     # the parts keep their inputs and outputs, by which they are joined
     middle, last = (
         onnx.compose.add_prefix(part, prefix, rename_inputs=False, rename_outputs=False)
-        for part, prefix in ((core, "core/"), (last, "verdict/"))
+        for part, prefix in ((core, "core/"), (last, "decision/"))
     )
     limits = model.threshold
     unsure = (limits.unsure_low, limits.unsure_high) if limits is not None and limits.unsure else (np.inf, -np.inf)

@@ -36,7 +36,7 @@ ON_IMAGE = """
   inside = GreaterOrEqual (shares, nearly)"""
 
 # label: 0 normal, 1 unsure, 2 defect; map: the patch map at the size of the image
-VERDICT = """
+DECISION = """
 <ir_version: 10, opset_import: ["" : 20, "llbnad" : 1]>
 judge (
   uint8[batch, height, width, 3] images, float[batch, {h}, {w}] canvas_maps, int64[2] part, int64[2] corner,
@@ -123,7 +123,7 @@ filter (given, corner, part, count) => (weights)
 """
 
 
-def verdict(canvas: Canvas, grid: tuple[int, int], inside: np.ndarray | None) -> Any:
+def decision(canvas: Canvas, grid: tuple[int, int], inside: np.ndarray | None) -> Any:
     """Return the last part as an ONNX model.
 
     Inputs: `images`, `canvas_maps` (B, h, w), `part` and `corner` (`graph.lay`), and the three limits of the score.
@@ -139,7 +139,7 @@ def verdict(canvas: Canvas, grid: tuple[int, int], inside: np.ndarray | None) ->
     (columns, rows), (h, w) = canvas.size, grid
     most = scored_patches(h * w)
     values = {"h": h, "w": w, "patches": h * w, "most": most, "rows": rows, "columns": columns, "half": HALF}
-    text = VERDICT.format(**values, rounding=f"{ROUNDING:f}", inside=ON_IMAGE if inside is None else "")
+    text = DECISION.format(**values, rounding=f"{ROUNDING:f}", inside=ON_IMAGE if inside is None else "")
     model = inliner.inline_local_functions(parser.parse_model(text))
     constants: dict[str, np.ndarray] = {
         "counts": np.array([scored_patches(members) for members in range(h * w + 1)]),
