@@ -6,8 +6,8 @@ Output: `score` (B,) float32, `label` (B,) int64 (0 normal, 1 unsure, 2 defect; 
         `map` (B, H, W) float32, and `patch_map` (B, h, w), which `map` is resized from bilinearly.
 
 The graph holds the view with Pillow's resize (`graph.lay`), normalisation, encoder, tiles, the feature cache's rounding
-to 16 bits, detector (`graph.torch_module`), region of interest, score and label (`graph.decision`). H and W are fixed if
-the region depends on them. The graph's metadata, and the JSON beside it, hold the facts: settings, threshold
+to 16 bits, detector (`graph.torch_module`), region of interest, score and label (`graph.decision`). H and W are
+fixed if the region depends on them. The graph's metadata, and the JSON beside it, hold the facts: settings, threshold
 with its calibration scores, and the window by which values above 8 bits become the graph's 8 bits.
 
 OpenVINO computes in bfloat16 by default where the CPU can. `load_exported` asks for float32; a server must do so too.
