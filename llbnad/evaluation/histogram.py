@@ -43,6 +43,8 @@ def score_histogram(
         title: title of the picture.
         unsure: scores called unsure, from and to; None if none are.
     """
+    from matplotlib.ticker import LogLocator
+
     wide = bool(len(scores)) and scores.min() > 0 and scores.max() > WIDE * np.median(scores)
     with figure(path, (7.5, 4)) as (axes,):
         groups, labels, colours = _groups(scores, anomalous, lines)
@@ -55,6 +57,10 @@ def score_histogram(
             axes.axvline(score, color=CUT_COLOUR, linestyle=style, label=f"{text} ({score:.4g})")
         if wide:
             axes.set_xscale("log")
+            fine = scores.max() < 1000 * scores.min()  # room for labels between powers of ten
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if fine else (1,)))
+            axes.xaxis.set_major_formatter("{x:g}")  # by itself, it would be 6e-01
+            axes.xaxis.set_minor_formatter("")
         if anomalous is None:
             axes.set_yscale("symlog", linthresh=1)
             axes.yaxis.set_major_formatter("{x:.0f}")

@@ -43,8 +43,8 @@ def drift_asset(root: Path) -> dg.AssetsDefinition:
     )
     def watch(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         line = context.partition_key
-        place = place_of(root, line)
         with failing(context):
+            place = place_of(root, line)
             params = load_params(place / PARAMS)
             found = known_lines(place, params)
             refuse_unknown(line, params, found)

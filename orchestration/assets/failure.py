@@ -15,6 +15,7 @@ import dagster as dg
 from llbnad.errors import LlbnadError
 from orchestration.pipeline.pipes import WILL_COME_AGAIN
 from orchestration.pipeline.repro import StageError
+from orchestration.slices.refs import NoDataError, OvertakenError
 
 
 class Stopped(dg.DagsterUserCodeExecutionError):
@@ -53,4 +54,6 @@ def failing(context: Context) -> Iterator[None]:
 
 
 def _will_fail_again(error: LlbnadError) -> bool:
-    return isinstance(error, WILL_COME_AGAIN) or (isinstance(error, StageError | CommandError) and error.refused)
+    if isinstance(error, StageError | CommandError):
+        return error.refused
+    return isinstance(error, (*WILL_COME_AGAIN, NoDataError, OvertakenError))

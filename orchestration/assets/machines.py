@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CELERY, KUBERNETES = "CeleryRunLauncher", "K8sRunLauncher"  # classes of packages that need not be installed
 AT_HOME = {"dagster-celery/queue": HOME_QUEUE}  # tags of jobs that a worker at home executes
 TASK_TAG = "dagster-celery/task_id"  # written by the launcher
-MISSED_TAG = "llbnad/not_found_at"  # seconds since 1970, or empty after the task was found again
+MISSED_TAG = "llbnad/not_found"  # the task and seconds since 1970, or empty after the task was found again
 ANSWER_SECONDS = 5.0  # workers have so long to answer; asking takes as long
 APART_SECONDS = 30.0  # at least, from the first time that no worker had a run: a busy one may answer late
 
@@ -61,13 +61,13 @@ def _held_tasks(launcher: "CeleryRunLauncher", tasks: list[str]) -> set[str]:
 
 
 def _is_lost(instance: dg.DagsterInstance, run: dg.DagsterRun, held: set[str]) -> bool:
-    missed = run.tags.get(MISSED_TAG)
-    if run.tags[TASK_TAG] in held:
+    task, (missed_task, _, missed) = run.tags[TASK_TAG], run.tags.get(MISSED_TAG, "").partition(" ")
+    if task in held:
         if missed:
             instance.add_run_tags(run.run_id, {MISSED_TAG: ""})
         return False
-    if not missed:
-        instance.add_run_tags(run.run_id, {MISSED_TAG: str(time.time())})
+    if missed_task != task:  # a run that is tried again has the tags of the one before
+        instance.add_run_tags(run.run_id, {MISSED_TAG: f"{task} {time.time()}"})
         return False
     if abs(time.time() - float(missed)) < APART_SECONDS:
         return False

@@ -58,7 +58,8 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
     )
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         scenario = context.partition_key
-        place = place_of(root, scenario)
+        with failing(context):
+            place = place_of(root, scenario)
         command = ["registry", "challenge", scenario]
         allowed = (0, EXIT_REFUSED)
         made = run_command(

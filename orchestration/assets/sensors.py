@@ -49,12 +49,12 @@ def arrival_sensor(root: Path, settings: ArrivalSettings, job_name: str) -> dg.S
         description="Watches data/incoming; a line with enough new, complete files is retrained",
     )
     def arrivals(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        end_lost_runs(context.instance)
         try:
             params = load_params(root / PARAMS)
         except LlbnadError as error:
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
         gone = follow_params(context.instance, root, params)
-        end_lost_runs(context.instance)
 
         def must_wait(line: str) -> str | None:
             return conflict(params, line) or run_in_progress(context.instance, line)

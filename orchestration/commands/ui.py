@@ -54,7 +54,8 @@ def ui(
         with replacing(root / LAST_UI) as temporary:
             temporary.write_text(f"{environment[LOCAL_UI]}\n", encoding="utf-8")
     workspace = [] if cluster is None else ["--workspace", str(cluster / WORKSPACE)]
-    commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port), *workspace]]
+    quiet = ["--log-level", "warning"]  # every look of a sensor is a line, and its page shows them
+    commands = [[str(python / "dagster"), "dev", "--host", host, "--port", str(dagster_port), *quiet, *workspace]]
     if own_mlflow:
         store, artifacts = _embedded(root) if cluster is None else _shared()
         commands.append(

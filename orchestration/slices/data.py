@@ -1,14 +1,16 @@
 """The caches and the data set of a slice on a worker: those of the machine, and one that workers can get."""
 
 import configparser
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from orchestration.pipeline import dvc
 from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.paths import ARRIVALS, FEATURE_CACHE
-from orchestration.slices.refs import SliceError
+from orchestration.slices.refs import NoDataError
+
+MISSING = ("missing-files", "Missing cache files", "Checkout failed")  # DVC's words for what its remote lacks
 
 
 def connect(root: Path, place: Path, machine: Path) -> None:
@@ -20,14 +22,14 @@ def connect(root: Path, place: Path, machine: Path) -> None:
         machine: folder of the machine.
 
     Raises:
-        SliceError: DVC has no default remote, so no bytes could be exchanged.
+        NoDataError: DVC has no default remote, so no bytes could be exchanged.
     """
     config = configparser.ConfigParser(interpolation=None)
     config.read(root / ".dvc" / "config.local")
     whole = configparser.ConfigParser(interpolation=None)
     whole.read([place / ".dvc" / "config", root / ".dvc" / "config.local"])
     if not whole.get("core", "remote", fallback=""):
-        raise SliceError(
+        raise NoDataError(
             "DVC has no default remote to exchange bytes by: `dvc remote add -d store URL`, then commit .dvc/config "
             "and push"
         )
@@ -51,13 +53,13 @@ def to_pull(place: Path, dataset: Mapping[str, Any]) -> list[str]:
         dataset: entry of params.yaml, with its name.
 
     Raises:
-        SliceError: workers cannot get the data set; the message says what to do.
+        NoDataError: workers cannot get the data set; the message says what to do.
     """
     name, root = dataset["name"], Path(dataset["root"])
     if root.is_absolute():
         if root.exists():
             return []
-        raise SliceError(
+        raise NoDataError(
             f"datasets.{name}.root is {root}, which is not on this machine: mount it here, or copy it to "
             f"data/own/{root.name}, `dvc add data/own/{root.name} && dvc push`, and commit"
         )
@@ -66,11 +68,33 @@ def to_pull(place: Path, dataset: Mapping[str, Any]) -> list[str]:
         return [path.as_posix() for path in (root, report) if path == root or (place / f"{report}.dvc").exists()]
     if (place / root).exists():  # in git
         return []
-    raise SliceError(
+    raise NoDataError(
         f"datasets.{name}.root is {root}, which workers cannot get, since it is neither in git nor under DVC: "
         f"`dvc add {root} && dvc push`, then commit {root}.dvc and push; or keep it under the same absolute path on "
         f"every machine (root: /mnt/{root.name})"
     )
+
+
+def pull_data(place: Path, data: Sequence[str]) -> None:
+    """Bring the data set of a slice from DVC's remote.
+
+    Args:
+        place: folder of the slice.
+        data: what `to_pull` returned.
+
+    Raises:
+        NoDataError: the remote does not have all of it.
+        DvcError: the remote does not answer, or the disk is full.
+    """
+    try:
+        run_dvc(place, "pull", "--no-run-cache", *data)
+    except dvc.DvcError as error:
+        if any(words in str(error) for words in MISSING):
+            names = " ".join(data)
+            raise NoDataError(
+                f"DVC's remote does not have all of {names}: `dvc push {names}` where the images are\n{error}"
+            ) from None
+        raise
 
 
 def under_dvc(root: Path, path: Path) -> bool:

@@ -25,6 +25,10 @@ class SliceError(LlbnadError):
     """A slice cannot be taken or published."""
 
 
+class NoDataError(SliceError):
+    """Workers cannot get what a slice needs; the message says what to do. Do not try again before."""
+
+
 class OvertakenError(SliceError):
     """Another worker has taken the scenario over. Do not try again."""
 
@@ -118,6 +122,8 @@ def records(root: Path) -> list[Record]:
     """Return all slices as they were fetched, by name."""
     form = "%(refname:lstrip=3)%09%(authorname)%09%(committerdate:iso-strict)%09%(contents:subject)"
     rows = [line.split("\t", 3) for line in git(root, "for-each-ref", f"--format={form}", KNOWN).splitlines()]
+    if not rows:
+        return []
     wanted = "".join(f"{KNOWN}/{row[0]}:{LOCK}\n" for row in rows)
     found, texts = io.BytesIO(git(root, "cat-file", "--batch", given=wanted).encode() + b"\n"), []
     while head := found.readline():

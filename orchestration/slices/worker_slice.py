@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from orchestration.pipeline import lock_blocks
 from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.paths import PARAMS
-from orchestration.slices.data import connect, run_dvc, to_pull
+from orchestration.slices.data import connect, pull_data, run_dvc, to_pull
 from orchestration.slices.params import slice_params
 from orchestration.slices.refs import MAIN, SliceError, fetch, git, record, recorded, remove, tip
 
@@ -87,7 +87,8 @@ def take(root: Path, machine: Path, scenario: str, commit: str | None = None) ->
     Raises:
         ConfigError: params.yaml has no such scenario.
         OvertakenError: another worker took it at the same moment.
-        SliceError: another process of this machine works on it, the data set cannot be got, or git failed.
+        NoDataError: workers cannot get the data set, or the repository has no DVC remote. The scenario is nobody's.
+        SliceError: another process of this machine works on it, or git failed.
         DvcError: what was recorded could not be pulled.
     """
     machine = machine.absolute()
@@ -107,11 +108,11 @@ def take(root: Path, machine: Path, scenario: str, commit: str | None = None) ->
     found = {name: found[name] for name in names if name in found}
     lock_blocks.write_blocks(place, found)
     entries = {name: own[name] for name in names if name in own}
-    _record(place, scenario, f"taken by {_worker(place)}", entries, [base, *([known] if known else [])])
     if data:
-        run_dvc(place, "pull", "--quiet", "--no-run-cache", *data)
+        pull_data(place, data)
+    _record(place, scenario, f"taken by {_worker(place)}", entries, [base, *([known] if known else [])])
     if found:  # what the remote has lost is computed again
-        run_dvc(place, "pull", "--quiet", "--no-run-cache", "--allow-missing", *found)
+        run_dvc(place, "pull", "--no-run-cache", "--allow-missing", *found)
     return place
 
 
@@ -140,11 +141,16 @@ def publish(place: Path, stages: Sequence[str] | None = None) -> list[str]:
     wanted = found if stages is None else stages
     fresh = {name: found[name] for name in wanted if name in found and found[name] != known.get(name)}
     if fresh:
-        run_dvc(place, "push", "--quiet", *fresh)
+        run_dvc(place, "push", *fresh)
         order = lock_blocks.stage_names(place)
         entries = lock_blocks.merged(known, fresh, order)
         _record(place, mark.scenario, ", ".join(fresh), entries, [mark.tip])
     return list(fresh)
+
+
+def is_held(place: Path) -> bool:
+    """Return whether this process has taken the slice."""
+    return place in _held
 
 
 def release(place: Path) -> None:

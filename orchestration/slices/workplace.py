@@ -71,6 +71,16 @@ def open_workplace(root: Path, scenario: str, log: Callable[[str], None]) -> Wor
 
 
 def place_of(root: Path, scenario: str) -> Path:
-    """Return the folder that holds a scenario's outputs: its slice on a worker, `root` itself elsewhere."""
-    folder = os.environ.get(MACHINE)
-    return worker_slice.slice_folder(Path(folder), scenario) if folder else root
+    """Return the folder that holds a scenario's outputs: its slice on a worker, `root` itself elsewhere.
+
+    A slice that this process has not taken yet is taken, so that all that was recorded is there, and nothing older: an
+    asset may run alone, also where the worker that made the others has died.
+
+    Raises:
+        SliceError: the scenario cannot be taken.
+        DvcError: what was recorded could not be pulled.
+    """
+    if folder := os.environ.get(MACHINE):
+        place = worker_slice.slice_folder(Path(folder), scenario)
+        return place if worker_slice.is_held(place) else worker_slice.workspace(root, scenario)
+    return root

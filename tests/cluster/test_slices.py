@@ -9,16 +9,18 @@ import signal
 import subprocess
 
 import pytest
+import yaml
 
 from orchestration.pipeline import lock_blocks
 from orchestration.pipeline.cluster import MACHINE
 from orchestration.slices import refs, worker_slice, workplace
 from orchestration.slices.collect import collect
-from orchestration.slices.refs import OvertakenError
+from orchestration.slices.refs import NoDataError, OvertakenError
 from orchestration.slices.run import work
 from tests.campaign.chain import processes_in
 from tests.conftest import shared
-from tests.pipeline.conftest import command, commit, environment, git, repro, wait_for, warm_programs  # noqa: F401
+from tests.pipeline.conftest import command, commit, copied, environment, git, repro, wait_for, warm_programs  # noqa: F401
+from tests.pipeline.test_slices import edit
 from tests.pipeline.test_workplace import materialised, outcomes
 
 SHARED = {"code", "params"}
@@ -110,19 +112,30 @@ def test_two_machines_give_the_record_of_one_and_whoever_pulls_it_computes_nothi
     assert (again.changed, again.unfinished, again.gone, again.slices) == ([], [], ["gone"], 1)
 
 
-def test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again(remotes, by_dvc):
-    clone, folder = machine(remotes, "m1")
-    arguments = ["python", "-m", "orchestration", "slices", "work", "line"]
-    worker = subprocess.Popen(
-        arguments, cwd=clone, env=environment(clone, LLBNAD_MACHINE=str(folder)), stdout=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    assert any("Running stage 'noisy@line'" in line for line in worker.stdout)
-    worker.kill()
-    worker.wait()
-    place = (folder / "slices" / "line").resolve()
-    assert wait_for(lambda: not _killed(place))
+def test_above_a_number_of_scenarios_a_run_works_in_slices_and_a_new_scenario_reruns_no_other(by_dvc, tmp_path):
+    root = copied(by_dvc, tmp_path / "copy")
+    before = lock_blocks.read_blocks(root)
+    params = yaml.safe_load((root / "params.yaml").read_text())
+    params["scenarios"] |= {name: {**params["scenarios"]["line"], "seed": seed} for seed, name in ((1, "b"), (2, "c"))}
+    params["runtime"]["processes"] = 2
+    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    code = "from pathlib import Path; from orchestration.commands import run; run.ABOVE = 3; run.reproduce(Path())"
+    done = command(root, ["python", "-c", code])
+    assert done.returncode == 0, done.stderr
+    assert "4 of 4 scenarios may have something to do" in done.stdout  # in slices, which nobody asked for
+    ran = {line.split()[1] for line in done.stdout.splitlines() if line.startswith("[")}
+    assert ran - {"params"} == {stage for name in "bc" for stage in lock_blocks.stages_of(root, name)} - {
+        "code", "params", "raw@line"
+    }  # fmt: skip
+    after = lock_blocks.read_blocks(root)
+    assert {name: after[name] for name in before if name != "params"} == {
+        name: block for name, block in before.items() if name != "params"
+    }
+    assert "Running stage" not in repro(root)
 
+
+def test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again(remotes, by_dvc):
+    place = _work_and_die(*machine(remotes, "m1"), "noisy@line")
     refs.fetch(remotes / "home")
     (record,) = refs.records(remotes / "home")
     done = ["code", "raw@line", "params"]  # `settings` may have ended, and not been published
@@ -140,6 +153,33 @@ def test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again(r
         refs.record(place, "line", "zombie", {}, [worker_slice.Mark.read(place).tip], "m1")
     refs.fetch(remotes / "home")
     assert refs.records(remotes / "home")[0].entries == mine
+
+
+def test_two_machines_that_both_die_leave_what_one_machine_makes(remotes, by_dvc):
+    first, second = machine(remotes, "m1"), machine(remotes, "m2")
+    _work_and_die(*first, "features@line")
+    _work_and_die(*second, "detector@line")  # without a cache of its own: it computes what it does
+    events = dict(work(*first, "line", silent))
+    assert events["scores@line"] != "ran" and events["detector@line"] == events["evaluation@line"] == "ran"
+    found, whole = lock_blocks.read_blocks(first[1] / "slices" / "line"), lock_blocks.read_blocks(by_dvc)
+    assert {*found} == {*stages_of(by_dvc, "line")}
+    assert {name: found[name] for name in {*found} - SHARED} == {name: whole[name] for name in {*found} - SHARED}
+    worker_slice.release(first[1] / "slices" / "line")
+
+
+def _work_and_die(clone, folder, stage):
+    """Work the line on a machine until a stage runs, then kill all of it; return the folder of its slice."""
+    arguments = ["python", "-m", "orchestration", "slices", "work", "line"]
+    worker = subprocess.Popen(
+        arguments, cwd=clone, env=environment(clone, LLBNAD_MACHINE=str(folder)), stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert any(f"Running stage '{stage}'" in line for line in worker.stdout)
+    worker.kill()
+    worker.wait()
+    place = (folder / "slices" / "line").resolve()
+    assert wait_for(lambda: not _killed(place))
+    return place
 
 
 def _killed(place):
@@ -169,3 +209,35 @@ def test_on_a_worker_every_stage_is_published_until_another_takes_over(remotes, 
         place.keep(["sub_model@line-0"])
     worker_slice.release(place.root)
     worker_slice.release(another / "slices" / "line")
+
+
+def test_an_asset_alone_finds_what_another_worker_made_last(remotes, by_dvc, monkeypatch):
+    """As when Dagster tries `challenger` again on another machine, since the first one died after the stages."""
+    first, second = machine(remotes, "m1", by_dvc), machine(remotes, "m2")
+    assert dict(work(*first, "line", silent))["detector@line"] == "restored from cache"
+    monkeypatch.setenv(MACHINE, str(second[1]))
+    place = workplace.place_of(second[0], "line")
+    assert place == second[1] / "slices" / "line"
+    assert (place / "data/detector/line/llbnad.safetensors").is_file()
+    taken = worker_slice.Mark.read(place)
+    assert workplace.place_of(second[0], "line") == place and worker_slice.Mark.read(place) == taken, "it was held"
+    worker_slice.release(place)
+
+    home = remotes / "home"
+    edit(home, "line", suspects=4)
+    commit(home, "fewer suspects")
+    git(home, "push", "--quiet", "origin", "HEAD")
+    assert dict(work(*first, "line", silent))["evaluation@line"] == "ran"
+    newer = lock_blocks.read_blocks(remotes / "m1" / "slices" / "line")
+    assert lock_blocks.read_blocks(workplace.place_of(second[0], "line")) == newer != lock_blocks.read_blocks(by_dvc)
+    worker_slice.release(place)
+
+
+def test_data_that_was_never_pushed_is_refused_before_the_scenario_is_claimed(remotes):
+    clone, folder = machine(remotes, "m1")
+    shutil.rmtree(remotes / "store" / "files")
+    with pytest.raises(NoDataError, match=r"does not have all of data/own/line.*: `dvc push data/own/line"):
+        worker_slice.take(clone, folder, "line")
+    refs.fetch(remotes / "home")
+    assert refs.records(remotes / "home") == []
+    worker_slice.release(folder / "slices" / "line")

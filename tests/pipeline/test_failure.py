@@ -7,6 +7,7 @@ from llbnad.errors import ConfigError, DataError
 from orchestration.assets.failure import Stopped, failing
 from orchestration.pipeline.dvc import DvcError
 from orchestration.pipeline.repro import StageError
+from orchestration.slices.refs import NoDataError, OvertakenError, SliceError
 
 
 @pytest.mark.parametrize(
@@ -17,6 +18,9 @@ from orchestration.pipeline.repro import StageError
         (StageError("raw@a", "stage raw@a failed", refused=True), "false"),
         (StageError("raw@a", "stage raw@a failed"), "true"),
         (DvcError("the remote does not answer"), "true"),
+        (SliceError("another process of this machine works on a"), "true"),
+        (NoDataError("workers cannot get datasets.a"), "false"),
+        (OvertakenError("another worker has taken a over"), "false"),
     ],
 )
 def test_a_run_that_would_fail_again_is_not_started_again(error, again):
