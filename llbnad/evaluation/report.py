@@ -75,7 +75,7 @@ def purification_plots(
     tiles = []
     for row in suspects.to_dict("records"):
         verdict = away if row["image_id"] in rejected else "kept"
-        known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
+        known = "" if pd.isna(row["anomaly_class"]) else f" · label {row['anomaly_class']}"
         caption = f"{verdict} · {row['score']:.4g}{known}"
         colour = {"rejected": ANOMALOUS_COLOUR, "kept": NORMAL_COLOUR}.get(verdict, UNKNOWN_COLOUR)
         tiles.append(_tile(row, heat[row["image_id"]], caption, colour, image_root))
@@ -145,7 +145,7 @@ def evaluation_plots(
     heat = off_canvas(heat, features.frames)
     tiles = []
     for row in rows.to_dict("records"):
-        known = "" if pd.isna(row["anomaly_class"]) else f" · {row['anomaly_class']}"
+        known = "" if pd.isna(row["anomaly_class"]) else f" · label {row['anomaly_class']}"
         outcome, colour = _outcome(row["label"], row["anomaly_class"])
         caption = f"{outcome}{row['score']:.4g}{known}"
         tiles.append(_tile(row, heat[row["image_id"]], caption, colour, image_root))

@@ -119,22 +119,22 @@ class Threshold:
         return f"called a defect above {self.unsure_high:.3f}, {between} (threshold {self.value:.3f})"
 
     def describe(self) -> str:
-        """Describe the threshold in one line: which rule decided, and what it promises."""
-        line = f"threshold {self.value:.4f} for {self.target_fpr:.2%} false positives, from {self.n} images: "
+        """Describe the threshold in one line: what it promises, beside what was asked for, and which rule decided."""
+        promise = f"for {self.target_fpr:.2%} false positives"
+        if not self.attained:
+            promise = f"expects {self.promised_fpr:.2%} false positives, where {self.target_fpr:.2%} were asked for"
+        line = f"threshold {self.value:.4f} {promise}, from {self.n} images: "
         interval = f"{self.fpr_low:.2%} to {self.fpr_high:.2%} at {CONFIDENCE:.0%} confidence"
         if self.decided_by == "bound":
             above = int((self.scores > self.value).sum())
             return (
                 f"{line}the bound of their body, because the largest scores stand apart; "
-                f"above it {above} of {self.n}, {self.promised_fpr:.2%} ({interval}), fewer if these are defects"
+                f"above it {above} of {self.n} ({interval}), fewer if these are defects"
             )
         line += interval
         if not self.attained:
             needed = math.ceil(1 / self.target_fpr) - 1
-            line += (
-                f"; too few images for this target ({needed} are needed), so it is their largest score, "
-                f"which promises {self.promised_fpr:.2%}"
-            )
+            line += f"; too few images for this target ({needed} are needed), so it is their largest score"
         elif self.fpr_high > TWICE * self.target_fpr:
             line += f"; {images_needed(self.target_fpr)} images keep the rate below {TWICE * self.target_fpr:.2%}"
         return line

@@ -9,6 +9,8 @@ that a threshold is too high, because a detector that knows its few images by he
 labelled normal test images, where there are any: more of them above it than chance explains break its promise.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 
 from llbnad.config import Promotion
@@ -31,36 +33,67 @@ def threshold(calibration: Threshold | None, own: Probe, bounds: Promotion) -> F
     """
     if calibration is None:
         return skipped(NAME, "the model has no threshold", "none, or a sane one")
-    value, learnt = calibration.value, values(own.kept)
-    unseen = np.concatenate([values(own.rejected), values(own.labelled)])
-    share = float((learnt > value).mean()) if np.isfinite(learnt).all() and len(learnt) else 1.0
-    passed = bool(np.isfinite(value)) and share <= calibration.fpr_high
-    observed, expected = f"{value:.4f}, above it {share:.1%} of what was learnt", f"at most {calibration.fpr_high:.1%}"
-    observed += "" if share <= calibration.fpr_high else " (too many)"
+    parts = [
+        _learnt(calibration, own),
+        _normal_tests(calibration, own),
+        _body(calibration, bounds),
+        _unseen(calibration, own, bounds),
+    ]
+    compared = [part for part in parts if part is not None]
+    passed = all(part.passed for part in compared)
+    told = compared if passed else [part for part in compared if not part.passed]
+    observed = f"{calibration.value:.4f}: " + "; ".join(part.observed for part in told)
+    return decided(NAME, passed, observed, "; ".join(part.expected for part in told if part.expected))
+
+
+class _Part(NamedTuple):
+    """One comparison of the threshold."""
+
+    passed: bool
+    observed: str
+    expected: str
+
+
+def _learnt(calibration: Threshold, own: Probe) -> _Part:
+    learnt = values(own.kept)
+    share = float((learnt > calibration.value).mean()) if np.isfinite(learnt).all() and len(learnt) else 1.0
+    passed = bool(np.isfinite(calibration.value)) and share <= calibration.fpr_high
+    observed = f"calls {share:.1%} of what was learnt defects{'' if passed else ' (too many)'}"
+    return _Part(passed, observed, f"at most {calibration.fpr_high:.1%} of it")
+
+
+def _normal_tests(calibration: Threshold, own: Probe) -> _Part | None:
     normal = np.array([score for name, score in own.labelled.items() if not own.anomalous[name]])
-    if len(normal):
-        alarms = int((normal > value).sum())
-        rank = int((calibration.scores <= value).sum())
-        kept = not alarms or chance_of_alarms(alarms, len(normal), calibration.n, rank) > CHANCE
-        passed = passed and kept
-        observed += f"; above it {alarms} of the probe's {len(normal)} labelled normal test images"
-        observed += f" ({alarms / len(normal):.1%}{'' if kept else ': more than it promises'})"
-        expected += " and no more of normal test images than it promises"
-    above = reach(calibration)
-    low, high = bounds.min_threshold_reach, bounds.max_threshold_reach
+    if not len(normal):
+        return None
+    alarms = int((normal > calibration.value).sum())
+    rank = int((calibration.scores <= calibration.value).sum())
+    passed = not alarms or chance_of_alarms(alarms, len(normal), calibration.n, rank) > CHANCE
+    more = "" if passed else ": more than it promises"
+    counts = f"{alarms} of the probe's {len(normal)} labelled normal test images"
+    observed = f"calls {counts} defects ({alarms / len(normal):.1%}{more})"
+    return _Part(passed, observed, f"at most {calibration.fpr_high:.1%} of them, but for chance")
+
+
+def _body(calibration: Threshold, bounds: Promotion) -> _Part:
+    above, low, high = reach(calibration), bounds.min_threshold_reach, bounds.max_threshold_reach
     if above is None:
-        observed += "; not compared with the body of the calibration scores, which are too few or have no spread"
-    else:
-        passed = passed and low <= above <= high
-        observed += f"; {above:.1f} spreads above the body of the calibration scores"
-        observed += " (blind: a kept defect may have set it)" if above > high else ""
-        observed += " (it is inside the body)" if above < low else ""
-        expected += f", {low:g} to {high:g} spreads"
-    if len(unseen) >= FEWEST_IMAGES and np.isfinite(unseen).all():
-        highest, middle = float(unseen.max()), float(np.median(learnt))
-        limit = highest + bounds.threshold_slack * max(0.0, highest - middle)
-        passed, expected = passed and value <= limit, f"{expected}, and a threshold of at most {limit:.4f}"
-    return decided(NAME, passed, observed, expected)
+        said = "not compared with the body of the calibration scores, which are too few or have no spread"
+        return _Part(True, said, "")
+    observed = f"{above:.1f} spreads above the body of the calibration scores"
+    observed += " (blind: a kept defect may have set it)" if above > high else ""
+    observed += " (it is inside the body)" if above < low else ""
+    return _Part(low <= above <= high, observed, f"{low:g} to {high:g} spreads")
+
+
+def _unseen(calibration: Threshold, own: Probe, bounds: Promotion) -> _Part | None:
+    unseen = np.concatenate([values(own.rejected), values(own.labelled)])
+    if len(unseen) < FEWEST_IMAGES or not np.isfinite(unseen).all():
+        return None
+    highest, middle = float(unseen.max()), float(np.median(values(own.kept)))
+    limit = highest + bounds.threshold_slack * max(0.0, highest - middle)
+    observed = f"the highest score of an unseen image is {highest:.4f}"
+    return _Part(calibration.value <= limit, observed, f"a threshold of at most {limit:.4f}")
 
 
 def reach(calibration: Threshold) -> float | None:

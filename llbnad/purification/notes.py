@@ -118,14 +118,13 @@ def threshold_notes(threshold: Threshold | None, measured_fpr: float | None = No
     if threshold.attained and measured_fpr is not None:
         return alike
     rule = "largest calibration scores" if threshold.decided_by == "conformal" else "body of the calibration scores"
-    tested = (
-        "no labelled normal image tests it" if measured_fpr is None else f"labelled test images say {measured_fpr:.2%}"
-    )
     why = "there are too few images" if threshold.decided_by == "conformal" else "the largest scores stand apart"
     missed = "" if threshold.attained else f", where {threshold.target_fpr:.2%} were asked for, because {why}"
-    return [
-        f"expect {threshold.promised_fpr:.2%} false positives{missed}; from the {rule} of {threshold.n} images, for "
-        f"images like the kept ones, {threshold.fpr_low:.2%} to {threshold.fpr_high:.2%} at {CONFIDENCE:.0%} "
-        f"confidence; {tested}",
-        *alike,
-    ]
+    promised = (
+        f"{threshold.promised_fpr:.2%} false positives{missed}; from the {rule} of {threshold.n} images, for images "
+        f"like the kept ones, {threshold.fpr_low:.2%} to {threshold.fpr_high:.2%} at {CONFIDENCE:.0%} confidence"
+    )
+    if measured_fpr is None:
+        return [f"expect {promised}; no labelled normal image tests it", *alike]
+    broken = ", more than it promises" if measured_fpr > threshold.fpr_high else ""
+    return [f"{measured_fpr:.2%} false positives on labelled test images{broken}; promised are {promised}", *alike]

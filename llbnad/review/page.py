@@ -63,6 +63,7 @@ def choose_suspects(scores: pd.DataFrame, purified: Purified, verdicts: Mapping[
     cut = purified.cut if purified.by_evidence else scores["score"].max()  # the end of a fixed share parts nothing
     ordered = scores.assign(spread=spread(scores), distance=(scores["score"] - cut).abs()).sort_index()
     kept = ordered[ordered.index.isin(purified.kept)]
+    limit = min(limit, len(ordered))  # of few images, half are no longer the highest scores
     beside = "near the cut" if (scores["score"] > cut).any() else "next highest score"
     ranked = [
         (ordered.sort_values("score", ascending=False, kind="stable").index, "highest score", limit - limit // 4 * 2),

@@ -1,12 +1,15 @@
 """Metadata of a stage's outputs for Dagster: row counts, numbers, tables and pictures, by the kind of file."""
 
+import csv
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
+from llbnad.config import METHOD
 from llbnad.utils.files import file_digest
 from orchestration.assets.pictures import picture
 from orchestration.pipeline.paths import stage_dir
@@ -16,7 +19,19 @@ from orchestration.tracking.server import run_page
 
 PREVIEW_ROWS = 100  # of a CSV file; numbers are rounded for people, the files hold all digits
 # entries of metadata: those that come first, and those that come last
-FIRST = ("outcome", "summary", "policy", "not kept", "all suspects", "notes", "to judge the suspects", "mlflow")
+FIRST = (
+    "outcome",
+    "summary",
+    "policy",
+    "not kept",
+    "all suspects",
+    "images are in",
+    "model file",
+    "to score images",
+    "notes",
+    "to judge the suspects",
+    "mlflow",
+)
 LAST = ("dvc stage", "command", "outputs")
 SHORT = 900  # characters of Markdown; Dagster's pages show a thousand at once, and hide more behind a click
 LEFT_OUT = ["threshold", "path", "image_id"]  # columns of a table with `name` that would push its others out of sight
@@ -37,6 +52,8 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
     shown |= lines_of("outputs", [f"{path}: {md5}" for path, md5 in sorted(paths.items())])
     if any(Path(path).is_relative_to(stage_dir("purified", scenario)) for path in paths):
         shown |= of_purification(root, scenario)
+    if stage_dir("detector", scenario).as_posix() in paths:
+        shown |= of_detector(scenario)
     link = root / "mlflow" / "runs" / f"{scenario}.json"
     if link.exists():
         run, settings = json.loads(link.read_text()), root / settings_path(scenario)
@@ -71,7 +88,18 @@ def _counts(root: Path, scenario: str) -> dict[str, str]:
         return {}
     numbers = json.loads(summary.read_text())
     away = f"{numbers['n_train'] - numbers['n_selected']} of {numbers['n_train']} images"
-    return {"not kept": away, **({"all suspects": str(suspects)} if (root / suspects).exists() else {})}
+    if not (root / suspects).exists():
+        return {"not kept": away}
+    with (root / suspects).open(encoding="utf-8", newline="") as file:
+        folders = {str(Path(row["path"]).parent) for row in csv.DictReader(file)}
+    return {"not kept": away, "all suspects": str(suspects), "images are in": os.path.commonpath(folders or {"data"})}
+
+
+def of_detector(scenario: str) -> dict[str, str]:
+    """Return which file the detector is, and how images are scored with it."""
+    file = stage_dir("detector", scenario) / f"{METHOD}.safetensors"
+    score = f"llbnad predict {file} FOLDER --out SCORED"
+    return {"model file": str(file), "to score images": score}
 
 
 def in_order(shown: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ def asset_spec(name: str, where: Pattern) -> dg.AssetSpec:
         name,
         deps=[change_key(name), *sorted(where.upstream | where.sources)],
         skippable=True,  # a run may select some of the stages
-        description=_description(template.desc, name),
+        description=f"{_description(template.desc, name)}. Up to date? {change_key(name).to_user_string()} says so",
         group_name=template.meta.get("group"),
         kinds={"dvc", *template.meta.get("kinds", [])},
         owners=list(template.meta.get("owners", [])),

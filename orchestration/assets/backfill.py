@@ -14,7 +14,7 @@ import dagster as dg
 
 from orchestration.assets.asset_metadata import in_order, metadata
 from orchestration.assets.changes import Changes, names_its_changes, versions
-from orchestration.assets.dvc_assets import VERSION_TAG, check_results, report_path, stage_metadata
+from orchestration.assets.dvc_assets import RAN, VERSION_TAG, check_results, report_path, stage_metadata
 from orchestration.assets.outside_run import end_earlier_runs, report_checks
 from orchestration.assets.partitions import Pattern, patterns, stages_of
 from orchestration.assets.retraining import follow_params
@@ -91,7 +91,8 @@ class Backfill:
             reported.append(asset)
         if checks:
             summary = f"{scenario}: {', '.join(reported)} made outside Dagster, by {MADE_BY}"
-            report_checks(self.instance, scenario, [(check, True) for check in checks], MADE_BY, summary)
+            results, tags = [(check, True) for check in checks], {RAN: ", ".join(reported)}
+            report_checks(self.instance, scenario, results, MADE_BY, summary, tags=tags)
         return len(reported)
 
     def _known_version(self, asset: str, scenario: str) -> str | None:

@@ -9,6 +9,7 @@ import warnings
 import dagster as dg
 
 from orchestration.pipeline.pipes import CONTROL_CHART, DRIFT, PARITY
+from orchestration.registry.shown import REMEDIES
 
 REVIEW = "look at the suspects, say in the review file what they are, then challenge again"
 TEXTS = {
@@ -29,7 +30,7 @@ TEXTS = {
     "If it fails: raise the memory or dimensions of the detector.",
     "threshold": "A threshold inside the scores of normal images, one that a kept defect has set too high, or one with "
     "more false positives on labelled images than it promises. "
-    f"If it fails: {REVIEW}.",
+    f"If it fails: {REMEDIES['threshold']}; or call what stands apart a defect in the review file.",
     "verdicts": "A detector that calls normal what people called a defect, or the reverse. "
     "If it fails: the finding names the images; correct a verdict, or keep the champion.",
     "separation": f"A detector that no longer tells the rejected images from the kept ones. If it fails: {REVIEW}.",

@@ -5,7 +5,7 @@ begins and ends with an event, since Dagster's pages say "Starting…" of a run 
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from uuid import uuid4
 
@@ -25,6 +25,7 @@ def report_checks(
     made_by: str,
     summary: str,
     made: dg.AssetMaterialization | None = None,
+    tags: Mapping[str, str] | None = None,
 ) -> None:
     """Report results of asset checks in a run of their own, which has succeeded.
 
@@ -38,8 +39,9 @@ def report_checks(
         made_by: the command that made what was checked; a tag of the run.
         summary: one line for the log of the run.
         made: materialisation to be reported first, in the same run.
+        tags: further tags of the run.
     """
-    with _outside_run(instance, {PARTITION_TAG: scenario, MADE_BY_TAG: made_by}, summary) as run:
+    with _outside_run(instance, {PARTITION_TAG: scenario, MADE_BY_TAG: made_by, **(tags or {})}, summary) as run:
         if made is not None:
             report_made(instance, made, run.run_id, RUN_NAME)
         for result, blocking in results:
@@ -96,6 +98,26 @@ def report_made(instance: dg.DagsterInstance, made: dg.AssetMaterialization, run
     kind = dg.DagsterEventType.ASSET_MATERIALIZATION.value
     event = dg.DagsterEvent(kind, job_name, event_specific_data=StepMaterializationData(made))
     instance.report_dagster_event(event, run_id=run_id)
+
+
+def report_again(instance: dg.DagsterInstance, made: dg.AssetMaterialization, run_id: str, job_name: str) -> None:
+    """Report a materialisation that a run made with other metadata, and the run's checks of it.
+
+    Dagster calls a check missing that was of an earlier materialisation.
+    """
+    report_made(instance, made, run_id, job_name)
+    checked, kind = _newest(instance, made.asset_key, str(made.partition)), dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    logged = [entry.get_dagster_event() for entry in instance.all_logs(run_id, of_type=kind)]
+    known = {event.asset_check_evaluation_data.check_name: event.asset_check_evaluation_data for event in logged
+             if event.asset_check_evaluation_data.asset_key == made.asset_key
+             and event.asset_check_evaluation_data.partition == made.partition}  # fmt: skip
+    for one in known.values():
+        result = dg.AssetCheckResult(
+            passed=one.passed, asset_key=one.asset_key, check_name=one.check_name, metadata=one.metadata,
+            severity=one.severity, description=one.description,
+        )  # fmt: skip
+        again = evaluation_of(result, bool(one.blocking), made.partition, checked)
+        instance.report_dagster_event(dg.DagsterEvent(kind.value, job_name, event_specific_data=again), run_id=run_id)
 
 
 def _newest(

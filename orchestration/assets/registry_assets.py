@@ -22,7 +22,7 @@ from orchestration.assets.command import run_command
 from orchestration.assets.dvc_assets import RAN
 from orchestration.assets.failure import failing
 from orchestration.assets.machines import has_several_machines
-from orchestration.assets.outside_run import report_made
+from orchestration.assets.outside_run import report_again
 from orchestration.pipeline.paths import stage_dir
 from orchestration.registry.beside_champion import champion_suspects, comparison_files
 from orchestration.registry.register_version import CHECKS, report_path
@@ -109,7 +109,7 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
 def tell_challenger(instance: dg.DagsterInstance, scenario: str, champion: str) -> None:
     """Report the newest challenger again, with the version that is champion since a moment ago.
 
-    The report belongs to the run of the one before: Dagster shows the checks of the newest materialisation's run.
+    The report, and that of the checks, belongs to the run of the one before.
     """
     from llbnad.monitoring.champion_checks import UNPROVEN  # imports pandas
 
@@ -126,7 +126,7 @@ def tell_challenger(instance: dg.DagsterInstance, scenario: str, champion: str) 
     again = dg.AssetMaterialization(
         CHALLENGER, metadata={**made.metadata, **now}, partition=scenario, tags=made.tags or {}
     )
-    report_made(instance, again, record.run_id, record.event_log_entry.job_name or "")
+    report_again(instance, again, record.run_id, record.event_log_entry.job_name or "")
 
 
 def pictures(place: Path, asset: str, scenario: str) -> dict[str, Any]:

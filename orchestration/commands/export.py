@@ -53,7 +53,9 @@ def export(
     precision: Annotated[Precision, PRECISION] = Precision.float32,
     size: Annotated[str | None, IMAGE_SIZE] = None,
 ) -> None:
-    """Write the graphs and the differences to torch. Images that were kept calibrate a lower precision.
+    """Write a registered model as ONNX and OpenVINO graphs, with their differences to torch on real images.
+
+    Images that were kept calibrate a lower precision.
 
     Without --size, a region of interest gets the size of the scenario's images if all have the same.
     """

@@ -24,7 +24,8 @@ class Progress:
 
     def __init__(self, console: Console, total: int) -> None:
         self.console, self.total = console, total
-        self.seen = self.ran = self.restored = 0  # stages: with or without work, that ran, restored from dvc's cache
+        self.seen = self.restored = 0  # stages: with or without work, restored from dvc's cache
+        self.ran: list[str] = []  # stages that ran
         self.started = time.monotonic()
 
     def hear(self, text: str) -> None:
@@ -34,9 +35,9 @@ class Progress:
         self.restored += event is not None and event[1] == "restored from cache"
         if event and event[1] == "ran":
             elapsed = time.monotonic() - self.started
-            left = elapsed / self.ran * (self.total - self.seen + 1) if self.ran else None
+            left = elapsed / len(self.ran) * (self.total - self.seen + 1) if self.ran else None
             rest = "" if left is None else f", about {left:.0f} s left"
-            self.ran += 1
+            self.ran.append(event[0])
             self.console.print(f"[bold]\\[{self.seen}/{self.total}] {event[0]}[/bold]  ({elapsed:.0f} s{rest})")
         elif text and not event and not is_advice(text):
             self.console.print(f"  {text}", markup=False)

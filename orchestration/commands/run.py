@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from orchestration.commands.progress import Progress, SliceProgress
 from orchestration.pipeline import dvc
 from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.in_place import refuse_changed_in_place, remember
+from orchestration.pipeline.outputs import read_summary
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
@@ -26,6 +28,7 @@ from orchestration.slices.workplace import ABOVE
 from orchestration.tracking.best_effort import record_scenario, unrecorded
 from orchestration.tracking.server import pages, tracking_uri
 
+MOST_NAMED = 12  # stages; of more, their kinds are counted
 METHODS = ("none", "llbnad", "oracle", "random")
 
 
@@ -61,7 +64,7 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
     if executed or restored:
         remember(root, began)
     if executed or restored:
-        done = [f"{_counted(executed)} ran"] if executed else []
+        done = [f"{_counted(len(executed))} ran ({_named(executed)})"] if executed else []
         done += [f"{_counted(restored)} came from the cache"] if restored else []
         seconds = time.monotonic() - started
         console.print(f"{' and '.join(done)}, in {seconds:.0f} s; the others had not changed.")
@@ -108,10 +111,13 @@ def run(
 
 
 def results_table(params: Params, root: Path, failed: Collection[str] = ()) -> Table:
-    """Return a table of the I-AUROC of every method and of the contamination before and after, per scenario."""
+    """Return a table of the I-AUROC of every method and of the contamination before and after, per scenario.
+
+    With it stands how many training images were kept, which is all that is known without labels.
+    """
     protocol = "image AUROC on the same test images; last model, no choice on the test set"
     table = Table(title="LLBNAD and its comparators", caption=protocol)
-    for heading in ("scenario", "contamination", *METHODS):
+    for heading in ("scenario", "kept", "contamination", *METHODS):
         table.add_column(
             "LLBNAD" if heading == "llbnad" else heading, justify="left" if heading == "scenario" else "right"
         )
@@ -121,9 +127,11 @@ def results_table(params: Params, root: Path, failed: Collection[str] = ()) -> T
             continue
         rows = pd.read_csv(root / stage_dir("evaluation", scenario) / "comparison.csv").set_index("method")
         own = rows.loc["llbnad"]
+        counts = read_summary(scenario, root)
+        kept = f"{counts['n_selected']} of {counts['n_train']}"
         before, after = (_shown(own[name], ".1%") for name in ("contamination_before", "contamination_after"))
         values = [_shown(rows["image_auroc"].get(method), ".3f") for method in METHODS]
-        table.add_row(scenario, f"{before} → {after}", *values)
+        table.add_row(scenario, kept, f"{before} → {after}", *values)
     return table
 
 
@@ -149,6 +157,14 @@ def _repro(root: Path, progress: Progress) -> None:
 
 def _counted(stages: int) -> str:
     return f"{stages} stage" if stages == 1 else f"{stages} stages"
+
+
+def _named(stages: Sequence[str]) -> str:
+    """Return the names of stages; of many, how often each ran."""
+    if len(stages) <= MOST_NAMED:
+        return ", ".join(stages)
+    kinds = Counter(stage.partition("@")[0] for stage in stages)
+    return ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in kinds.items())
 
 
 def _shown(value: Any, form: str) -> str:

@@ -13,7 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from llbnad.config import METHOD
 from llbnad.errors import LlbnadError
+from llbnad.utils.files import file_digest
 from orchestration.line.inbox import look
 from orchestration.line.lines import known_lines, new_images
 from orchestration.pipeline.busy import retry_when_busy
@@ -104,7 +106,7 @@ def _champions(root: Path, scenarios: list[str]) -> tuple[dict[str, str], str]:
 
     if not is_http(tracking_uri()) and not (root / MLFLOW_FOLDER / "mlflow.db").exists():
         return {}, ""
-    from orchestration.registry.store import REFUSED, champion_of, registry_client, versions
+    from orchestration.registry.store import MD5, REFUSED, champion_of, registry_client, versions
 
     found = {}
     try:
@@ -118,6 +120,9 @@ def _champions(root: Path, scenarios: list[str]) -> tuple[dict[str, str], str]:
                 if champion is None or int(newest.version) > int(champion.version):
                     fate = "refused" if REFUSED in newest.tags else "not promoted"
                     said += f"; {newest.version} {fate}"
+                detector = root / stage_dir("detector", scenario) / f"{METHOD}.safetensors"
+                if detector.exists() and file_digest(detector, "md5") not in {one.tags.get(MD5) for one in known}:
+                    said += "; the newest detector was not challenged"
                 found[scenario] = said
     except LlbnadError as error:
         return found, str(error)

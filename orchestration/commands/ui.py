@@ -71,13 +71,17 @@ def ui(
 
 
 def links(dagster: str, mlflow: str) -> str:
-    """Return the pages worth opening, one per line, and what to type for the two that take a scenario."""
+    """Return the pages worth opening, one per line, and what to type for what has no page of its own."""
     rows = {
         "pipeline": (f"{dagster}/asset-groups", "what each stage made of a scenario: pictures, numbers, checks"),
         "suspects": (f"{dagster}/assets/purified", "the images of a scenario to look at first"),
         "runs": (f"{mlflow}/#/experiments", "runs beside each other; Models: what was registered"),
     }
-    commands = {"judge suspects": "review SCENARIO --out review.html", "drop images on a model": "page SCENARIO"}
+    commands = {
+        "judge suspects": "review SCENARIO --out review.html",
+        "drop images on a model": "page SCENARIO",
+        "see what is out of date": "status (in Dagster: Automation, staleness)",
+    }
     return "\n".join(
         [
             "",

@@ -29,4 +29,4 @@ def unjudged_suspects(root: Path, params: Params, scenario: str) -> str:
     if scores.exists() and (pd.read_csv(scores, usecols=["status"])["status"] == STATUS_LEFT_OUT).any():
         return f"– ({len(rejected)} {LEFT_OUT}, which says nothing of defects)"
     judged = read_verdicts(root / params.scenario(scenario).review)
-    return f"{len(rejected - judged.keys())} of {len(rejected)} rejected"
+    return f"{len(rejected - judged.keys())} not judged, of {len(rejected)} rejected"

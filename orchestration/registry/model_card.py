@@ -94,7 +94,8 @@ def model_card(
 
 
 def facts(model: Path, metrics: dict[str, Any]) -> dict[str, str]:
-    """Return what `registry list` shows of a version, as tags: images, kept, threshold and image_auroc.
+    """Return what `registry list` shows of a version, as tags: images, kept, threshold and image_auroc,
+    and the rate of false positives that the threshold promises.
 
     Arguments are those of `model_card`. The AUROC is that on labelled test images; without any it is `no labels`.
     """
@@ -105,8 +106,16 @@ def facts(model: Path, metrics: dict[str, Any]) -> dict[str, str]:
         "images": str(metrics.get("n_train", "")),
         "kept": str(metrics.get("n_selected", "")),
         "threshold": "none" if threshold is None else f"{threshold['value']:.4g}",
+        "false_positives": "no threshold" if threshold is None else _expected(threshold),
         "image_auroc": "no labels" if auroc is None else f"{auroc:.3f}",
     }
+
+
+def _expected(threshold: dict[str, Any]) -> str:
+    """Return the rate of false positives that a threshold promises, beside the rate that was asked for."""
+    wanted = threshold["target_fpr"]
+    promised = threshold.get("promised_fpr", wanted)  # files of release 0.1 lack it
+    return f"expect {promised:.2%}" + (f", where {wanted:.2%} were asked for" if promised > wanted else "")
 
 
 def pictures(scenario: str) -> dict[str, Path]:

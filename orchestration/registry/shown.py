@@ -7,6 +7,9 @@ from typing import Any
 from orchestration.pipeline import pipes
 
 PROGRAM = "python -m orchestration"
+REMEDIES = {  # by the one check that refuses, where the suspects are no help
+    "threshold": "train on more images, or with another policy (`selection`) or detector, then challenge again",
+}
 COMPARED = "none: it was compared with the champion of that time"  # advice on a version
 
 
@@ -22,9 +25,10 @@ def named(findings: Sequence[Mapping[str, Any]], outcome: str) -> str:
 
 
 def version_facts(tags: Mapping[str, str], findings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return threshold, images, AUROC and checks of a version, from `facts` or its tags."""
+    """Return threshold, expected false positives, images, AUROC and checks of a version, from `facts` or its tags."""
     return {
         "threshold": tags.get("threshold", "none"),
+        "false positives": tags.get("false_positives", "not known"),
         "kept": f"{tags.get('kept', '?')} of {tags.get('images', '?')} images",
         "AUROC": tags.get("image_auroc", "no labels"),
         "checks": outcomes(findings) or "none",
@@ -52,13 +56,14 @@ def next_step(line: str, report: Mapping[str, Any]) -> str:
     version = report["version"]
     look, promotion = f"`{PROGRAM} review {line} --out review.html`", f"`{PROGRAM} registry promote {line} {version}`"
     lost = named(report["findings"], "failed")
+    remedy = REMEDIES.get(lost, f"{look} shows the suspects")
     if lost != "none" and version == report["champion"]:
         return (
-            f"version {version} is in use; if it came now, it would be refused by {lost}: {look} shows the suspects; "
+            f"version {version} is in use; if it came now, it would be refused by {lost}: {remedy}; "
             "train a better one, or change the limits under promotion in params.yaml"
         )
     if lost != "none":
-        return f"refused by {lost}: {look} shows the suspects; {promotion} promotes it all the same"
+        return f"refused by {lost}: {remedy}; {promotion} promotes it all the same"
     if report["champion"] is None:
         return f"{look} shows the suspects, then {promotion} makes it champion"
     return next_after(line, version, report["champion"])

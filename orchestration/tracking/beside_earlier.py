@@ -1,4 +1,7 @@
-"""A scenario's run beside the one before it: what another policy, or other data, changed on the same test images."""
+"""A scenario's run beside earlier ones: what another policy, or other data, changed on the same test images.
+
+That is the run before, and of each other policy the newest run.
+"""
 
 import hashlib
 import json
@@ -21,12 +24,13 @@ if TYPE_CHECKING:
 
 PREDICTIONS = "predictions.parquet"
 PICTURE = "beside_earlier.png"  # artifact of the run, in the folder of the evaluation
+LOOKED_AT, MOST_COMPARED = 50, 5  # newest runs of a scenario
 BESIDE = "llbnad.beside"  # tag of a run: what was compared, and what came out
 DIGESTS = f"md5.{FINAL_STAGE}"  # tag of a run: digests of the evaluation that it holds
 
 
 def beside_earlier(client: "MlflowClient", scenario: str, params: Params, run: "Run") -> str | None:
-    """Compare a run with the scenario's last other one, log the picture, and return the result as the tag `BESIDE`.
+    """Compare a run with earlier ones of its scenario, log a picture, and return the result as the tag `BESIDE`.
 
     Args:
         client: MLflow's client.
@@ -35,53 +39,83 @@ def beside_earlier(client: "MlflowClient", scenario: str, params: Params, run: "
         run: the run; it holds the evaluation on disk.
 
     Returns:
-        the tag's value, or None if there is no other run, or both have no labelled test images in common.
+        the tag's value, or None if there is no other run, or none has labelled test images in common with it.
     """
-    earlier = _last_other(client, scenario, run)
-    if earlier is None:
+    others = _others(client, scenario, run)
+    if not others:
         return None
-    content = f"{earlier.info.run_id} {earlier.data.tags[DIGESTS]} {run.data.tags.get(DIGESTS)}"
+    compared_with = [f"{one.info.run_id} {one.data.tags[DIGESTS]}" for one in others]
+    content = " ".join([*compared_with, run.data.tags.get(DIGESTS, "")])
     digest = hashlib.sha256(content.encode()).hexdigest()
     known = run.data.tags.get(BESIDE)
     if known is not None and json.loads(known)["digest"] == digest:
         return known
     if json.loads((stage_dir(FINAL_STAGE, scenario) / "metrics.json").read_text()).get("image_auroc") is None:
         return None  # an image that a detector learnt is no test of it
-    from mlflow.exceptions import MlflowException
-
+    now = pd.read_parquet(stage_dir(FINAL_STAGE, scenario) / PREDICTIONS)
+    samples = read_noisy(scenario).drop_duplicates("image_id").set_index("image_id")["sample_id"]
+    compared, drawn = list[dict[str, str]](), False
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            held = client.download_artifacts(earlier.info.run_id, f"{FINAL_STAGE}/{PREDICTIONS}", folder)
-        except (MlflowException, OSError):
-            return None  # somebody has deleted it
-        now = pd.read_parquet(stage_dir(FINAL_STAGE, scenario) / PREDICTIONS)
-        samples = read_noisy(scenario).drop_duplicates("image_id").set_index("image_id")["sample_id"]
-        found = two_tests(pd.read_parquet(held), now, samples)
-        if found is None:
-            return None
-        policy, own = earlier.data.params.get("selection.policy", "?"), params.scenario(scenario).selection.policy
-        drawn = found.none is not None
-        if drawn:
-            names = {EARLIER: f"{policy} (run before)", METHOD: f"{own} (this run)", "oracle": "true normals (oracle)"}
-            picture = Path(folder) / PICTURE
-            draw_two_tests(found, names, picture, f"{scenario}: {found.images} test images")
-            client.log_artifact(run.info.run_id, str(picture), FINAL_STAGE)
-    told = {"digest": digest, "run": earlier.info.run_id, "name": earlier.info.run_name, "policy": policy,
-            "text": found.describe(), "picture": drawn}  # fmt: skip
-    return json.dumps(told, sort_keys=True)
+        for earlier in others:
+            tested = _predictions(client, earlier, Path(folder) / earlier.info.run_id)
+            if tested is None or (found := two_tests(tested, now, samples)) is None:
+                continue
+            policy, own = earlier.data.params.get("selection.policy", "?"), params.scenario(scenario).selection.policy
+            if not compared and found.none is not None:
+                which = {
+                    EARLIER: f"{policy} (run before)",
+                    METHOD: f"{own} (this run)",
+                    "oracle": "true normals (oracle)",
+                }
+                picture = Path(folder) / PICTURE
+                draw_two_tests(found, which, picture, f"{scenario}: {found.images} test images")
+                client.log_artifact(run.info.run_id, str(picture), FINAL_STAGE)
+                drawn = True
+            told = {"run": earlier.info.run_id, "name": earlier.info.run_name, "policy": policy}
+            compared.append({**told, "text": found.describe()})
+    if not compared:
+        return None
+    return json.dumps({"digest": digest, "compared": compared, "picture": drawn}, sort_keys=True)
 
 
-def _last_other(client: "MlflowClient", scenario: str, run: "Run") -> "Run | None":
+def _others(client: "MlflowClient", scenario: str, run: "Run") -> "list[Run]":
+    """Return the run before, and the newest run of each further policy but the run's own."""
     wanted = f"params.scenario = '{scenario}' and tags.`{DIGESTS}` LIKE '%{PREDICTIONS}%'"
     newest = ["attributes.end_time DESC"]
-    runs = client.search_runs([run.info.experiment_id], wanted, order_by=newest, max_results=2)
-    return next((one for one in runs if one.info.run_id != run.info.run_id), None)
+    runs = client.search_runs([run.info.experiment_id], wanted, order_by=newest, max_results=LOOKED_AT)
+    others = [one for one in runs if one.info.run_id != run.info.run_id]
+    by_policy: dict[str, Run] = {}
+    for one in others[:1] + [one for one in others[1:] if _policy(one) != _policy(run)]:
+        by_policy.setdefault(_policy(one), one)
+    return [*by_policy.values()][:MOST_COMPARED]
+
+
+def _policy(run: "Run") -> str:
+    own = {key: value for key, value in run.data.params.items() if key.startswith("selection.")}
+    return json.dumps(own, sort_keys=True)
+
+
+def _predictions(client: "MlflowClient", run: "Run", folder: Path) -> pd.DataFrame | None:
+    """Return what the detector of a run said of the test images; None if somebody has deleted it."""
+    from mlflow.exceptions import MlflowException
+
+    folder.mkdir()
+    try:
+        return pd.read_parquet(client.download_artifacts(run.info.run_id, f"{FINAL_STAGE}/{PREDICTIONS}", str(folder)))
+    except (MlflowException, OSError):
+        return None
 
 
 def beside_line(tags: Mapping[str, str], experiment_id: str) -> str | None:
-    """Return the comparison in the tags of a run as a paragraph of Markdown; None if there is none."""
+    """Return the comparisons in the tags of a run as Markdown; None if there is none."""
     if BESIDE not in tags:
         return None
     told = json.loads(tags[BESIDE])
-    page = f"#/experiments/{experiment_id}/runs/{told['run']}"
-    return f"**Beside the run before**, [{told['name']}]({page}) with policy `{told['policy']}`: {told['text']}."
+    lines = [
+        f"[{one['name']}](#/experiments/{experiment_id}/runs/{one['run']}) with policy `{one['policy']}`: {one['text']}"
+        for one in told.get("compared", [told])  # a run of an earlier release was compared with one other
+    ]
+    first = f"**Beside the run before**, {lines[0]}."
+    return "\n\n".join(
+        [first, *(["Beside other policies:", "\n".join(f"* {one}" for one in lines[1:])] if lines[1:] else [])]
+    )

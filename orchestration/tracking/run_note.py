@@ -59,6 +59,9 @@ def run_note(scenario: str, params: Params, tags: Mapping[str, str], experiment_
     purified = stage_dir("purified", scenario)
     if recorded(tags, "purified", purified, "summary.json"):
         parts.append(_kept(json.loads((purified / "summary.json").read_text())))
+    if recorded(tags, "purified", purified, "suspects.csv"):
+        address = urlencode({"path": "purified/suspects.csv", "run_uuid": run_id})
+        parts.append(f"Suspects: [suspects.csv](get-artifact?{address}), and a picture below (Artifacts → purified).")
     evaluation = stage_dir("evaluation", scenario)
     if recorded(tags, "evaluation", evaluation, "comparison.csv"):
         if beside := beside_line(tags, experiment_id):

@@ -98,6 +98,8 @@ def test_dagster_shows_versions_metrics_pictures_checks_and_the_mlflow_run(by_da
     kept = len(pd.read_parquet(by_dagster / "data/purified/noisy20/kept.parquet"))
     assert found["purified"].metadata["rows of kept.parquet"].value == kept
     assert found["evaluation"].metadata["mlflow"].value.startswith("http")
+    assert found["purified"].metadata["images are in"].value.startswith("data/own/cells")
+    assert (by_dagster / found["detector"].metadata["model file"].value).is_file()
 
 
 def test_after_dvc_dagster_runs_nothing(copy_of):
@@ -119,6 +121,7 @@ def test_plain_dvc_runs_are_told_to_dagster_once(copy_of, monkeypatch):
         said = [entry.message for entry in instance.all_logs(run.dagster_run.run_id)]
     assert (run.dagster_run.job_name, run.dagster_run.status) == ("made_outside_dagster", dg.DagsterRunStatus.SUCCESS)
     assert run.start_time and run.end_time  # without them, its pages say "Starting…" for ever
+    assert run.dagster_run.tags["ran"].startswith("code, ") and run.dagster_run.tags["ran"].endswith("evaluation")
     assert run.dagster_run.tags["dagster/partition"] == "line" and "make run" in run.dagster_run.tags["made by"]
     assert any(", raw, " in line and line.endswith(" made outside Dagster, by dvc repro or make run") for line in said)
     event = events(copy_of, "line")["raw"]

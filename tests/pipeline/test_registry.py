@@ -361,6 +361,8 @@ def test_dagster_crowns_scores_a_folder_and_refuses(dagster_copy, cells):
 
     save_image(folder / f"data/purified/{LINE}/plots/suspects.png")
     collapse(detector(folder))
+    done = command(folder, ["python", "-m", "orchestration", "status", LINE, "--json"])
+    assert json.loads(done.stdout)[0]["champion"] == "version 1; the newest detector was not challenged"
     done = materialise(folder, "challenger,champion", LINE)
     assert done.returncode == 0, done.stderr[-3000:]  # a refusal is no crash
     assert champion(folder) == "1"

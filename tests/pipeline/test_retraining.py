@@ -137,6 +137,9 @@ def test_checks_made_outside_are_of_the_newest_materialisation_and_a_promotion_r
         nothing = "nothing: version 2 is champion already"
         assert said == {"version": "2", "champion": "2", "next": nothing, "threshold": "0.7"}
         assert now.asset_materialization.tags["dagster/data_version"] == "a" and shown("challenger", "spread")
+        key = dg.AssetCheckKey(dg.AssetKey("challenger"), "spread")
+        (of_partition,) = instance.event_log_storage.get_asset_check_partition_info([key])
+        assert of_partition.is_current and of_partition.partition_key == "bottle"
         tell_challenger(instance, "bottle", "2")  # no news
         assert len(instance.fetch_materializations(wanted, limit=9).records) == 2
 

@@ -74,7 +74,7 @@ def test_what_a_fixed_share_leaves_out_is_no_suspect(tmp_path):
     (tmp_path / "judged.csv").write_text(f"image_id,verdict\n{'a' * 64},defect\n")
     first = next(iter(params.scenarios.values())).model_copy(update={"review": "judged.csv"})
     own = params.model_copy(update={"scenarios": {"x": first}})
-    for status, said in (("left out", "– (2 left out by the fixed share, which"), ("rejected", "1 of 2")):
+    for status, said in (("left out", "– (2 left out by the fixed share, which"), ("rejected", "1 not judged, of 2")):
         (tmp_path / "data/purified/x/scores.csv").write_text(f"name,status\na,{status}\nb,{status}\nc,kept\n")
         assert unjudged_suspects(tmp_path, own, "x").startswith(said)  # whatever params.yaml says by now
 
@@ -101,7 +101,7 @@ def test_one_screen(copy_of, monkeypatch):
     assert noisy["because"]["detector@noisy20"].endswith("purified@noisy20 is stale") and line["because"] == {}
     assert fresh["because"]["evaluation@fresh"] == "never ran"
     assert "never ran" in fresh["stages"] and (fresh["last_run"], fresh["suspects"]) == ("–", "–")
-    assert noisy["suspects"] == f"{len(rejected) - 1} of {len(rejected)} rejected"
+    assert noisy["suspects"] == f"{len(rejected) - 1} not judged, of {len(rejected)} rejected"
     done = CliRunner().invoke(application("status"), ["status", "line"])
     assert done.exit_code == 0 and "noisy20" not in done.stdout
     assert "new_line: a new line with 1 files; `… ingest` takes it in" in done.stdout.replace("\n", " ")

@@ -75,7 +75,7 @@ def test_the_experiment_and_its_runs_say_what_they_are(by_dagster, monkeypatch):
     shown = re.findall(r"path=([^&]*)&run_uuid=(\w+)", note)
     assert shown and {run_id for _, run_id in shown} == {parent.info.run_id}
     for path, _ in shown:  # each is an artifact of this run
-        assert Path(client.download_artifacts(parent.info.run_id, unquote(path))).suffix == ".png"
+        assert Path(client.download_artifacts(parent.info.run_id, unquote(path))).suffix in (".png", ".csv")
     inputs = {one.dataset.name: one for one in parent.inputs.dataset_inputs}
     manifest = by_dagster / "data/noisy/noisy20/manifest.parquet"
     assert inputs.keys() == {"cells", "noisy20"}
@@ -111,6 +111,18 @@ def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_
     again = command(copy_of, ["python", "-m", "orchestration", "record", "noisy20"])
     assert again.returncode == 0, again.stdout + again.stderr
     assert json.loads(client.get_run(now.info.run_id).data.tags["llbnad.beside"]) == text
+
+    # a third one stands beside the run before, and beside the newest of each other policy
+    changed["scenarios"]["noisy20"]["selection"]["keep"] = 0.6
+    params.write_text(yaml.safe_dump(changed, sort_keys=False))
+    done = command(copy_of, ["dvc", "repro", "evaluation@noisy20"])
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = [run for run in runs_of(client) if run.data.params.get("selection.keep") == "0.6"]
+    (third,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
+    compared = json.loads(third.data.tags["llbnad.beside"])["compared"]
+    assert [one["run"] for one in compared] == [now.info.run_id, before.info.run_id]
+    line = next(line for line in third.data.tags["mlflow.note.content"].splitlines() if line.startswith("* ["))
+    assert f"/runs/{before.info.run_id}) with policy `mad`: I-AUROC" in line
 
 
 def test_no_number_has_two_names(by_dagster):

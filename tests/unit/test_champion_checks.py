@@ -159,8 +159,10 @@ def test_a_threshold_keeps_its_promise_on_labelled_normal_images(alarms, refuses
     labelled = {**own.labelled, **{f"n{number:02d}": float(score) for number, score in enumerate(normals)}}
     found = threshold(calibration, replace(own, labelled=labelled), BOUNDS)
     assert found.failed is refuses
-    seen = f"above it {alarms} of the probe's 40 labelled normal test images ({alarms / 40:.1%}"
+    seen = f"calls {alarms} of the probe's 40 labelled normal test images defects ({alarms / 40:.1%}"
     assert seen + (": more than it promises)" if refuses else ")") in found.observed
+    # a refusal names what failed, and nothing else
+    assert ("spreads above the body" in found.observed) is ("spreads" in found.expected) is not refuses
 
 
 def test_a_detector_that_knows_its_images_by_heart_has_a_sane_threshold():

@@ -4,11 +4,12 @@ import tomllib
 
 from fastapi.testclient import TestClient
 
-from orchestration.tracking.pages_app import CHOICE, app
 from tests.conftest import REPOSITORY
 
 
 def test_the_first_page_chooses_machine_learning_before_its_scripts_run():
+    from orchestration.tracking.pages_app import CHOICE, app  # a second of imports
+
     client = TestClient(app, base_url="http://127.0.0.1")
     page = client.get("/")
     assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")

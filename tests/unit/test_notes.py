@@ -92,9 +92,12 @@ def test_a_threshold_is_only_promised_until_it_is_measured_and_attained():
         and "largest calibration scores" in threshold_notes(small)[0]
     )
     (note,) = threshold_notes(bound, 0.005)
-    stands = "expect 10.00% false positives, where 1.00% were asked for, because the largest scores stand apart; "
-    assert note.startswith(f"{stands}from the body of the calibration scores of 40 images")
-    assert "like the kept ones, 2.79% to 23.66% at 95% confidence; labelled test images say 0.50%" in note
+    measured = "0.50% false positives on labelled test images; promised are 10.00% false positives, where 1.00% were "
+    stands = "asked for, because the largest scores stand apart; from the body of the calibration scores of 40 images"
+    assert note.startswith(measured + stands)
+    assert note.endswith("like the kept ones, 2.79% to 23.66% at 95% confidence")
+    (broken,) = threshold_notes(bound, 0.3)
+    assert broken.startswith("30.00% false positives on labelled test images, more than it promises; promised are")
     assert threshold_notes(None) == [
         "no threshold: the detector gives scores and calls nothing a defect (calibration.folds is 0)"
     ]
