@@ -336,7 +336,7 @@ class Runtime(Config):
 
 
 class Promotion(Config):
-    """Limits within which a new detector may replace the detector in use (`llbnad.monitoring.champion_checks`).
+    """Limits within which a new detector may replace the detector in use (`llbnad.monitoring.challenger_checks`).
 
     They change no output of the pipeline. docs/acceptance-limits.md holds the measurements behind them.
     """

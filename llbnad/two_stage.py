@@ -24,7 +24,7 @@ from llbnad.features.store import FeatureStore
 from llbnad.model.calibrate import calibrate
 from llbnad.model.model import Model
 from llbnad.purification.comparators import train_methods, training_sets
-from llbnad.purification.consensus import Consensus
+from llbnad.purification.joint_scores import Consensus
 from llbnad.purification.notes import selection_notes, threshold_notes
 from llbnad.purification.partition import assign_subsets
 from llbnad.purification.patches import Maps, TrustedFeatures

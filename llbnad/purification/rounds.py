@@ -19,7 +19,7 @@ from llbnad.data.canvas import Frame
 from llbnad.data.manifest import contamination
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
-from llbnad.purification.consensus import Consensus, better_in_turn, score_in_turn, score_together
+from llbnad.purification.joint_scores import Consensus, better_in_turn, score_in_turn, score_together
 from llbnad.purification.partition import subset_numbers, training_masks
 from llbnad.purification.patches import Maps, TrustedFeatures, trusted_patches
 from llbnad.purification.purify import Purified, purify

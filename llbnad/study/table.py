@@ -21,7 +21,7 @@ from llbnad.features.store import FeatureStore
 from llbnad.model.model import Model, derived_seed, train
 from llbnad.model.scores import Scores
 from llbnad.purification.comparators import train_methods, training_sets
-from llbnad.purification.consensus import Consensus
+from llbnad.purification.joint_scores import Consensus
 from llbnad.purification.partition import assign_subsets
 from llbnad.purification.patches import Maps
 from llbnad.purification.rounds import run_sub_models, select

@@ -24,7 +24,7 @@ from orchestration.assets.failure import failing
 from orchestration.assets.machines import has_several_machines
 from orchestration.assets.outside_run import report_again
 from orchestration.pipeline.paths import stage_dir
-from orchestration.registry.beside_champion import champion_suspects, comparison_files
+from orchestration.registry.comparison_files import champion_suspects, comparison_files
 from orchestration.registry.register_version import CHECKS, report_path
 from orchestration.registry.shown import COMPARED, next_after
 from orchestration.registry.store import EXIT_REFUSED
@@ -111,7 +111,7 @@ def tell_challenger(instance: dg.DagsterInstance, scenario: str, champion: str) 
 
     The report, and that of the checks, belongs to the run of the one before.
     """
-    from llbnad.monitoring.champion_checks import UNPROVEN  # imports pandas
+    from llbnad.monitoring.challenger_checks import UNPROVEN  # imports pandas
 
     record = _recorded_challenger(instance, scenario)
     made = record and record.asset_materialization

@@ -15,7 +15,7 @@ from orchestration.pipeline import pipes
 from orchestration.pipeline.params import SCENARIO_NAME, load_params
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.suspects import unjudged_suspects
-from orchestration.registry.beside_champion import fetch_champion_suspects
+from orchestration.registry.comparison_files import fetch_champion_suspects
 from orchestration.registry.model_card import say_promoted
 from orchestration.registry.promotion import refusal
 from orchestration.registry.shown import COMPARED, PROGRAM, as_check, named, next_step, outcomes, version_facts

@@ -40,7 +40,10 @@ class ImportGraph:
         self._imports: dict[str, set[str]] = {}
 
     def closure(self, start: str) -> list[Path]:
-        """Return the files of `start` and of all modules that it reaches, relative to the root, sorted."""
+        """Return the files of `start`, of all modules that it reaches and of settings that it reads, sorted.
+
+        Paths are relative to the root.
+        """
         reached: set[str] = set()
         waiting = {start}
         while waiting:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 from orchestration.pipeline import code, dvc, lock_blocks, settings
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import PARAMS
-from orchestration.pipeline.read_by import files
+from orchestration.pipeline.stage_settings import files
 
 Freshness = Literal["up to date", "stale", "never ran"]
 COPIES = (code.STAGE, settings.SPLIT, settings.STAGE)  # stages whose outputs are computed here to be compared

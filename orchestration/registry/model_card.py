@@ -13,7 +13,7 @@ from llbnad.model.content import opened
 from llbnad.monitoring import sensitivity_check
 from llbnad.monitoring.finding import Finding
 from orchestration.pipeline.paths import stage_dir
-from orchestration.registry.beside_champion import CARD, SUSPECTS, comparison_files
+from orchestration.registry.comparison_files import CARD, SUSPECTS, comparison_files
 from orchestration.registry.store import model_name
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llbnad.config import METHOD
 from llbnad.data.manifest import is_anomalous, read_manifest
 from llbnad.errors import DataError
-from llbnad.monitoring import champion_checks
+from llbnad.monitoring import challenger_checks
 from llbnad.monitoring.finding import Finding, decided
 from llbnad.monitoring.novelty import Novelty, novelty
 from llbnad.monitoring.probe import Probe, retake, take_probe
@@ -24,7 +24,7 @@ from orchestration.pipeline.outputs import read_noisy, read_purified, read_summa
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
-from orchestration.registry.beside_champion import comparison_files, write_comparison
+from orchestration.registry.comparison_files import comparison_files, write_comparison
 from orchestration.registry.model_card import CARD, describe, facts, model_card, read_metrics, write_card
 from orchestration.registry.packaging import contents, logged_name
 from orchestration.registry.store import (
@@ -55,7 +55,7 @@ PROVENANCE = ("raw", "settings", "noisy", "purified", "detector")  # stages whos
 INSPECTED = ("dvc.raw", "dvc.purified")  # those that are tags as well, since the inspection page reads them
 LOCK_SECONDS = 600  # another challenge of the same line may be uploading
 STANDING = "standing"  # the check that a version was not rolled back by hand
-CHECKS = (*champion_checks.CHECKS, STANDING)
+CHECKS = (*challenger_checks.CHECKS, STANDING)
 
 
 def report_path(scenario: str) -> Path:
@@ -98,7 +98,7 @@ def challenge(scenario: str) -> dict[str, Any]:
         in_use = known is not None and champion is not None and str(known.version) == str(champion.version)
         # a champion that is compared with itself has still proved nothing
         unproven = champion.tags.get(UNPROVEN) if in_use and champion is not None else None
-        advice = champion_checks.UNPROVEN if champion is None else unproven
+        advice = challenger_checks.UNPROVEN if champion is None else unproven
         card = model_card(path, read_metrics(scenario), findings, advice, in_use)
         version = known.version if known else _add_version(client, scenario, settings, path, own, md5, card)
         _tag(client, scenario, str(version), findings, advice, in_use)
@@ -140,7 +140,7 @@ def _judge(scenario: str, settings: Params, path: Path, version: "ModelVersion |
     names = dict(zip(noisy["image_id"], noisy["path"], strict=True))
     if version is None:
         judged = judged_images(model, store, verdicts, set(kept), names)
-        return own, champion_checks.judge(own, None, None, settings.promotion, model.threshold, judged=judged)
+        return own, challenger_checks.judge(own, None, None, settings.promotion, model.threshold, judged=judged)
     held = _artifacts(version)
     readable = _readable(held / path.name, store)
     champion = readable if readable is not None and _sees_alike(readable, store) else None
@@ -160,7 +160,7 @@ def _judge(scenario: str, settings: Params, path: Path, version: "ModelVersion |
             drawn = compare(new, old, pool, IMAGE_ROOT, settings.promotion.sensitivity_images)
     if readable is not None and readable.digest() != model.digest():
         write_comparison(scenario, readable, model, before, again, noisy, store.device)
-    return own, champion_checks.judge(own, before, again, settings.promotion, model.threshold, learnt, judged, drawn)
+    return own, challenger_checks.judge(own, before, again, settings.promotion, model.threshold, learnt, judged, drawn)
 
 
 def _artifacts(version: "ModelVersion") -> Path:

@@ -36,7 +36,7 @@ def version_facts(tags: Mapping[str, str], findings: Sequence[Mapping[str, Any]]
 
 
 def as_check(finding: Mapping[str, Any]) -> pipes.Check:
-    """Return one finding of `llbnad.monitoring.champion_checks` as the result of an asset check.
+    """Return one finding of `llbnad.monitoring.challenger_checks` as the result of an asset check.
 
     Dagster knows no check that was skipped, once it has a result. A warning has no green tick. Only a refusal is an
     error: Dagster's list joins the results of all scenarios, and would show what passed here and was skipped there in

@@ -8,8 +8,8 @@ import pandas as pd
 from llbnad.data.canvas import off_canvas
 from llbnad.data.manifest import paths_of, training_images, write_manifest
 from llbnad.evaluation.report import purification_plots
-from llbnad.purification.consensus import Consensus
 from llbnad.purification.heat import StoredHeat, write_heat
+from llbnad.purification.joint_scores import Consensus
 from llbnad.purification.notes import selection_notes
 from llbnad.purification.patches import Maps
 from llbnad.purification.rounds import run_sub_models, select

@@ -4,9 +4,9 @@ A stage depends on the file with the settings that it reads, so that an edit of 
 """
 
 from llbnad.utils.files import write_json
-from orchestration.pipeline.read_by import files
 from orchestration.pipeline.settings import read_entry, settings_path, with_versions
 from orchestration.pipeline.stage import run_stage
+from orchestration.pipeline.stage_settings import files
 from orchestration.pipeline.summary import say
 
 

@@ -13,7 +13,7 @@ from orchestration.definitions import definitions
 from orchestration.pipeline import dvc
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import STAGES
-from orchestration.pipeline.read_by import READ_BY
+from orchestration.pipeline.stage_settings import READ_BY
 from tests.conftest import REPOSITORY
 
 # Dagster's alone: they look into inboxes, the registry and folders, and write none of DVC's outputs.

@@ -27,7 +27,7 @@ from llbnad.model.model import Model as Detector
 from llbnad.model.threshold import threshold_at
 from orchestration.assets.outside_registry import MADE_BY
 from orchestration.commands.registry import app, list_versions, next_step, promote, rollback
-from orchestration.registry.beside_champion import IMAGES, SCORES, TABLE, comparison_files
+from orchestration.registry.comparison_files import IMAGES, SCORES, TABLE, comparison_files
 from orchestration.registry.model_card import read_metrics
 from orchestration.registry.register_version import CHECKS, challenge
 from orchestration.registry.shown import next_after

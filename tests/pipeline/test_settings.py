@@ -15,7 +15,7 @@ from llbnad.scenario import Scenario
 from llbnad.utils.files import write_json
 from orchestration.pipeline import dvc, settings
 from orchestration.pipeline.code import ChangedError
-from orchestration.pipeline.read_by import READ_BY
+from orchestration.pipeline.stage_settings import READ_BY
 from orchestration.stages import params as split
 from orchestration.stages import settings as own
 from tests.pipeline.conftest import command, materialise, repro, stage

@@ -5,8 +5,8 @@ import pytest
 from safetensors.numpy import save
 
 from llbnad.model.scores import Scores
-from llbnad.purification.consensus import consensus
 from llbnad.purification.heat import StoredHeat, write_heat
+from llbnad.purification.joint_scores import consensus
 from tests.unit.test_rounds import IDS, settings, subsets_of
 
 

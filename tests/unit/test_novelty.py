@@ -15,7 +15,7 @@ from llbnad.features.store import FeatureStore
 from llbnad.model.calibrate import Recipe, out_of_fold
 from llbnad.model.model import train
 from llbnad.model.threshold import threshold_at
-from llbnad.monitoring.champion_checks import alarms, shift
+from llbnad.monitoring.challenger_checks import alarms, shift
 from llbnad.monitoring.novelty import FEWEST_IMAGES, Novelty, novelty
 
 KNOWN, NEW = 50, 20

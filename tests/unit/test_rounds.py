@@ -14,10 +14,10 @@ from llbnad.detectors.padim import PadimConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.errors import IdentityError
 from llbnad.policies.fraction import Fraction
-from llbnad.purification import consensus as consensus_of
+from llbnad.purification import joint_scores as consensus_of
 from llbnad.purification import rounds
 from llbnad.purification.aggregate import aggregate
-from llbnad.purification.consensus import Consensus, consensus, score_together
+from llbnad.purification.joint_scores import Consensus, consensus, score_together
 from llbnad.purification.partition import training_masks
 from llbnad.purification.patches import out_of_fold_maps
 from llbnad.purification.rounds import run_sub_models, select

@@ -9,7 +9,7 @@ import pytest
 from llbnad.config import Promotion
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.model.threshold import threshold_at
-from llbnad.monitoring.champion_checks import CHECKS, judge, kept_share
+from llbnad.monitoring.challenger_checks import CHECKS, judge, kept_share
 from llbnad.monitoring.drift import DriftReport, DriftStatistic
 from llbnad.monitoring.novelty import Novelty, chance_of_alarms
 from llbnad.monitoring.probe import Probe, retake, take_probe
