@@ -129,6 +129,7 @@ def serve_together(
         addresses: hosts and ports at which they answer.
     """
     # a background job of a shell ignores SIGINT, and so do its children: SIGTERM ends all as well
+    end = signal.SIGTERM if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else signal.SIGINT
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup, it shall outlive its terminal
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
@@ -152,7 +153,7 @@ def serve_together(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C would leave servers behind
         for process in started:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
+                os.killpg(process.pid, end)
         for process in started:
             try:
                 process.wait(END_SECONDS)
