@@ -128,12 +128,15 @@ def serve_together(
         announcement: printed when all of them answer.
         addresses: hosts and ports at which they answer.
     """
-    # a background job of a shell ignores SIGINT, and so do its children: SIGTERM ends all as well
-    end = signal.SIGTERM if signal.getsignal(signal.SIGINT) == signal.SIG_IGN else signal.SIGINT
+    # a background job of a shell ignores SIGINT: SIGTERM ends all as well
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup, it shall outlive its terminal
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
+    own = signal.getsignal(signal.SIGINT)
+    if own == signal.SIG_IGN:  # servers would inherit that, and Dagster ends its own processes by SIGINT
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     started = [subprocess.Popen(command, env=environment, start_new_session=True) for command in commands]
+    signal.signal(signal.SIGINT, own)
     told = False
     try:
         while all(process.poll() is None for process in started):
@@ -153,7 +156,7 @@ def serve_together(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C would leave servers behind
         for process in started:
             if process.poll() is None:
-                os.killpg(process.pid, end)
+                os.killpg(process.pid, signal.SIGINT)
         for process in started:
             try:
                 process.wait(END_SECONDS)

@@ -37,6 +37,17 @@ def test_a_server_that_ends_is_named_and_takes_the_other_with_it(tmp_path, monke
     assert wait_for(lambda: processes_in(tmp_path.resolve()) == [os.getpid()], 10)
 
 
+def test_servers_end_by_themselves_where_sigint_is_ignored(tmp_path, monkeypatch, kept_handlers):
+    """As in the background of a script; a server that inherits that would have to be killed."""
+    monkeypatch.chdir(tmp_path)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    code = "import time\nopen('ready', 'w')\ntry:\n time.sleep(300)\nexcept KeyboardInterrupt:\n open('ended', 'w')"
+    ending = ["sh", "-c", "until [ -e ready ]; do sleep .1; done; exit 3"]
+    with pytest.raises(SystemExit):
+        serve_together([[COLD, "-c", code], ending], dict(os.environ), "both have started")
+    assert (tmp_path / "ended").exists()
+
+
 @pytest.mark.parametrize("option", ["--dagster-port", "--mlflow-port", "both"])
 def test_a_taken_port_is_one_clear_line_before_anything_starts(tmp_path, monkeypatch, capsys, option):
     monkeypatch.chdir(tmp_path)
