@@ -58,7 +58,7 @@ def _learnt(calibration: Threshold, own: Probe) -> _Part:
     learnt = values(own.kept)
     share = float((learnt > calibration.value).mean()) if np.isfinite(learnt).all() and len(learnt) else 1.0
     passed = bool(np.isfinite(calibration.value)) and share <= calibration.fpr_high
-    observed = f"calls {share:.1%} of what was learnt defects{'' if passed else ' (too many)'}"
+    observed = f"calls {share:.1%} of what was learnt defects{' (too many)' if share > calibration.fpr_high else ''}"
     return _Part(passed, observed, f"at most {calibration.fpr_high:.1%} of it")
 
 
