@@ -10,7 +10,7 @@ from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.paths import ARRIVALS, FEATURE_CACHE
 from orchestration.slices.refs import NoDataError
 
-MISSING = ("missing-files", "Missing cache files", "Checkout failed")  # DVC's words for what its remote lacks
+MISSING = ("missing-files", "Missing cache files", "[Errno 2]")  # in DVC's words for what its remote lacks
 
 
 def connect(root: Path, place: Path, machine: Path) -> None:
@@ -24,11 +24,8 @@ def connect(root: Path, place: Path, machine: Path) -> None:
     Raises:
         NoDataError: DVC has no default remote, so no bytes could be exchanged.
     """
-    config = configparser.ConfigParser(interpolation=None)
-    config.read(root / ".dvc" / "config.local")
-    whole = configparser.ConfigParser(interpolation=None)
-    whole.read([place / ".dvc" / "config", root / ".dvc" / "config.local"])
-    if not whole.get("core", "remote", fallback=""):
+    config = _config(root / ".dvc" / "config.local")
+    if not _config(place / ".dvc" / "config", root / ".dvc" / "config.local").get("core", "remote", fallback=""):
         raise NoDataError(
             "DVC has no default remote to exchange bytes by: `dvc remote add -d store URL`, then commit .dvc/config "
             "and push"
@@ -84,17 +81,38 @@ def pull_data(place: Path, data: Sequence[str]) -> None:
 
     Raises:
         NoDataError: the remote does not have all of it.
-        DvcError: the remote does not answer, or the disk is full.
+        DvcError: the remote does not answer or is not on this machine, or the disk is full.
     """
     try:
         run_dvc(place, "pull", "--no-run-cache", *data)
     except dvc.DvcError as error:
         if any(words in str(error) for words in MISSING):
+            folder = _remote_folder(place)
+            if folder is not None and not folder.exists():  # which DVC takes for an empty one
+                raise dvc.DvcError(
+                    f"DVC's remote is the folder {folder}, which is not on this machine: mount it, or give its address "
+                    "here with `dvc remote modify --local`"
+                ) from None
             names = " ".join(data)
             raise NoDataError(
                 f"DVC's remote does not have all of {names}: `dvc push {names}` where the images are\n{error}"
             ) from None
         raise
+
+
+def _remote_folder(place: Path) -> Path | None:
+    """Return the folder that is the slice's DVC remote; None if the remote is a server."""
+    config = _config(place / ".dvc" / "config", place / ".dvc" / "config.local")
+    name = config.get("core", "remote", fallback="")
+    address = config.get(f"'remote \"{name}\"'", "url", fallback="")
+    return None if not address or "://" in address else place / ".dvc" / address
+
+
+def _config(*files: Path) -> configparser.ConfigParser:
+    """Return DVC's settings; those of a later file hold."""
+    config = configparser.ConfigParser(interpolation=None)
+    config.read(files)
+    return config
 
 
 def under_dvc(root: Path, path: Path) -> bool:

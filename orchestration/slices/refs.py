@@ -1,12 +1,13 @@
-"""The records of slices in git: one ref per scenario in the remote repository, pushed without force.
+"""The records of slices in git: one ref per scenario in the remote repository.
 
 A commit of a slice holds the code, a params.yaml with one scenario, and a dvc.lock with the stages whose bytes are in
-DVC's remote. Its parents are what was known of the slice before, so a worker that has been overtaken cannot push.
+DVC's remote. A push names the commit that the worker left on the ref (git's lease) and is refused if anything else is
+there: a worker that was overtaken, or whose slice was dropped, cannot write.
 """
 
 import io
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class NoDataError(SliceError):
 
 
 class OvertakenError(SliceError):
-    """Another worker has taken the scenario over. Do not try again."""
+    """Another worker has taken the scenario over, or its slice was dropped. Do not try again."""
 
 
 def fetch(root: Path) -> None:
@@ -53,7 +54,9 @@ def recorded(root: Path, commit: str) -> dict[str, str]:
     return lock_blocks.blocks(done.stdout, f"{LOCK} in {commit}") if done.returncode == 0 else {}
 
 
-def record(place: Path, scenario: str, what: str, entries: Mapping[str, str], parents: Sequence[str], by: str) -> str:
+def record(
+    place: Path, scenario: str, what: str, entries: Mapping[str, str], before: str, by: str, base: str = ""
+) -> str:
     """Commit the slice's params.yaml and these entries, and push the commit to the scenario's ref.
 
     Args:
@@ -61,14 +64,15 @@ def record(place: Path, scenario: str, what: str, entries: Mapping[str, str], pa
         scenario: name of the slice.
         what: message of the commit.
         entries: those of dvc.lock whose bytes are in DVC's remote.
-        parents: commits before it.
+        before: the commit that has to be on the ref, which becomes the new one's parent; empty if there must be none.
         by: the machine that the record names.
+        base: another parent, such as the commit whose code the slice takes.
 
     Returns:
         The commit.
 
     Raises:
-        OvertakenError: the ref has moved on. Nothing has changed.
+        OvertakenError: something else is on the ref. Nothing has changed.
         SliceError: git failed.
     """
     git(place, "add", "--force", str(PARAMS))
@@ -78,15 +82,16 @@ def record(place: Path, scenario: str, what: str, entries: Mapping[str, str], pa
     else:
         git(place, "rm", "--quiet", "--cached", "--ignore-unmatch", LOCK)
     author = ["-c", f"user.name={by}", "-c", f"user.email=llbnad@{socket.gethostname()}"]
-    above = [word for parent in parents for word in ("-p", parent)]
+    above = [word for parent in (base, before) if parent for word in ("-p", parent)]
     new = git(place, *author, "commit-tree", git(place, "write-tree"), "-m", f"{scenario}: {what}", *above)
-    pushed = run_git(place, "push", "--porcelain", "origin", f"{new}:{REFS}/{scenario}")
+    lease = f"--force-with-lease={REFS}/{scenario}:{before}"
+    pushed = run_git(place, "push", "--porcelain", lease, "origin", f"{new}:{REFS}/{scenario}")
     if pushed.returncode != 0:
         said = " ".join((pushed.stdout + pushed.stderr).split())
         if "rejected]" in said:
             raise OvertakenError(
-                f"another worker has taken {scenario} over ({REFS}/{scenario} has moved on): what this one computes "
-                "is not recorded any more"
+                f"another worker has taken {scenario} over, or its slice was dropped ({REFS}/{scenario} is not as "
+                "this worker left it): what this one computes is not recorded any more"
             )
         raise SliceError(f"`git push origin … {REFS}/{scenario}` failed: {said}")
     git(place, "reset", "--quiet", "--soft", new)

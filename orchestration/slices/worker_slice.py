@@ -6,8 +6,8 @@ and record travel by git, bytes by DVC's remote. After each stage the worker pus
 record, which is the slice's dvc.lock, to the ref `refs/llbnad/<scenario>` of the remote repository. Whoever sees a
 record has the bytes.
 
-A push is never forced. Whoever takes a scenario puts a commit on top of its ref, so the worker that had it before is
-refused from then on, whatever it still computes.
+Whoever takes a scenario puts a commit on top of its ref. A push is accepted only on top of the worker's own last
+commit, so the worker that had the scenario before is refused from then on, whatever it still computes.
 
 The folder that LLBNAD_MACHINE names belongs to the machine: slices/ (worktrees), cache/ (DVC's), features/ (encoded
 images). It is a cache: all of it comes back.
@@ -110,7 +110,7 @@ def take(root: Path, machine: Path, scenario: str, commit: str | None = None) ->
     entries = {name: own[name] for name in names if name in own}
     if data:
         pull_data(place, data)
-    _record(place, scenario, f"taken by {_worker(place)}", entries, [base, *([known] if known else [])])
+    _record(place, scenario, f"taken by {_worker(place)}", entries, known, base)
     if found:  # what the remote has lost is computed again
         run_dvc(place, "pull", "--no-run-cache", "--allow-missing", *found)
     return place
@@ -130,7 +130,8 @@ def publish(place: Path, stages: Sequence[str] | None = None) -> list[str]:
         The stages that were published.
 
     Raises:
-        OvertakenError: another worker has taken the scenario over; nothing of this one is recorded any more.
+        OvertakenError: another worker has taken the scenario over, or its slice was dropped; nothing of this one is
+            recorded any more.
         SliceError: git failed.
         DvcError: the bytes could not be pushed. The outcome stays in the slice, and the next call publishes it.
     """
@@ -144,7 +145,7 @@ def publish(place: Path, stages: Sequence[str] | None = None) -> list[str]:
         run_dvc(place, "push", *fresh)
         order = lock_blocks.stage_names(place)
         entries = lock_blocks.merged(known, fresh, order)
-        _record(place, mark.scenario, ", ".join(fresh), entries, [mark.tip])
+        _record(place, mark.scenario, ", ".join(fresh), entries, mark.tip)
     return list(fresh)
 
 
@@ -197,9 +198,11 @@ def _worktree(root: Path, place: Path, base: str, known: str) -> None:
     git(place, "checkout", "--quiet", "--force", "--detach", base)
 
 
-def _record(place: Path, scenario: str, what: str, entries: Mapping[str, str], parents: Sequence[str]) -> None:
+def _record(
+    place: Path, scenario: str, what: str, entries: Mapping[str, str], before: str, base: str = ""
+) -> None:
     """Put a commit on the scenario's ref, and remember that it is this worker's."""
-    Mark(scenario, record(place, scenario, what, entries, parents, _worker(place))).write(place)
+    Mark(scenario, record(place, scenario, what, entries, before, _worker(place), base)).write(place)
 
 
 def _worker(place: Path) -> str:

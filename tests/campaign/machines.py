@@ -64,6 +64,7 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help="Machines that work at once.")] = 4,
     kill_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two kills of a random worker.")] = 10,
     seed: Annotated[int, typer.Option(help="Draws whom a kill hits, and how.")] = 0,
+    whole: Annotated[bool, typer.Option(help="One machine works without slices, which takes hours with 120.")] = False,
 ) -> None:
     """Work many scenarios on machines that are killed, and compare dvc.lock with that of one machine."""
     end = warm.prepare()
@@ -76,7 +77,7 @@ def main(
             kills = _work(base, names, workers, kill_every, random.Random(seed))
             seconds = time.monotonic() - started
             _must(home, "python", "-m", "orchestration", "slices", "collect")
-            _must(base / "alone", "python", "-m", "orchestration", "run")
+            _must(base / "alone", "python", "-m", "orchestration", "run", *(["--no-slices"] if whole else []))
             same = (home / "dvc.lock").read_bytes() == (base / "alone" / "dvc.lock").read_bytes()
     finally:
         end()

@@ -20,7 +20,8 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.pipeline.conftest import by_dvc, line_images  # noqa: F401  # fixtures
+from tests.conftest import shared
+from tests.pipeline.conftest import by_dvc, command, commit, git, line_images  # noqa: F401  # two are fixtures
 
 PACKAGES = ("dagster_celery", "dagster_postgres", "dagster_k8s", "psycopg2", "boto3", "s3fs", "moto")
 BINARIES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]  # where Debian keeps what it leaves out of PATH
@@ -120,6 +121,56 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     boto3.client("s3").create_bucket(Bucket="llbnad")
     yield "llbnad"
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def cluster(by_dvc: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    """A clone of `by_dvc` with data under DVC and nothing computed, its remote repository, and an empty DVC remote."""
+
+    def build(folder: Path) -> None:
+        home = folder / "home"
+        shutil.copytree(by_dvc, home, ignore=shutil.ignore_patterns("mlflow", "cache", "dvc.lock", "tmp", ".dagster"))
+        for name in ("code", "params", "raw", "settings", "noisy", "features", "sub_model", "scores", "purified",
+                     "detector", "evaluation"):  # fmt: skip
+            shutil.rmtree(home / "data" / name)
+        git(folder, "init", "--quiet", "--bare", "origin.git")
+        git(home, "remote", "add", "origin", str(folder / "origin.git"))
+        for arguments in (
+            ["remote", "add", "--default", "store", str(folder / "store")],
+            ["add", "data/own/cells", "data/own/line"],
+            ["push", "--quiet"],
+        ):
+            done = command(home, ["dvc", *arguments])
+            assert done.returncode == 0, done.stderr
+        commit(home, "data under DVC")
+        git(home, "push", "--quiet", "origin", "HEAD")
+
+    return shared(tmp_path_factory, "cluster", build)
+
+
+@pytest.fixture
+def remotes(cluster: Path, tmp_path: Path) -> Path:
+    """A copy of the cluster to work in, which knows its remotes where they were copied to."""
+    folder = tmp_path / "cluster"
+    shutil.copytree(cluster, folder, symlinks=True)
+    git(folder / "home", "remote", "set-url", "origin", str(folder / "origin.git"))
+    _find_store(folder / "home", folder)
+    return folder
+
+
+def machine(remotes: Path, name: str, finished: Path | None = None) -> tuple[Path, Path]:
+    """Return a clone and a folder of a machine. With a finished workspace's cache, its stages take no time."""
+    clone, folder = remotes / f"{name}-clone", remotes / name
+    git(remotes, "clone", "--quiet", "origin.git", str(clone))
+    _find_store(clone, remotes)
+    if finished is not None:
+        shutil.copytree(finished / ".dvc" / "cache", folder / "cache")
+    return clone, folder
+
+
+def _find_store(clone: Path, remotes: Path) -> None:
+    """Give a clone the address of the copied DVC remote, as a machine may have one of its own."""
+    (clone / ".dvc" / "config.local").write_text(f"['remote \"store\"']\n    url = {remotes / 'store'}\n")
 
 
 def kill_session(process: subprocess.Popen[bytes]) -> None:

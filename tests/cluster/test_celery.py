@@ -1,16 +1,18 @@
-"""Celery's launcher with the repository's own configuration, on a broker of files: a worker dies, another one finishes.
+"""The main job of a cluster: a backfill of `train` on two workers, of which one dies; the other one finishes it.
 
-Redis is left out, the rest is real: PostgreSQL, Dagster's queue, run monitoring and run retries, two workers, `make
-worker`'s command, and the check that the sensor makes.
+Redis is left out: the broker is a folder. The rest is real: the repository's own configuration and jobs, PostgreSQL,
+Dagster's daemon with its queue, run monitoring and run retries, two machines that share no file, `make worker`'s
+command, and the check that the sensor makes.
 """
 
 import json
 import os
 import shutil
+import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import dagster as dg
@@ -19,33 +21,16 @@ import yaml
 
 from orchestration.assets import machines
 from orchestration.assets.lost_runs import end_lost_runs
-from tests.cluster.conftest import kill_session
+from orchestration.slices import refs
+from tests.campaign.chain import processes_in
+from tests.cluster.conftest import kill_session, machine
 from tests.conftest import REPOSITORY
-from tests.pipeline.conftest import wait_for
+from tests.pipeline.conftest import COLD, add_records, command, environment, wait_for
 
-SECONDS = 120
-SCENARIOS = ("bottle", "screw")
-JOB = f"""
-import os, time
-from pathlib import Path
-import dagster as dg
-
-PLACE = Path(os.environ["TINY_PLACE"])
-
-@dg.op
-def work(context):
-    new = PLACE / f"{{context.run_id}}.new"
-    new.write_text(os.environ["TINY_WORKER"])
-    new.rename(new.with_suffix(".begun"))
-    while not (PLACE / "go on").exists():
-        time.sleep(0.1)
-
-@dg.job(partitions_def=dg.StaticPartitionsDefinition({list(SCENARIOS)}))
-def tiny():
-    work()
-
-defs = dg.Definitions(jobs=[tiny], executor=dg.in_process_executor)
-"""
+SECONDS = 240
+SCENARIOS = ("line", "noisy20")
+EARLY = 4  # stages that the worker has published when it dies; many are left
+STAGES = ("raw", "noisy", "features", "scores", "purified", "detector", "evaluation")
 MUTATION = """
 mutation ($given: LaunchBackfillParams!) {
   launchPartitionBackfill(backfillParams: $given) { __typename ... on PythonError { message } }
@@ -54,13 +39,13 @@ mutation ($given: LaunchBackfillParams!) {
 
 
 @pytest.fixture
-def cluster(tmp_path, database, monkeypatch) -> Path:
-    """Return a cluster folder like cluster/celery, but with a broker of files and a job that waits."""
-    folder = tmp_path / "cluster"
+def variables(tmp_path, database) -> dict[str, str]:
+    """Return the environment of every machine, with a folder like cluster/celery that has a broker of files."""
+    folder = tmp_path / "celery"
     shutil.copytree(REPOSITORY / "cluster" / "celery", folder, ignore=shutil.ignore_patterns("__pycache__"))
     files = {name: str(tmp_path / "broker") for name in ("data_folder_in", "data_folder_out")}
     files["control_folder"] = str(tmp_path / "control")
-    for path in ("broker", "control", "results", "place"):
+    for path in ("broker", "control", "results"):
         (tmp_path / path).mkdir()
     dagster = yaml.safe_load((folder / "dagster.yaml").read_text())
     dagster["run_launcher"]["config"]["config_source"] = {"broker_transport_options": files}
@@ -70,35 +55,28 @@ def cluster(tmp_path, database, monkeypatch) -> Path:
         config.write(f"broker_transport_options = {files}\n")
         # a busy worker takes no second run, which Celery's own setting for that sees to with Redis only
         config.write("task_acks_late = True\n")
-    (folder / "workspace.yaml").write_text("load_from:\n  - python_module: {module_name: tiny, location_name: tiny}\n")
-    (folder / "tiny.py").write_text(JOB)
-    for name, value in {
+    add_records(tmp_path)
+    return {
         "LLBNAD_DAGSTER_DB": database,
         "LLBNAD_BROKER": "filesystem://",
         "LLBNAD_RESULTS": (tmp_path / "results").as_uri(),
-        "TINY_PLACE": str(tmp_path / "place"),
-        "TINY_WORKER": "none",
-        "LLBNAD_MACHINE": str(tmp_path / "machine"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow/mlflow.db",
         "DAGSTER_HOME": str(folder),
-        "DAGSTER_DISABLE_TELEMETRY": "1",
-        "PYTHONPATH": os.pathsep.join([str(folder), str(REPOSITORY)]),
-    }.items():
-        monkeypatch.setenv(name, value)
-    return folder
+    }
 
 
 @pytest.fixture
-def start(cluster) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
-    """Start programs that end with the test; their output is in files beside the cluster folder."""
+def start(variables, tmp_path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Start programs in a clone that end with the test; what they print is in files beside it."""
     started = []
 
-    def begin(name: str, *arguments: str) -> subprocess.Popen[bytes]:
-        with (cluster.parent / f"{name}.log").open("wb") as log:
+    def begin(name: str, clone: Path, *arguments: str, **extra: str) -> subprocess.Popen[bytes]:
+        places = os.pathsep.join([variables["DAGSTER_HOME"], str(clone)])
+        with (tmp_path / f"{name}.log").open("wb") as log:
             started.append(
                 subprocess.Popen(
-                    [sys.executable, "-m", *arguments],
-                    cwd=cluster, env={**os.environ, "TINY_WORKER": name}, stdout=log, stderr=log,
-                    start_new_session=True,
+                    [COLD, "-m", *arguments], cwd=clone, stdout=log, stderr=log, start_new_session=True,
+                    env=environment(clone, PYTHONPATH=places, **variables, **extra),
                 )
             )  # fmt: skip
         return started[-1]
@@ -108,64 +86,98 @@ def start(cluster) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
         kill_session(process)
 
 
-def launch(workspace: str) -> None:
+def launch(home: Path, variables: dict[str, str]) -> None:
     """Launch a backfill as the UI does; the tag chooses the workers, such as those with a GPU."""
-    location = {"repositoryName": "__repository__", "repositoryLocationName": "tiny"}
+    location = {"repositoryName": "__repository__", "repositoryLocationName": "llbnad"}
     given = {
-        "selector": {"partitionSetName": "tiny_partition_set", "repositorySelector": location},
+        "selector": {"partitionSetName": "train_partition_set", "repositorySelector": location},
         "partitionNames": list(SCENARIOS),
         "tags": [{"key": "dagster-celery/queue", "value": "gpu"}],
     }
-    program = Path(sys.executable).with_name("dagster-graphql")
-    command = [str(program), "--workspace", workspace, "--text", MUTATION, "--variables", json.dumps({"given": given})]
-    done = subprocess.run(command, capture_output=True, text=True)
+    workspace, words = f"{variables['DAGSTER_HOME']}/workspace.yaml", json.dumps({"given": given})
+    ask = [str(Path(COLD).with_name("dagster-graphql")), "--workspace", workspace, "--text", MUTATION]
+    done = command(home, [*ask, "--variables", words], PYTHONPATH=str(home), **variables)
     assert "LaunchBackfillSuccess" in done.stdout, done.stdout + done.stderr
 
 
-def test_a_backfill_outlives_a_worker(cluster, start, monkeypatch):
+def test_a_backfill_outlives_a_worker(remotes, by_dvc, variables, start, tmp_path, monkeypatch):
     monkeypatch.setattr(machines, "APART_SECONDS", 0.5)
     monkeypatch.setattr(machines, "ANSWER_SECONDS", 4.0)  # a worker beside other tests is slow
-    place, workspace = cluster.parent / "place", str(cluster / "workspace.yaml")
-    worker = ("orchestration", "worker", "--cluster", str(cluster), "--queue", "gpu")
-    workers = {name: start(name, *worker) for name in ("one", "two")}
-    launch(workspace)
-    start("daemon", "dagster._daemon", "run", "--workspace", workspace)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    home, cluster = remotes / "home", variables["DAGSTER_HOME"]
+    clones = {name: machine(remotes, name) for name in ("m1", "m2")}
+    launch(home, variables)
+    workers = {
+        name: start(name, clone, "orchestration", "worker", "--cluster", cluster, "--queue", "gpu",
+                    LLBNAD_MACHINE=str(folder))
+        for name, (clone, folder) in clones.items()
+    }  # fmt: skip
+    start("daemon", home, "dagster._daemon", "run", "--workspace", f"{cluster}/workspace.yaml")
 
-    def begun() -> dict[str, Path]:
-        """Return the runs that have begun, by id."""
-        return {path.stem: path for path in place.glob("*.begun")}
+    def published() -> dict[str, refs.Record]:
+        """Return what the machines have published, by machine."""
+        refs.fetch(home)
+        return {record.by.partition("@")[0]: record for record in refs.records(home)}
 
-    assert wait_for(lambda: len(begun()) == 2, SECONDS), logs(cluster)
-    first = begun()
-    with dg.DagsterInstance.from_config(str(cluster)) as instance:
+    def both_have_begun() -> bool:
+        found = published()
+        return {*found} == {"m1", "m2"} and len(found["m1"].entries) >= EARLY
+
+    assert wait_for(both_have_begun, SECONDS), logs(tmp_path)
+    kill_session(workers["m1"])
+    assert wait_for(lambda: not killed(*clones["m1"]))
+    before = published()
+    lost_scenario, saved = before["m1"].scenario, {entry.partition("@")[0] for entry in before["m1"].entries}
+    assert "evaluation" not in saved
+    with dg.DagsterInstance.from_config(cluster) as instance:
+
+        def runs() -> dict[str, dg.DagsterRun]:
+            return {run.run_id: run for run in instance.get_runs(dg.RunsFilter(job_name="train"))}
 
         def status(run: str) -> dg.DagsterRunStatus:
-            return instance.get_run_by_id(run).status
+            return runs()[run].status
 
-        for _ in range(2):
-            assert end_lost_runs(instance) == []  # its worker is alive
-            time.sleep(1)
-        lost = next(run for run, path in first.items() if path.read_text() == "one")
-        kill_session(workers["one"])
+        first = {run.tags["dagster/partition"]: number for number, run in runs().items()}
+        assert {*first} == {*SCENARIOS}
+        lost = first.pop(lost_scenario)
         assert end_lost_runs(instance) == []  # once is not enough
         assert status(lost) == dg.DagsterRunStatus.STARTED
         time.sleep(1)
         assert end_lost_runs(instance) == [lost]
         assert status(lost) == dg.DagsterRunStatus.FAILURE
         # while another run of it is at work, the backfill is not over, and so Dagster tries the lost one again
-        assert wait_for(lambda: len(instance.get_run_ids()) == 3, SECONDS), logs(cluster)
-        (place / "go on").touch()
-        assert wait_for(lambda: len(begun()) == 3, SECONDS), logs(cluster)
-        (again,) = begun().keys() - first.keys()
-        assert wait_for(lambda: status(again) == dg.DagsterRunStatus.SUCCESS, SECONDS), logs(cluster)
-        assert begun()[again].read_text() == "two"
-        runs = {run: instance.get_run_by_id(run) for run in begun()}
-        assert runs[again].root_run_id == lost
-        partitions = {run: runs[run].tags["dagster/partition"] for run in runs}
-        assert partitions[again] == partitions[lost] and set(partitions.values()) == set(SCENARIOS)
-        assert [status(run) for run in first if run != lost] == [dg.DagsterRunStatus.SUCCESS]
+        assert wait_for(lambda: len(runs()) == 3, SECONDS), logs(tmp_path)
+        (again,) = runs().keys() - {lost, *first.values()}
+        assert wait_for(lambda: all(run.is_finished for run in runs().values()), SECONDS), logs(tmp_path)
+        assert status(again) == dg.DagsterRunStatus.SUCCESS, logs(tmp_path)
+        assert runs()[again].root_run_id == lost
+        assert runs()[again].tags["dagster/partition"] == lost_scenario
+        assert [status(run) for run in first.values()] == [dg.DagsterRunStatus.SUCCESS]
         assert end_lost_runs(instance) == []
 
+        def outcome(asset: str) -> object:
+            """Return what became of an asset of the lost scenario in the run that was started again."""
+            wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey(asset), asset_partitions=[lost_scenario])
+            (record,) = instance.fetch_materializations(wanted, limit=1).records
+            assert record.run_id == again
+            return record.asset_materialization.metadata["outcome"].value
 
-def logs(cluster: Path) -> str:
-    return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted(cluster.parent.glob("*.log")))
+        outcomes = {stage: outcome(stage) for stage in STAGES}
+    assert outcomes == {stage: "unchanged" if stage in saved else "ran" for stage in STAGES}
+    collected = command(home, ["python", "-m", "orchestration", "slices", "collect"])
+    assert collected.returncode == 0, collected.stderr
+    assert (home / "dvc.lock").read_bytes() == (by_dvc / "dvc.lock").read_bytes()
+
+
+def killed(clone: Path, folder: Path) -> list[int]:
+    """Kill what the machine's worker had started; return what lived."""
+    found = [*processes_in(folder), *processes_in(clone)]
+    for number in found:
+        with suppress(ProcessLookupError):
+            os.kill(number, signal.SIGKILL)
+    return found
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in sorted(folder.glob("*.log")))

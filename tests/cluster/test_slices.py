@@ -13,12 +13,13 @@ import yaml
 
 from orchestration.pipeline import lock_blocks
 from orchestration.pipeline.cluster import MACHINE
+from orchestration.pipeline.dvc import DvcError
 from orchestration.slices import refs, worker_slice, workplace
 from orchestration.slices.collect import collect
 from orchestration.slices.refs import NoDataError, OvertakenError
 from orchestration.slices.run import work
 from tests.campaign.chain import processes_in
-from tests.conftest import shared
+from tests.cluster.conftest import machine
 from tests.pipeline.conftest import command, commit, copied, environment, git, repro, wait_for, warm_programs  # noqa: F401
 from tests.pipeline.test_slices import edit
 from tests.pipeline.test_workplace import materialised, outcomes
@@ -28,51 +29,6 @@ SHARED = {"code", "params"}
 
 def silent(line):
     pass
-
-
-@pytest.fixture(scope="session")
-def cluster(by_dvc, tmp_path_factory):
-    """A clone of `by_dvc` with data under DVC and nothing computed, its remote repository, and an empty DVC remote."""
-
-    def build(folder):
-        home = folder / "home"
-        shutil.copytree(by_dvc, home, ignore=shutil.ignore_patterns("mlflow", "cache", "dvc.lock", "tmp", ".dagster"))
-        for name in ("code", "params", "raw", "settings", "noisy", "features", "sub_model", "scores", "purified",
-                     "detector", "evaluation"):  # fmt: skip
-            shutil.rmtree(home / "data" / name)
-        git(folder, "init", "--quiet", "--bare", "origin.git")
-        git(home, "remote", "add", "origin", str(folder / "origin.git"))
-        for arguments in (
-            ["remote", "add", "--default", "store", str(folder / "store")],
-            ["add", "data/own/cells", "data/own/line"],
-            ["push", "--quiet"],
-        ):
-            done = command(home, ["dvc", *arguments])
-            assert done.returncode == 0, done.stderr
-        commit(home, "data under DVC")
-        git(home, "push", "--quiet", "origin", "HEAD")
-
-    return shared(tmp_path_factory, "cluster", build)
-
-
-@pytest.fixture
-def remotes(cluster, tmp_path):
-    """A copy of the cluster to work in. Its remote repository is found where it was copied to."""
-    folder = tmp_path / "cluster"
-    shutil.copytree(cluster, folder, symlinks=True)
-    git(folder / "home", "remote", "set-url", "origin", str(folder / "origin.git"))
-    return folder
-
-
-def machine(remotes, name, by_dvc=None):
-    """A clone and a folder of a machine. With `by_dvc`, its cache knows all runs, so a stage takes no time."""
-    clone, folder = remotes / f"{name}-clone", remotes / name
-    git(remotes, "clone", "--quiet", "origin.git", str(clone))
-    # the address of the copied DVC remote, as a machine may have one of its own
-    (clone / ".dvc" / "config.local").write_text(f"['remote \"store\"']\n    url = {remotes / 'store'}\n")
-    if by_dvc is not None:
-        shutil.copytree(by_dvc / ".dvc" / "cache", folder / "cache")
-    return clone, folder
 
 
 def stages_of(by_dvc, scenario):
@@ -92,7 +48,6 @@ def test_two_machines_give_the_record_of_one_and_whoever_pulls_it_computes_nothi
 
     home = remotes / "home"
     monkeypatch.chdir(home)
-    (home / ".dvc" / "config.local").write_text(f"['remote \"store\"']\n    url = {remotes / 'store'}\n")
     status = command(home, ["python", "-m", "orchestration", "slices", "status"], COLUMNS="200").stdout
     assert "12 of 12" in status and "m1@" in status and "m2@" in status
     collected = command(home, ["python", "-m", "orchestration", "slices", "collect"])
@@ -150,9 +105,17 @@ def test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again(r
     # the first one comes back, as it was when it was killed: nothing of it is recorded any more
     lock_blocks.update(place, {"noisy@line": mine["noisy@line"].replace("size: ", "size: 1")}, [])
     with pytest.raises(OvertakenError, match="another worker has taken line over"):
-        refs.record(place, "line", "zombie", {}, [worker_slice.Mark.read(place).tip], "m1")
+        refs.record(place, "line", "zombie", {}, worker_slice.Mark.read(place).tip, "m1")
     refs.fetch(remotes / "home")
     assert refs.records(remotes / "home")[0].entries == mine
+
+    # nor is anything of the second one, once the slice was dropped
+    other = (remotes / "m2" / "slices" / "line").resolve()
+    refs.remove(remotes / "home", "line")
+    with pytest.raises(OvertakenError, match="or its slice was dropped"):
+        refs.record(other, "line", "late", mine, worker_slice.Mark.read(other).tip, "m2")
+    refs.fetch(remotes / "home")
+    assert refs.records(remotes / "home") == []
 
 
 def test_two_machines_that_both_die_leave_what_one_machine_makes(remotes, by_dvc):
@@ -235,6 +198,10 @@ def test_an_asset_alone_finds_what_another_worker_made_last(remotes, by_dvc, mon
 
 def test_data_that_was_never_pushed_is_refused_before_the_scenario_is_claimed(remotes):
     clone, folder = machine(remotes, "m1")
+    (remotes / "store").rename(remotes / "away")
+    with pytest.raises(DvcError, match=r"DVC's remote is the folder .*store, which is not on this machine: mount it"):
+        worker_slice.take(clone, folder, "line")
+    (remotes / "away").rename(remotes / "store")
     shutil.rmtree(remotes / "store" / "files")
     with pytest.raises(NoDataError, match=r"does not have all of data/own/line.*: `dvc push data/own/line"):
         worker_slice.take(clone, folder, "line")
