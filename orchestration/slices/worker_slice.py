@@ -198,9 +198,7 @@ def _worktree(root: Path, place: Path, base: str, known: str) -> None:
     git(place, "checkout", "--quiet", "--force", "--detach", base)
 
 
-def _record(
-    place: Path, scenario: str, what: str, entries: Mapping[str, str], before: str, base: str = ""
-) -> None:
+def _record(place: Path, scenario: str, what: str, entries: Mapping[str, str], before: str, base: str = "") -> None:
     """Put a commit on the scenario's ref, and remember that it is this worker's."""
     Mark(scenario, record(place, scenario, what, entries, before, _worker(place), base)).write(place)
 
