@@ -2,9 +2,11 @@
 
 import gc
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -42,11 +44,15 @@ os.environ.pop("DAGSTER_HOME", None)  # tests leave the user's alone, and two pr
 
 def pytest_configure(config: pytest.Config) -> None:
     gc.disable()  # until all is imported: see below
-    works = hasattr(config, "workerinput")
-    if works or not config.getoption("numprocesses", None):  # the one that only hands out tests needs no torch
-        prepare(Runtime(device="cpu"))  # as every command of ours does
+    works, count = hasattr(config, "workerinput"), config.getoption("numprocesses", None)
     if not works:  # pytest-xdist's own processes inherit what is set here
         config.add_cleanup(warm.prepare())
+    if works or not count:
+        sys.executable = warm.COLD
+        multiprocessing.set_executable(warm.COLD)
+        prepare(Runtime(device="cpu"))  # as every command of ours does
+    else:  # they start warm, and this process only hands out tests
+        config.option.tx = [f"popen//python={warm.programs()}/python"] * count
 
 
 def pytest_collection_finish() -> None:

@@ -3,8 +3,8 @@
 A stage, and every command of this repository, is a process of its own, and of the seconds it takes most go into imports
 (torch, MLflow, Great Expectations, Dagster, DVC). `programs()` is a folder for the front of PATH with `python`, `dvc`,
 `dagster` and `mlflow` that ask a server to fork. The code that runs is the same, in a process with the caller's working
-directory, environment, streams and exit code; our own packages are imported anew. Tests in which a process is killed,
-and a few of everything else, start cold, as people do.
+directory, environment, streams and exit code; our own packages are imported anew. The processes of pytest-xdist
+start so as well. Tests in which a process is killed, and a few of everything else, start cold, as people do.
 """
 
 import atexit
@@ -55,6 +55,7 @@ DVC_LIBRARIES = (
     "dulwich.ignore", "dulwich.worktree", "pydot", "configobj", "rich.json", "multiprocessing.spawn",
     "fsspec.implementations.memory", "ruamel.yaml", "pyparsing", "pprint", "dvc.repo.trie",
 )  # fmt: skip
+COLD = str(Path(sys.prefix, "bin", "python"))  # a Python that imports everything itself
 FOLDER = "LLBNAD_WARM_PROGRAMS"  # environment variable: where the servers of this test session are
 OWNER = "LLBNAD_WARM_OWNER"  # environment variable: the process whose end is theirs as well
 # Of the standard library only what is compiled in: the program runs some thousand times in a test session.
@@ -96,18 +97,18 @@ def programs() -> str:
     """Return the folder with the warm programs; the first call in a test session starts the servers."""
     from filelock import FileLock
 
-    folder, environment = Path(os.environ[FOLDER]), Path(sys.executable).parent
+    folder = Path(os.environ[FOLDER])
     with FileLock(folder / "lock"):
         if not (folder / "bin").exists():
-            dvc = str(environment.parents[1] / ".venv-dvc" / "bin" / "python")
+            dvc = str(Path(COLD).parents[2] / ".venv-dvc" / "bin" / "python")
             servers = [
-                _start(folder, "python.socket", sys.executable, LIBRARIES),
+                _start(folder, "python.socket", COLD, LIBRARIES),
                 _start(folder, "dvc.socket", dvc, DVC_LIBRARIES),
             ]
             (folder / "new").mkdir()
-            _write(folder / "new" / "python", sys.executable, "python.socket", "[]")
+            _write(folder / "new" / "python", COLD, "python.socket", "[]")
             for name, module in (("dagster", "dagster"), ("dagster-daemon", "dagster._daemon"), ("mlflow", "mlflow")):
-                _write(folder / "new" / name, sys.executable, "python.socket", f"['-m', '{module}', *sys.argv[1:]]")
+                _write(folder / "new" / name, COLD, "python.socket", f"['-m', '{module}', *sys.argv[1:]]")
             _write(folder / "new" / "dvc", dvc, "dvc.socket", "['-m', 'dvc', *sys.argv[1:]]")
             for address, process in servers:
                 while not address.exists():

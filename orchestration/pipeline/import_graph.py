@@ -25,6 +25,7 @@ WITHOUT_SETTINGS_FILE = {  # read settings as people wrote them: a key that is m
     "orchestration.stages.raw": SETTINGS[:1],
     "orchestration.commands.benchmark": SETTINGS,
 }
+BLOCKS = ("body", "orelse", "handlers", "finalbody", "cases")  # fields of a statement that hold statements
 NAMED_CLASS = re.compile(rf"({'|'.join(PACKAGES)})(\.\w+)+:\w+")
 
 
@@ -38,6 +39,7 @@ class ImportGraph:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._imports: dict[str, set[str]] = {}
+        self._files: dict[str, Path | None] = {}
 
     def closure(self, start: str) -> list[Path]:
         """Return the files of `start`, of all modules that it reaches and of settings that it reads, sorted.
@@ -63,31 +65,43 @@ class ImportGraph:
         return self._imports[module]
 
     def _file(self, module: str) -> Path | None:
-        place = Path(*module.split("."))
-        for file in (place.with_suffix(".py"), place / "__init__.py"):
-            if (self.root / file).is_file():
-                return file
-        return None
+        if module not in self._files:
+            place = Path(*module.split("."))
+            files = (place.with_suffix(".py"), place / "__init__.py")
+            self._files[module] = next((file for file in files if (self.root / file).is_file()), None)
+        return self._files[module]
 
 
 @cache
 def _named(source: str) -> frozenset[str]:
-    """Return what a module with this source imports or names; the same source is parsed once."""
-    return frozenset(_names(ast.parse(source)))
+    """Return what a module with this source imports or names of our packages; the same source is parsed once.
+
+    `from a import b` gives a.b, a module or not.
+    """
+    tree = ast.parse(source)
+    found = set(_imported(tree))
+    if NAMED_CLASS.search(source):
+        found |= {
+            node.value.partition(":")[0]
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED_CLASS.fullmatch(node.value)
+        }
+    return frozenset(found)
 
 
-def _names(node: ast.AST) -> Iterator[str]:
-    """Yield what a module imports or names of our packages; `from a import b` gives a.b, a module or not."""
-    if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-        return
-    if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] in PACKAGES:
-        yield from (f"{node.module}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Import):
-        yield from (alias.name for alias in node.names if alias.name.split(".")[0] in PACKAGES)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and NAMED_CLASS.fullmatch(node.value):
-        yield node.value.partition(":")[0]
-    for child in ast.iter_child_nodes(node):
-        yield from _names(child)
+def _imported(tree: ast.Module) -> Iterator[str]:
+    """Yield what is imported of our packages, at the top or inside. Only statements are read: no other code imports."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.ImportFrom):
+            if node.module and node.module.split(".")[0] in PACKAGES:
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] in PACKAGES)
+        elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+            for block in BLOCKS:
+                waiting += getattr(node, block, ())
 
 
 def _left_out(module: str) -> bool:

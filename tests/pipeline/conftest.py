@@ -26,6 +26,7 @@ from orchestration.pipeline import process
 from orchestration.tracking.moved import follow_move
 from tests import warm
 from tests.conftest import REPOSITORY, shared
+from tests.warm import COLD
 
 CODE = ("llbnad", "orchestration", ".dvc/config", ".dvcignore", ".gitignore", ".dagster/dagster.yaml", "dvc.yaml",
         "constraints.txt", "pyproject.toml", "data/review/none.csv")  # fmt: skip
@@ -61,9 +62,6 @@ NOISY = {
     "noise": {"protocol": "replace", "ratio": 0.2, "max_ratio": 0.3, "test_share": 0.3},
 }
 LINE = {**DEFAULTS, "dataset": "line", "noise": {"protocol": "as_is"}, "comparators": ["none"]}
-
-
-COLD = sys.executable  # a Python that imports everything itself
 
 
 @pytest.fixture(autouse=True)
