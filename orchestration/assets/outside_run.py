@@ -5,15 +5,16 @@ begins and ends with an event, since Dagster's pages say "Starting…" of a run 
 """
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from uuid import uuid4
 
 import dagster as dg
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
-from dagster._core.events import EngineEventData, StepMaterializationData
+from dagster._core.events import EngineEventData, StepMaterializationData, StepSuccessData
 
 RUN_NAME = "made_outside_dagster"  # as Dagster lists such a run
+STEP = "told_to_dagster"  # its only step: the page of a run without any is an error
 EARLIER_NAME = "dvc_repro"  # the same, of an earlier release, whose runs have neither a beginning nor an end
 PARTITION_TAG, MADE_BY_TAG = "dagster/partition", "made by"
 
@@ -139,16 +140,33 @@ def _outside_run(instance: dg.DagsterInstance, tags: dict[str, str], summary: st
     """Yield a run that has begun; it ends with the block."""
     # a killed process must leave no run in progress, for which its scenario would wait: the run counts as ended until
     # the next event names this process, and as lost after that (orchestration.assets.lost_runs)
-    ended = dg.DagsterRun(job_name=RUN_NAME, run_id=str(uuid4()), tags=tags, status=dg.DagsterRunStatus.SUCCESS)
-    run = instance.add_run(ended)
+    run = instance.create_run_for_job(_job(), tags=tags, status=dg.DagsterRunStatus.SUCCESS)
+    begun = time.monotonic()
     instance.report_engine_event(summary, run, EngineEventData.in_process(os.getpid()))
     _report(instance, run, dg.DagsterEventType.RUN_START, f"made by {tags[MADE_BY_TAG]}, not by Dagster")
+    _report(instance, run, dg.DagsterEventType.STEP_START)
     try:
         yield run
     except BaseException as error:
         instance.report_run_failed(run, f"not all of it could be told to Dagster: {error}")
         raise
+    took = StepSuccessData(duration_ms=1000 * (time.monotonic() - begun))
+    _report(instance, run, dg.DagsterEventType.STEP_SUCCESS, data=took)
     _report(instance, run, dg.DagsterEventType.RUN_SUCCESS, "told to Dagster")
+
+
+def _job() -> dg.JobDefinition:
+    """Return what Dagster's page of such a run shows as its plan. It is no job of ours: nobody can launch it."""
+
+    @dg.op(name=STEP)
+    def told() -> None:
+        """Stand for what was done elsewhere."""
+
+    @dg.job(name=RUN_NAME)
+    def outside() -> None:
+        told()
+
+    return outside
 
 
 def _report(
@@ -156,7 +174,8 @@ def _report(
     run: dg.DagsterRun,
     kind: dg.DagsterEventType,
     message: str | None = None,
-    data: dg.AssetCheckEvaluation | None = None,
+    data: dg.AssetCheckEvaluation | StepSuccessData | None = None,
 ) -> None:
-    event = dg.DagsterEvent(event_type_value=kind.value, job_name=RUN_NAME, message=message, event_specific_data=data)
+    step = STEP if kind in (dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS) else None
+    event = dg.DagsterEvent(kind.value, RUN_NAME, step_key=step, message=message, event_specific_data=data)
     instance.report_dagster_event(event, run_id=run.run_id)

@@ -90,7 +90,7 @@ def challenge(
             **version_facts(report["facts"], findings),
             "suspects to review": unjudged_suspects(Path(), load_params(PARAMS), line),
             "registry": pipes.link(report["page"]),
-            "advice": report["advice"] or COMPARED,
+            **({} if lost != "none" and not report["advice"] else {"advice": report["advice"] or COMPARED}),
             "skipped": named(findings, "skipped"),
             # a table would be too wide for Dagster's pages
             **{

@@ -99,7 +99,9 @@ def challenge(scenario: str) -> dict[str, Any]:
         # a champion that is compared with itself has still proved nothing
         unproven = champion.tags.get(UNPROVEN) if in_use and champion is not None else None
         advice = challenger_checks.UNPROVEN if champion is None else unproven
-        card = model_card(path, read_metrics(scenario), findings, advice, in_use)
+        refused = not in_use and any(finding.failed for finding in findings)
+        shown = None if refused else advice  # the reasons of a refusal say what to do
+        card = model_card(path, read_metrics(scenario), findings, shown, in_use)
         version = known.version if known else _add_version(client, scenario, settings, path, own, md5, card)
         _tag(client, scenario, str(version), findings, advice, in_use)
         describe(client, scenario, str(version), card)
@@ -112,7 +114,7 @@ def challenge(scenario: str) -> dict[str, Any]:
         "md5": md5,
         "champion": str(champion.version) if champion else None,
         "findings": [vars(finding) for finding in findings],
-        "advice": advice,
+        "advice": shown,
         "facts": facts(path, read_metrics(scenario)),
         "page": version_page(scenario, str(version)),
     }

@@ -68,7 +68,7 @@ def run_note(scenario: str, params: Params, tags: Mapping[str, str], experiment_
             parts.append(beside)
         parts += _results(evaluation, policy)
     about = f"{own.detector.name} on {own.encoder.name} at {own.encoder.input_size} px"
-    parts.append(f"Data set `{own.dataset}`, policy `{policy}`, detector {about}. Make it again: `{command(scenario)}`")
+    parts.append(f"Data set `{own.dataset}`, policy `{policy}`, detector {about}. {_again(scenario, tags)}")
     parts.append(
         f"Compare it with other runs: [charts of their metrics]({charts(experiment_id)}). MLflow's page *Compare* "
         "begins with a plot of parameters; the metrics are in the table below it."
@@ -86,6 +86,16 @@ def charts(experiment_id: str) -> str:
 def command(scenario: str) -> str:
     """Return the command that makes a scenario's outputs again."""
     return f"dvc repro {FINAL_STAGE}@{scenario}"
+
+
+def _again(scenario: str, tags: Mapping[str, str]) -> str:
+    """Return how the run's outputs are made again, with its code and settings."""
+    commit = tags.get("git.commit", "")
+    if not commit:
+        return f"Make it again: `{command(scenario)}`."
+    words = f"Make it again: `git checkout {commit[:10]}`, then `{command(scenario)}`."
+    edited = " Something was edited after this commit: settings are among the run's parameters, code is not."
+    return words + (edited if commit.endswith("-dirty") else "")
 
 
 def recorded(tags: Mapping[str, str], stage: str, folder: Path, name: str) -> bool:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+from dagster._core.execution.stats import StepEventStatus
 from dagster._core.loader import LoadingContextForTest
 
 from llbnad.purification.partition import assign_subsets
@@ -87,6 +88,10 @@ def test_a_run_of_what_was_made_outside_keeps_no_line_waiting():
             report_checks(instance, "bottle", [(dg.AssetCheckResult(passed=True), True)], "make run", "bottle: raw")
         broken, told = instance.get_run_records()  # newest first
         assert run_in_progress(instance, "bottle") is None
+        # without a plan, Dagster's page of a run is an error
+        plan = instance.get_execution_plan_snapshot(told.dagster_run.execution_plan_snapshot_id)
+        (step,) = instance.get_run_step_stats(told.dagster_run.run_id)
+    assert plan.step_keys_to_execute == [step.step_key] and step.status == StepEventStatus.SUCCESS
     assert (broken.dagster_run.status, told.dagster_run.status) == (
         dg.DagsterRunStatus.FAILURE,
         dg.DagsterRunStatus.SUCCESS,
