@@ -9,6 +9,8 @@ export DVC_NO_ANALYTICS := 1
 QUEUE ?= dagster
 SLOTS ?= 1
 BY_FILE := --dist loadfile --no-loadscope-reorder
+# threads that wait for each other must not take a core from other tests
+ONE_THREAD := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive
 
 # One clear line instead of "python3.11: not found"; Debian has venv in a package of its own.
 define need_python
@@ -36,17 +38,17 @@ test: setup ## all tests
 # One thread per process, and one process more than cores, because tests often wait for programs. A process takes whole
 # files, in the order of tests/conftest.py.
 tests: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 $(BY_FILE) --ignore tests/cluster
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 3 $(BY_FILE) --ignore tests/cluster
 
 test-fast: setup ## unit tests: no subprocess of dvc or Dagster
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(BY_FILE) tests/unit
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 $(BY_FILE) tests/unit
 
 test-extras: .venv-extras/.installed ## tests of the extras anomalib and offline-vit, in an environment of their own
-	OMP_NUM_THREADS=1 .venv-extras/bin/python -m pytest tests/unit/test_anomalib.py tests/unit/test_encoders.py
+	$(ONE_THREAD) .venv-extras/bin/python -m pytest tests/unit/test_anomalib.py tests/unit/test_encoders.py
 
 test-cluster: setup-cluster ## tests of several machines; PostgreSQL has to be there (apt install postgresql)
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt 'moto[server]'
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal tests/cluster
+	$(ONE_THREAD) $(BIN)/python -m pytest -n 2 --dist worksteal tests/cluster
 
 lint: setup
 	$(BIN)/ruff check .

@@ -101,7 +101,9 @@ class Dinomaly:
 
         size = batch_grid(batch)
         layers = tokens(batch)
-        network = self.network.to(layers[0].device)
+        network = self.network
+        if next(network.parameters()).device != layers[0].device:  # `to` alone would make torch's export twice as long
+            network = network.to(layers[0].device)
         maps = []
         with torch.inference_mode(), self._threads(), self._autocast(layers[0].device):
             # One image at a time: the last digits of a product depend on its size, and a score must not depend on the
