@@ -63,14 +63,14 @@ def calibrate(
     """
     if calibration.folds == 0:
         return None, None
-    recipe, asked = Recipe(features, encoder, detector, seed), None
+    trainer, asked = FoldTrainer(features, encoder, detector, seed), None
     length = 1 if calibration.burst == "auto" else calibration.burst
-    found = out_of_fold(in_bursts(kept, length), recipe, calibration.folds, calibration.min_area, region)
+    found = out_of_fold(in_bursts(kept, length), trainer, calibration.folds, calibration.min_area, region)
     if length == 1:
-        asked = look_for_bursts(kept, recipe, calibration.folds, found.scores)
+        asked = look_for_bursts(kept, trainer, calibration.folds, found.scores)
     if asked is not None and asked.alike and calibration.burst == "auto":
         asked = replace(asked, held_out_together=True)
-        found = out_of_fold(in_bursts(kept, LENGTH), recipe, calibration.folds, calibration.min_area, region)
+        found = out_of_fold(in_bursts(kept, LENGTH), trainer, calibration.folds, calibration.min_area, region)
     rate, bound = calibration.target_fpr, calibration.bound
     threshold = replace(threshold_at(found.scores.values, rate, bound, calibration.unsure), bursts=asked)
     return threshold, PixelThreshold(threshold_at(found.levels, rate, bound, unsure=False), found.min_area)
@@ -94,7 +94,7 @@ def in_bursts(kept: pd.DataFrame, length: int) -> pd.DataFrame:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class FoldTrainer:
     """Trains the detectors of one calibration, which differ only in the images that are held out."""
 
     features: FeatureSource
@@ -117,7 +117,11 @@ class OutOfFold:
 
 
 def out_of_fold(
-    kept: pd.DataFrame, recipe: Recipe, folds: int, min_area: float = 0.0, region: RegionOfInterest | None = None
+    kept: pd.DataFrame,
+    trainer: FoldTrainer,
+    folds: int,
+    min_area: float = 0.0,
+    region: RegionOfInterest | None = None,
 ) -> OutOfFold:
     """Return scores and region levels of all `kept` images. No detector saw an image of the sample that it scores.
 
@@ -126,12 +130,12 @@ def out_of_fold(
     Raises:
         DataError: all images are in one fold.
     """
-    fold, frames = assign_folds(kept, folds, recipe.seed), canvas_of(recipe.encoder).frames(kept, region)
+    fold, frames = assign_folds(kept, folds, trainer.seed), canvas_of(trainer.encoder).frames(kept, region)
     parts, levels, share = [], [], min_area
     for number in sorted(set(fold)):
         held_out, others = (fold.index[chosen].tolist() for chosen in (fold == number, fold != number))
-        model = recipe.trained_on(others, f"calibration {number}")
-        scores, maps = model.score_with_maps(recipe.features, held_out, f"calibration fold {number}", np.float32)
+        model = trainer.trained_on(others, f"calibration {number}")
+        scores, maps = model.score_with_maps(trainer.features, held_out, f"calibration fold {number}", np.float32)
         parts.append(scores)
         maps = off_canvas(maps, frames)
         share = share or max(1 / one.size for one in maps.values())
@@ -141,12 +145,12 @@ def out_of_fold(
     return OutOfFold(scores, np.asarray(levels, np.float32), share)
 
 
-def look_for_bursts(kept: pd.DataFrame, recipe: Recipe, folds: int, scores: Scores) -> Bursts | None:
+def look_for_bursts(kept: pd.DataFrame, trainer: FoldTrainer, folds: int, scores: Scores) -> Bursts | None:
     """Hold out one in `folds` of the bursts, and count their images that score high, before and now.
 
     Args:
         kept: manifest rows of the images that calibration used.
-        recipe: how the detector is trained.
+        trainer: how the detector is trained.
         folds: number of calibration folds; as many images are held out as in one of them.
         scores: scores of all `kept` images, each held out alone.
 
@@ -157,12 +161,12 @@ def look_for_bursts(kept: pd.DataFrame, recipe: Recipe, folds: int, scores: Scor
     names = sorted(set(bursts))
     if len(names) < FEWEST_BURSTS:
         return None
-    chosen = stable_shuffle(map(str, names), recipe.seed, "bursts")[: max(1, round(len(names) / folds))]
+    chosen = stable_shuffle(map(str, names), trainer.seed, "bursts")[: max(1, round(len(names) / folds))]
     held = bursts.astype(str).isin(chosen)
     ids, others = (sorted(kept["image_id"][rows]) for rows in (held, ~held))
-    model = recipe.trained_on(others, "bursts")
+    model = trainer.trained_on(others, "bursts")
     level = np.quantile(scores.values, 1 - HIGH)
-    together = model.score(recipe.features, ids, "neighbours held out").of(ids)
+    together = model.score(trainer.features, ids, "neighbours held out").of(ids)
     return Bursts(len(ids), int((scores.of(ids) > level).sum()), int((together > level).sum()))
 
 

@@ -25,7 +25,7 @@ from orchestration.assets.retraining import FINISHED, run_in_progress
 from orchestration.inspection.chart import PICTURE
 from orchestration.inspection.ledger import count_in, messages_wait_in, seen_in
 from orchestration.inspection.watching import is_watched
-from orchestration.line.inbox import Mark, lines, look, untouched
+from orchestration.line.inbox import FileMark, lines, look, untouched
 from orchestration.pipeline.params import ArrivalSettings, Params, load_params
 from orchestration.pipeline.paths import INSPECT, PARAMS, inspected_dir, stage_dir
 from orchestration.pipeline.pipes import CONTROL_CHART
@@ -162,7 +162,7 @@ def _state(root: Path, line: str, params: Params) -> str | None:
     webhook did not take each minute at most.
     """
     now, seen = look(root / INSPECT / line), seen_in(root / inspected_dir(line))
-    marks = {path: Mark(found.st_ino, found.st_size, found.st_mtime_ns) for path, found in now.items()}
+    marks = {path: FileMark(found.st_ino, found.st_size, found.st_mtime_ns) for path, found in now.items()}
     new = {path: now[path] for path, mark in marks.items() if seen.get(path) != mark}
     complete = sorted(untouched(new, params.arrival.stable_seconds))
     if not complete and params.inspection_of(line).webhook and messages_wait_in(root / inspected_dir(line)):

@@ -13,7 +13,7 @@ from orchestration.assets.failure import failing
 from orchestration.assets.machines import has_several_machines
 from orchestration.assets.partitions import INGEST, SCENARIOS, refuse_unknown, sync
 from orchestration.assets.registry_assets import CHAMPION
-from orchestration.line.arrivals import Places, batches
+from orchestration.line.arrivals import LineFolders, batches
 from orchestration.line.ingest import Ingested, ingest
 from orchestration.line.lines import known_lines
 from orchestration.line.share import share
@@ -58,8 +58,8 @@ def ingest_asset(root: Path) -> dg.AssetsDefinition:
             if has_several_machines(context.instance):
                 share(root, line)  # also if nothing is new, because an earlier one may have failed
         context.log.info(str(done))
-        arrived = Places(root, line).arrived
-        version = dvc.tracked_version(root, Places(root, line).relative(arrived))
+        arrived = LineFolders(root, line).arrived
+        version = dvc.tracked_version(root, LineFolders(root, line).relative(arrived))
         data_version = dg.DataVersion(version) if version else NOTHING
         return dg.MaterializeResult(data_version=data_version, metadata=_metadata(root, done))
 

@@ -30,7 +30,7 @@ HASHED_FILES, HASHED_BYTES = 200, 2**28  # limit on contents in a run key; furth
 
 
 @dataclass(frozen=True)
-class Decision:
+class InboxDecision:
     """The decision on one line: a run key, or the reason why no run is requested."""
 
     reason: str | None  # why no run is requested
@@ -81,7 +81,7 @@ def arrival_sensor(root: Path, settings: ArrivalSettings, job_name: str) -> dg.S
 
 def evaluate(
     root: Path, settings: ArrivalSettings, cursor: str | None, must_wait: Callable[[str], str | None]
-) -> dict[str, Decision]:
+) -> dict[str, InboxDecision]:
     """Look at every inbox once.
 
     Args:
@@ -95,28 +95,28 @@ def evaluate(
     for line, bad_name in lines(root).items():
         asked = remembered.get(line, "")
         if reason := bad_name or must_wait(line):
-            decisions[line] = Decision(reason, asked)
+            decisions[line] = InboxDecision(reason, asked)
         else:
             decisions[line] = _look_at(root, line, settings, asked)
     return decisions
 
 
-def _look_at(root: Path, line: str, settings: ArrivalSettings, asked: str) -> Decision:
+def _look_at(root: Path, line: str, settings: ArrivalSettings, asked: str) -> InboxDecision:
     now = look(root / INCOMING / line)
     if not now:
-        return Decision("no new files")
+        return InboxDecision("no new files")
     # one look is enough to request a run; the ingest looks twice before it moves a file
     complete = untouched(now, settings.stable_seconds)
     others = f"; {len(now) - len(complete)} files are not complete yet" if len(now) > len(complete) else ""
     if len(complete) < settings.min_new_images:
-        return Decision(f"{len(complete)} of the {settings.min_new_images} new files it takes{others}", asked)
+        return InboxDecision(f"{len(complete)} of the {settings.min_new_images} new files it takes{others}", asked)
     # every change of an inbox changes the number of files or the time when the last file was touched
     state = f"{len(complete)} files, {max(now[path].st_ctime_ns for path in complete)}"
     if state == asked:
         waits = "the run asked for did not take them in: see its log; the schedule tries again"
-        return Decision(f"{len(complete)} files wait, but {waits}{others}", asked)
+        return InboxDecision(f"{len(complete)} files wait, but {waits}{others}", asked)
     content = _content_digest(root / INCOMING / line, {path: now[path] for path in sorted(complete)})
-    return Decision(None, state, f"{line}-{last_batch(root, line) + 1}-{content}")
+    return InboxDecision(None, state, f"{line}-{last_batch(root, line) + 1}-{content}")
 
 
 def _content_digest(inbox: Path, files: Mapping[str, os.stat_result]) -> str:

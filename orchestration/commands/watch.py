@@ -25,7 +25,7 @@ from llbnad.utils.runtime import prepare
 from orchestration.inspection.champion import Champion, champion_finder, model_finder
 from orchestration.inspection.chart import chart_check, keep_promise, write_chart
 from orchestration.inspection.inspector import Inspector, Settings
-from orchestration.inspection.ledger import VIEW, Ledger, Row
+from orchestration.inspection.ledger import VIEW, Ledger, LedgerRow
 from orchestration.inspection.watching import look_once, only_one
 from orchestration.inspection.watching import watch as watch_folder
 from orchestration.inspection.webhook import deliver_all, deliver_until, webhook_of
@@ -132,13 +132,13 @@ def _newest(chart: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _line(row: Row) -> str:
+def _line(row: LedgerRow) -> str:
     score = "" if row.score is None else f" {row.score:.4f}"
     regions = f", {row.regions} regions, the largest of {row.largest_area} pixels" if row.regions else ""
     return f"{row.scored} {row.path}: {row.error or row.label or 'scored'}{score}{regions}"
 
 
-def _counts(rows: list[Row]) -> dict[str, int]:
+def _counts(rows: list[LedgerRow]) -> dict[str, int]:
     labels = Counter(row.label for row in rows)
     return {
         "images scored": sum(row.score is not None for row in rows),
@@ -149,10 +149,10 @@ def _counts(rows: list[Row]) -> dict[str, int]:
     }
 
 
-def _summary(line: str, rows: list[Row], waiting: int) -> str:
+def _summary(line: str, rows: list[LedgerRow], waiting: int) -> str:
     counts = ", ".join(f"{number} {name}" for name, number in _counts(rows).items())
     return f"{line}: {counts}; {waiting} files not complete yet"
 
 
-def _metadata(line: str, champion: Champion, rows: list[Row], waiting: int) -> dict[str, Any]:
+def _metadata(line: str, champion: Champion, rows: list[LedgerRow], waiting: int) -> dict[str, Any]:
     return {"line": line, "model": champion.current.name, **_counts(rows), "files not complete yet": waiting}

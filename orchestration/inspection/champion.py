@@ -28,7 +28,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Scorer:
+class ChampionScorer:
     """A loaded model, ready to score."""
 
     name: str
@@ -125,11 +125,11 @@ class Champion:
         thread.start()
         return thread
 
-    def _load(self, found: Found) -> Scorer:
+    def _load(self, found: Found) -> ChampionScorer:
         file = found.file()
         model = Model.load(file, self.device, found.plugins)
         pixels = pixel_threshold_of(model, self.target_fpr, wanted=self.min_area is not None)
-        return Scorer(
+        return ChampionScorer(
             found.name, file, Predictor(model, self.device, batch_size=8), threshold_of(model, self.target_fpr),
             pixels, self.min_area,
         )  # fmt: skip

@@ -8,7 +8,7 @@ import pandas as pd
 
 from llbnad.monitoring.control_chart import control_chart, draw_chart, promised_shares
 from llbnad.utils.files import write_csv, write_json
-from orchestration.inspection.champion import Scorer
+from orchestration.inspection.champion import ChampionScorer
 from orchestration.inspection.ledger import Ledger
 from orchestration.pipeline import pipes
 
@@ -16,7 +16,7 @@ JUDGED_HOURS = 2  # newest hours that the check looks at: the newest may have ju
 CHART, PICTURE, PROMISED = "control_chart.csv", "control_chart.png", "promised.json"
 
 
-def keep_promise(out: Path, scorer: Scorer) -> None:
+def keep_promise(out: Path, scorer: ChampionScorer) -> None:
     """Keep what a model promises beside the results, by which its first hours are judged."""
     path = out / PROMISED
     known = json.loads(path.read_text()) if path.exists() else {}

@@ -19,9 +19,9 @@ from llbnad.inference.prediction import Prediction
 from llbnad.inference.region_files import region_columns
 from llbnad.utils.files import file_digest, replacing
 from llbnad.utils.progress import track
-from orchestration.inspection.champion import Champion, Scorer
-from orchestration.inspection.ledger import Ledger, Row, identity
-from orchestration.line.inbox import Mark, look, mark_of, untouched
+from orchestration.inspection.champion import Champion, ChampionScorer
+from orchestration.inspection.ledger import Ledger, LedgerRow, identity
+from orchestration.line.inbox import FileMark, look, mark_of, untouched
 from orchestration.line.move import LONGEST_NAME
 
 CHUNK = 8  # images read and scored at once
@@ -52,16 +52,16 @@ class Inspector:
     def __init__(self, settings: Settings, ledger: Ledger, champion: Champion) -> None:
         self.settings, self.ledger, self.champion = settings, ledger, champion
         self.seen = ledger.seen()
-        self.before: dict[str, Mark] = {}
+        self.before: dict[str, FileMark] = {}
         self.later: dict[str, float] = {}  # when to look again at a file that could not be read
         self.waiting = 0  # files of the last look that are not complete yet, or cannot be read now
         ledger.write_view()
         self._hand_on_all()
 
-    def look(self) -> list[Row]:
+    def look(self) -> list[LedgerRow]:
         """Score the files that are new and complete since the look before. Return their rows."""
         now = look(self.settings.images)
-        marks = {path: Mark(found.st_ino, found.st_size, found.st_mtime_ns) for path, found in now.items()}
+        marks = {path: FileMark(found.st_ino, found.st_size, found.st_mtime_ns) for path, found in now.items()}
         for path in [path for path in self.seen if path not in marks]:
             self.ledger.forget(path)
             del self.seen[path]
@@ -84,7 +84,7 @@ class Inspector:
         self.later = {path: due for path, due in self.later.items() if path in new}
         return rows
 
-    def _score(self, files: dict[str, Mark], final: set[str]) -> list[Row]:
+    def _score(self, files: dict[str, FileMark], final: set[str]) -> list[LedgerRow]:
         scorer = self.champion.current
         read: dict[str, bytes] = {}
         for path in files:
@@ -111,7 +111,7 @@ class Inspector:
         self._hand_on_all()
         return rows
 
-    def _read(self, path: str, mark: Mark) -> bytes | None:
+    def _read(self, path: str, mark: FileMark) -> bytes | None:
         """Return the bytes of a file, or None if it has changed since its mark was taken, or cannot be read."""
         file = self.settings.images / path
         try:
@@ -125,7 +125,7 @@ class Inspector:
             return None
         return content if mark_of(file) == mark else None
 
-    def _row(self, scorer: Scorer, path: str, digest: str, content: bytes, found: Prediction) -> Row:
+    def _row(self, scorer: ChampionScorer, path: str, digest: str, content: bytes, found: Prediction) -> LedgerRow:
         image = identity(path, digest)
         wanted = self.settings.pictures and not found.error
         name = self._draw(scorer, f"{PICTURES}/{image}.jpg", content, found) if wanted else ""
@@ -133,12 +133,12 @@ class Inspector:
         error = printable(found.error.replace(f"the image given as {len(content)} bytes", Path(path).name))
         moment = datetime.now(UTC).isoformat(timespec="seconds")
         regions = region_columns(found)
-        return Row(
+        return LedgerRow(
             image, moment, printable(path), digest, scorer.name, found.score, cut, found.label, name, error,
             regions["regions"], regions["largest_area"], regions["largest_box"] or "",
         )  # fmt: skip
 
-    def _draw(self, scorer: Scorer, name: str, content: bytes, found: Prediction) -> str:
+    def _draw(self, scorer: ChampionScorer, name: str, content: bytes, found: Prediction) -> str:
         """Write the picture `name` and return it; an empty name if it could not be drawn, as for want of memory."""
         try:
             picture = heat_picture(content, found, scorer.threshold, scorer.predictor.model.window)
@@ -172,7 +172,7 @@ def inbox_name(image: str, path: str) -> str:
     return name if len(os.fsencode(name)) <= LONGEST_NAME else f"{image}{Path(path).suffix[:16]}"
 
 
-def predictions(scorer: Scorer, images: Sequence[bytes]) -> list[Prediction]:
+def predictions(scorer: ChampionScorer, images: Sequence[bytes]) -> list[Prediction]:
     """Return one prediction per image. If several together fail, each of them is scored alone; a bad one says why."""
     try:
         return list(scorer.predictor.predict(images, scorer.threshold, scorer.pixels, scorer.min_area))

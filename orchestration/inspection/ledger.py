@@ -19,7 +19,7 @@ from pathlib import Path
 
 from llbnad.errors import DataError
 from llbnad.utils.files import replacing
-from orchestration.line.inbox import Mark
+from orchestration.line.inbox import FileMark
 
 RECORD, VIEW = "inspected.sqlite", "inspected.csv"
 BUSY_SECONDS = 30.0  # another connection may be writing
@@ -42,7 +42,7 @@ ADDED = {
 
 
 @dataclass(frozen=True)
-class Row:
+class LedgerRow:
     """The result for one image."""
 
     id: str  # 32 hex digits, from content and name
@@ -64,7 +64,7 @@ class Row:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
 
-COLUMNS = tuple(one.name for one in fields(Row))
+COLUMNS = tuple(one.name for one in fields(LedgerRow))
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Ledger:
         """Return whether the image with this id has a row."""
         return self.connection.execute("SELECT 1 FROM images WHERE id = ?", (image,)).fetchone() is not None
 
-    def add(self, row: Row, path: str, mark: Mark, to_training: bool = False, message: bool = False) -> bool:
+    def add(self, row: LedgerRow, path: str, mark: FileMark, to_training: bool = False, message: bool = False) -> bool:
         """Add a row, that its file was seen, and what is to be done with it, all or nothing.
 
         Args:
@@ -141,15 +141,15 @@ class Ledger:
                 self.connection.execute("INSERT INTO outbox (id, body, attempts, due) VALUES (?, ?, ?, ?)", new)
         return True
 
-    def see(self, path: str, mark: Mark) -> None:
+    def see(self, path: str, mark: FileMark) -> None:
         """Remember that the file with this mark needs no further look."""
         with self._transaction():
             self._see(os.fsencode(path), mark)
 
-    def seen(self) -> dict[str, Mark]:
+    def seen(self) -> dict[str, FileMark]:
         """Return the marks of the files that were scored, by path."""
         rows = self.connection.execute("SELECT path, mark FROM seen")
-        return {os.fsdecode(path): Mark(*json.loads(mark)) for path, mark in rows}
+        return {os.fsdecode(path): FileMark(*json.loads(mark)) for path, mark in rows}
 
     def forget(self, path: str) -> None:
         """Drop the mark of a file that has gone. Its row stays."""
@@ -185,10 +185,10 @@ class Ledger:
         """Return the number of rows. No row is ever removed, so this is the number of the newest, found at once."""
         return int(self.connection.execute("SELECT MAX(number) FROM images").fetchone()[0] or 0)
 
-    def rows(self) -> Iterator[Row]:
+    def rows(self) -> Iterator[LedgerRow]:
         """Yield all rows in the order in which they were added."""
         for row in self.connection.execute(f"SELECT {', '.join(COLUMNS)} FROM images ORDER BY number"):
-            yield Row(*row)
+            yield LedgerRow(*row)
 
     def write_view(self) -> None:
         """Write the rows as CSV, in the place of what an earlier process left."""
@@ -197,12 +197,12 @@ class Ledger:
             writer.writerow(COLUMNS)
             writer.writerows(astuple(row) for row in self.rows())
 
-    def append_view(self, row: Row) -> None:
+    def append_view(self, row: LedgerRow) -> None:
         """Add a row to the CSV. A torn line is mended at the next start."""
         with (self.folder / VIEW).open("a", newline="", encoding="utf-8") as stream:
             csv.writer(stream, lineterminator="\n").writerow(astuple(row))
 
-    def _see(self, name: bytes, mark: Mark) -> None:
+    def _see(self, name: bytes, mark: FileMark) -> None:
         self.connection.execute("INSERT OR REPLACE INTO seen VALUES (?, ?)", (name, json.dumps(list(mark))))
 
     def _add_columns(self) -> None:
@@ -243,7 +243,7 @@ def messages_wait_in(folder: Path) -> bool:
         return bool(ledger.messages(time.time()))
 
 
-def seen_in(folder: Path) -> Mapping[str, Mark]:
+def seen_in(folder: Path) -> Mapping[str, FileMark]:
     """Return the marks of the scored files of a folder that another process may be writing; empty if there is none."""
     if not (folder / RECORD).exists():
         return {}

@@ -15,7 +15,7 @@ from llbnad.inference.prediction import Prediction, with_regions
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.threshold import Threshold
 from llbnad.regions.find import Region
-from orchestration.inspection.champion import Scorer
+from orchestration.inspection.champion import ChampionScorer
 
 MOST_BYTES = 256 << 20  # of all maps together
 LEAST_BYTES = 1 << 10  # that an image counts for, however small its map is
@@ -48,7 +48,7 @@ class ScoredImages:
         self._images: dict[str, ScoredImage] = {}
         self._lock = threading.Lock()
 
-    def add(self, scorer: Scorer, found: Prediction) -> str:
+    def add(self, scorer: ChampionScorer, found: Prediction) -> str:
         """Keep an image that `scorer` has scored, and return its name."""
         name = secrets.token_hex(8)
         image = ScoredImage(found, scorer.threshold, scorer.pixels, scorer.min_area)

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from llbnad.errors import LlbnadError
 from orchestration.inspection.inspector import Inspector
-from orchestration.inspection.ledger import Row
+from orchestration.inspection.ledger import LedgerRow
 
 LOCK = ".watch.lock"
 LOOK_SECONDS = 0.2  # pause between two looks; a folder that takes longer to list is looked at half of the time
@@ -53,14 +53,14 @@ def is_watched(out: Path) -> bool:
         return True
 
 
-def look_once(inspector: Inspector) -> list[Row]:
+def look_once(inspector: Inspector) -> list[LedgerRow]:
     """Score the files that are complete now, which takes two looks. Return their rows."""
     inspector.look()
     time.sleep(inspector.settings.stable_seconds)
     return inspector.look()
 
 
-def watch(inspector: Inspector, stop: threading.Event, told: Callable[[Row], None]) -> None:
+def watch(inspector: Inspector, stop: threading.Event, told: Callable[[LedgerRow], None]) -> None:
     """Score what arrives until `stop` is set. An error of the disk, such as a full one, is said and tried again.
 
     Args:

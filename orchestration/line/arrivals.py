@@ -21,7 +21,7 @@ from llbnad.data.decode import page_of
 from llbnad.data.manifest import paths_of
 from llbnad.errors import printable
 from llbnad.utils.files import replacing
-from orchestration.line.inbox import Mark
+from orchestration.line.inbox import FileMark
 from orchestration.pipeline.paths import ARRIVALS, QUARANTINE, stage_dir
 
 Fate = Literal["raw", "quarantine", "duplicate"]
@@ -46,11 +46,11 @@ class Planned:
     """An arrival that is not completed yet, with the mark of the file when it was hashed."""
 
     arrival: Arrival
-    mark: Mark
+    mark: FileMark
 
 
 @dataclass(frozen=True)
-class Places:
+class LineFolders:
     """Where the files of one line are."""
 
     root: Path
@@ -88,28 +88,28 @@ class Places:
 
 def read_report(root: Path, line: str) -> list[Arrival]:
     """Read all arrivals of a line in their order. The list is empty if no file ever arrived."""
-    return [Arrival(**row) for row in _read(Places(root, line).report)]
+    return [Arrival(**row) for row in _read(LineFolders(root, line).report)]
 
 
 def write_report(root: Path, line: str, arrivals: Sequence[Arrival]) -> None:
     """Write the report of a line, in the place of the old report."""
-    _write([asdict(arrival) for arrival in arrivals], Places(root, line).report)
+    _write([asdict(arrival) for arrival in arrivals], LineFolders(root, line).report)
 
 
 def read_plan(root: Path, line: str) -> list[Planned]:
     """Read the arrivals that an ingest has decided on and not completed."""
-    rows = _read(Places(root, line).plan)
-    return [Planned(Arrival(**row["arrival"]), Mark(*row["mark"])) for row in rows]
+    rows = _read(LineFolders(root, line).plan)
+    return [Planned(Arrival(**row["arrival"]), FileMark(*row["mark"])) for row in rows]
 
 
 def write_plan(root: Path, line: str, planned: Sequence[Planned]) -> None:
     """Write the decisions on a batch. From here on, this ingest or the next ingest completes it."""
-    _write([{"arrival": asdict(one.arrival), "mark": list(one.mark)} for one in planned], Places(root, line).plan)
+    _write([{"arrival": asdict(one.arrival), "mark": list(one.mark)} for one in planned], LineFolders(root, line).plan)
 
 
 def last_batch(root: Path, line: str) -> int:
     """Return the number of the newest batch, or 0 if there is none. Only the end of the report is read."""
-    path = Places(root, line).report
+    path = LineFolders(root, line).report
     if not path.exists():
         return 0
     with path.open("rb") as stream:

@@ -23,7 +23,7 @@ CLOCK_SECONDS = 60.0  # two clocks, as of this machine and of a file server, dif
 LOOK_SECONDS = 1.0  # pause between the two looks of one ingest
 
 
-class Mark(NamedTuple):
+class FileMark(NamedTuple):
     """Numbers of a file that change when its content does."""
 
     inode: int
@@ -66,7 +66,7 @@ def untouched(seen: Mapping[str, os.stat_result], stable_seconds: float) -> list
     ]
 
 
-def look_twice(inbox: Path, stable_seconds: float) -> tuple[dict[str, Mark], int]:
+def look_twice(inbox: Path, stable_seconds: float) -> tuple[dict[str, FileMark], int]:
     """Return the marks of the complete files, by path, and the number of other files."""
     before = look(inbox)
     if not before:
@@ -78,7 +78,7 @@ def look_twice(inbox: Path, stable_seconds: float) -> tuple[dict[str, Mark], int
     return found, len(now) - len(found)
 
 
-def mark_of(path: Path) -> Mark | None:
+def mark_of(path: Path) -> FileMark | None:
     """Return the mark of a file, or None if the file does not exist."""
     try:
         return _mark(path.lstat())
@@ -93,8 +93,8 @@ def warn_that_it_stays(file: Path, error: OSError, verb: str) -> None:
     LOG.warning("%s stays in the inbox: %s%s", file, error.strerror, advice)
 
 
-def _mark(found: os.stat_result) -> Mark:
-    return Mark(found.st_ino, found.st_size, found.st_mtime_ns)
+def _mark(found: os.stat_result) -> FileMark:
+    return FileMark(found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _walk(folder: Path | str, prefix: str) -> Iterator[tuple[str, os.stat_result]]:

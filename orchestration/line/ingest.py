@@ -22,7 +22,7 @@ from llbnad.utils.prefetch import each
 from llbnad.utils.progress import track
 from orchestration.line.arrivals import (
     Arrival,
-    Places,
+    LineFolders,
     Planned,
     last_batch,
     read_plan,
@@ -31,7 +31,7 @@ from orchestration.line.arrivals import (
     write_report,
 )
 from orchestration.line.examine import examine
-from orchestration.line.inbox import Mark, look_twice, why_not
+from orchestration.line.inbox import FileMark, look_twice, why_not
 from orchestration.line.move import free_name, holds, settle
 from orchestration.line.params_entry import add_line, conflict
 from orchestration.pipeline.busy import BusyError, retry_when_busy
@@ -86,7 +86,7 @@ def ingest(root: Path, line: str, stable_seconds: float, version: Callable[[Path
     dataset = params.datasets.get(line)
     pages = dataset.pages if isinstance(dataset, Files) else "error"
     limit_pixels_of(dataset or Files())
-    places = Places(root, line)
+    places = LineFolders(root, line)
     lock = _lock(root, line)
     try:
         _refuse_missing_record(places)
@@ -115,7 +115,7 @@ def _lock(root: Path, line: str) -> BaseFileLock:
     return lock
 
 
-def _refuse_missing_record(places: Places) -> None:
+def _refuse_missing_record(places: LineFolders) -> None:
     """Raise DataError if the line's images are recorded but not on disk.
 
     A fresh clone has the hashes of a line and not its images. An ingest would begin a new line in their place.
@@ -133,7 +133,7 @@ def _paths(planned: Sequence[Planned]) -> set[str]:
     return {one.arrival.path for one in planned}
 
 
-def _plan(places: Places, files: Mapping[str, Mark], pages: Pages) -> list[Planned]:
+def _plan(places: LineFolders, files: Mapping[str, FileMark], pages: Pages) -> list[Planned]:
     """Hash and decode every file, and decide on its place."""
     inbox = places.root / INCOMING / places.line
     known = {one.sha256: one.where for one in read_report(places.root, places.line) if one.fate != "duplicate"}
@@ -162,7 +162,7 @@ def _plan(places: Places, files: Mapping[str, Mark], pages: Pages) -> list[Plann
     return planned
 
 
-def _complete(places: Places, version: Callable[[Path, Sequence[str]], None]) -> list[Arrival]:
+def _complete(places: LineFolders, version: Callable[[Path, Sequence[str]], None]) -> list[Arrival]:
     """Carry out the planned batch, if there is one. Steps that a killed ingest finished are repeated without harm."""
     planned = read_plan(places.root, places.line)
     if not planned:

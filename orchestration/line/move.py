@@ -10,14 +10,14 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 from llbnad.utils.files import file_digest, replacing, write_json
-from orchestration.line.arrivals import Places, Planned
-from orchestration.line.inbox import Mark, mark_of, warn_that_it_stays
+from orchestration.line.arrivals import LineFolders, Planned
+from orchestration.line.inbox import FileMark, mark_of, warn_that_it_stays
 from orchestration.pipeline.paths import INCOMING
 
 LONGEST_NAME = 240  # bytes; file systems allow 255, and ".json" is appended
 
 
-def settle(places: Places, planned: Planned) -> bool:
+def settle(places: LineFolders, planned: Planned) -> bool:
     """Move one file to its place. Return False if the file is left for another ingest.
 
     It is left if it was changed or removed after it was hashed, if this user may not move it, or if it is a duplicate
@@ -43,7 +43,7 @@ def settle(places: Places, planned: Planned) -> bool:
     return True
 
 
-def free_name(places: Places, path: str, digest: str, taken: set[str]) -> Path:
+def free_name(places: LineFolders, path: str, digest: str, taken: set[str]) -> Path:
     """Return the place of a bad file in the quarantine.
 
     The file keeps its relative name. If that name is taken or too long, its hash is its name.
@@ -106,7 +106,7 @@ def _forget(source: Path, copy: Path) -> None:
         raise
 
 
-def _written_late(source: Path, target: Path, mark: Mark) -> bool:
+def _written_late(source: Path, target: Path, mark: FileMark) -> bool:
     """Return whether somebody wrote to the file while it was moved. If so, move it back to the inbox."""
     now = mark_of(target)
     if now is None or now.inode != mark.inode or now == mark:

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from llbnad.errors import LlbnadError
-from orchestration.line.arrivals import Places
+from orchestration.line.arrivals import LineFolders
 from orchestration.pipeline import dvc
 from orchestration.pipeline.git import run_git, said_by
 from orchestration.pipeline.paths import PARAMS, review_file
@@ -32,7 +32,7 @@ def share(root: Path, line: str) -> bool:
         DvcError: DVC has no remote, or it does not answer.
         ShareError: git refused.
     """
-    places = Places(root, line)
+    places = LineFolders(root, line)
     records = [path.with_name(f"{path.name}.dvc") for path in (places.arrived, places.report)]
     there = [path.relative_to(root).as_posix() for path in (*records, root / review_file(line)) if path.exists()]
     tracked = [path for path in there if path.endswith(".dvc")]

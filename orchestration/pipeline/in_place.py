@@ -18,7 +18,7 @@ from orchestration.pipeline.left_behind import written_now
 from orchestration.pipeline.verify import DamagedError, damage_of, overlap, recorded_files
 
 SEEN = Path(".dvc") / "tmp" / "llbnad-seen.json"
-Mark = list[Any]  # recorded MD5, then inode, size, modification and change time: the first three are DVC's, too
+SeenFile = list[Any]  # recorded MD5, then inode, size, modification and change time: the first three are DVC's, too
 
 
 def refuse_changed_in_place(root: Path) -> None:
@@ -73,7 +73,7 @@ def _outputs(root: Path) -> Iterator[tuple[str, str, str, str]]:
                 yield name, out["path"], file, recorded
 
 
-def _mark(path: Path, recorded: str) -> Mark | None:
+def _mark(path: Path, recorded: str) -> SeenFile | None:
     """Return the mark of a file; None for a folder, and where nothing is, which DVC sees itself."""
     try:
         found = path.stat()
@@ -84,7 +84,7 @@ def _mark(path: Path, recorded: str) -> Mark | None:
     return [recorded, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
 
-def _read(root: Path) -> dict[str, Mark]:
+def _read(root: Path) -> dict[str, SeenFile]:
     try:
         content = json.loads((root / SEEN).read_bytes())
     except (OSError, ValueError):
@@ -92,7 +92,7 @@ def _read(root: Path) -> dict[str, Mark]:
     return {file: mark for file, mark in content.items() if isinstance(mark, list)} if isinstance(content, dict) else {}
 
 
-def _write(root: Path, whole: Mapping[str, Mark], before: Mapping[str, Mark]) -> None:
+def _write(root: Path, whole: Mapping[str, SeenFile], before: Mapping[str, SeenFile]) -> None:
     if whole == before:
         return
     with replacing(root / SEEN) as temporary:

@@ -24,10 +24,10 @@ from orchestration.pipeline.verify import refuse_damaged_inputs
 
 CLOCK_SECONDS = 60.0  # two clocks, as of this machine and of a file server, differ by less
 
-Record = Callable[[], object]  # tells MLflow what a stage made
+Recorder = Callable[[], object]  # tells MLflow what a stage made
 
 
-def run_stage(stage: Callable[..., Record | None]) -> None:
+def run_stage(stage: Callable[..., Recorder | None]) -> None:
     """Run a stage's function as a command. An error prints one clear line; SIGTERM cleans up.
 
     The exit code is `REFUSED` if the stage would fail again, and the usual one of a passing failure (`os.EX_TEMPFAIL`)

@@ -113,7 +113,7 @@ def remove(root: Path, scenario: str) -> None:
 
 
 @dataclass(frozen=True)
-class Record:
+class SliceRecord:
     """A slice as the remote repository knows it."""
 
     scenario: str
@@ -123,7 +123,7 @@ class Record:
     entries: Mapping[str, str]  # of dvc.lock, by stage
 
 
-def records(root: Path) -> list[Record]:
+def records(root: Path) -> list[SliceRecord]:
     """Return all slices as they were fetched, by name."""
     form = "%(refname:lstrip=3)%09%(authorname)%09%(committerdate:iso-strict)%09%(contents:subject)"
     rows = [line.split("\t", 3) for line in git(root, "for-each-ref", f"--format={form}", KNOWN).splitlines()]
@@ -138,7 +138,9 @@ def records(root: Path) -> list[Record]:
         texts.append(found.read(int(head.split()[2])).decode())
         found.readline()  # the line's end after the content
     return [
-        Record(scenario, by, when, what.partition(": ")[2], lock_blocks.blocks(text, f"{LOCK} of slice {scenario}"))
+        SliceRecord(
+            scenario, by, when, what.partition(": ")[2], lock_blocks.blocks(text, f"{LOCK} of slice {scenario}")
+        )
         for (scenario, by, when, what), text in zip(rows, texts, strict=True)
     ]
 

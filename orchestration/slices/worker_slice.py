@@ -34,14 +34,14 @@ _held: dict[Path, FileLock] = {}  # slices of this process; the system takes the
 
 
 @dataclass(frozen=True)
-class Mark:
+class SliceMark:
     """The file in a slice that says which slice it is."""
 
     scenario: str
     tip: str  # the commit that this worker put on the ref last
 
     @classmethod
-    def read(cls, place: Path) -> "Mark | None":
+    def read(cls, place: Path) -> "SliceMark | None":
         """Return the mark of the slice at `place`; None if no slice is there."""
         path = place / ".dvc" / "tmp" / "slice.json"
         return cls(**json.loads(path.read_text())) if path.exists() else None
@@ -135,7 +135,7 @@ def publish(place: Path, stages: Sequence[str] | None = None) -> list[str]:
         SliceError: git failed.
         DvcError: the bytes could not be pushed. The outcome stays in the slice, and the next call publishes it.
     """
-    mark = Mark.read(place)
+    mark = SliceMark.read(place)
     if mark is None:
         return []
     known, found = recorded(place, mark.tip), lock_blocks.read_blocks(place)
@@ -187,7 +187,7 @@ def _hold(place: Path) -> None:
 
 def _worktree(root: Path, place: Path, base: str, known: str) -> None:
     """Make the worktree, at `base`. One that another worker has overtaken is made anew."""
-    mark = Mark.read(place)
+    mark = SliceMark.read(place)
     if place.exists() and (mark is None or mark.tip != known):
         shutil.rmtree(place)
     git(root, "worktree", "prune")
@@ -200,7 +200,7 @@ def _worktree(root: Path, place: Path, base: str, known: str) -> None:
 
 def _record(place: Path, scenario: str, what: str, entries: Mapping[str, str], before: str, base: str = "") -> None:
     """Put a commit on the scenario's ref, and remember that it is this worker's."""
-    Mark(scenario, record(place, scenario, what, entries, before, _worker(place), base)).write(place)
+    SliceMark(scenario, record(place, scenario, what, entries, before, _worker(place), base)).write(place)
 
 
 def _worker(place: Path) -> str:

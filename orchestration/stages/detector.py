@@ -15,12 +15,12 @@ from orchestration.pipeline.features import feature_store
 from orchestration.pipeline.outputs import read_noisy, read_purified, trusted_patches
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import plugin_versions, read_settings
-from orchestration.pipeline.stage import Record, run_stage
+from orchestration.pipeline.stage import Recorder, run_stage
 from orchestration.pipeline.summary import say
 from orchestration.tracking.best_effort import record_stage
 
 
-def main(scenario: str) -> Record:
+def main(scenario: str) -> Recorder:
     """Train SCENARIO's final detector and comparators."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)

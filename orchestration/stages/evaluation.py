@@ -18,12 +18,12 @@ from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 from orchestration.pipeline.outputs import read_noisy, read_summary, trusted_patches
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
-from orchestration.pipeline.stage import Record, refuse_changed, run_stage
+from orchestration.pipeline.stage import Recorder, refuse_changed, run_stage
 from orchestration.pipeline.summary import say
 from orchestration.tracking.best_effort import record_stage
 
 
-def main(scenario: str) -> Record:
+def main(scenario: str) -> Recorder:
     """Evaluate SCENARIO's detectors on its test images."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)

@@ -10,12 +10,12 @@ from llbnad.utils.files import write_json
 from orchestration.pipeline.features import feature_store
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
-from orchestration.pipeline.stage import Record, run_stage
+from orchestration.pipeline.stage import Recorder, run_stage
 from orchestration.pipeline.summary import say
 from orchestration.tracking.best_effort import record_stage
 
 
-def main(scenario: str) -> Record:
+def main(scenario: str) -> Recorder:
     """Fill the feature cache with SCENARIO's images."""
     settings = read_settings(scenario)
     store = feature_store(settings, scenario)

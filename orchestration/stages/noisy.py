@@ -5,13 +5,13 @@ from llbnad.data.manifest import contamination, read_manifest, training_images, 
 from orchestration.pipeline.outputs import raw_manifest
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
-from orchestration.pipeline.stage import Record, run_stage
+from orchestration.pipeline.stage import Recorder, run_stage
 from orchestration.pipeline.summary import say
 from orchestration.pipeline.validation import check_noisy
 from orchestration.tracking.best_effort import record_stage
 
 
-def main(scenario: str) -> Record:
+def main(scenario: str) -> Recorder:
     """Build SCENARIO's noisy variant of its dataset."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)

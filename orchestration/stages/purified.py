@@ -20,13 +20,13 @@ from orchestration.pipeline.features import IMAGE_ROOT, allow_images, feature_st
 from orchestration.pipeline.outputs import read_noisy, trusted_patches
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
-from orchestration.pipeline.stage import Record, refuse_changed, run_stage
+from orchestration.pipeline.stage import Recorder, refuse_changed, run_stage
 from orchestration.pipeline.summary import say
 from orchestration.pipeline.validation import check_purified
 from orchestration.tracking.best_effort import record_stage
 
 
-def main(scenario: str) -> Record:
+def main(scenario: str) -> Recorder:
     """Select SCENARIO's normal training images."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)

@@ -10,12 +10,12 @@ from llbnad.utils.files import write_csv, write_parquet
 from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.paths import stage_dir, sub_model_dir
 from orchestration.pipeline.settings import read_settings
-from orchestration.pipeline.stage import Record, run_stage
+from orchestration.pipeline.stage import Recorder, run_stage
 from orchestration.pipeline.summary import say
 from orchestration.tracking.best_effort import record_stage
 
 
-def main(scenario: str) -> Record:
+def main(scenario: str) -> Recorder:
     """Aggregate the scores of SCENARIO's sub-models."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)

@@ -12,12 +12,12 @@ from orchestration.pipeline.features import feature_store
 from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.paths import sub_model_dir, sub_models_of
 from orchestration.pipeline.settings import read_settings
-from orchestration.pipeline.stage import Record, run_stage
+from orchestration.pipeline.stage import Recorder, run_stage
 from orchestration.pipeline.summary import say
 from orchestration.tracking.best_effort import record_stage
 
 
-def main(scenario: str, stage: int) -> Record:
+def main(scenario: str, stage: int) -> Recorder:
     """Train the sub-models of SCENARIO that stage STAGE holds."""
     settings = read_settings(scenario)
     config = settings.scenario(scenario)

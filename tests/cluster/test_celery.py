@@ -115,7 +115,7 @@ def test_a_backfill_outlives_a_worker(remotes, by_dvc, variables, start, tmp_pat
     }  # fmt: skip
     start("daemon", home, "dagster._daemon", "run", "--workspace", f"{cluster}/workspace.yaml")
 
-    def published() -> dict[str, refs.Record]:
+    def published() -> dict[str, refs.SliceRecord]:
         """Return what the machines have published, by machine."""
         refs.fetch(home)
         return {record.by.partition("@")[0]: record for record in refs.records(home)}

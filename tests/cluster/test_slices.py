@@ -105,7 +105,7 @@ def test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again(r
     # the first one comes back, as it was when it was killed: nothing of it is recorded any more
     lock_blocks.update(place, {"noisy@line": mine["noisy@line"].replace("size: ", "size: 1")}, [])
     with pytest.raises(OvertakenError, match="another worker has taken line over"):
-        refs.record(place, "line", "zombie", {}, worker_slice.Mark.read(place).tip, "m1")
+        refs.record(place, "line", "zombie", {}, worker_slice.SliceMark.read(place).tip, "m1")
     refs.fetch(remotes / "home")
     assert refs.records(remotes / "home")[0].entries == mine
 
@@ -113,7 +113,7 @@ def test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again(r
     other = (remotes / "m2" / "slices" / "line").resolve()
     refs.remove(remotes / "home", "line")
     with pytest.raises(OvertakenError, match="or its slice was dropped"):
-        refs.record(other, "line", "late", mine, worker_slice.Mark.read(other).tip, "m2")
+        refs.record(other, "line", "late", mine, worker_slice.SliceMark.read(other).tip, "m2")
     refs.fetch(remotes / "home")
     assert refs.records(remotes / "home") == []
 
@@ -182,8 +182,8 @@ def test_an_asset_alone_finds_what_another_worker_made_last(remotes, by_dvc, mon
     place = workplace.place_of(second[0], "line")
     assert place == second[1] / "slices" / "line"
     assert (place / "data/detector/line/llbnad.safetensors").is_file()
-    taken = worker_slice.Mark.read(place)
-    assert workplace.place_of(second[0], "line") == place and worker_slice.Mark.read(place) == taken, "it was held"
+    taken = worker_slice.SliceMark.read(place)
+    assert workplace.place_of(second[0], "line") == place and worker_slice.SliceMark.read(place) == taken, "it was held"
     worker_slice.release(place)
 
     home = remotes / "home"

@@ -25,7 +25,7 @@ from llbnad.errors import DataError
 from llbnad.utils.files import file_digest
 from orchestration.line import examine
 from orchestration.line import ingest as ingest_module
-from orchestration.line.arrivals import Places, batches, last_batch, read_report
+from orchestration.line.arrivals import LineFolders, batches, last_batch, read_report
 from orchestration.line.inbox import lines
 from orchestration.line.ingest import BusyLineError, ingest
 from orchestration.pipeline import busy, dvc
@@ -73,7 +73,7 @@ def contents(*folders):
 
 
 def places(root, line="bottle"):
-    one = Places(root, line)
+    one = LineFolders(root, line)
     return root / "data" / "incoming" / line, one.arrived, one.quarantine
 
 
@@ -90,7 +90,7 @@ def assert_settled(root, arrived_files, line="bottle"):
     for one in kept:
         assert (root / one.where).is_relative_to(arrived if one.fate == "raw" else quarantine)
     assert not contents(inbox)
-    assert not Places(root, line).plan.exists()
+    assert not LineFolders(root, line).plan.exists()
 
 
 def test_each_file_goes_where_it_belongs(root, mixed):
@@ -107,7 +107,7 @@ def test_each_file_goes_where_it_belongs(root, mixed):
     assert reason["path"] == "2025/empty.png" and reason["detail"] == "empty.png is empty (0 bytes)"
     assert reason["sha256"] == file_digest(mixed / "2025/empty.png") and reason["line"] == "bottle"
     assert load_params(root / "params.yaml").scenario("bottle").dataset == "bottle"
-    assert str(root) not in Places(root, "bottle").report.read_text()
+    assert str(root) not in LineFolders(root, "bottle").report.read_text()
 
 
 def test_a_double_is_kept_if_the_first_one_went_meanwhile(root, mixed, monkeypatch):
@@ -133,13 +133,13 @@ def test_a_double_is_kept_if_the_first_one_went_meanwhile(root, mixed, monkeypat
 def test_a_file_that_cannot_be_moved_stays_and_stops_no_other(root, mixed, caplog):
     arrive(root, mixed)
     blocked = file_digest(mixed / "b.png")
-    (Places(root, "bottle").arrived / blocked[:2]).parent.mkdir(parents=True)
-    (Places(root, "bottle").arrived / blocked[:2]).touch()  # where the image's folder would be
+    (LineFolders(root, "bottle").arrived / blocked[:2]).parent.mkdir(parents=True)
+    (LineFolders(root, "bottle").arrived / blocked[:2]).touch()  # where the image's folder would be
     done = ingest(root, "bottle", 0, unversioned)
     assert (done.count("raw"), done.count("quarantine"), done.count("duplicate")) == (5, 3, 2)
     assert contents(places(root)[0]) == {blocked: 1}
     assert "b.png stays in the inbox: " in caplog.text
-    (Places(root, "bottle").arrived / blocked[:2]).unlink()
+    (LineFolders(root, "bottle").arrived / blocked[:2]).unlink()
     ingest(root, "bottle", 0, unversioned)
     assert_settled(root, contents(mixed))
 
@@ -168,7 +168,7 @@ def test_a_line_whose_images_are_only_recorded_is_not_begun_anew(root, mixed, go
     """A fresh clone: git has the hashes, the images are in DVC's cache or its remote."""
     arrive(root, mixed)
     ingest(root, "bottle", 0, unversioned)
-    folder = Places(root, "bottle").folder
+    folder = LineFolders(root, "bottle").folder
     (folder / f"{gone}.dvc").touch()
     (folder / gone).rename(root / "elsewhere")
     arrive(root, mixed)
@@ -260,7 +260,7 @@ def kill_at(root, number):
 
 
 def state(root):
-    report = Places(root, "bottle").report
+    report = LineFolders(root, "bottle").report
     return contents(*places(root)), report.read_bytes(), (root / "params.yaml").read_bytes()
 
 
@@ -313,7 +313,7 @@ def test_killed_before_every_change_of_the_disk(root, mixed, tmp_path, monkeypat
     try:
         wanted = None
         for number in range(1, 300, 3 if other_file_system else 1):
-            for folder in (*places(root)[1:], Places(root, "bottle").folder):
+            for folder in (*places(root)[1:], LineFolders(root, "bottle").folder):
                 shutil.rmtree(folder, ignore_errors=True)
             (root / "params.yaml").write_bytes(pristine)
             arrive(root, mixed)

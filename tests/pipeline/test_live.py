@@ -25,10 +25,10 @@ from orchestration.inspection.card import champion_facts
 from orchestration.inspection.champion import Champion, champion_finder
 from orchestration.inspection.chart import chart_check, read_chart, write_chart
 from orchestration.inspection.inspector import Inspector, Settings
-from orchestration.inspection.ledger import Ledger, Row
+from orchestration.inspection.ledger import Ledger, LedgerRow
 from orchestration.inspection.page import inspection_app
 from orchestration.inspection.watching import only_one
-from orchestration.line.inbox import Mark
+from orchestration.line.inbox import FileMark
 from orchestration.pipeline.params import ArrivalSettings
 from orchestration.registry.register_version import challenge
 from tests.conftest import save_image
@@ -169,8 +169,8 @@ def test_the_control_chart_is_a_check(workspace):
         for number in range(220):
             hour, label = number // 20, "defect" if number % 10 == 0 or number >= 205 else "normal"
             moment = f"2026-11-30T{hour:02d}:00:00+00:00"
-            ledger.add(Row(f"{number:032d}", moment, f"{number}.png", "0", "m", 1.0, 0.5, label, "", ""),
-                       f"{number}.png", Mark(number, 1, 1))  # fmt: skip
+            ledger.add(LedgerRow(f"{number:032d}", moment, f"{number}.png", "0", "m", 1.0, 0.5, label, "", ""),
+                       f"{number}.png", FileMark(number, 1, 1))  # fmt: skip
     written = chart_check(write_chart(out, LINE), LINE)
     read = chart_check(read_chart(out), LINE)
     assert read == written and not read.passed

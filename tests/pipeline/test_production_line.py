@@ -26,7 +26,7 @@ from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.model.model import Model
 from llbnad.purification.partition import assign_subsets
 from llbnad.utils.files import file_digest
-from orchestration.line.arrivals import Places, batches, read_report
+from orchestration.line.arrivals import LineFolders, batches, read_report
 from orchestration.pipeline.params import load_params
 from orchestration.registry.register_version import CHECKS
 from tests.pipeline.conftest import add_records, command, environment, make_workspace
@@ -182,7 +182,7 @@ class Factory:
 
     def assert_nothing_is_lost(self) -> None:
         """Every file that ever arrived is in exactly one of raw, quarantine and the report of duplicates."""
-        places = Places(self.root, LINE)
+        places = LineFolders(self.root, LINE)
         report = read_report(self.root, LINE)
         assert Counter(one.sha256 for one in report) == self.arrived
         kept = {one.where: one for one in report if one.fate != "duplicate"}

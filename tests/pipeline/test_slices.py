@@ -60,11 +60,11 @@ def test_the_fence_is_git_s(small, tmp_path):
     shutil.rmtree(place)
     first = worker_slice.take(small, tmp_path / "m1", "in_git")
     second = worker_slice.take(small, tmp_path / "m2", "in_git")
-    before = worker_slice.Mark.read(first)
+    before = worker_slice.SliceMark.read(first)
     with pytest.raises(OvertakenError, match=r"refs/llbnad/in_git is not as this worker left it"):
         refs.record(first, "in_git", "raw@in_git", entries, before.tip, "m1")
-    assert worker_slice.Mark.read(first) == before
-    refs.record(second, "in_git", "raw@in_git", entries, worker_slice.Mark.read(second).tip, "m2")
+    assert worker_slice.SliceMark.read(first) == before
+    refs.record(second, "in_git", "raw@in_git", entries, worker_slice.SliceMark.read(second).tip, "m2")
     refs.fetch(small)
     (record,) = refs.records(small)
     assert (record.by, record.what, record.entries) == ("m2", "raw@in_git", entries)
@@ -78,7 +78,7 @@ def test_slices_that_disagree_are_not_collected(small, tmp_path):
     for scenario in ("in_git", "twin"):
         place = worker_slice.take(small, tmp_path / "m1", scenario)
         entries = {"raw@in_git": f"  raw@in_git:\n    cmd: {scenario}\n"}
-        refs.record(place, scenario, "raw@in_git", entries, worker_slice.Mark.read(place).tip, "m1")
+        refs.record(place, scenario, "raw@in_git", entries, worker_slice.SliceMark.read(place).tip, "m1")
     with pytest.raises(DisagreementError, match=r"slices in_git and twin disagree about stage raw@in_git"):
         collect(small, silent)
     assert not (small / "dvc.lock").exists()

@@ -18,9 +18,9 @@ from llbnad.utils.files import file_digest
 from orchestration.inspection import inspector as inspecting
 from orchestration.inspection.champion import Champion, model_finder
 from orchestration.inspection.inspector import Inspector, Settings, predictions
-from orchestration.inspection.ledger import RECORD, VIEW, Ledger, Row, seen_in
+from orchestration.inspection.ledger import RECORD, VIEW, Ledger, LedgerRow, seen_in
 from orchestration.inspection.watching import WatchedError, is_watched, only_one, watch
-from orchestration.line.inbox import Mark
+from orchestration.line.inbox import FileMark
 from tests.conftest import save_image
 
 
@@ -117,11 +117,11 @@ INSERT INTO images VALUES (1, 'a', '2026-01-01T00:00:00+00:00', 'a.png', '00', '
 def test_a_record_without_regions_keeps_its_rows_and_gets_the_columns(tmp_path):
     with closing(sqlite3.connect(tmp_path / RECORD)) as first:
         first.executescript(FIRST_TABLE)
-    old = Row("a", "2026-01-01T00:00:00+00:00", "a.png", "00", "m", 1.5, 1.0, "defect", "", "")
+    old = LedgerRow("a", "2026-01-01T00:00:00+00:00", "a.png", "00", "m", 1.5, 1.0, "defect", "", "")
     new = replace(old, id="b", regions=2, largest_area=310, largest_box="1 2 31 10")
     with closing(Ledger(tmp_path)) as ledger:
         assert list(ledger.rows()) == [old] and (old.regions, old.largest_box) == (None, "")
-        ledger.add(new, "b.png", Mark(1, 1, 1), message=True)
+        ledger.add(new, "b.png", FileMark(1, 1, 1), message=True)
         assert '"largest_area": 310' in ledger.messages(1.0)[0].body
     with closing(Ledger(tmp_path)) as ledger:
         assert list(ledger.rows()) == [old, new]

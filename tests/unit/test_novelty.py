@@ -12,7 +12,7 @@ from llbnad.data.sources.records import Listing, Record
 from llbnad.data.sources.scan_files import scan
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.features.store import FeatureStore
-from llbnad.model.calibrate import Recipe, out_of_fold
+from llbnad.model.calibrate import FoldTrainer, out_of_fold
 from llbnad.model.model import train
 from llbnad.model.threshold import threshold_at
 from llbnad.monitoring.challenger_checks import alarms, shift
@@ -50,7 +50,7 @@ def line(tmp_path_factory):
     encoder, detector = EncoderConfig(input_size=64), PatchcoreConfig(memory_size=1024)
     features = FeatureStore(root / "cache", encoder, manifest, root)
     kept = manifest[manifest["image_id"].isin(ids["known"])]
-    scores = out_of_fold(kept, Recipe(features, encoder, detector, 0), 3).scores.values
+    scores = out_of_fold(kept, FoldTrainer(features, encoder, detector, 0), 3).scores.values
     champion = replace(train(encoder, detector, features, ids["known"], 0), threshold=threshold_at(scores, 0.1))
 
     def judge(learnt_now, champion=champion, learnt_before=ids["known"]):

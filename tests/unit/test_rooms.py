@@ -86,6 +86,15 @@ def test_few_modules_stand_at_the_roots():
     assert len(list((REPOSITORY / "orchestration").glob("*.py"))) <= 3
 
 
+def test_no_two_classes_share_a_name():
+    places = defaultdict(list)
+    for module, file in module_files().items():
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(module)
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
+
+
 def test_importing_a_package_runs_no_other_module_of_ours():
     """Code digests follow imports by name; a package's own `__init__` must bring nothing else along unseen."""
     files = module_files()

@@ -15,7 +15,7 @@ from llbnad.config import CalibrationConfig, EncoderConfig
 from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.errors import ConfigError, DataError
 from llbnad.inference.predict import threshold_of
-from llbnad.model.calibrate import Recipe, assign_folds, calibrate, out_of_fold
+from llbnad.model.calibrate import FoldTrainer, assign_folds, calibrate, out_of_fold
 from llbnad.model.model import Model, train
 from llbnad.model.robust_bound import robust_bound
 from llbnad.model.threshold import Threshold, images_needed, threshold_at
@@ -221,7 +221,7 @@ def test_no_fold_s_detector_sees_what_it_scores_and_every_image_is_scored_once()
             yield from super().batches(image_ids, description)
 
     features = Watched()
-    scores = out_of_fold(kept_images(), Recipe(features, EncoderConfig(), DETECTOR, 0), 3).scores
+    scores = out_of_fold(kept_images(), FoldTrainer(features, EncoderConfig(), DETECTOR, 0), 3).scores
     pairs = list(zip(calls[::2], calls[1::2], strict=True))
     assert len(pairs) == 3
     for (fit, seen), (_, scored) in pairs:

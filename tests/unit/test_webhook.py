@@ -10,9 +10,9 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from llbnad.errors import ConfigError
-from orchestration.inspection.ledger import Ledger, Row
+from orchestration.inspection.ledger import Ledger, LedgerRow
 from orchestration.inspection.webhook import SECRET, Webhook, deliver, deliver_all, webhook_of
-from orchestration.line.inbox import Mark
+from orchestration.line.inbox import FileMark
 
 KEY = "a secret of some length"
 
@@ -45,10 +45,10 @@ def receiver():
 def ledger(tmp_path):
     with closing(Ledger(tmp_path)) as opened:
         for number in range(3):
-            row = Row(
+            row = LedgerRow(
                 f"id{number}", "2026-01-01T00:00:00+00:00", f"{number}.png", "00", "m", 1.5, 1.0, "defect", "", ""
             )
-            opened.add(row, row.path, Mark(number, 1, 1), message=True)
+            opened.add(row, row.path, FileMark(number, 1, 1), message=True)
         yield opened
 
 
