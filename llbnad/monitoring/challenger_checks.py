@@ -151,7 +151,7 @@ def labelled(own: Probe, champion: Probe | None, challenger: Probe | None, bound
     if before is not None:
         least = max(least, before - bounds.max_auroc_loss)
         expected = f"at least {least:.3f} (champion {before:.3f})"
-    observed = f"AUROC {found:.3f} over the probe's {len(probe.labelled)} labelled test images"
+    observed = f"AUROC {found:.3f} over the probe, {len(probe.labelled)} of the labelled test images"
     return decided("labelled", found >= least, observed, expected)
 
 

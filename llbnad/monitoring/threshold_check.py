@@ -72,7 +72,8 @@ def _normal_tests(calibration: Threshold, own: Probe) -> _Part | None:
     more = "" if passed else ": more than it promises"
     counts = f"{alarms} of the probe's {len(normal)} labelled normal test images"
     observed = f"calls {counts} defects ({alarms / len(normal):.1%}{more})"
-    return _Part(passed, observed, f"at most {calibration.fpr_high:.1%} of them, but for chance")
+    promise = f"the upper end of its promise of {calibration.promised_fpr:.1%}"
+    return _Part(passed, observed, f"at most {calibration.fpr_high:.1%} of them ({promise}), but for chance")
 
 
 def _body(calibration: Threshold, bounds: Promotion) -> _Part:

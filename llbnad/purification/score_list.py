@@ -12,7 +12,7 @@ from llbnad.purification.limit import suspicious_from
 from llbnad.purification.notes import suspects
 from llbnad.purification.purify import Purified
 
-COLUMNS = ["name", "score", "threshold", "status", "verdict", "path", "image_id"]
+COLUMNS = ["name", "score", "suspicious_from", "status", "verdict", "path", "image_id"]
 REASON = "reason"  # beside these on the list of suspects
 STATUS_LEFT_OUT = "left out"  # by a fixed share alone
 
@@ -52,7 +52,7 @@ def score_list(
         aggregation: how the scores were made.
 
     Returns:
-        name (the camera's), score, threshold (from which an image is suspicious: `llbnad.purification.limit`), status
+        name (the camera's), score, suspicious_from (a score: `llbnad.purification.limit`), status
         (kept, rejected or excluded; left out, if a fixed share alone rejects it), verdict (a person's; empty without
         one), path, image_id.
     """
@@ -66,7 +66,7 @@ def score_list(
         {
             "name": [shown_name(paths[image_id]) for image_id in ids],
             "score": ordered.to_numpy(),
-            "threshold": np.float32(suspicious_from(scores, purified, aggregation).value),
+            "suspicious_from": np.float32(suspicious_from(scores, purified, aggregation).value),
             "status": [status.get(image_id, "excluded") for image_id in ids],
             "verdict": [verdicts.get(image_id, "") for image_id in ids],
             "path": [paths[image_id] for image_id in ids],

@@ -13,6 +13,7 @@ from llbnad.config import METHOD
 from llbnad.data.manifest import NORMAL
 from llbnad.evaluation.figures import FALSE_ALARM_COLOUR, METHOD_COLOURS, figure
 from llbnad.evaluation.metrics import ranking
+from llbnad.model.threshold import DEFECT_LABEL
 from llbnad.study.bootstrap import LEVEL, NOISE, differences
 
 EARLIER, NONE = "earlier", "none"
@@ -30,13 +31,14 @@ class TwoTests:
     images: int
     beside_none: pd.DataFrame  # difference to *none* of each detector: see `differences`; empty without that comparator
     none: float | None  # I-AUROC of *none*
+    rates: str  # false positives and defects found by both, each at its own threshold; empty without thresholds
 
     def describe(self) -> str:
         """Say in one sentence what changed, and whether it is more than chance."""
         said = f"I-AUROC {self.earlier:.4f} → {self.now:.4f} on the same {self.images} test images"
         interval = f"{self.now - self.earlier:+.4f}, from {self.low:+.4f} to {self.high:+.4f} at {LEVEL:.0%} confidence"
         verdict = "no more than chance" if self.significance == NOISE else f"{self.significance} beyond chance"
-        return f"{said} ({interval}): {verdict}"
+        return f"{said} ({interval}): {verdict}{'; ' + self.rates if self.rates else ''}"
 
 
 def two_tests(earlier: pd.DataFrame, now: pd.DataFrame, samples: pd.Series) -> TwoTests | None:
@@ -67,7 +69,24 @@ def two_tests(earlier: pd.DataFrame, now: pd.DataFrame, samples: pd.Series) -> T
     return TwoTests(
         first.auroc, second.auroc, change["difference_low"], change["difference_high"], change["significance"],
         len(scores), beside, None if everything is None else everything.auroc,
+        _rates(earlier, now, scores.index, anomalous),
     )  # fmt: skip
+
+
+def _rates(earlier: pd.DataFrame, now: pd.DataFrame, images: pd.Index, anomalous: pd.Series) -> str:
+    """Say which share of normal and of anomalous images each test called defects."""
+    shares = []
+    for test in (earlier, now):
+        own = test[test["method"] == METHOD].set_index("image_id").reindex(images)
+        if "label" not in own or own["label"].isna().any():
+            return ""
+        called = own["label"] == DEFECT_LABEL
+        shares.append((called[~anomalous].mean(), called[anomalous].mean()))
+    (alarms_before, found_before), (alarms, found) = shares
+    return (
+        f"at their thresholds, normal images called defects {alarms_before:.1%} → {alarms:.1%}, "
+        f"defects found {found_before:.1%} → {found:.1%}"
+    )
 
 
 def draw_two_tests(tests: TwoTests, names: dict[str, str], path: Path, title: str) -> None:

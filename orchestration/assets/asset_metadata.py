@@ -34,7 +34,11 @@ FIRST = (
 )
 LAST = ("dvc stage", "command", "outputs")
 SHORT = 900  # characters of Markdown; Dagster's pages show a thousand at once, and hide more behind a click
-LEFT_OUT = ["threshold", "path", "image_id"]  # columns of a table with `name` that would push its others out of sight
+LEFT_OUT = [
+    "suspicious_from",
+    "path",
+    "image_id",
+]  # columns of a table with `name` that would push its others out of sight
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
 HIDDEN_FOLDERS = {"images", "params", "read_by"}  # counted by the manifest; shown as settings
 
@@ -91,8 +95,12 @@ def _counts(root: Path, scenario: str) -> dict[str, str]:
     if not (root / suspects).exists():
         return {"not kept": away}
     with (root / suspects).open(encoding="utf-8", newline="") as file:
-        folders = {str(Path(row["path"]).parent) for row in csv.DictReader(file)}
-    return {"not kept": away, "all suspects": str(suspects), "images are in": os.path.commonpath(folders or {"data"})}
+        folders = [str(Path(row["path"]).parent) for row in csv.DictReader(file)]
+    return {
+        "not kept": away,
+        "all suspects": f"{suspects} ({len(folders)} images); scores.csv beside it has all images with their fate",
+        "images are in": os.path.commonpath(folders or ["data"]),
+    }
 
 
 def of_detector(scenario: str) -> dict[str, str]:

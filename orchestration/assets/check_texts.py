@@ -36,7 +36,8 @@ TEXTS = {
     "separation": f"A detector that no longer tells the rejected images from the kept ones. If it fails: {REVIEW}.",
     "agreement": "A detector that ranks normal images quite otherwise than the champion. "
     "If it fails: look at the images on which they differ most.",
-    "labelled": "A detector that is worse than the champion on labelled test images. If it fails: keep the champion.",
+    "labelled": "A detector that ranks labelled test images badly, or worse than the champion does. "
+    f"If it fails: keep the champion if there is one; {REMEDIES['labelled']}.",
     "sensitivity": "A detector that is blind to synthetic defects that the champion finds. "
     f"If it fails: defects were probably learnt as normal; {REVIEW}.",
     "kept_share": "Another share of images kept than before: other data, or a purification that went wrong. "

@@ -53,7 +53,8 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
         partitions_def=partitions,
         group_name="registry",
         kinds={"mlflow"},
-        description="The detector as a version of the registered model llbnad-SCENARIO, compared with the champion",
+        description="The detector as a version of the registered model llbnad-SCENARIO, compared with the champion. "
+        "The tab Checks joins all scenarios, and calls failed what was skipped: see the tab Partitions",
         check_specs=[check_spec(check, CHALLENGER, partitions) for check in CHECKS],
     )
     def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:

@@ -83,7 +83,7 @@ def challenge(
         line,
         {
             "version": report["version"],
-            "registered": report["registered"],
+            "registered": "now" if report["registered"] else "before: this detector was a version already",
             "refused": lost,
             "next": next_step(line, report),
             "champion": report["champion"] or "none yet",

@@ -73,7 +73,10 @@ def ui(
 def links(dagster: str, mlflow: str) -> str:
     """Return the pages worth opening, one per line, and what to type for what has no page of its own."""
     rows = {
-        "pipeline": (f"{dagster}/asset-groups", "what each stage made of a scenario: pictures, numbers, checks"),
+        "pipeline": (
+            f"{dagster}/asset-groups",
+            "all assets: click one in a group, then its tab Partitions has a scenario's pictures and checks",
+        ),
         "suspects": (f"{dagster}/assets/purified", "the images of a scenario to look at first"),
         "runs": (f"{mlflow}/#/experiments", "runs beside each other; Models: what was registered"),
     }

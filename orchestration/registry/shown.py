@@ -7,8 +7,11 @@ from typing import Any
 from orchestration.pipeline import pipes
 
 PROGRAM = "python -m orchestration"
+SHORT = 160  # characters of a reason that are told within a sentence
 REMEDIES = {  # by the one check that refuses, where the suspects are no help
     "threshold": "train on more images, or with another policy (`selection`) or detector, then challenge again",
+    "labelled": "train with another policy (`selection`) or detector, then challenge again, or change its limits "
+    "promotion.min_auroc and promotion.max_auroc_loss in params.yaml",
 }
 COMPARED = "none: it was compared with the champion of that time"  # advice on a version
 
@@ -26,11 +29,12 @@ def named(findings: Sequence[Mapping[str, Any]], outcome: str) -> str:
 
 def version_facts(tags: Mapping[str, str], findings: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return threshold, expected false positives, images, AUROC and checks of a version, from `facts` or its tags."""
+    auroc = tags.get("image_auroc", "no labels")
     return {
         "threshold": tags.get("threshold", "none"),
         "false positives": tags.get("false_positives", "not known"),
         "kept": f"{tags.get('kept', '?')} of {tags.get('images', '?')} images",
-        "AUROC": tags.get("image_auroc", "no labels"),
+        "AUROC": f"{auroc} on all labelled test images" if auroc.replace(".", "").isdigit() else auroc,
         "checks": outcomes(findings) or "none",
     }
 
@@ -57,16 +61,23 @@ def next_step(line: str, report: Mapping[str, Any]) -> str:
     look, promotion = f"`{PROGRAM} review {line} --out review.html`", f"`{PROGRAM} registry promote {line} {version}`"
     lost = named(report["findings"], "failed")
     remedy = REMEDIES.get(lost, f"{look} shows the suspects")
+    why = ", ".join(_reason(one) for one in report["findings"] if one["outcome"] == "failed")
     if lost != "none" and version == report["champion"]:
         return (
-            f"version {version} is in use; if it came now, it would be refused by {lost}: {remedy}; "
+            f"version {version} is in use; if it came now, it would be refused by {why}: {remedy}; "
             "train a better one, or change the limits under promotion in params.yaml"
         )
     if lost != "none":
-        return f"refused by {lost}: {remedy}; {promotion} promotes it all the same"
+        return f"refused by {why}: {remedy}; {promotion} promotes it all the same"
     if report["champion"] is None:
         return f"{look} shows the suspects, then {promotion} makes it champion"
     return next_after(line, version, report["champion"])
+
+
+def _reason(finding: Mapping[str, Any]) -> str:
+    """Return a check's name, with what it saw if that is short."""
+    seen = f"{finding['observed']}, expected {finding['expected']}"
+    return f"{finding['name']} ({seen})" if len(seen) <= SHORT else str(finding["name"])
 
 
 def next_after(line: str, version: str, champion: str, unproven: bool = False) -> str:

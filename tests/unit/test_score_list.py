@@ -8,7 +8,7 @@ from llbnad.purification.score_list import score_list, suspect_list
 from llbnad.purification.verdicts import override
 from tests.unit.test_notes import IDS, PATHS, table
 
-COLUMNS = ["name", "score", "threshold", "status", "verdict", "path", "image_id"]
+COLUMNS = ["name", "score", "suspicious_from", "status", "verdict", "path", "image_id"]
 
 
 def test_all_training_images_are_listed_with_their_names():
@@ -17,7 +17,7 @@ def test_all_training_images_are_listed_with_their_names():
     assert found.columns.tolist() == COLUMNS and len(found) == 40
     assert found["name"].tolist()[:3] == ["039.png", "038.png", "037.png"]
     assert found["status"].tolist()[:3] == ["rejected", "rejected", "kept"] and found["score"].is_monotonic_decreasing
-    assert (found["threshold"] == scores.iloc[37]).all()
+    assert (found["suspicious_from"] == scores.iloc[37]).all()
 
 
 def test_suspects_have_a_reason_also_if_nothing_is_rejected():
@@ -30,7 +30,7 @@ def test_suspects_have_a_reason_also_if_nothing_is_rejected():
         *["kept by the policy, stands apart"] * 4,
         *["kept by the policy, among the highest scores"] * 2,
     ]
-    assert 1 < found["threshold"].iloc[0] < 5  # from there on images stand apart
+    assert 1 < found["suspicious_from"].iloc[0] < 5  # from there on images stand apart
     clean = suspect_list(table(200, 0), Purified(tuple(IDS), (), float(table(200, 0)["score"].max())), PATHS, 3)
     assert clean["name"].tolist() == ["199.png", "198.png", "197.png"]
 
@@ -72,4 +72,4 @@ def test_what_a_fixed_share_leaves_out_is_not_called_rejected():
     assert found["status"].tolist() == [*["left out"] * 5, "rejected", "kept", "kept"]
     # an image is suspicious from where scores stand apart, not from where the share ends
     by_evidence = suspect_list(scores, Purified(tuple(IDS[:40]), (), 1e9), PATHS, 5)
-    assert (found["threshold"] == by_evidence["threshold"].iloc[0]).all()
+    assert (found["suspicious_from"] == by_evidence["suspicious_from"].iloc[0]).all()

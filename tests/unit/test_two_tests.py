@@ -54,6 +54,17 @@ def test_equal_scores_and_other_noise_are_chance():
     assert other.low < 0 < other.high
 
 
+def test_false_positives_and_finds_stand_beside_the_difference():
+    def called(score):
+        rows = predictions(2.0)
+        return rows.assign(label=np.where(rows["score"] > score, "defect", "unsure"))
+
+    assert two_tests(predictions(2.0), called(1.0), samples()).rates == ""  # a test without a threshold
+    bold, shy = called(-10.0), called(10.0)
+    said = two_tests(bold, shy, samples()).describe()
+    assert said.endswith("at their thresholds, normal images called defects 100.0% → 0.0%, defects found 100.0% → 0.0%")
+
+
 def test_without_labels_in_common_there_is_no_comparison():
     assert two_tests(predictions(1.0), predictions(2.0, labelled=False), samples()) is None
     renamed = predictions(1.0).assign(image_id=lambda rows: "other" + rows["image_id"])
