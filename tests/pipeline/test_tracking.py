@@ -71,7 +71,9 @@ def test_the_experiment_and_its_runs_say_what_they_are(by_dagster, monkeypatch):
     kept, train = (int(parent.data.metrics[name]) for name in ("n_selected", "n_train"))
     assert f"Kept {kept} of {train} training images" in note
     assert f"| what mad kept (*llbnad*) | {kept} |" in note and f"| everything (*none*) | {train} |" in note
-    assert f"{parent.data.metrics['image_auroc_oracle']:.3f} |" in note and "dvc repro evaluation@noisy20" in note
+    assert f"{parent.data.metrics['image_auroc_oracle']:.3f} |" in note
+    assert f"`git checkout {head(by_dagster)[:10]}`, then `dvc repro evaluation@noisy20`." in note
+    assert "Something was edited" not in note
     shown = re.findall(r"path=([^&]*)&run_uuid=(\w+)", note)
     assert shown and {run_id for _, run_id in shown} == {parent.info.run_id}
     for path, _ in shown:  # each is an artifact of this run
@@ -103,6 +105,8 @@ def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_
     line = next(part for part in note.split("\n\n") if part.startswith("**Beside the run before**"))
     aurocs = [run.data.metrics["image_auroc"] for run in (before, now)]
     assert "I-AUROC {:.4f} → {:.4f} on the same".format(*aurocs) in line and "with policy `mad`" in line
+    assert "at their thresholds, normal images called defects " in line
+    assert "Something was edited after this commit" in note  # params.yaml was not committed
     assert f"/runs/{before.info.run_id}" in line and re.search(r"(chance|better|worse)", line)
     path = re.search(r"path=([^&]*beside_earlier.png)&run_uuid=" + now.info.run_id, note)
     assert Path(client.download_artifacts(now.info.run_id, unquote(path[1]))).stat().st_size > 5000
