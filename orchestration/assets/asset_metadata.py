@@ -34,11 +34,8 @@ FIRST = (
 )
 LAST = ("dvc stage", "command", "outputs")
 SHORT = 900  # characters of Markdown; Dagster's pages show a thousand at once, and hide more behind a click
-LEFT_OUT = [
-    "suspicious_from",
-    "path",
-    "image_id",
-]  # columns of a table with `name` that would push its others out of sight
+# columns of a table with `name` that would push its others out of sight
+LEFT_OUT = ["suspicious_from", "path", "image_id"]
 HIDDEN = {"validation.json", "index.json"}  # shown as asset checks; too long
 HIDDEN_FOLDERS = {"images", "params", "read_by"}  # counted by the manifest; shown as settings
 

@@ -202,6 +202,11 @@ def test_data_that_was_never_pushed_is_refused_before_the_scenario_is_claimed(re
     with pytest.raises(DvcError, match=r"DVC's remote is the folder .*store, which is not on this machine: mount it"):
         worker_slice.take(clone, folder, "line")
     (remotes / "away").rename(remotes / "store")
+    for file in (remotes / "store" / "files").rglob("*"):
+        if file.is_file() and file.suffix != ".dir":  # the list of the folder's files is there
+            file.unlink()
+    with pytest.raises(NoDataError, match=r"does not have all of data/own/line"):
+        worker_slice.take(clone, folder, "line")
     shutil.rmtree(remotes / "store" / "files")
     with pytest.raises(NoDataError, match=r"does not have all of data/own/line.*: `dvc push data/own/line"):
         worker_slice.take(clone, folder, "line")
