@@ -7,9 +7,12 @@ there: a worker that was overtaken, or whose slice was dropped, cannot write.
 
 import io
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from filelock import FileLock
 
 from llbnad.errors import LlbnadError
 from orchestration.pipeline import lock_blocks
@@ -34,13 +37,26 @@ class OvertakenError(SliceError):
     """Another worker has taken the scenario over, or its slice was dropped. Do not try again."""
 
 
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Keep all other processes that work with slices out of this clone: git fails if a ref changes under a fetch.
+
+    Args:
+        root: the clone, or a worktree of it. Whoever has it alone may ask again.
+    """
+    shared = root / git(root, "rev-parse", "--git-common-dir")
+    with FileLock(shared / "llbnad.lock", is_singleton=True):
+        yield
+
+
 def fetch(root: Path) -> None:
     """Fetch the remote's default branch and all slices.
 
     Raises:
         SliceError: git failed.
     """
-    git(root, "fetch", "--quiet", "--prune", "origin", f"+HEAD:{MAIN}", f"+{REFS}/*:{KNOWN}/*")
+    with alone(root):
+        git(root, "fetch", "--quiet", "--prune", "origin", f"+HEAD:{MAIN}", f"+{REFS}/*:{KNOWN}/*")
 
 
 def tip(root: Path, scenario: str) -> str:
@@ -95,7 +111,8 @@ def record(
             )
         raise SliceError(f"`git push origin … {REFS}/{scenario}` failed: {said}")
     git(place, "reset", "--quiet", "--soft", new)
-    git(place, "update-ref", f"{KNOWN}/{scenario}", new)
+    with alone(place):
+        git(place, "update-ref", f"{KNOWN}/{scenario}", new)
     return new
 
 
@@ -105,11 +122,12 @@ def remove(root: Path, scenario: str) -> None:
     Raises:
         SliceError: there is no such ref, or git failed.
     """
-    fetch(root)
-    if not tip(root, scenario):
-        raise SliceError(f"the remote repository has no slice of {scenario}: `… slices status` lists those it has")
-    git(root, "push", "--quiet", "origin", f":{REFS}/{scenario}")
-    git(root, "update-ref", "-d", f"{KNOWN}/{scenario}")
+    with alone(root):
+        fetch(root)
+        if not tip(root, scenario):
+            raise SliceError(f"the remote repository has no slice of {scenario}: `… slices status` lists those it has")
+        git(root, "push", "--quiet", "origin", f":{REFS}/{scenario}")
+        git(root, "update-ref", "-d", f"{KNOWN}/{scenario}")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from orchestration.pipeline.cluster import MACHINE
 from orchestration.pipeline.paths import PARAMS
 from orchestration.slices.data import connect, pull_data, run_dvc, to_pull
 from orchestration.slices.params import slice_params
-from orchestration.slices.refs import MAIN, SliceError, fetch, git, record, recorded, remove, tip
+from orchestration.slices.refs import MAIN, SliceError, alone, fetch, git, record, recorded, remove, tip
 
 _held: dict[Path, FileLock] = {}  # slices of this process; the system takes them back when it ends
 
@@ -94,7 +94,7 @@ def take(root: Path, machine: Path, scenario: str, commit: str | None = None) ->
     machine = machine.absolute()
     place = slice_folder(machine, scenario)
     _hold(place)
-    with FileLock(machine / "git.lock"):  # fetches into the same clone get into each other's way
+    with alone(root):
         fetch(root)
         base, known = git(root, "rev-parse", commit or MAIN), tip(root, scenario)
         text, dataset = slice_params(git(root, "cat-file", "blob", f"{base}:{PARAMS}") + "\n", scenario)

@@ -71,12 +71,11 @@ def start(variables, tmp_path) -> Iterator[Callable[..., subprocess.Popen[bytes]
     started = []
 
     def begin(name: str, clone: Path, *arguments: str, **extra: str) -> subprocess.Popen[bytes]:
-        places = os.pathsep.join([variables["DAGSTER_HOME"], str(clone)])
         with (tmp_path / f"{name}.log").open("wb") as log:
             started.append(
                 subprocess.Popen(
                     [COLD, "-m", *arguments], cwd=clone, stdout=log, stderr=log, start_new_session=True,
-                    env=environment(clone, PYTHONPATH=places, **variables, **extra),
+                    env=environment(clone, PYTHONPATH=variables["DAGSTER_HOME"], **variables, **extra),
                 )
             )  # fmt: skip
         return started[-1]
@@ -96,7 +95,7 @@ def launch(home: Path, variables: dict[str, str]) -> None:
     }
     workspace, words = f"{variables['DAGSTER_HOME']}/workspace.yaml", json.dumps({"given": given})
     ask = [str(Path(COLD).with_name("dagster-graphql")), "--workspace", workspace, "--text", MUTATION]
-    done = command(home, [*ask, "--variables", words], PYTHONPATH=str(home), **variables)
+    done = command(home, [*ask, "--variables", words], **variables)
     assert "LaunchBackfillSuccess" in done.stdout, done.stdout + done.stderr
 
 
@@ -125,6 +124,8 @@ def test_a_backfill_outlives_a_worker(remotes, by_dvc, variables, start, tmp_pat
         return {*found} == {"m1", "m2"} and len(found["m1"].entries) >= EARLY
 
     assert wait_for(both_have_begun, SECONDS), logs(tmp_path)
+    assert not (home / ".git" / "worktrees").exists()  # each machine works in its own clone
+    assert all((clone / ".git" / "worktrees").exists() for clone, _ in clones.values())
     kill_session(workers["m1"])
     assert wait_for(lambda: not killed(*clones["m1"]))
     before = published()

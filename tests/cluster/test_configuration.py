@@ -39,7 +39,8 @@ def test_no_configuration_holds_a_path_or_a_password():
     for file in [*CELERY.glob("*.yaml"), *K8S.glob("*.yaml")]:
         assert str(REPOSITORY) not in file.read_text()
     (location,) = yaml.safe_load((CELERY / "workspace.yaml").read_text())["load_from"]
-    assert location == {"python_module": {"module_name": "orchestration.definitions", "location_name": "llbnad"}}
+    module = {"module_name": "orchestration.definitions", "working_directory": ".", "location_name": "llbnad"}
+    assert location == {"python_module": module}
     dagster = yaml.safe_load((CELERY / "dagster.yaml").read_text())
     assert set(dagster["storage"]["postgres"]["postgres_url"]) == {"env"}
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -116,6 +117,24 @@ def test_a_killed_worker_is_taken_over_and_nothing_published_is_computed_again(r
         refs.record(other, "line", "late", mine, worker_slice.SliceMark.read(other).tip, "m2")
     refs.fetch(remotes / "home")
     assert refs.records(remotes / "home") == []
+
+
+def test_workers_of_one_clone_do_not_disturb_each_other(remotes):
+    clone, folder = machine(remotes, "m1")
+    place = worker_slice.take(clone, folder, "line")
+
+    def publish_often() -> None:
+        last = worker_slice.SliceMark.read(place).tip
+        for number in range(20):
+            last = refs.record(place, "line", f"stage {number}", {}, last, "m1")
+
+    with ThreadPoolExecutor() as threads:
+        publishing = threads.submit(publish_often)
+        while not publishing.done():
+            refs.fetch(clone)  # as another worker does that takes a slice
+        publishing.result()
+    assert [record.what for record in refs.records(clone)] == ["stage 19"]
+    worker_slice.release(place)
 
 
 def test_two_machines_that_both_die_leave_what_one_machine_makes(remotes, by_dvc):
