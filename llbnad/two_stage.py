@@ -53,10 +53,8 @@ class TwoStageRun:
     @property
     def notes(self) -> list[str]:
         """One plain line for each thing to know before one trusts the detector."""
-        tested = (self.noisy["split"] == "test").any()
-        measured = self.evaluation.decision.get("fpr_at_threshold") if tested else None
         about_images = selection_notes(self.scores, self.purified, paths_of(self.noisy))
-        return [*about_images, *threshold_notes(self.evaluation.threshold, measured)]
+        return [*about_images, *threshold_notes(self.evaluation.threshold, self.evaluation.false_positives)]
 
 
 def run_two_stage(

@@ -23,7 +23,7 @@ import pandas as pd
 
 from llbnad.config import METHOD
 from llbnad.data.canvas import off_canvas
-from llbnad.data.manifest import contamination, has_labels, is_anomalous, training_images
+from llbnad.data.manifest import NORMAL, contamination, has_labels, is_anomalous, training_images
 from llbnad.encoders.canvases import canvas_of
 from llbnad.evaluation.metrics import PixelMetrics, PixelScores, ranking
 from llbnad.evaluation.pixels import map_and_mask, region_rates
@@ -32,6 +32,7 @@ from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.scores import Scores
+from llbnad.model.threshold import FalsePositives
 from llbnad.utils.progress import track
 
 
@@ -91,9 +92,14 @@ def evaluate(
     measured = [*IMAGE_METRICS, *PIXEL_METRICS, "contamination_before", "contamination_after"]
     threshold = models[METHOD].threshold if METHOD in models else None
     decision: dict[str, float | None] = {}
+    false_positives = None
     if threshold is not None:
         rates = threshold.rates(scores[METHOD].of(tested["image_id"].tolist()), is_anomalous(tested))
         decision = {"threshold": threshold.value, **rates}
+        normal = tested[tested["anomaly_class"] == NORMAL]["image_id"].tolist()
+        if normal:
+            above = int((scores[METHOD].of(normal) > threshold.value).sum())
+            false_positives = FalsePositives(above, len(normal))
         if tested.empty:
             rejected = train[~train["image_id"].isin(training_sets[METHOD])]
             found = threshold.rates(scores[METHOD].of(rejected["image_id"].tolist()), is_anomalous(rejected))
@@ -102,7 +108,7 @@ def evaluate(
         decision |= {"pixel_threshold": regions_of.value, "min_area": regions_of.min_area, **results[own].regions}
     labelled, of_tested = (int(some["anomaly_class"].notna().sum()) for some in (images, tested))
     comparison = comparison.astype(dict.fromkeys(measured, "float64"))
-    return Evaluation(comparison, scores, labelled, of_tested, not tested.empty, threshold, decision)
+    return Evaluation(comparison, scores, labelled, of_tested, not tested.empty, threshold, decision, false_positives)
 
 
 class Scored(NamedTuple):

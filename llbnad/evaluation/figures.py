@@ -20,6 +20,7 @@ from llbnad.utils.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 
 # Okabe-Ito colours: distinguishable for colour-blind readers
@@ -168,3 +169,19 @@ def figure(
         yield list(axes.flat)
         with replacing(path) as temporary:
             figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
+
+
+def plain_numbers(axis: "Axis", low: float, high: float) -> None:
+    """Label a logarithmic axis with plain numbers such as 0.5, where matplotlib by itself writes 5e-01.
+
+    Args:
+        axis: the axis.
+        low: smallest value that is shown, above 0.
+        high: largest value.
+    """
+    from matplotlib.ticker import LogLocator
+
+    fine = high < 1000 * low  # room for labels between powers of ten
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if fine else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")

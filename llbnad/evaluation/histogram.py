@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,7 +13,11 @@ from llbnad.evaluation.figures import (
     UNKNOWN_COLOUR,
     UNSURE_COLOUR,
     figure,
+    plain_numbers,
 )
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 WIDE = 10  # times the median: from there on, a linear axis would show one bar and much nothing
 SUSPECT_COLOUR = "#CC79A7"  # beyond the line, where nobody knows what is a defect
@@ -43,8 +48,6 @@ def score_histogram(
         title: title of the picture.
         unsure: scores called unsure, from and to; None if none are.
     """
-    from matplotlib.ticker import LogLocator
-
     wide = bool(len(scores)) and scores.min() > 0 and scores.max() > WIDE * np.median(scores)
     with figure(path, (7.5, 4)) as (axes,):
         groups, labels, colours = _groups(scores, anomalous, lines)
@@ -57,17 +60,25 @@ def score_histogram(
             axes.axvline(score, color=CUT_COLOUR, linestyle=style, label=f"{text} ({score:.4g})")
         if wide:
             axes.set_xscale("log")
-            fine = scores.max() < 1000 * scores.min()  # room for labels between powers of ten
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if fine else (1,)))
-            axes.xaxis.set_major_formatter("{x:g}")  # by itself, it would be 6e-01
-            axes.xaxis.set_minor_formatter("")
+            plain_numbers(axes.xaxis, scores.min(), scores.max())
         if anomalous is None:
             axes.set_yscale("symlog", linthresh=1)
             axes.yaxis.set_major_formatter("{x:.0f}")
         axes.set_xlabel("anomaly score, logarithmic" if wide else "anomaly score")
         axes.set_ylabel("number of images, logarithmic" if anomalous is None else "number of images")
         axes.set_title(title)
-        axes.figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)  # below: it hides no bar
+        _legend_below(axes)
+
+
+def _legend_below(axes: "Axes") -> None:
+    """Put the legend below the axes, where it hides no bar, in as many columns as the picture is wide."""
+    drawn = axes.figure
+    for columns in (3, 2, 1):
+        legend = drawn.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+        if legend.get_window_extent().width <= drawn.bbox.width:
+            return
+        if columns > 1:
+            legend.remove()
 
 
 def bar_edges(scores: np.ndarray, limits: Sequence[float], wide: bool) -> list[float]:

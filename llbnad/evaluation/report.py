@@ -79,11 +79,11 @@ def purification_plots(
         caption = f"{verdict} · {row['score']:.4g}{known}"
         colour = {"rejected": ANOMALOUS_COLOUR, "kept": NORMAL_COLOUR}.get(verdict, UNKNOWN_COLOUR)
         tiles.append(_tile(row, heat[row["image_id"]], caption, colour, image_root))
-    nothing = "" if rejected else f"; none is {away}"
+    nothing = f"; {len(rejected)} are {away}" if rejected else f"; none is {away}"
     if rejected and not purified.by_evidence:
         nothing = f"; {len(rejected)} are {LEFT_OUT}"
     scale = heat_scale(limit.on_maps, [tile.heat for tile in tiles], limit.meaning)
-    contact_sheet(tiles, sheet, f"Most suspicious of {len(scored)} training images{nothing}", scale)
+    contact_sheet(tiles, sheet, f"The {len(tiles)} most suspicious of {len(scored)} training images{nothing}", scale)
     return [histogram, sheet]
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from llbnad.config import METHOD
 from llbnad.evaluation.region_rates import REGION_METRICS
 from llbnad.model.scores import Scores
-from llbnad.model.threshold import Threshold
+from llbnad.model.threshold import FalsePositives, Threshold
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1_max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1_max", "aupro")
@@ -39,6 +39,7 @@ class Evaluation:
     has_test: bool  # whether images are set aside for testing
     threshold: Threshold | None = None  # threshold of the final detector's image scores
     decision: Mapping[str, float | None] = field(default_factory=dict)  # threshold and its rates, see `DECISION`
+    false_positives: FalsePositives | None = None  # of the threshold; None without it, or without a normal test image
 
     def metrics(self) -> dict[str, float | int | None]:
         """Return metrics, counts and decision of the final detector. A metric that does not apply is None."""

@@ -55,8 +55,9 @@ def predict(
         coco: JSON file to write the regions to in COCO's form; None: no such file.
 
     Returns:
-        one row per image: path (`printable`), score (empty if unreadable), threshold, label (normal, unsure or defect),
-        heatmap (relative to `out`), error, and the columns of `llbnad.inference.region_files.region_columns`.
+        one row per image: path (`printable`), score (empty if unreadable), threshold, unsure_from and unsure_to (scores
+        in between are called unsure), label (normal, unsure or defect), heatmap (relative to `out`), error, and
+        the columns of `llbnad.inference.region_files.region_columns`.
     """
     paths = list(dict.fromkeys(paths))
     predictor = model if isinstance(model, Exported) else Predictor(model, device, batch_size)
@@ -100,9 +101,14 @@ def predict(
 
 
 def _table(results: Mapping[Path, Prediction], names: Mapping[Path, str], threshold: Threshold | None) -> pd.DataFrame:
-    cut = None if threshold is None else threshold.value
+    limits: dict[str, float | None] = dict.fromkeys(("threshold", "unsure_from", "unsure_to"))
+    known = dict(limits)
+    if threshold is not None:
+        known["threshold"] = threshold.value
+        if threshold.unsure:
+            known |= {"unsure_from": threshold.unsure_low, "unsure_to": threshold.unsure_high}
     rows = [
-        {"path": printable(path), "score": one.score, "threshold": None if one.error else cut, "label": one.label,
+        {"path": printable(path), "score": one.score, **(limits if one.error else known), "label": one.label,
          "heatmap": names.get(path, ""), "error": printable(one.error), **region_columns(one)}
         for path, one in results.items()
     ]  # fmt: skip

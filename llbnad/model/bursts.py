@@ -52,8 +52,9 @@ class Bursts:
     def describe(self) -> str:
         """Describe in one line what was found, and what was done or is to be done about it."""
         found = (
-            f"images that follow each other by name are alike: of {self.tested}, {self.together} lie above the level "
-            f"of {HIGH:.0%} where their neighbours are held out too, {self.alone} where they are held out alone. "
+            f"images that follow each other by name are alike: of {self.tested} that were tried, {self.together} score "
+            f"among the highest {HIGH:.0%} where the detector has not learnt their neighbours either, {self.alone} "
+            "where it has. "
         )
         if self.held_out_together:
             return (

@@ -28,7 +28,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from itertools import count
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -40,8 +40,16 @@ from llbnad.model.robust_bound import robust_bound
 
 CONFIDENCE = 0.95  # level of all intervals
 RESAMPLES = 400  # of the bootstrap
+CHANCE = 0.01  # false alarms with a lower probability than this are no accident
 TWICE = 2  # times the target: a rate above is said
 NORMAL_LABEL, UNSURE_LABEL, DEFECT_LABEL = "normal", "unsure", "defect"
+
+
+class FalsePositives(NamedTuple):
+    """Scores of normal images above a threshold."""
+
+    alarms: int
+    images: int  # normal images that it was tried on, at least 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +119,21 @@ class Threshold:
             shares[name] = float(above[chosen].mean()) if chosen.any() else None
         return shares
 
+    def chance_of_alarms(self, alarms: int, count: int) -> float:
+        """Return the probability of at least `alarms` scores above `value` among `count` new scores of normal images.
+
+        The new scores are taken to be exchangeable with the calibration scores. The beta-binomial distribution is then
+        exact for any continuous distribution of scores.
+        """
+        from scipy.stats import betabinom
+
+        rank = int((self.scores <= self.value).sum())
+        return float(betabinom.sf(alarms - 1, count, self.n + 1 - rank, rank)) if alarms else 1.0
+
+    def breaks(self, alarms: int, count: int) -> bool:
+        """Return whether `alarms` false positives among `count` normal images are more than the promise and chance."""
+        return alarms > self.fpr_high * count and self.chance_of_alarms(alarms, count) <= CHANCE
+
     def caption(self) -> str:
         """Return a short text for a picture: where scores are called defects, and where unsure."""
         if not self.unsure:
@@ -136,7 +159,7 @@ class Threshold:
             needed = math.ceil(1 / self.target_fpr) - 1
             line += f"; too few images for this target ({needed} are needed), so it is their largest score"
         elif self.fpr_high > TWICE * self.target_fpr:
-            line += f"; {images_needed(self.target_fpr)} images keep the rate below {TWICE * self.target_fpr:.2%}"
+            line += f"; {images_needed(self.target_fpr)} images would keep the rate below {TWICE * self.target_fpr:.2%}"
         return line
 
     def summary(self) -> dict[str, float | int | bool | str | dict[str, int] | None]:

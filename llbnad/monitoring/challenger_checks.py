@@ -11,9 +11,9 @@ import numpy as np
 
 from llbnad.config import Promotion
 from llbnad.evaluation.metrics import ranking
-from llbnad.model.threshold import Threshold
+from llbnad.model.threshold import CHANCE, Threshold
 from llbnad.monitoring.finding import Finding, decided, skipped
-from llbnad.monitoring.novelty import CHANCE, FEWEST_IMAGES, Novelty
+from llbnad.monitoring.novelty import FEWEST_IMAGES, Novelty
 from llbnad.monitoring.probe import Probe, values
 from llbnad.monitoring.sensitivity_check import NO_CHAMPION, Compared, sensitivity
 from llbnad.monitoring.threshold_check import threshold
@@ -164,15 +164,17 @@ def kept_share(own: Probe, champion: Probe | None, bounds: Promotion) -> Finding
     """
     share, low, high, note = own.kept_share, bounds.min_kept_share, 1.0, ""
     if champion is not None and champion.kept_share >= NOTHING_REJECTED:
-        note = f"; the champion's share of {champion.kept_share:.3f} does not bind: it had purified nothing"
+        note = f"; the champion's share of {champion.kept_share:.1%} does not bind: it had purified nothing"
     elif champion is not None and (champion.n_overruled or own.n_overruled):
-        note = f"; the champion's share of {champion.kept_share:.3f} does not bind: people overruled the policy"
+        note = f"; the champion's share of {champion.kept_share:.1%} does not bind: people overruled the policy"
     elif champion is not None and champion.kept_share < low:
-        note = f"; the champion's share of {champion.kept_share:.3f} does not bind: it is below what is allowed"
+        note = f"; the champion's share of {champion.kept_share:.1%} does not bind: it is below what is allowed"
     elif champion is not None:
         low = max(low, champion.kept_share - bounds.max_kept_change)
         high = min(high, champion.kept_share + bounds.max_kept_change)
-    return decided("kept_share", low <= share <= high, f"{share:.3f}{note}", f"from {low:.3f} to {high:.3f}")
+    return decided(
+        "kept_share", low <= share <= high, f"kept {share:.1%} of the training images{note}", f"{low:.1%} to {high:.1%}"
+    )
 
 
 def alarms(learnt: Novelty | None, most: float) -> Finding:

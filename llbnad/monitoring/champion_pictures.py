@@ -16,6 +16,7 @@ from llbnad.evaluation.figures import (
     Tile,
     contact_sheet,
     figure,
+    plain_numbers,
 )
 from llbnad.evaluation.heat_scale import OF_EACH, heat_scale
 from llbnad.inference.predict import Predictor
@@ -41,13 +42,11 @@ def draw_scores(champion: Probe, challenger: Probe, limits: Limits, path: Path) 
         path: PNG file.
     """
     groups = {
-        "kept": (sorted(champion.kept), NORMAL_COLOUR, "o"),
-        "rejected": (sorted(champion.rejected), ANOMALOUS_COLOUR, "o"),
+        "kept by the champion": (sorted(champion.kept), NORMAL_COLOUR, "o"),
+        "rejected by the champion": (sorted(champion.rejected), ANOMALOUS_COLOUR, "o"),
         "normal test images": (_labelled(champion, False), NORMAL_COLOUR, "x"),
         "anomalous test images": (_labelled(champion, True), ANOMALOUS_COLOUR, "x"),
     }
-    from matplotlib.ticker import LogFormatter
-
     before, now = _scores(champion), _scores(challenger)
     with figure(path, (6.4, 5.6)) as (axes,):
         for name, (ids, colour, marker) in groups.items():
@@ -63,8 +62,7 @@ def draw_scores(champion: Probe, challenger: Probe, limits: Limits, path: Path) 
         if logarithmic:
             axes.set(xscale="log", yscale="log")
             for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_formatter("{x:g}")
-                axis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))  # plain numbers, where there is room
+                plain_numbers(axis, min(finite), max(finite))
         axes.set(title="The same images, scored by both; dashed: their thresholds",
                  xlabel=f"score of the champion{unit}", ylabel=f"score of the challenger{unit}")  # fmt: skip
         axes.legend(frameon=False, fontsize=8)

@@ -18,7 +18,6 @@ from llbnad.model.model import Model
 from llbnad.monitoring.drift import DriftReport, drift_report
 
 FEWEST_IMAGES = 8  # fewest images that can be judged
-CHANCE = 0.01  # alarms with a lower probability than this are no accident
 
 
 @dataclass(frozen=True)
@@ -58,24 +57,6 @@ def novelty(
     alarms, by_chance = None, 1.0
     if champion is not None and champion.threshold is not None:
         alarms = int((champion.score(features, new, "novelty").values > champion.threshold.value).sum())
-        rank = int((champion.threshold.scores <= champion.threshold.value).sum())
-        by_chance = chance_of_alarms(alarms, len(new), champion.threshold.n, rank)
+        by_chance = champion.threshold.chance_of_alarms(alarms, len(new))
     drift = drift_report(known, new, features, manifest, image_root, seed) if len(known) >= FEWEST_IMAGES else None
     return Novelty(len(new), alarms, by_chance, drift)
-
-
-def chance_of_alarms(alarms: int, count: int, calibrated_on: int, rank: int) -> float:
-    """Return the probability of at least `alarms` scores above the threshold among `count` new scores.
-
-    The new scores are taken to be exchangeable with the calibration scores. The beta-binomial distribution is then
-    exact for any continuous distribution of scores.
-
-    Args:
-        alarms: new scores above the threshold.
-        count: new scores.
-        calibrated_on: n, number of calibration scores.
-        rank: k; the threshold is the k-th smallest calibration score.
-    """
-    from scipy.stats import betabinom
-
-    return float(betabinom.sf(alarms - 1, count, calibrated_on + 1 - rank, rank))

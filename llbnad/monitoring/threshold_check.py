@@ -16,7 +16,7 @@ import numpy as np
 from llbnad.config import Promotion
 from llbnad.model.threshold import Threshold
 from llbnad.monitoring.finding import Finding, decided, skipped
-from llbnad.monitoring.novelty import CHANCE, FEWEST_IMAGES, chance_of_alarms
+from llbnad.monitoring.novelty import FEWEST_IMAGES
 from llbnad.monitoring.probe import Probe, values
 from llbnad.utils.lower_half import lower_half, widening
 
@@ -42,8 +42,12 @@ def threshold(calibration: Threshold | None, own: Probe, bounds: Promotion) -> F
     compared = [part for part in parts if part is not None]
     passed = all(part.passed for part in compared)
     told = compared if passed else [part for part in compared if not part.passed]
-    observed = f"{calibration.value:.4f}: " + "; ".join(part.observed for part in told)
-    return decided(NAME, passed, observed, "; ".join(part.expected for part in told if part.expected))
+    several = len(told) > 1
+    observed = [
+        f"{one.observed} (allowed: {one.expected})" if several and one.expected else one.observed for one in told
+    ]
+    expected = "each of them as allowed" if several else told[0].expected
+    return decided(NAME, passed, f"threshold {calibration.value:.4f}: {'; '.join(observed)}", expected)
 
 
 class _Part(NamedTuple):
@@ -59,7 +63,7 @@ def _learnt(calibration: Threshold, own: Probe) -> _Part:
     share = float((learnt > calibration.value).mean()) if np.isfinite(learnt).all() and len(learnt) else 1.0
     passed = bool(np.isfinite(calibration.value)) and share <= calibration.fpr_high
     observed = f"calls {share:.1%} of what was learnt defects{' (too many)' if share > calibration.fpr_high else ''}"
-    return _Part(passed, observed, f"at most {calibration.fpr_high:.1%} of it")
+    return _Part(passed, observed, f"at most {calibration.fpr_high:.1%}")
 
 
 def _normal_tests(calibration: Threshold, own: Probe) -> _Part | None:
@@ -67,13 +71,12 @@ def _normal_tests(calibration: Threshold, own: Probe) -> _Part | None:
     if not len(normal):
         return None
     alarms = int((normal > calibration.value).sum())
-    rank = int((calibration.scores <= calibration.value).sum())
-    passed = not alarms or chance_of_alarms(alarms, len(normal), calibration.n, rank) > CHANCE
+    passed = not calibration.breaks(alarms, len(normal))
     more = "" if passed else ": more than it promises"
     counts = f"{alarms} of the probe's {len(normal)} labelled normal test images"
     observed = f"calls {counts} defects ({alarms / len(normal):.1%}{more})"
     promise = f"the upper end of its promise of {calibration.promised_fpr:.1%}"
-    return _Part(passed, observed, f"at most {calibration.fpr_high:.1%} of them ({promise}), but for chance")
+    return _Part(passed, observed, f"at most {calibration.fpr_high:.1%}, {promise}, but for chance")
 
 
 def _body(calibration: Threshold, bounds: Promotion) -> _Part:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from llbnad.config import Promotion
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
-from llbnad.model.threshold import Threshold
+from llbnad.model.threshold import CHANCE, Threshold
 from llbnad.monitoring.finding import Finding, decided, skipped
-from llbnad.monitoring.novelty import CHANCE, chance_of_alarms
 from llbnad.monitoring.probe import score_images
 
 NAME = "verdicts"
@@ -93,8 +92,7 @@ def verdicts(judged: Judged | None, calibration: Threshold | None, bounds: Promo
         return skipped(NAME, f"the detector learnt all {judged.n_learnt} images that people called normal", expected)
     missed = _missed(judged.defects, calibration)
     raised = {name for name, score in judged.normals.items() if score > calibration.value}
-    rank = int((calibration.scores <= calibration.value).sum())
-    chance = chance_of_alarms(len(raised), len(judged.normals), calibration.n, rank) if raised else 1.0
+    chance = calibration.chance_of_alarms(len(raised), len(judged.normals))
     observed, better = [], False
     if judged.defects:
         observed.append(f"calls {len(missed)} of {len(judged.defects)} images normal that people called defects")

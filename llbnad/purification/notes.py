@@ -12,7 +12,7 @@ import pandas as pd
 
 from llbnad.data.names import shown_name
 from llbnad.model.robust_bound import FEWEST_SCORES
-from llbnad.model.threshold import CONFIDENCE, Threshold
+from llbnad.model.threshold import CONFIDENCE, FalsePositives, Threshold
 from llbnad.purification.aggregate import sub_model_columns
 from llbnad.purification.purify import Purified
 from llbnad.utils.lower_half import lower_half, reach
@@ -105,17 +105,18 @@ def agreement(table: pd.DataFrame) -> float | None:
     return float(np.nan_to_num(found).min()) if found else None
 
 
-def threshold_notes(threshold: Threshold | None, measured_fpr: float | None = None) -> list[str]:
-    """Return the notes on a threshold: a rate that is only promised, not measured and attained; images that are alike.
+def threshold_notes(threshold: Threshold | None, measured: FalsePositives | None = None) -> list[str]:
+    """Return the notes on a threshold: a rate that is only promised, or that breaks the promise; images that are alike.
 
     Args:
         threshold: threshold of the final detector; None if it has none.
-        measured_fpr: false-positive rate on labelled images that the detector did not learn; None without such images.
+        measured: its false positives on labelled images that the detector did not learn; None without such images.
     """
     if threshold is None:
         return ["no threshold: the detector gives scores and calls nothing a defect (calibration.folds is 0)"]
     alike = [threshold.bursts.describe()] if threshold.bursts is not None and threshold.bursts.alike else []
-    if threshold.attained and measured_fpr is not None:
+    broken = measured is not None and threshold.breaks(*measured)
+    if threshold.attained and measured is not None and not broken:
         return alike
     rule = "largest calibration scores" if threshold.decided_by == "conformal" else "body of the calibration scores"
     why = "there are too few images" if threshold.decided_by == "conformal" else "the largest scores stand apart"
@@ -124,7 +125,7 @@ def threshold_notes(threshold: Threshold | None, measured_fpr: float | None = No
         f"{threshold.promised_fpr:.2%} false positives{missed}; from the {rule} of {threshold.n} images, for images "
         f"like the kept ones, {threshold.fpr_low:.2%} to {threshold.fpr_high:.2%} at {CONFIDENCE:.0%} confidence"
     )
-    if measured_fpr is None:
+    if measured is None:
         return [f"expect {promised}; no labelled normal image tests it", *alike]
-    broken = ", more than it promises" if measured_fpr > threshold.fpr_high else ""
-    return [f"{measured_fpr:.2%} false positives on labelled test images{broken}; promised are {promised}", *alike]
+    rate = f"{measured.alarms / measured.images:.2%} false positives on {measured.images} labelled normal test images"
+    return [f"{rate}{', more than it promises' if broken else ''}; promised are {promised}", *alike]

@@ -9,7 +9,7 @@ import pandas as pd
 from llbnad.config import Aggregation
 from llbnad.data.names import shown_name
 from llbnad.purification.limit import suspicious_from
-from llbnad.purification.notes import suspects
+from llbnad.purification.notes import apart_from, suspects
 from llbnad.purification.purify import Purified
 
 COLUMNS = ["name", "score", "suspicious_from", "status", "verdict", "path", "image_id"]
@@ -101,26 +101,29 @@ def suspect_list(
     rows = score_list(table["score"], purified, paths, verdicts, aggregation)
     decided = policy_decisions(table["score"], purified)
     apart = set(suspects(table, purified, paths)["image_id"])
+    decided_on = table["score"][table.index.isin([*purified.kept, *purified.rejected])]
+    standing = f"stands apart (above {apart_from(decided_on.to_numpy()):.4g})"
     judged = zip(rows["image_id"], rows["verdict"], strict=True)
     reasons = [
-        _reason(purified, decided[image_id], verdict, image_id in apart, place < count)
+        _reason(
+            purified, decided[image_id], verdict,
+            standing if image_id in apart else f"one of the {count} highest scores" if place < count else "",
+        )
         for place, (image_id, verdict) in enumerate(judged)
-    ]
+    ]  # fmt: skip
     rows.insert(COLUMNS.index("path"), REASON, reasons)
     return rows[rows[REASON] != ""].reset_index(drop=True)
 
 
-def _reason(purified: Purified, decided: str, verdict: str, apart: bool, high: bool) -> str:
+def _reason(purified: Purified, decided: str, verdict: str, beside: str) -> str:
     """Return why an image is on the list; empty if it is not.
 
     Args:
         purified: the decision on all images.
         decided: what the policy decided.
         verdict: a person's verdict; empty without one.
-        apart: whether its score stands apart.
-        high: whether it is among the highest scores.
+        beside: what its score alone says; empty if that is no reason.
     """
-    beside = "stands apart" if apart else "among the highest scores" if high else ""
     own = {"normal": "kept by a person", "defect": "rejected by a person", "exclude": "excluded by a person"}
     rejected = decided == "rejected" and purified.by_evidence
     parts = [purified.fate(decided, "the ") if rejected or verdict or beside else "", own.get(verdict, ""), beside]

@@ -58,15 +58,20 @@ def choose_suspects(scores: pd.DataFrame, purified: Purified, verdicts: Mapping[
         scores: result of `llbnad.purification.aggregate.score_table`, with a column `score`.
         purified: which images are kept and rejected.
         verdicts: people's verdicts so far, by image id; these images are always shown.
-        limit: number of further images: half by score, a quarter near the cut, a quarter by disagreement.
+        limit: number of further images: half by score, and of the others a quarter by distance from the cut
+            and a quarter by disagreement.
     """
     cut = purified.cut if purified.by_evidence else scores["score"].max()  # the end of a fixed share parts nothing
     ordered = scores.assign(spread=spread(scores), distance=(scores["score"] - cut).abs()).sort_index()
     kept = ordered[ordered.index.isin(purified.kept)]
     limit = min(limit, len(ordered))  # of few images, half are no longer the highest scores
-    beside = "near the cut" if (scores["score"] > cut).any() else "next highest score"
+    beside = "of the others, nearest to the cut" if (scores["score"] > cut).any() else "next highest score"
     ranked = [
-        (ordered.sort_values("score", ascending=False, kind="stable").index, "highest score", limit - limit // 4 * 2),
+        (
+            ordered.sort_values("score", ascending=False, kind="stable").index,
+            "one of the highest scores",
+            limit - limit // 4 * 2,
+        ),
         (ordered.sort_values("distance", kind="stable").index, beside, limit // 4),
         (kept.sort_values("spread", ascending=False, kind="stable").index, "sub-models disagree", limit // 4),
     ]
@@ -185,7 +190,7 @@ def review_page(
     """
     data = {
         "name": name,
-        "limit": decision.limit.value,
+        "limit": f"{decision.limit.meaning}: {decision.limit.value:.4f}",
         "outcomes": OUTCOMES,
         "fates": dict(decision.fates),
         "fixed_share": decision.limit.share_ends is not None,

@@ -58,16 +58,27 @@ def smallest_found(rates: pd.DataFrame, kind: str, contrast: float, share: float
     return found
 
 
-def summary_line(rates: pd.DataFrame, contrast: float, target_fpr: float) -> str:
-    """Return one line with the smallest defect of each kind that is found in half and in 90 % of the images."""
+def summary_line(rates: pd.DataFrame, contrast: float, target_fpr: float, tried: int) -> str:
+    """Return one line with the smallest defect of each kind that is found in half and in 90 % of the images.
+
+    Args:
+        rates: result of `detection_rates`.
+        contrast: the contrast to tell of.
+        target_fpr: false-positive rate that the threshold asks for.
+        tried: images drawn on, with those that are called defects without any drawing.
+    """
     images = int(rates["images"].max()) if len(rates) else 0
+    called = f" ({tried - images} more are called defects as they are)" if tried > images else ""
     parts = []
     for kind in rates["kind"].unique():
         sizes = [smallest_found(rates, kind, contrast, share) for share in SHARES]
         parts.append(f"{kind} {_sizes(kind, sizes)}")
-    rate, step = f"{100 * target_fpr:g} % false positives", f"contrast {contrast:g} ({255 * contrast:.0f} grey values)"
+    rate, step = (
+        f"the threshold for {100 * target_fpr:g} % false positives",
+        f"contrast {contrast:g} ({255 * contrast:.0f} grey values)",
+    )
     found = ", ".join(parts) or "none could be measured"
-    return f"smallest synthetic defects found in half / 90 % of {images} images at {rate}, {step}: {found}"
+    return f"smallest synthetic defects found in half / 90 % of {images} images{called} at {rate}, {step}: {found}"
 
 
 def _sizes(kind: str, sizes: Sequence[int | None]) -> str:

@@ -62,7 +62,7 @@ def measure(
     wanted = drawings(sizes, settings.contrasts)
     scores = score_drawings(predictor, images, wanted, seed, predictor.model.region)
     rates = detection_rates(scores, threshold.value)
-    line = f"{summary_line(rates, settings.contrasts[0], threshold.target_fpr)} ({whose})"
+    line = f"{summary_line(rates, settings.contrasts[0], threshold.target_fpr, len(images))} ({whose})"
     write_csv(rates, out / TABLE)
     sensitivity_curves(rates, out / CURVES, f"{predictor.model.config.name}: {whose}")
     first = min(images)

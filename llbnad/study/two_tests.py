@@ -13,7 +13,6 @@ from llbnad.config import METHOD
 from llbnad.data.manifest import NORMAL
 from llbnad.evaluation.figures import FALSE_ALARM_COLOUR, METHOD_COLOURS, figure
 from llbnad.evaluation.metrics import ranking
-from llbnad.model.threshold import DEFECT_LABEL
 from llbnad.study.bootstrap import LEVEL, NOISE, differences
 
 EARLIER, NONE = "earlier", "none"
@@ -31,7 +30,7 @@ class TwoTests:
     images: int
     beside_none: pd.DataFrame  # difference to *none* of each detector: see `differences`; empty without that comparator
     none: float | None  # I-AUROC of *none*
-    rates: str  # false positives and defects found by both, each at its own threshold; empty without thresholds
+    rates: str  # false positives and recall of both, each at its own threshold; empty without thresholds
 
     def describe(self) -> str:
         """Say in one sentence what changed, and whether it is more than chance."""
@@ -41,13 +40,19 @@ class TwoTests:
         return f"{said} ({interval}): {verdict}{'; ' + self.rates if self.rates else ''}"
 
 
-def two_tests(earlier: pd.DataFrame, now: pd.DataFrame, samples: pd.Series) -> TwoTests | None:
+def two_tests(
+    earlier: pd.DataFrame,
+    now: pd.DataFrame,
+    samples: pd.Series,
+    thresholds: tuple[float | None, float | None] = (None, None),
+) -> TwoTests | None:
     """Compare the final detectors of two tests.
 
     Args:
         earlier: predictions of the earlier test, as `Evaluation.predictions` returns them.
         now: those of the present one.
         samples: sample of each image, by image id: views of one sample are one observation.
+        thresholds: those of the earlier and of the present detector; None if it has none.
 
     Returns:
         the comparison, or None if they have not both normal and anomalous labelled images in common.
@@ -69,23 +74,22 @@ def two_tests(earlier: pd.DataFrame, now: pd.DataFrame, samples: pd.Series) -> T
     return TwoTests(
         first.auroc, second.auroc, change["difference_low"], change["difference_high"], change["significance"],
         len(scores), beside, None if everything is None else everything.auroc,
-        _rates(earlier, now, scores.index, anomalous),
+        _rates(scores, thresholds, anomalous),
     )  # fmt: skip
 
 
-def _rates(earlier: pd.DataFrame, now: pd.DataFrame, images: pd.Index, anomalous: pd.Series) -> str:
-    """Say which share of normal and of anomalous images each test called defects."""
+def _rates(scores: pd.DataFrame, thresholds: tuple[float | None, float | None], anomalous: pd.Series) -> str:
+    """Say which share of normal and of anomalous images each detector scores above its threshold."""
     shares = []
-    for test in (earlier, now):
-        own = test[test["method"] == METHOD].set_index("image_id").reindex(images)
-        if "label" not in own or own["label"].isna().any():
+    for name, threshold in zip((EARLIER, METHOD), thresholds, strict=True):
+        if threshold is None:
             return ""
-        called = own["label"] == DEFECT_LABEL
-        shares.append((called[~anomalous].mean(), called[anomalous].mean()))
+        above = scores[name] > threshold
+        shares.append((above[~anomalous].mean(), above[anomalous].mean()))
     (alarms_before, found_before), (alarms, found) = shares
     return (
-        f"at their thresholds, normal images called defects {alarms_before:.1%} → {alarms:.1%}, "
-        f"defects found {found_before:.1%} → {found:.1%}"
+        f"at their thresholds, false positives {alarms_before:.1%} → {alarms:.1%}, "
+        f"recall {found_before:.1%} → {found:.1%}"
     )
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,13 @@ def _counts(root: Path, scenario: str) -> dict[str, str]:
     if not (root / suspects).exists():
         return {"not kept": away}
     with (root / suspects).open(encoding="utf-8", newline="") as file:
-        folders = [str(Path(row["path"]).parent) for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    folders = [str(Path(row["path"]).parent) for row in rows]
+    fates = ", ".join(f"{count} {status}" for status, count in Counter(row["status"] for row in rows).items())
+    listed = f"{suspects} ({len(rows)} images: {fates})"
     return {
         "not kept": away,
-        "all suspects": f"{suspects} ({len(folders)} images); scores.csv beside it has all images with their fate",
+        "all suspects": f"{listed}; scores.csv beside it has all images with their fate",
         "images are in": os.path.commonpath(folders or ["data"]),
     }
 

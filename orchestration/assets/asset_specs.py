@@ -17,12 +17,18 @@ def asset_spec(name: str, where: Pattern) -> dg.AssetSpec:
         name,
         deps=[change_key(name), *sorted(where.upstream | where.sources)],
         skippable=True,  # a run may select some of the stages
-        description=f"{_description(template.desc, name)}. Up to date? {change_key(name).to_user_string()} says so",
+        description=f"{_description(template.desc, name)}. Up to date? {_link(change_key(name))} says so, and why not; "
+        "the tab Partitions shows it per scenario",
         group_name=template.meta.get("group"),
         kinds={"dvc", *template.meta.get("kinds", [])},
         owners=list(template.meta.get("owners", [])),
         metadata={"dvc stage": f"{template.name} in dvc.yaml", "command": _command(template, name)},
     )
+
+
+def _link(asset: dg.AssetKey) -> str:
+    """Return a link to an asset's page, in Markdown."""
+    return f"[{asset.to_user_string()}](/assets/{asset.to_user_string()})"
 
 
 def _command(template: dvc.Template, name: str) -> str:

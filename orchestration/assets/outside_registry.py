@@ -12,7 +12,7 @@ from dagster._core.definitions.metadata.external_metadata import metadata_value_
 
 from orchestration.assets.backfill import VERSION_TAG, record_materialisations, recorded_instance
 from orchestration.assets.outside_run import report_checks
-from orchestration.assets.registry_assets import CHALLENGER, CHAMPION, pictures, tell_challenger
+from orchestration.assets.registry_assets import CHALLENGER, CHAMPION, pictures, refusal_tag, tell_challenger
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS
 from orchestration.pipeline.pipes import Check
@@ -54,7 +54,7 @@ def tell(
             else:
                 results = [(_result(asset, check), False) for check in checks]
                 summary = f"{scenario}: {asset}, version {metadata['version']}, refused by: {metadata['refused']}"
-                report_checks(instance, scenario, results, MADE_BY, summary, made)
+                report_checks(instance, scenario, results, MADE_BY, summary, made, refusal_tag(metadata))
             if asset == CHAMPION and metadata["refused"] == "none":
                 tell_challenger(instance, scenario, str(metadata["version"]))
     except Exception as error:  # each storage of Dagster has errors of its own

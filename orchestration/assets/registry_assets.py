@@ -10,6 +10,7 @@ stays. The checks do not block, because Dagster ends a run at a blocking check w
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +67,11 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
         made = run_command(
             context, place, command, allowed, lambda: pictures(place, CHALLENGER, scenario), shown_on_checks=False
         )
-        if (lost := _text(made, "refused")) != "none":
-            in_use = _text(made, "version") == _text(made, "champion")
-            said = _text(made, "next")
-            context.log.warning(said if in_use else f"version {_text(made, 'version')} of the detector is {said}")
-            context.instance.add_run_tags(context.run_id, {REFUSED_TAG: f"in use, but {lost}" if in_use else lost})
+        shown = {name: _text(made, name) for name in ("refused", "version", "champion", "next")}
+        if tag := refusal_tag(shown):
+            in_use, said = shown["version"] == shown["champion"], shown["next"]
+            context.log.warning(said if in_use else f"version {shown['version']} of the detector is {said}")
+            context.instance.add_run_tags(context.run_id, tag)
         return made
 
     return challenger
@@ -105,6 +106,17 @@ def _champion(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.Asse
         return made
 
     return champion
+
+
+def refusal_tag(shown: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tag of a run whose challenger was refused, from what is told of it; empty if it was not.
+
+    Args:
+        shown: refused (names of the checks, or `none`), version, and champion.
+    """
+    lost = str(shown["refused"])
+    in_use = str(shown["version"]) == str(shown["champion"])
+    return {} if lost == "none" else {REFUSED_TAG: f"in use, but {lost}" if in_use else lost}
 
 
 def tell_challenger(instance: dg.DagsterInstance, scenario: str, champion: str) -> None:

@@ -144,7 +144,7 @@ def promote(
             said = f"version {chosen.version} of {chosen.name} {reason}: {stays}; "
             said += f"to promote it all the same: {PROGRAM} registry promote {line} {chosen.version}"
             print(said)
-            _tell_champion(line, before, said, before, refused=f"version {chosen.version} {reason}")
+            _tell_champion(line, before, said, before, refused=f"version {chosen.version}")
             raise typer.Exit(EXIT_REFUSED)
         said = crown(client, line, str(chosen.version), before)
         say_promoted(client, line, str(chosen.version))
@@ -156,7 +156,7 @@ def _tell_champion(
     line: str, champion: "ModelVersion | None", said: str, before: "ModelVersion | None", refused: str = "none"
 ) -> None:
     """Report the version in use to the asset `champion`."""
-    shown = {"outcome": said, "before": str(before.version) if before else "none", "refused": refused}
+    shown = {"outcome": said, "champion before": str(before.version) if before else "none", "refused": refused}
     if champion is None:
         _tell("champion", line, {"version": "none", **shown}, None)
         return

@@ -20,12 +20,13 @@ from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.in_place import refuse_changed_in_place, remember
 from orchestration.pipeline.outputs import read_summary
 from orchestration.pipeline.params import Params, load_params
-from orchestration.pipeline.paths import PARAMS, stage_dir
+from orchestration.pipeline.paths import FINAL_STAGE, PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
 from orchestration.pipeline.verify import refuse_damage
 from orchestration.slices.run import run_here
 from orchestration.slices.workplace import ABOVE
 from orchestration.tracking.best_effort import record_scenario, unrecorded
+from orchestration.tracking.scenario_run import compared_with_earlier
 from orchestration.tracking.server import pages, tracking_uri
 
 MOST_NAMED = 12  # stages; of more, their kinds are counted
@@ -57,17 +58,20 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
         failed = run_here(root, params, slices.begin, slices.hear_slice)
         worked, executed = slices.scenarios, slices.ran
         restored = 0  # nothing to tell: a new slice restores what is at home already
+        all_ran = False
     else:
-        progress = Progress(console, len(all_stages(patterns(root, params), params)))
+        stages = all_stages(patterns(root, params), params)
+        progress = Progress(console, len(stages))
         _repro(root, progress)
         worked, executed, restored = [*params.scenarios], progress.ran, progress.restored
+        all_ran = len(executed) + restored >= len(stages)
     if executed or restored:
         remember(root, began)
     if executed or restored:
         done = [f"{_counted(len(executed))} ran ({_named(executed)})"] if executed else []
         done += [f"{_counted(restored)} came from the cache"] if restored else []
         seconds = time.monotonic() - started
-        console.print(f"{' and '.join(done)}, in {seconds:.0f} s; the others had not changed.")
+        console.print(f"{' and '.join(done)}, in {seconds:.0f} s{'' if all_ran else '; the others had not changed'}.")
     elif not failed:
         console.print("Nothing to do: data, parameters and code are as they were; all results are up to date.")
     late = unrecorded(name for name in worked if name not in failed)
@@ -77,6 +81,9 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
     if worked:
         record_materialisations(root, worked)
     console.print(results_table(params, root, failed))
+    for name in worked:
+        if f"{FINAL_STAGE}@{name}" in executed and (words := compared_with_earlier(name)):
+            console.print(f"{name}, {words}")
     if failed:
         told = [f"{scenario}: {_short(reason)}" for scenario, reason in failed.items()]
         raise dvc.DvcError("\n".join([f"{len(failed)} of {len(params.scenarios)} scenarios failed", *told]))
@@ -85,6 +92,7 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
     console.print("numbers       data/evaluation/*/{metrics.json,comparison.csv}, data/purified/*/rejected.parquet")
     console.print("Dagster UI    make ui, which prints its address")
     console.print(f"MLflow UI     make ui, then {pages(tracking_uri())}")
+    console.print("champions     python -m orchestration status: which detector of a scenario is in use, if any")
 
 
 def run(
@@ -115,9 +123,12 @@ def results_table(params: Params, root: Path, failed: Collection[str] = ()) -> T
 
     With it stands how many training images were kept, which is all that is known without labels.
     """
-    protocol = "image AUROC on the same test images; last model, no choice on the test set"
+    protocol = (
+        "defects: their share of the training images, and of the kept ones\n"
+        "image AUROC on the same test images; last model, no choice on the test set; –: labels are missing"
+    )
     table = Table(title="LLBNAD and its comparators", caption=protocol)
-    for heading in ("scenario", "kept", "contamination", *METHODS):
+    for heading in ("scenario", "kept", "defects", *METHODS):
         table.add_column(
             "LLBNAD" if heading == "llbnad" else heading, justify="left" if heading == "scenario" else "right"
         )

@@ -14,6 +14,7 @@ from llbnad.monitoring import sensitivity_check
 from llbnad.monitoring.finding import Finding
 from orchestration.pipeline.paths import stage_dir
 from orchestration.registry.comparison_files import CARD, SUSPECTS, comparison_files
+from orchestration.registry.shown import remedies
 from orchestration.registry.store import model_name
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ COMPARED_ALONE = (
 )
 UNLABELLED = "How many of them have a defect is not known: not all have a label."
 WORDS = {"passed": "passed", "failed": "**REFUSED**", "skipped": "skipped"}  # outcomes of a check
-LONGEST, LONGEST_FINDING = 5000, 250  # characters; the registry refuses longer descriptions
+LONGEST, LONGEST_FINDING = 5000, 450  # characters; the registry refuses longer descriptions
 PICTURES = {  # of a version's card, by name, those first that a description shows: stage and file
     SUSPECTS: ("purified", "plots/suspects.png"),
     "sensitivity.png": ("evaluation", "plots/sensitivity.png"),
@@ -69,6 +70,9 @@ def model_card(
         detector, encoder, threshold = content["detector"], content["encoder"], content.get("threshold")
     begins = WOULD_BE if in_use else REFUSED_BY
     lines = [f"{begins} {one.name}: {_seen(one)}; expected {one.expected}." for one in findings if one.failed]
+    if lines and not in_use:
+        advised = remedies([one.name for one in findings if one.failed]) or "look at the suspects, then challenge again"
+        lines.append(f"Next: {advised}. The button *Promote model* of this page changes no alias, so nothing in use.")
     lines.append(f"Detector {detector['name']} on {encoder['name']} at {encoder['input_size']} px.")
     if "n_selected" in metrics:
         share = metrics["n_selected"] / metrics["n_train"]

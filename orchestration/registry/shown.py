@@ -7,11 +7,13 @@ from typing import Any
 from orchestration.pipeline import pipes
 
 PROGRAM = "python -m orchestration"
-SHORT = 160  # characters of a reason that are told within a sentence
-REMEDIES = {  # by the one check that refuses, where the suspects are no help
+SHORT = 240  # characters of a reason that are told within a sentence
+REMEDIES = {  # by the check that refuses, where the suspects are no help
     "threshold": "train on more images, or with another policy (`selection`) or detector, then challenge again",
     "labelled": "train with another policy (`selection`) or detector, then challenge again, or change its limits "
     "promotion.min_auroc and promotion.max_auroc_loss in params.yaml",
+    "kept_share": "if another policy (`selection`) was meant to keep another share, promote it by hand or change "
+    "promotion.max_kept_change in params.yaml; else look at the data and the policy",
 }
 COMPARED = "none: it was compared with the champion of that time"  # advice on a version
 
@@ -60,7 +62,8 @@ def next_step(line: str, report: Mapping[str, Any]) -> str:
     version = report["version"]
     look, promotion = f"`{PROGRAM} review {line} --out review.html`", f"`{PROGRAM} registry promote {line} {version}`"
     lost = named(report["findings"], "failed")
-    remedy = REMEDIES.get(lost, f"{look} shows the suspects")
+    remedy = remedies([one["name"] for one in report["findings"] if one["outcome"] == "failed"])
+    remedy = remedy or f"{look} shows the suspects"
     why = ", ".join(_reason(one) for one in report["findings"] if one["outcome"] == "failed")
     if lost != "none" and version == report["champion"]:
         return (
@@ -72,6 +75,11 @@ def next_step(line: str, report: Mapping[str, Any]) -> str:
     if report["champion"] is None:
         return f"{look} shows the suspects, then {promotion} makes it champion"
     return next_after(line, version, report["champion"])
+
+
+def remedies(lost: Sequence[str]) -> str:
+    """Return what to do about refusals by these checks, where it is known; else an empty text."""
+    return "; ".join(dict.fromkeys(REMEDIES[name] for name in lost if name in REMEDIES))
 
 
 def _reason(finding: Mapping[str, Any]) -> str:

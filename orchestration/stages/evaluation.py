@@ -45,9 +45,8 @@ def main(scenario: str) -> Recorder:
     write_parquet(result.predictions(images), out / "predictions.parquet")
     write_csv(result.comparison, out / "comparison.csv")
     metrics = result.metrics()
-    tested = bool((noisy["split"] == "test").any())
     about_images = read_summary(scenario)["notes"]
-    notes = about_images + threshold_notes(result.threshold, metrics["fpr_at_threshold"] if tested else None)
+    notes = about_images + threshold_notes(result.threshold, result.false_positives)
     write_json({**metrics, **(drawn.content if drawn else {}), "notes": notes}, out / "metrics.json")
     auroc = metrics["image_auroc"]
     known = f"{result.n_labelled} of {len(images)} images have a label"

@@ -50,7 +50,8 @@ def beside_earlier(client: "MlflowClient", scenario: str, params: Params, run: "
     known = run.data.tags.get(BESIDE)
     if known is not None and json.loads(known)["digest"] == digest:
         return known
-    if json.loads((stage_dir(FINAL_STAGE, scenario) / "metrics.json").read_text()).get("image_auroc") is None:
+    metrics = json.loads((stage_dir(FINAL_STAGE, scenario) / "metrics.json").read_text())
+    if metrics.get("image_auroc") is None:
         return None  # an image that a detector learnt is no test of it
     now = pd.read_parquet(stage_dir(FINAL_STAGE, scenario) / PREDICTIONS)
     samples = read_noisy(scenario).drop_duplicates("image_id").set_index("image_id")["sample_id"]
@@ -58,7 +59,8 @@ def beside_earlier(client: "MlflowClient", scenario: str, params: Params, run: "
     with tempfile.TemporaryDirectory() as folder:
         for earlier in others:
             tested = _predictions(client, earlier, Path(folder) / earlier.info.run_id)
-            if tested is None or (found := two_tests(tested, now, samples)) is None:
+            thresholds = earlier.data.metrics.get("threshold"), metrics.get("threshold")
+            if tested is None or (found := two_tests(tested, now, samples, thresholds)) is None:
                 continue
             policy, own = earlier.data.params.get("selection.policy", "?"), params.scenario(scenario).selection.policy
             if not compared and found.none is not None:
@@ -104,6 +106,15 @@ def _predictions(client: "MlflowClient", run: "Run", folder: Path) -> pd.DataFra
         return pd.read_parquet(client.download_artifacts(run.info.run_id, f"{FINAL_STAGE}/{PREDICTIONS}", str(folder)))
     except (MlflowException, OSError):
         return None
+
+
+def beside_words(tags: Mapping[str, str]) -> str:
+    """Return how the tags of a run compare it with the run before, in one line; empty if they do not."""
+    if BESIDE not in tags:
+        return ""
+    told = json.loads(tags[BESIDE])
+    first = told.get("compared", [told])[0]
+    return f"beside the run before (policy {first['policy']}): {first['text']}"
 
 
 def beside_line(tags: Mapping[str, str], experiment_id: str) -> str | None:

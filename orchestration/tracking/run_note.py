@@ -93,9 +93,12 @@ def _again(scenario: str, tags: Mapping[str, str]) -> str:
     commit = tags.get("git.commit", "")
     if not commit:
         return f"Make it again: `{command(scenario)}`."
-    words = f"Make it again: `git checkout {commit[:10]}`, then `{command(scenario)}`."
-    edited = " Something was edited after this commit: settings are among the run's parameters, code is not."
-    return words + (edited if commit.endswith("-dirty") else "")
+    if commit.endswith("-dirty"):
+        return (
+            f"Something was edited after commit `{commit[:10]}`: code is not recorded, settings are among the run's "
+            f"parameters. While nothing else is edited, `{command(scenario)}` makes it again."
+        )
+    return f"Make it again: `git checkout {commit[:10]}`, then `{command(scenario)}`."
 
 
 def recorded(tags: Mapping[str, str], stage: str, folder: Path, name: str) -> bool:

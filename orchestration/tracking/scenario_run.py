@@ -22,7 +22,7 @@ from orchestration.pipeline.outputs import noisy_manifest
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import FINAL_STAGE, STAGES, stage_dir, sub_model_dir
 from orchestration.pipeline.settings import settings_path
-from orchestration.tracking.beside_earlier import BESIDE, PREDICTIONS, beside_earlier
+from orchestration.tracking.beside_earlier import BESIDE, PREDICTIONS, beside_earlier, beside_words
 from orchestration.tracking.datasets import dataset_inputs
 from orchestration.tracking.metric_names import in_mlflow
 from orchestration.tracking.provenance import lock_tags, source_tags
@@ -48,6 +48,11 @@ def link_path(scenario: str) -> Path:
     """Return the JSON file of the scenario's latest run: run_id, experiment_id, url, the MD5 of its settings, its key
     and the hash of the evaluation that it holds."""
     return MLFLOW_FOLDER / "runs" / f"{scenario}.json"
+
+
+def compared_with_earlier(scenario: str) -> str:
+    """Return how a scenario's run compares with the run before, in one line; empty if that is not known."""
+    return str(json.loads(link_path(scenario).read_text()).get("beside", "")) if link_path(scenario).exists() else ""
 
 
 def scenario_key(scenario: str, params: Params) -> str:
@@ -149,7 +154,7 @@ class ScenarioRun:
         settings = file_digest(settings_path(self.scenario), "md5")
         evaluation = _digest(self.parent.data.tags.get(f"md5.{FINAL_STAGE}", ""))
         link = {"run_id": run_id, "experiment_id": self.experiment_id, "url": url, "md5.settings": settings,
-                "key": self.key, "evaluation": evaluation}  # fmt: skip
+                "key": self.key, "evaluation": evaluation, "beside": beside_words(self.parent.data.tags)}  # fmt: skip
         write_json(link, link_path(self.scenario))
 
     def _version(self) -> str | None:

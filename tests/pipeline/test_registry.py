@@ -165,7 +165,7 @@ def test_the_life_of_a_champion(workspace, capsys):
     rollback(LINE)
     assert champion(workspace) == "1"
     shown = told(workspace, "champion")
-    assert (shown["version"], shown["before"]) == ("1", "2") and "is champion again" in shown["outcome"]
+    assert (shown["version"], shown["champion before"]) == ("1", "2") and "is champion again" in shown["outcome"]
     capsys.readouterr()
     with pytest.raises(typer.Exit) as refusal:
         promote(LINE, "2", if_accepted=True)
@@ -270,6 +270,7 @@ def test_one_label_of_a_person_refuses_the_detector_that_contradicts_it(workspac
     assert evaluations.keys() == set(CHECKS) and {one.partition for one in evaluations.values()} == {LINE}
     assert said in evaluations["verdicts"].description and not evaluations["verdicts"].passed
     assert run.dagster_run.status == dg.DagsterRunStatus.SUCCESS and run.start_time and run.end_time
+    assert run.dagster_run.tags["refused"] == "verdicts"  # as a run of the asset has it
     assert instance_shows_the_detector(workspace)
     review.write_text(f"image_id,verdict\n{image['image_id']},normal\n")  # as it was learnt
     done = command(workspace, ["python", "-m", "orchestration", "registry", "challenge", LINE, "--promote"])

@@ -105,8 +105,10 @@ def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_
     line = next(part for part in note.split("\n\n") if part.startswith("**Beside the run before**"))
     aurocs = [run.data.metrics["image_auroc"] for run in (before, now)]
     assert "I-AUROC {:.4f} → {:.4f} on the same".format(*aurocs) in line and "with policy `mad`" in line
-    assert "at their thresholds, normal images called defects " in line
-    assert "Something was edited after this commit" in note  # params.yaml was not committed
+    rates = [[run.data.metrics[f"{name}_at_threshold"] for run in (before, now)] for name in ("fpr", "recall")]
+    said = "at their thresholds, false positives {:.1%} → {:.1%}, recall {:.1%} → {:.1%}"
+    assert said.format(*rates[0], *rates[1]) in line  # as the same page says below
+    assert "Something was edited after commit" in note  # params.yaml was not committed
     assert f"/runs/{before.info.run_id}" in line and re.search(r"(chance|better|worse)", line)
     path = re.search(r"path=([^&]*beside_earlier.png)&run_uuid=" + now.info.run_id, note)
     assert Path(client.download_artifacts(now.info.run_id, unquote(path[1]))).stat().st_size > 5000

@@ -16,7 +16,7 @@ from llbnad.features.batch import Batch
 from llbnad.model.bursts import Bursts, bursts_of
 from llbnad.model.calibrate import calibrate
 from llbnad.model.model import Model, train
-from llbnad.model.threshold import threshold_at
+from llbnad.model.threshold import FalsePositives, threshold_at
 from llbnad.purification.notes import threshold_notes
 from tests.conftest import made_manifest
 from tests.unit.test_detectors import MadeFeatures
@@ -55,7 +55,7 @@ def test_bursts_are_told_from_independent_images(burst, alike):
     threshold, _ = calibrate(images(), Camera(burst), ENCODER, DETECTOR, settings, 0)
     found = threshold.bursts
     assert found.tested == 60 and found.alike is alike and not found.held_out_together
-    said = [note for note in threshold_notes(threshold, 0.01) if "alike" in note]
+    said = [note for note in threshold_notes(threshold, FalsePositives(1, 100)) if "alike" in note]
     assert len(said) == alike and all("calibration.burst" in note and "`group`" in note for note in said)
 
 
@@ -67,7 +67,7 @@ def test_by_default_neighbours_are_held_out_together_where_they_are_alike_and_on
     chosen, of_regions_chosen = calibrate(images(), camera, ENCODER, DETECTOR, asked, 0)
     assert default.value == chosen.value and of_regions.value == of_regions_chosen.value
     assert default.bursts.alike is default.bursts.held_out_together is (burst > 1)
-    said = [note for note in threshold_notes(default, 0.01) if "alike" in note]
+    said = [note for note in threshold_notes(default, FalsePositives(1, 100)) if "alike" in note]
     assert len(said) == (burst > 1) and all("hold 10 in a row out together" in note for note in said)
 
 

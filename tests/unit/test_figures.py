@@ -153,6 +153,15 @@ def test_axes_are_labelled_and_say_where_they_are_logarithmic(stretch, labelled,
     assert all(any(one.startswith(f"{part} (") for one in found) for part in parts)
 
 
+@pytest.mark.parametrize("length", [10, 30, 50])
+def test_no_legend_is_cut_off(length, tmp_path):
+    scores, lines = np.linspace(1, 2, 50), [("c" * length, 1.8), ("e" * length, 1.9)]
+    score_histogram(scores, None, lines, tmp_path / "a.png", "title")
+    pixels = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
+    below = pixels[-pixels.shape[0] // 4 :]
+    assert below.min() < 128 and (below[:, [0, 1, -2, -1]] == 255).all()
+
+
 def test_tiles_bear_the_camera_s_name_and_the_sheet_its_bar(monkeypatch, tmp_path):
     image, heat = np.zeros((8, 8, 3), np.uint8), np.ones((2, 2), np.float32)
     stored = f"line/ab/{'ab' * 32}-part 7-.png"

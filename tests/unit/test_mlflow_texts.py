@@ -88,14 +88,14 @@ def test_findings_are_sentences():
         "spread **REFUSED**: 0.001; expected at least 0.01",
         f"shift skipped: there is no champion; expected {'x' * 10}",
     ]
-    assert len(model_card.finding_line(decided("verdicts", True, "y" * 9000, "few"))) < 300
+    assert len(model_card.finding_line(decided("verdicts", True, "y" * 9000, "few"))) < 500
 
 
 @pytest.mark.parametrize(
     ("finding", "begins", "measured"),
     [
         (decided("sensitivity", False, "scratch 0 %, BLIND", "none lost"),
-         "REFUSED by sensitivity: scratch 0 %, BLIND; expected none lost.\n\nDetector", True),
+         "REFUSED by sensitivity: scratch 0 %, BLIND; expected none lost.\n\nNext: look at the suspects", True),
         (decided("sensitivity", True, "scratch 90 %", "none lost"), "Detector", True),
         (skipped("sensitivity", "there is no champion", "none lost"), "Detector", False),
     ],
@@ -118,7 +118,7 @@ def test_only_a_refusal_is_an_error_in_dagster():
 
 def test_the_card_says_whether_neighbours_by_name_are_alike():
     alike = model_card.bursts_line(Bursts(60, 10, 36))
-    assert alike.startswith("**Images that follow each other by name are alike: of 60, 36 lie above")
+    assert alike.startswith("**Images that follow each other by name are alike: of 60 that were tried, 36 score among")
     assert "at least 3.0 times" in alike
     assert model_card.bursts_line(Bursts(60, 3, 4)) == (
         "Images that follow each other by name are no more alike than others: of 60, 4 score high where their "

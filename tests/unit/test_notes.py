@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from llbnad.model.threshold import threshold_at
+from llbnad.model.threshold import FalsePositives, threshold_at
 from llbnad.purification.notes import agreement, selection_notes, suspects, threshold_notes
 from llbnad.purification.purify import Purified
 
@@ -83,7 +83,10 @@ def test_a_threshold_is_only_promised_until_it_is_measured_and_attained():
         threshold_at(values[::5], 0.01),
         threshold_at(table()["score"], 0.01),
     )
-    assert threshold_notes(attained, 0.02) == []
+    assert threshold_notes(attained, FalsePositives(2, 100)) == []
+    assert threshold_notes(attained, FalsePositives(1, 10)) == []  # chance may give as many
+    (broken,) = threshold_notes(attained, FalsePositives(30, 100))
+    assert broken.startswith("30.00% false positives on 100 labelled normal test images, more than it promises")
     assert (
         "1.00% false positives" in threshold_notes(attained)[0] and "no labelled normal" in threshold_notes(attained)[0]
     )
@@ -91,13 +94,13 @@ def test_a_threshold_is_only_promised_until_it_is_measured_and_attained():
         "2.44% false positives" in threshold_notes(small)[0]
         and "largest calibration scores" in threshold_notes(small)[0]
     )
-    (note,) = threshold_notes(bound, 0.005)
-    measured = "0.50% false positives on labelled test images; promised are 10.00% false positives, where 1.00% were "
-    stands = "asked for, because the largest scores stand apart; from the body of the calibration scores of 40 images"
-    assert note.startswith(measured + stands)
+    (note,) = threshold_notes(bound, FalsePositives(1, 200))
+    measured = "0.50% false positives on 200 labelled normal test images; promised are 10.00% false positives, "
+    why = "where 1.00% were asked for, because the largest scores stand apart; "
+    assert note.startswith(f"{measured}{why}from the body of the calibration scores of 40 images")
     assert note.endswith("like the kept ones, 2.79% to 23.66% at 95% confidence")
-    (broken,) = threshold_notes(bound, 0.3)
-    assert broken.startswith("30.00% false positives on labelled test images, more than it promises; promised are")
+    (broken,) = threshold_notes(bound, FalsePositives(60, 200))
+    assert broken.startswith("30.00% false positives on 200 labelled normal test images, more than it promises; ")
     assert threshold_notes(None) == [
         "no threshold: the detector gives scores and calls nothing a defect (calibration.folds is 0)"
     ]

@@ -40,8 +40,8 @@ PURIFIED = Purified(tuple(IDS[:70]), tuple(IDS[70:]), 69.0)
 def test_suspects_are_the_highest_the_undecided_the_disputed_and_the_judged(scores):
     reasons = choose_suspects(scores, PURIFIED, {IDS[3]: "normal", "f" * 64: "defect"}, 8)
     found = {reason: {IDS.index(image_id) for image_id in reasons.index[reasons == reason]} for reason in set(reasons)}
-    assert found["highest score"] == {96, 97, 98, 99}
-    assert found["near the cut"] == {69, 68}  # ties by image id
+    assert found["one of the highest scores"] == {96, 97, 98, 99}
+    assert found["of the others, nearest to the cut"] == {69, 68}  # ties by image id
     assert found["sub-models disagree"] >= {10} and len(found["sub-models disagree"]) == 2
     assert found["judged before"] == {3}
     shuffled = choose_suspects(scores.sample(frac=1, random_state=0), PURIFIED, {IDS[3]: "normal"}, 8)
@@ -154,7 +154,7 @@ def test_the_page_calls_nothing_rejected_that_a_fixed_share_leaves_out(scores):
     assert plain.limit.meaning == "largest score, as none stands apart" and plain.limit.value == 99
     assert plain.limit.on_maps is None  # so that colours span the maps, and a defect among them is seen
     reasons = choose_suspects(scores, share, {}, 8)
-    assert set(reasons) == {"highest score", "next highest score", "sub-models disagree"}
+    assert set(reasons) == {"one of the highest scores", "next highest score", "sub-models disagree"}
     assert {IDS.index(one) for one in reasons.index} >= {*range(94, 100)}  # none from where the share ends
     whole = decided(scores["score"], purify(scores["score"], Fraction(keep=1)))
     assert whole.lines({})[0].endswith("100 of 100 images, those up to 99. None stands apart.")

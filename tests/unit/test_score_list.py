@@ -27,8 +27,8 @@ def test_suspects_have_a_reason_also_if_nothing_is_rejected():
     assert found.columns.tolist() == [*COLUMNS[:5], "reason", *COLUMNS[5:]]
     assert found["name"].tolist() == [f"{number:03d}.png" for number in range(39, 33, -1)]
     assert found["reason"].tolist() == [
-        *["kept by the policy, stands apart"] * 4,
-        *["kept by the policy, among the highest scores"] * 2,
+        *["kept by the policy, stands apart (above 1.93)"] * 4,
+        *["kept by the policy, one of the 6 highest scores"] * 2,
     ]
     assert 1 < found["suspicious_from"].iloc[0] < 5  # from there on images stand apart
     clean = suspect_list(table(200, 0), Purified(tuple(IDS), (), float(table(200, 0)["score"].max())), PATHS, 3)
@@ -43,10 +43,10 @@ def test_people_and_policy_are_told_apart():
     verdicts = {IDS[0]: "defect", IDS[1]: "exclude", IDS[2]: "normal", IDS[38]: "normal", IDS[39]: "defect"}
     found = suspect_list(scores, decided, PATHS, 0, verdicts).set_index("name")
     assert found["reason"].to_dict() == {
-        "039.png": "rejected by the policy, rejected by a person, stands apart",
-        "038.png": "rejected by the policy, kept by a person, stands apart",
-        "037.png": "rejected by the policy, stands apart",
-        "036.png": "kept by the policy, stands apart",
+        "039.png": "rejected by the policy, rejected by a person, stands apart (above 1.842)",
+        "038.png": "rejected by the policy, kept by a person, stands apart (above 1.842)",
+        "037.png": "rejected by the policy, stands apart (above 1.842)",
+        "036.png": "kept by the policy, stands apart (above 1.842)",
         "002.png": "kept by the policy, kept by a person",
         "001.png": "kept by the policy, excluded by a person",
         "000.png": "kept by the policy, rejected by a person",
@@ -63,8 +63,11 @@ def test_what_a_fixed_share_leaves_out_is_not_called_rejected():
     assert len(decided.rejected) == 19 and not decided.by_evidence
     found = suspect_list(scores, decided, PATHS, 5, verdicts).set_index("name")
     assert found["reason"].to_dict() == {
-        **{f"{number:03d}.png": "left out by the fixed share, stands apart" for number in range(39, 35, -1)},
-        "035.png": "left out by the fixed share, among the highest scores",
+        **{
+            f"{number:03d}.png": "left out by the fixed share, stands apart (above 1.93)"
+            for number in range(39, 35, -1)
+        },
+        "035.png": "left out by the fixed share, one of the 5 highest scores",
         "031.png": "left out by the fixed share, rejected by a person",
         "030.png": "left out by the fixed share, kept by a person",
         "005.png": "in the fixed share, kept by a person",

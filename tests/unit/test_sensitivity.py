@@ -119,14 +119,15 @@ def test_rates_of_a_known_detector():
     assert (rates["low"] <= rates["rate"]).all() and (rates["rate"] <= rates["high"]).all()
     assert rates["low"].iloc[0] == 0 and rates["high"].iloc[0] == pytest.approx(1 - 0.025 ** (1 / 4))
     assert [smallest_found(rates, "scratch", 0.2, share) for share in (0.5, 0.75, 0.9)] == [4, 8, 16]
-    line = summary_line(rates, 0.2, 0.01)
-    assert "scratch 4 × 1 / 16 × 3 px" in line and "4 images at 1 % false positives" in line
+    line = summary_line(rates, 0.2, 0.01, 5)
+    assert "scratch 4 × 1 / 16 × 3 px" in line
+    assert "of 4 images (1 more are called defects as they are) at the threshold for 1 % false" in line
 
 
 def test_where_every_image_is_called_a_defect_nothing_is_measured(tmp_path):
     rates = detection_rates(scored({"a": 4, "b": 4}), -1.0)
     assert rates.empty and list(rates) == ["kind", "contrast", "size", "images", "found", "rate", "low", "high"]
-    assert summary_line(rates, 0.2, 0.01).endswith(": none could be measured")
+    assert summary_line(rates, 0.2, 0.01, 0).endswith(": none could be measured")
     assert numbers(rates, 0.2) == {"sensitivity": None}
     sensitivity_curves(rates, tmp_path / "empty.png", "none")
 
@@ -136,7 +137,7 @@ def test_a_size_does_not_count_if_a_larger_one_is_missed():
     worse = pd.concat([rates, rates.tail(1).assign(size=16, rate=0.0)])
     assert smallest_found(rates, "scratch", 0.2, 0.9) == 4
     assert smallest_found(worse, "scratch", 0.2, 0.9) is None
-    assert "scratch none" in summary_line(worse, 0.2, 0.01)
+    assert "scratch none" in summary_line(worse, 0.2, 0.01, 4)
 
 
 def test_the_interval_covers_the_rate():
@@ -230,7 +231,8 @@ def test_the_command_writes_tables_and_pictures(model_files, plain, tmp_path):
     done = CliRunner().invoke(app, ["sensitivity", *arguments])
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("smallest synthetic defects found in half / 90 % of") and "at 10 % false" in lines[0]
+    assert lines[0].startswith("smallest synthetic defects found in half / 90 % of")
+    assert "at the threshold for 10 % false" in lines[0]
     assert any(line.startswith("  after rotation 1: ") for line in lines)
     assert sorted(path.name for path in out.iterdir()) == [
         "robustness.csv", "sensitivity.csv", "sensitivity.png", "synthetic_defects.png"

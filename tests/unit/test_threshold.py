@@ -156,10 +156,10 @@ def test_the_images_that_keep_the_rate_below_twice_the_target_are_enough_and_nam
     needed = images_needed(target)
     for count in (needed, needed + 1, round(1.3 * needed), 2 * needed):
         enough = threshold_at(np.arange(count), target, "none")
-        assert enough.fpr_high <= 2 * target and "keep the rate below" not in enough.describe()
+        assert enough.fpr_high <= 2 * target and "would keep the rate below" not in enough.describe()
     few = threshold_at(np.arange(math.ceil(1 / target)), target, "none")
     assert few.attained and few.fpr_high > 2 * target
-    assert few.describe().endswith(f"; {needed} images keep the rate below {2 * target:.2%}")
+    assert few.describe().endswith(f"; {needed} images would keep the rate below {2 * target:.2%}")
     assert threshold_at(np.arange(99), 0.01).attained
     assert threshold_at([1.0], 0.5).summary()["low"] is None
 

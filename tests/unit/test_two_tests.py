@@ -55,14 +55,13 @@ def test_equal_scores_and_other_noise_are_chance():
 
 
 def test_false_positives_and_finds_stand_beside_the_difference():
-    def called(score):
-        rows = predictions(2.0)
-        return rows.assign(label=np.where(rows["score"] > score, "defect", "unsure"))
-
-    assert two_tests(predictions(2.0), called(1.0), samples()).rates == ""  # a test without a threshold
-    bold, shy = called(-10.0), called(10.0)
-    said = two_tests(bold, shy, samples()).describe()
-    assert said.endswith("at their thresholds, normal images called defects 100.0% → 0.0%, defects found 100.0% → 0.0%")
+    rows = predictions(2.0)
+    assert two_tests(rows, rows, samples(), (1.0, None)).rates == ""  # a detector without a threshold
+    said = two_tests(rows, rows, samples(), (-10.0, 10.0)).describe()
+    assert said.endswith("at their thresholds, false positives 100.0% → 0.0%, recall 100.0% → 0.0%")
+    own = rows[rows["method"] == "llbnad"]
+    alarms = (own["score"] > 1)[own["anomaly_class"] == "OK"].mean()
+    assert f"false positives {alarms:.1%} → " in two_tests(rows, rows, samples(), (1.0, 2.0)).rates
 
 
 def test_without_labels_in_common_there_is_no_comparison():
