@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from llbnad.errors import LlbnadError
+from llbnad.errors import DataError, LlbnadError
 from orchestration.assets.check_texts import check_spec, skipped
 from orchestration.assets.command import run_command
 from orchestration.assets.drift_asset import drift_job
@@ -32,6 +33,7 @@ from orchestration.pipeline.pipes import CONTROL_CHART
 
 INSPECTED, LINE_TAG = "inspected", "llbnad/inspect"
 LOOK_SECONDS = 5
+UNREADABLE = (DataError, sqlite3.Error)  # errors of a record of scored images
 Outcome = dg.MaterializeResult | dg.AssetCheckResult
 
 
@@ -102,7 +104,11 @@ def inspection_sensor(root: Path, settings: ArrivalSettings) -> dg.SensorDefinit
             if line not in found
         ]
         for line, bad_name in found.items():
-            state = None if bad_name else _state(root, line, params)
+            try:
+                state = None if bad_name else _state(root, line, params)
+            except UNREADABLE as error:  # one line's damaged record stops no other line
+                bad_name, state = str(error), None
+                context.log.warning(f"{line}: {error}")
             if reason := bad_name or _must_wait(root, context.instance, line) or (None if state else "no new images"):
                 reasons.append(f"{line}: {reason}")
                 continue
@@ -135,7 +141,10 @@ def _asked_for_drift(
     asked = dict(before)
     for line in params.scenarios:
         enough = params.inspection_of(line).drift_images
-        part = count_in(root / inspected_dir(line)) // enough if enough else 0
+        try:
+            part = count_in(root / inspected_dir(line)) // enough if enough else 0
+        except UNREADABLE:  # the sensor says so of every line with a folder
+            continue
         if part < before.get(line, 0):
             asked[line] = part  # somebody has removed the results
         elif part > before.get(line, 0) and _can_compare(root, instance, line):

@@ -94,6 +94,21 @@ def test_the_champion_scores_what_is_there_and_the_sensor_asks_for_it(workspace)
     assert "spread passed" in card["Checks"] and "Purified (DVC hash)" in card
 
 
+def test_a_damaged_record_of_one_line_stops_no_other_line(workspace):
+    shutil.copytree(workspace / "data" / "inspect" / LINE, workspace / "data" / "inspect" / "line")
+    record = workspace / "data" / "inspected" / LINE / "inspected.sqlite"
+    record.parent.mkdir(parents=True)
+    record.write_bytes(b"no database, but longer than its header, which SQLite looks at first" * 9)
+    sensor = inspection_sensor(workspace, ArrivalSettings(stable_seconds=0))
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("scenario", [LINE, "line"])
+        (request,) = sensor(dg.build_sensor_context(instance)).run_requests
+        assert request.tags["llbnad/inspect"] == "line"
+        shutil.rmtree(workspace / "data" / "inspect" / "line")
+        said = sensor(dg.build_sensor_context(instance)).skip_reason.skip_message
+    assert f"{record} is no record of scored images (" in said and "move it away, and all are scored anew" in said
+
+
 def test_the_settings_of_a_line_are_those_of_watch_and_sensor(workspace, monkeypatch):
     monkeypatch.setenv("LLBNAD_WEBHOOK_SECRET", "a secret of the receiver")
     params = workspace / "params.yaml"
