@@ -46,6 +46,8 @@ def alone(root: Path) -> Iterator[None]:
     """
     shared = root / git(root, "rev-parse", "--git-common-dir")
     with FileLock(shared / "llbnad.lock", is_singleton=True):
+        for left in [shared / f"{MAIN}.lock", *(shared / KNOWN).rglob("*.lock")]:  # of a git that was killed here
+            left.unlink(missing_ok=True)
         yield
 
 

@@ -37,6 +37,7 @@ class Worker:
 
     clone: Path
     folder: Path
+    shares: bool  # the clone, with all other workers
     scenario: str = ""
     process: subprocess.Popen[bytes] | None = None
 
@@ -52,9 +53,13 @@ class Worker:
     def kill(self, alone: bool) -> None:
         """Kill the command and, unless `alone`, everything that runs in this machine's folders."""
         assert self.process is not None
-        self.process.kill()
+        if alone:
+            self.process.kill()
+        else:
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
-        for number in [] if alone else [*processes_in(self.folder), *processes_in(self.clone)]:
+        own = [self.folder] if self.shares else [self.folder, self.clone]
+        for number in [] if alone else [number for place in own for number in processes_in(place)]:
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
 
@@ -64,6 +69,7 @@ def main(
     workers: Annotated[int, typer.Option(min=1, help="Machines that work at once.")] = 4,
     kill_every: Annotated[float, typer.Option(min=0.1, help="Seconds between two kills of a random worker.")] = 10,
     seed: Annotated[int, typer.Option(help="Draws whom a kill hits, and how.")] = 0,
+    one_clone: Annotated[bool, typer.Option(help="The workers are processes of one machine, in one clone.")] = False,
     whole: Annotated[bool, typer.Option(help="One machine works without slices, which takes hours with 120.")] = False,
 ) -> None:
     """Work many scenarios on machines that are killed, and compare dvc.lock with that of one machine."""
@@ -74,7 +80,7 @@ def main(
             base = Path(name).resolve()
             home, names = _home(base, scenarios)
             started = time.monotonic()
-            kills = _work(base, names, workers, kill_every, random.Random(seed))
+            kills = _work(base, names, workers, one_clone, kill_every, random.Random(seed))
             seconds = time.monotonic() - started
             _must(home, "python", "-m", "orchestration", "slices", "collect")
             _must(base / "alone", "python", "-m", "orchestration", "run", *(["--no-slices"] if whole else []))
@@ -108,13 +114,17 @@ def _home(base: Path, count: int) -> tuple[Path, list[str]]:
     return home, list(scenarios)
 
 
-def _work(base: Path, names: list[str], count: int, kill_every: float, draw: random.Random) -> int:
+def _work(base: Path, names: list[str], count: int, one_clone: bool, kill_every: float, draw: random.Random) -> int:
     """Work all scenarios and return the number of kills."""
     waiting, left, kills = deque(names), len(names), 0
-    machines = [Worker(base / f"clone_{number}", base / f"m{number}") for number in range(count)]
+    machines = [
+        Worker(base / ("clone" if one_clone else f"clone_{number}"), base / f"m{number}", one_clone)
+        for number in range(count)
+    ]
     for machine in machines:
         machine.folder.mkdir()
-        git(base, "clone", "--quiet", "origin.git", str(machine.clone))
+        if not machine.clone.exists():
+            git(base, "clone", "--quiet", "origin.git", str(machine.clone))
     started = last = time.monotonic()
     while left:
         for machine in machines:

@@ -134,6 +134,11 @@ def test_workers_of_one_clone_do_not_disturb_each_other(remotes):
             refs.fetch(clone)  # as another worker does that takes a slice
         publishing.result()
     assert [record.what for record in refs.records(clone)] == ["stage 19"]
+    for ref in (refs.MAIN, f"{refs.KNOWN}/line"):
+        (clone / ".git" / f"{ref}.lock").touch()  # a git that is killed leaves these
+    last = refs.record(place, "line", "another", {}, refs.tip(clone, "line"), "m1")
+    refs.remove(clone, "line")
+    assert last and refs.records(clone) == []
     worker_slice.release(place)
 
 
