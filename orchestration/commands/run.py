@@ -22,6 +22,7 @@ from orchestration.pipeline.outputs import read_summary
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import FINAL_STAGE, PARAMS, stage_dir
 from orchestration.pipeline.process import echoed_stderr
+from orchestration.pipeline.settings import read_settings
 from orchestration.pipeline.verify import refuse_damage
 from orchestration.slices.run import run_here
 from orchestration.slices.workplace import ABOVE
@@ -82,7 +83,7 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
         record_materialisations(root, worked)
     console.print(results_table(params, root, failed))
     for name in worked:
-        if f"{FINAL_STAGE}@{name}" in executed and (words := compared_with_earlier(name)):
+        if f"{FINAL_STAGE}@{name}" in executed and (words := compared_with_earlier(name, read_settings(name))):
             console.print(f"{name}, {words}")
     if failed:
         told = [f"{scenario}: {_short(reason)}" for scenario, reason in failed.items()]

@@ -40,6 +40,7 @@ PICTURES = {  # of a version's card, by name, those first that a description sho
 SHOWN_PICTURES = 3  # in the description
 REFUSED_BY, ALTHOUGH = "REFUSED by", "Promoted by hand, although refused by"  # begin a description
 WOULD_BE = "In use; if it came now, it would be refused by"  # begins one too
+NEXT = "Next: "  # begins a paragraph on what to do about a refusal
 OWN_TEXT = "card.sha256"  # tag of a version: hash of the description that was written here
 
 
@@ -72,7 +73,7 @@ def model_card(
     lines = [f"{begins} {one.name}: {_seen(one)}; expected {one.expected}." for one in findings if one.failed]
     if lines and not in_use:
         advised = remedies([one.name for one in findings if one.failed]) or "look at the suspects, then challenge again"
-        lines.append(f"Next: {advised}. The button *Promote model* of this page changes no alias, so nothing in use.")
+        lines.append(f"{NEXT}{advised}. The button *Promote model* of this page changes no alias, so nothing in use.")
     lines.append(f"Detector {detector['name']} on {encoder['name']} at {encoder['input_size']} px.")
     if "n_selected" in metrics:
         share = metrics["n_selected"] / metrics["n_train"]
@@ -176,7 +177,8 @@ def say_promoted(client: "MlflowClient", scenario: str, version: str) -> None:
     name = model_name(scenario)
     known = client.get_model_version(name, version)
     before = known.description or ""
-    text = before.replace(REFUSED_BY, ALTHOUGH)[:LONGEST]
+    still_true = [part for part in before.split("\n\n") if not part.startswith(NEXT)]
+    text = "\n\n".join(still_true).replace(REFUSED_BY, ALTHOUGH)[:LONGEST]
     if text != before and known.tags.get(OWN_TEXT) == _digest(before):
         client.update_model_version(name, version, description=text)
         client.set_model_version_tag(name, version, OWN_TEXT, _digest(text))

@@ -50,11 +50,6 @@ def link_path(scenario: str) -> Path:
     return MLFLOW_FOLDER / "runs" / f"{scenario}.json"
 
 
-def compared_with_earlier(scenario: str) -> str:
-    """Return how a scenario's run compares with the run before, in one line; empty if that is not known."""
-    return str(json.loads(link_path(scenario).read_text()).get("beside", "")) if link_path(scenario).exists() else ""
-
-
 def scenario_key(scenario: str, params: Params) -> str:
     """Return the hash that identifies a run: of scenario name, settings, stages, noisy manifest and verdicts."""
     identity = [
@@ -77,6 +72,15 @@ def is_recorded(scenario: str, params: Params) -> bool:
     link = json.loads(link_path(scenario).read_text()) if link_path(scenario).exists() else {}
     now = _tag_of(_digests(stage_dir(FINAL_STAGE, scenario), FINAL_STAGE))
     return link.get("key") == scenario_key(scenario, params) and link.get("evaluation") == _digest(now)
+
+
+def compared_with_earlier(scenario: str, params: Params) -> str:
+    """Return how a scenario's run compares with the run before, in one line.
+
+    It is empty if there is none, or if MLflow was not sent the evaluation that is on disk. Arguments are those of
+    `is_recorded`.
+    """
+    return str(json.loads(link_path(scenario).read_text()).get("beside", "")) if is_recorded(scenario, params) else ""
 
 
 class ScenarioRun:

@@ -190,6 +190,7 @@ def test_the_life_of_a_champion(workspace, capsys):
     refused = client.get_model_version(model_name(LINE), third["version"])
     assert "spread: " in refused.tags["refused"]
     assert refused.description.startswith("REFUSED by ") and "REFUSED by spread: " in refused.description
+    assert "\n\nNext: " in refused.description
     after = client.get_run(run.info.run_id).info
     assert (after.status, after.end_time) == ("FINISHED", closed)  # challenges came later, and prolong no run
     with pytest.raises(typer.Exit):
@@ -199,6 +200,7 @@ def test_the_life_of_a_champion(workspace, capsys):
     promote(LINE, third["version"])
     said = client.get_model_version(model_name(LINE), third["version"]).description
     assert "Promoted by hand, although refused by spread: " in said and "REFUSED by" not in said
+    assert "Next: " not in said
 
 
 def test_a_detector_that_is_blind_to_what_the_champion_saw_is_refused(workspace, capsys):

@@ -18,8 +18,10 @@ from mlflow.exceptions import MlflowException
 
 from llbnad.utils.files import file_digest
 from orchestration.pipeline import dvc
+from orchestration.pipeline.settings import read_settings
 from orchestration.tracking.best_effort import record_scenario
 from orchestration.tracking.metric_names import in_mlflow
+from orchestration.tracking.scenario_run import compared_with_earlier, link_path
 from orchestration.tracking.server import page
 from tests.pipeline.conftest import command, environment, stage
 from tests.pipeline.test_workplace import materialised, outcomes
@@ -117,6 +119,16 @@ def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_
     again = command(copy_of, ["python", "-m", "orchestration", "record", "noisy20"])
     assert again.returncode == 0, again.stdout + again.stderr
     assert json.loads(client.get_run(now.info.run_id).data.tags["llbnad.beside"]) == text
+    # the line of `make run`, as long as the record is that of what is on disk
+    monkeypatch.chdir(copy_of)
+    assert compared_with_earlier("noisy20", read_settings("noisy20")).startswith(
+        f"beside the run before (policy mad): {text['compared'][0]['text']}"
+    )
+    link = link_path("noisy20")
+    known = link.read_text()
+    link.write_text(json.dumps({**json.loads(known), "evaluation": "another"}))
+    assert compared_with_earlier("noisy20", read_settings("noisy20")) == ""
+    link.write_text(known)
 
     # a third one stands beside the run before, and beside the newest of each other policy
     changed["scenarios"]["noisy20"]["selection"]["keep"] = 0.6
