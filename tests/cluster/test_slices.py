@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import yaml
@@ -173,7 +174,8 @@ def _killed(place):
     """Kill what the worker had started; return what lived."""
     found = processes_in(place)
     for number in found:
-        os.kill(number, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.kill(number, signal.SIGKILL)
     return found
 
 
