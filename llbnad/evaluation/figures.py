@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # Okabe-Ito colours: distinguishable for colour-blind readers
 NORMAL_COLOUR, ANOMALOUS_COLOUR, CUT_COLOUR, UNKNOWN_COLOUR = "#0072B2", "#D55E00", "#000000", "#56B4E9"
-UNSURE_COLOUR = "#B87400"
+UNSURE_COLOUR = "#595959"  # neither of the two
 FOUND_COLOUR, MISSED_COLOUR, FALSE_ALARM_COLOUR = "#009E73", "#D55E00", "#AA4499"
 METHOD_COLOURS = {"llbnad": "#009E73", "none": "#D55E00", "oracle": "#0072B2", "random": "#999999"}
 COLUMNS = 6  # tiles per row of a contact sheet

@@ -1,10 +1,10 @@
-"""The assets `changes/STAGE`, and the tags of a materialisation, by which Dagster calls an asset "Unsynced" or not.
+"""The assets `changes/STAGE_changes`, and the tags by which Dagster calls a materialised asset "Unsynced" or not.
 
 By itself, Dagster would call every stage stale after each edit of any setting, since all read what stage `settings`
 wrote, and none before that stage ran; and a server would call an edited stage stale after it ran, since it compares
 with the code that it was started with. DVC compares file by file, so DVC is asked (`orchestration.pipeline.staleness`).
-Its word on a stage of a scenario is an observation of the external asset `changes/STAGE`, which comes before the asset
-of the stage: the version is that of the outputs, with the addition `OUT_OF_DATE` if something changed.
+Its word on a stage of a scenario is an observation of the external asset `changes/STAGE_changes`, which comes before
+the asset of the stage: the version is that of the outputs, with the addition `OUT_OF_DATE` if something changed.
 A materialisation names the observation that was true of it, so Dagster finds another version when DVC finds a change.
 The other dependencies are shown with the versions that the stage read, and are compared by DVC alone.
 """
@@ -27,8 +27,11 @@ RECENT = 10  # observations among which one is looked for that was reported a mo
 
 
 def change_key(asset: str) -> dg.AssetKey:
-    """Return the key of the external asset that tells when a stage's asset is out of date."""
-    return dg.AssetKey([CHANGES, asset])
+    """Return the key of the external asset that tells when a stage's asset is out of date.
+
+    Its last part is no name of a stage, because Dagster's lineage shows nothing else.
+    """
+    return dg.AssetKey([CHANGES, f"{asset}_{CHANGES}"])
 
 
 def change_specs(assets: Iterable[str]) -> list[dg.AssetSpec]:

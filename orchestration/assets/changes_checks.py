@@ -1,10 +1,10 @@
-"""The checks `up_to_date` of the assets `changes/STAGE`: a yellow badge where DVC would run a stage again.
+"""The checks `up_to_date` of the assets `changes/STAGE_changes`: a yellow badge where DVC would run a stage again.
 
 Dagster shows "Unsynced" of one partition only. The badge of a check is seen in the lineage, where a node shows its
 rows, whatever partition is looked at; its text names the scenarios and the reasons. The sensor `staleness` evaluates
 the checks when something has changed, and people may run them by hand. The checks have no partition, because one text
-is of all scenarios. They are at `changes/STAGE` and not at the stage's asset, because a run of an asset evaluates its
-checks, and to ask DVC takes seconds.
+is of all scenarios. They are at `changes/STAGE_changes` and not at the stage's asset, because a run of an asset
+evaluates its checks, and to ask DVC takes seconds.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,8 +1,4 @@
-"""Texts of the asset checks in the UI: what each protects against, and what to do when it fails.
-
-Dagster knows no check that was skipped, once it has a result. A warning has no green tick and blocks nothing, so a
-skipped check is a warning whose text begins with "skipped: ".
-"""
+"""Texts of the asset checks in the UI: what each protects against, and what to do when it fails."""
 
 import warnings
 
@@ -63,10 +59,3 @@ def check_spec(
         warnings.simplefilter("ignore", dg.PreviewWarning)  # of partitions; the release is pinned, and tests use them
         text = f"Guards against: {TEXTS[name][:1].lower()}{TEXTS[name][1:]}"  # beside a green tick
         return dg.AssetCheckSpec(name, asset=asset, blocking=blocking, description=text, partitions_def=partitions)
-
-
-def skipped(name: str, why: str) -> dg.AssetCheckResult:
-    """Return the result of a check that had nothing to check."""
-    return dg.AssetCheckResult(
-        passed=False, check_name=name, severity=dg.AssetCheckSeverity.WARN, description=f"skipped: {why}"
-    )

@@ -1,15 +1,18 @@
 """The runner of `python -m orchestration COMMAND` for an asset. The command reports through Dagster Pipes.
 
 `orchestration.pipeline.pipes` is the commands' side of this. `dagster.PipesSubprocessClient` is not used, because it
-signals only the process that it started. Here, cancelling a run ends the whole session of the command.
+signals only the process that it started. Here, cancelling a run ends the whole session of the command. Nor is
+`dagster.open_pipes_session`, after which a check without a result is an error, and here it is a skipped check.
 """
 
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from dagster._core.pipes.context import build_external_execution_context_data
 
 from orchestration.assets.failure import CommandError, failing
 from orchestration.pipeline.pipes import DESCRIPTION, REFUSED
@@ -42,7 +45,7 @@ def run_command(
     """
     lines: list[str] = []
     with (
-        dg.open_pipes_session(context, dg.PipesTempFileContextInjector(), dg.PipesTempFileMessageReader()) as session,
+        _session(context) as session,
         running([*COMMAND, *arguments], root, extra=session.get_bootstrap_env_vars()) as process,
     ):
         assert process.stdout is not None
@@ -62,6 +65,15 @@ def run_command(
         metadata={**(made.metadata or {}), **shown},
         check_results=[_described(check, shown if shown_on_checks else {}) for check in made.check_results or ()],
     )
+
+
+@contextmanager
+def _session(context: dg.AssetExecutionContext) -> Iterator[dg.PipesSession]:
+    """Open a channel to a command, through temporary files."""
+    data = build_external_execution_context_data(context, None)
+    handler = dg.PipesMessageHandler(context, dg.PipesTempFileMessageReader())
+    with dg.PipesTempFileContextInjector().inject_context(data) as sent, handler.handle_messages() as received:
+        yield dg.PipesSession(data, handler, sent, received, context)
 
 
 def _described(check: dg.AssetCheckResult, shown: Mapping[str, Any]) -> dg.AssetCheckResult:

@@ -4,11 +4,13 @@
 images in the last hours. The comparison needs torch, which the code location does not load, so it runs as a command.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 
-from orchestration.assets.check_texts import check_spec, skipped
+from orchestration.assets.check_texts import check_spec
+from orchestration.assets.checked_asset import checked_asset
 from orchestration.assets.command import run_command
 from orchestration.assets.failure import failing
 from orchestration.assets.partitions import SCENARIOS, refuse_unknown
@@ -31,17 +33,18 @@ drift_job = dg.define_asset_job(
 def drift_asset(root: Path) -> dg.AssetsDefinition:
     """Return the asset `drift` of the repository at `root`."""
 
-    @dg.asset(
-        name=DRIFT,
+    spec = dg.AssetSpec(
+        DRIFT,
         deps=["purified"],  # the share of rejected images is compared too
         partitions_def=SCENARIOS,
         group_name="data",
         kinds={"torch", "scipy"},
         description="Each batch of a production line against the images before it: features, brightness, sharpness, "
         "size, share of rejected images; and what was scored since the last training",
-        check_specs=[check_spec(name, DRIFT, SCENARIOS) for name in (DRIFT, CONTROL_CHART)],
     )
-    def watch(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+
+    @checked_asset(spec, [check_spec(name, DRIFT, SCENARIOS) for name in (DRIFT, CONTROL_CHART)])
+    def drift(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         line = context.partition_key
         with failing(context):
             place = place_of(root, line)
@@ -49,18 +52,17 @@ def drift_asset(root: Path) -> dg.AssetsDefinition:
             found = known_lines(place, params)
             refuse_unknown(line, params, found)
         if line not in found:
-            reason = "no production line"
-            unchecked = [skipped(name, reason) for name in (DRIFT, CONTROL_CHART)]
-            return dg.MaterializeResult(metadata={"outcome": reason}, check_results=unchecked)
+            yield dg.MaterializeResult(metadata={"outcome": "no production line"})
+            return
         pictures = {
             "history (picture)": place / drift_dir(line) / "history.png",
             "control chart (picture)": place / inspected_dir(line) / PICTURE,
         }
-        return run_command(
+        yield run_command(
             context,
             place,
             ["drift", line],
             show=lambda: {name: picture(path) for name, path in pictures.items() if path.exists()},
         )
 
-    return watch
+    return drift

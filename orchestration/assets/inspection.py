@@ -17,7 +17,8 @@ import dagster as dg
 from pydantic import Field
 
 from llbnad.errors import DataError, LlbnadError
-from orchestration.assets.check_texts import check_spec, skipped
+from orchestration.assets.check_texts import check_spec
+from orchestration.assets.checked_asset import checked_asset
 from orchestration.assets.command import run_command
 from orchestration.assets.drift_asset import drift_job
 from orchestration.assets.partitions import PARTITIONS
@@ -34,7 +35,6 @@ from orchestration.pipeline.pipes import CONTROL_CHART
 INSPECTED, LINE_TAG = "inspected", "llbnad/inspect"
 LOOK_SECONDS = 5
 UNREADABLE = (DataError, sqlite3.Error)  # errors of a record of scored images
-Outcome = dg.MaterializeResult | dg.AssetCheckResult
 
 
 class InspectionConfig(dg.Config):
@@ -49,18 +49,17 @@ class InspectionConfig(dg.Config):
 def inspected_asset(root: Path) -> dg.AssetsDefinition:
     """Return the asset `inspected` of the repository at `root`."""
 
-    @dg.asset(
-        name=INSPECTED,
+    spec = dg.AssetSpec(
+        INSPECTED,
         group_name="serving",
         kinds={"mlflow", "torch"},
-        output_required=False,
         description="New images of a line's data/inspect, scored by its champion; the share of defects per hour",
-        check_specs=[check_spec(CONTROL_CHART, INSPECTED, None)],
     )
-    def inspected(context: dg.AssetExecutionContext, config: InspectionConfig) -> Iterator[Outcome]:
+
+    @checked_asset(spec, [check_spec(CONTROL_CHART, INSPECTED, None)])
+    def inspected(context: dg.AssetExecutionContext, config: InspectionConfig) -> Iterator[dg.MaterializeResult]:
         if not config.line:
             context.log.warning("nothing to score: name a line in the configuration, ops.inspected.config.line")
-            yield skipped(CONTROL_CHART, "no line is named")
             return
         chart = root / inspected_dir(config.line) / PICTURE
         yield run_command(

@@ -52,9 +52,10 @@ def tell(
             if not checks:
                 instance.report_runless_asset_event(made)
             else:
-                results = [(_result(asset, check), False) for check in checks]
+                results = [(_result(asset, one, one.passed), False) for one in checks if one.passed is not None]
+                skipped = [dg.AssetCheckKey(made.asset_key, one.name) for one in checks if one.passed is None]
                 summary = f"{scenario}: {asset}, version {metadata['version']}, refused by: {metadata['refused']}"
-                report_checks(instance, scenario, results, MADE_BY, summary, made, refusal_tag(metadata))
+                report_checks(instance, scenario, results, MADE_BY, summary, made, refusal_tag(metadata), skipped)
             if asset == CHAMPION and metadata["refused"] == "none":
                 tell_challenger(instance, scenario, str(metadata["version"]))
     except Exception as error:  # each storage of Dagster has errors of its own
@@ -68,9 +69,9 @@ def _value(value: Any) -> Any:
     return metadata_value_from_external(value["raw_value"], value["type"]) if typed else value
 
 
-def _result(asset: str, check: Check) -> dg.AssetCheckResult:
+def _result(asset: str, check: Check, passed: bool) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        passed=check.passed,
+        passed=passed,
         asset_key=asset,
         check_name=check.name,
         severity=dg.AssetCheckSeverity(check.severity),

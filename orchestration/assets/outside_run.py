@@ -10,8 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import dagster as dg
-from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
+from dagster._core.definitions.asset_checks.asset_check_evaluation import (
+    AssetCheckEvaluationPlanned,
+    AssetCheckEvaluationTargetMaterializationData,
+)
 from dagster._core.events import EngineEventData, StepMaterializationData, StepSuccessData
+
+from orchestration.assets.partitions import SCENARIOS
 
 RUN_NAME = "made_outside_dagster"  # as Dagster lists such a run
 STEP = "told_to_dagster"  # its only step: the page of a run without any is an error
@@ -27,6 +32,7 @@ def report_checks(
     summary: str,
     made: dg.AssetMaterialization | None = None,
     tags: Mapping[str, str] | None = None,
+    skipped: Iterable[dg.AssetCheckKey] = (),
 ) -> None:
     """Report results of asset checks in a run of their own, which has succeeded.
 
@@ -41,6 +47,7 @@ def report_checks(
         summary: one line for the log of the run.
         made: materialisation to be reported first, in the same run.
         tags: further tags of the run.
+        skipped: checks without a result: Dagster calls a check skipped that was planned and never came.
     """
     with _outside_run(instance, {PARTITION_TAG: scenario, MADE_BY_TAG: made_by, **(tags or {})}, summary) as run:
         if made is not None:
@@ -48,6 +55,12 @@ def report_checks(
         for result, blocking in results:
             evaluation = evaluation_of(result, blocking, scenario, _newest(instance, result.asset_key, scenario))
             _report(instance, run, dg.DagsterEventType.ASSET_CHECK_EVALUATION, data=evaluation)
+        for key in skipped:
+            planned = AssetCheckEvaluationPlanned(
+                asset_key=key.asset_key, check_name=key.name,
+                partitions_subset=SCENARIOS.subset_with_partition_keys([scenario]),
+            )  # fmt: skip
+            _report(instance, run, dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED, data=planned)
 
 
 def end_earlier_runs(instance: dg.DagsterInstance) -> int:
@@ -174,7 +187,7 @@ def _report(
     run: dg.DagsterRun,
     kind: dg.DagsterEventType,
     message: str | None = None,
-    data: dg.AssetCheckEvaluation | StepSuccessData | None = None,
+    data: dg.AssetCheckEvaluation | AssetCheckEvaluationPlanned | StepSuccessData | None = None,
 ) -> None:
     step = STEP if kind in (dg.DagsterEventType.STEP_START, dg.DagsterEventType.STEP_SUCCESS) else None
     event = dg.DagsterEvent(kind.value, RUN_NAME, step_key=step, message=message, event_specific_data=data)

@@ -1,7 +1,7 @@
 """Champion and challenger as Dagster assets after the pipeline's last stage. They are no stages of dvc.yaml.
 
-`challenger` registers stage 2's detector and has the findings as checks; what could not be compared is a warning that
-says "skipped". `champion` moves the alias by the rule of `orchestration.registry.promotion`. Both run
+`challenger` registers stage 2's detector and has the findings as checks; what could not be compared is skipped, and
+the metadata say why. `champion` moves the alias by the rule of `orchestration.registry.promotion`. Both run
 `python -m orchestration registry`, which does the same without Dagster.
 
 A refusal is a normal outcome and no crash, so the run succeeds. Its check has failed and is red; the log has one
@@ -10,7 +10,7 @@ stays. The checks do not block, because Dagster ends a run at a blocking check w
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import dagster as dg
 from llbnad.errors import DataError
 from orchestration.assets.asset_metadata import metadata_of_files
 from orchestration.assets.check_texts import check_spec
+from orchestration.assets.checked_asset import checked_asset
 from orchestration.assets.command import run_command
 from orchestration.assets.dvc_assets import RAN
 from orchestration.assets.failure import failing
@@ -48,17 +49,18 @@ def registry_assets(root: Path, partitions: dg.PartitionsDefinition | None) -> l
 
 
 def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
-    @dg.asset(
-        name=CHALLENGER,
+    spec = dg.AssetSpec(
+        CHALLENGER,
         deps=["detector", "evaluation"],
         partitions_def=partitions,
         group_name="registry",
         kinds={"mlflow"},
         description="The detector as a version of the registered model llbnad-SCENARIO, compared with the champion. "
-        "The tab Checks joins all scenarios, and calls failed what was skipped: see the tab Partitions",
-        check_specs=[check_spec(check, CHALLENGER, partitions) for check in CHECKS],
+        "The tab Checks joins all scenarios: the tab Partitions has each one's checks, and why one was skipped",
     )
-    def challenger(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+
+    @checked_asset(spec, [check_spec(check, CHALLENGER, partitions) for check in CHECKS])
+    def challenger(context: dg.AssetExecutionContext) -> Iterator[dg.MaterializeResult]:
         scenario = context.partition_key
         with failing(context):
             place = place_of(root, scenario)
@@ -72,7 +74,7 @@ def _challenger(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.As
             in_use, said = shown["version"] == shown["champion"], shown["next"]
             context.log.warning(said if in_use else f"version {shown['version']} of the detector is {said}")
             context.instance.add_run_tags(context.run_id, tag)
-        return made
+        yield made
 
     return challenger
 

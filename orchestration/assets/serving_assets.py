@@ -10,7 +10,8 @@ from pydantic import Field
 from llbnad.inference.export import check_installed
 from llbnad.inference.exported import ExtraMissingError, Format
 from orchestration.assets.asset_metadata import metadata_of_files
-from orchestration.assets.check_texts import check_spec, skipped
+from orchestration.assets.check_texts import check_spec
+from orchestration.assets.checked_asset import checked_asset
 from orchestration.assets.command import run_command
 from orchestration.assets.registry_assets import CHAMPION
 from orchestration.pipeline.paths import DATA
@@ -84,21 +85,20 @@ def _predictions(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.A
 
 
 def _exported(root: Path, partitions: dg.PartitionsDefinition | None) -> dg.AssetsDefinition:
-    @dg.asset(
-        name=EXPORTED,
+    spec = dg.AssetSpec(
+        EXPORTED,
         deps=[CHAMPION],
         partitions_def=partitions,
         group_name="serving",
         kinds={"onnx", "openvino"},
-        output_required=False,
         description="The champion as ONNX and OpenVINO graphs, compared with torch on images it was not trained on",
-        check_specs=[check_spec(PARITY, EXPORTED, partitions)],
     )
+
+    @checked_asset(spec, [check_spec(PARITY, EXPORTED, partitions)])
     def exported(context: dg.AssetExecutionContext, config: ExportConfig) -> Iterator[Any]:
         formats = [format for format in Format if getattr(config, format.value)]
         if missing := _missing_extra(formats):
             context.log.warning(missing)
-            yield skipped(PARITY, missing)
             return
         scenario = context.partition_key
         wanted = [part for format in formats for part in ("--format", format.value)]

@@ -1,4 +1,4 @@
-"""The sensor `staleness`: DVC's word on every stage, as observations and checks of the assets `changes/STAGE`.
+"""The sensor `staleness`: DVC's word on every stage, as observations and checks of the assets `changes/STAGE_changes`.
 
 A look costs the `stat` of the files that the records in dvc.lock name. Only scenarios for which one of these, the code,
 params.yaml or the record differs from the last look are asked about with `dvc status`; what a plain `dvc repro` has

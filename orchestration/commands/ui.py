@@ -24,6 +24,7 @@ from orchestration.tracking.database import prepare_database
 from orchestration.tracking.server import ENVIRONMENT, LAST_UI, LOCAL_UI, MLFLOW_FOLDER, pages, tracking_uri
 
 END_SECONDS = 15  # time that a server has to end
+ENDED_BY = {"mlflow": signal.SIGTERM}  # at SIGINT it prints a traceback; Dagster ends its own processes by SIGINT alone
 ALL_ADDRESSES = "0.0.0.0"  # an address to listen on, which a browser cannot open
 STORE, ARTIFACTS = "LLBNAD_MLFLOW_DB", "LLBNAD_MLFLOW_ARTIFACTS"  # addresses of a cluster's records and artifacts
 
@@ -157,9 +158,9 @@ def serve_together(
         print("ending both …", flush=True)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C would leave servers behind
-        for process in started:
+        for command, process in zip(commands, started, strict=True):
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
+                os.killpg(process.pid, ENDED_BY.get(Path(command[0]).name, signal.SIGINT))
         for process in started:
             try:
                 process.wait(END_SECONDS)

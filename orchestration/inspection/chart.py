@@ -50,7 +50,7 @@ def chart_check(chart: pd.DataFrame, line: str) -> pipes.Check:
     hours = sorted(chart["hour"].unique())[-JUDGED_HOURS:]
     judged = chart[chart["hour"].isin(hours) & chart["low"].notna()]
     if judged.empty:
-        return pipes.Check(pipes.CONTROL_CHART, False, f"skipped: no hour of {line} has limits yet", "WARN")
+        return pipes.Check(pipes.CONTROL_CHART, None, f"no hour of {line} has limits yet", "WARN")
     texts = [
         f"{row['hour']} UTC: {row['share']:.1%} of {row['images']} images are {row['label']}, "
         f"limits {row['low']:.1%} to {row['high']:.1%}" + (f", {row['outside'].upper()}" if row["outside"] else "")

@@ -22,10 +22,18 @@ DRIFT, CONTROL_CHART, PARITY = "drift", "control_chart", "parity"  # checks that
 
 @dataclass(frozen=True)
 class Check:
-    """The result of an asset check."""
+    """The result of an asset check, or why there is none.
+
+    Attributes:
+        name: of the check.
+        passed: None if there was nothing to check: Dagster calls a check without a result skipped.
+        description: of the result, or why there is none.
+        severity: of a failure.
+        metadata: as for `report`.
+    """
 
     name: str
-    passed: bool
+    passed: bool | None
     description: str
     severity: Literal["WARN", "ERROR"] = "ERROR"
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -56,7 +64,7 @@ def is_heard() -> bool:
 
 
 def report(metadata: Mapping[str, Any], data_version: str | None = None, checks: Iterable[Check] = ()) -> None:
-    """Report that the asset is materialised, and the results of its checks.
+    """Report that the asset is materialised, and the results of its checks. Why a check has none becomes metadata.
 
     Args:
         metadata: numbers, texts and truth values, or what `table` returns, by the names people see.
@@ -65,11 +73,13 @@ def report(metadata: Mapping[str, Any], data_version: str | None = None, checks:
     """
     if not is_heard():
         return
-    context = PipesContext.get()
-    context.report_asset_materialization(dict(metadata), data_version)
+    context, checks = PipesContext.get(), list(checks)
+    skipped = {f"check {one.name}": f"skipped: {one.description}" for one in checks if one.passed is None}
+    context.report_asset_materialization({**skipped, **metadata}, data_version)
     for check in checks:
-        details = {**check.metadata, DESCRIPTION: check.description}
-        context.report_asset_check(check.name, check.passed, check.severity, details)
+        if check.passed is not None:
+            details = {**check.metadata, DESCRIPTION: check.description}
+            context.report_asset_check(check.name, check.passed, check.severity, details)
 
 
 def link(address: str) -> dict[str, Any]:

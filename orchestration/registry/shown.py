@@ -42,19 +42,12 @@ def version_facts(tags: Mapping[str, str], findings: Sequence[Mapping[str, Any]]
 
 
 def as_check(finding: Mapping[str, Any]) -> pipes.Check:
-    """Return one finding of `llbnad.monitoring.challenger_checks` as the result of an asset check.
-
-    Dagster knows no check that was skipped, once it has a result. A warning has no green tick. Only a refusal is an
-    error: Dagster's list joins the results of all scenarios, and would show what passed here and was skipped there in
-    red.
-    """
+    """Return one finding of `llbnad.monitoring.challenger_checks` as the result of an asset check."""
     observed, expected, outcome = finding["observed"], finding["expected"], finding["outcome"]
-    word = {"passed": "", "failed": "refused: ", "skipped": "skipped: "}[outcome]
-    description = f"{word}{observed}, expected {expected}"
+    passed = {"passed": True, "failed": False, "skipped": None}[outcome]
+    description = f"{'refused: ' if outcome == 'failed' else ''}{observed}, expected {expected}"
     details = {"outcome": outcome, "observed": observed, "expected": expected}
-    return pipes.Check(
-        finding["name"], outcome == "passed", description, "ERROR" if outcome == "failed" else "WARN", details
-    )
+    return pipes.Check(finding["name"], passed, description, metadata=details)
 
 
 def next_step(line: str, report: Mapping[str, Any]) -> str:

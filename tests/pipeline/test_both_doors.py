@@ -1,5 +1,6 @@
 """`dvc repro` and Dagster lead to the same bytes, and neither computes what the other has done."""
 
+import asyncio
 import json
 import shutil
 import time
@@ -7,6 +8,8 @@ import time
 import dagster as dg
 import pandas as pd
 import yaml
+from dagster._core.event_api import PartitionKeyFilter
+from dagster._core.loader import LoadingContextForTest
 
 from orchestration.assets.asset_metadata import lines_of
 from orchestration.assets.backfill import record_materialisations
@@ -26,6 +29,17 @@ def hashes(folder, scenario="noisy20"):
 def stored(folder):
     """Dagster's record of a workspace."""
     return dg.DagsterInstance.from_ref(dg.DagsterInstance.from_config(str(folder / ".dagster")).get_ref())
+
+
+def check_statuses(instance, asset, names, scenario):
+    """The status of an asset's checks by name, as Dagster's pages have it."""
+    found = {}
+    for name in names:
+        (newest,) = instance.event_log_storage.get_asset_check_execution_history(
+            dg.AssetCheckKey(dg.AssetKey(asset), name), limit=1, partition_filter=PartitionKeyFilter(key=scenario)
+        )
+        found[name] = asyncio.run(newest.resolve_status(LoadingContextForTest(instance))).value
+    return found
 
 
 def events(folder, scenario):

@@ -39,7 +39,7 @@ def test_graph_of_assets_is_the_graph_of_dvc(assets):
             before = set(one.upstream[asset])
             if before <= {"code"}:  # what depends on no other stage waits for the ingest, which makes the scenario
                 before |= {"ingest"}
-            assert {key.to_user_string() for key in node.parent_keys} == before | {f"changes/{asset}"}
+            assert {key.to_user_string() for key in node.parent_keys} == before | {f"changes/{asset}_changes"}
             assert {one.stages[name] for name in one.upstream[asset]} == graph[stage]
 
 
@@ -47,7 +47,7 @@ def test_assets_have_the_names_partitions_and_descriptions_of_dvc_yaml(assets):
     names = {key.to_user_string() for key in assets.get_all_asset_keys()}
     stages = load_params(REPOSITORY / "params.yaml").sub_models
     generated = {"code", "params", *STAGES, *(f"sub_model_{k}" for k in stages)} - {"sub_model"}
-    changes = {f"changes/{name}" for name in generated}
+    changes = {f"changes/{name}_changes" for name in generated}
     assert names == generated | changes | SIDE_EFFECTS | {"benchmark_purification"}
     for name in generated | {"ingest"}:
         node = assets.get(dg.AssetKey(name))
