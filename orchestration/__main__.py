@@ -7,7 +7,13 @@ A command is the function of its own name in a file of `orchestration/commands` 
 import importlib
 import sys
 
-import typer
+try:
+    import typer
+except ModuleNotFoundError:  # the system's Python
+    sys.exit(
+        "error: this Python lacks the packages of LLBNAD: type `.venv/bin/python` instead of `python`, or "
+        "`source .venv/bin/activate` first; `make setup` makes it"
+    )
 
 from llbnad.errors import LlbnadError, printable
 from orchestration.pipeline import pipes

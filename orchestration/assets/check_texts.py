@@ -8,6 +8,7 @@ from orchestration.pipeline.pipes import CONTROL_CHART, DRIFT, PARITY
 from orchestration.registry.shown import REMEDIES
 
 REVIEW = "look at the suspects, say in the review file what they are, then challenge again"
+JOINED = "The list of checks joins all scenarios, and below is the one that ran last: the tab Partitions has each."
 TEXTS = {
     "manifest": "Images that cannot be learnt from: an id that is no content hash, a double, a label of no known kind. "
     "If it fails: the stage's report names the rule and the first rows; correct the data set.",
@@ -37,7 +38,7 @@ TEXTS = {
     "sensitivity": "A detector that is blind to synthetic defects that the champion finds. "
     f"If it fails: defects were probably learnt as normal; {REVIEW}.",
     "kept_share": "Another share of images kept than before: other data, or a purification that went wrong. "
-    f"If it fails: {REVIEW}.",
+    f"If it fails: {REMEDIES['kept_share']}.",
     "alarms": "Defects about to be learnt as normal: the champion calls many of the newly learnt images defects. "
     f"If it fails: {REVIEW}.",
     "shift": "Another lamp, camera or product about to be learnt as normal: the newly learnt images differ. "
@@ -58,4 +59,5 @@ def check_spec(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.PreviewWarning)  # of partitions; the release is pinned, and tests use them
         text = f"Guards against: {TEXTS[name][:1].lower()}{TEXTS[name][1:]}"  # beside a green tick
+        text += "" if partitions is None else f" {JOINED}"
         return dg.AssetCheckSpec(name, asset=asset, blocking=blocking, description=text, partitions_def=partitions)

@@ -57,7 +57,7 @@ def staleness_sensor(root: Path, found: Mapping[str, Pattern]) -> dg.SensorDefin
         minimum_interval_seconds=LOOK_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description="Tells which stages DVC would run again, and why, after an edit of params.yaml, code or data. Each "
-        "tick names the scenarios: click its number of runs requested",
+        "tick names the scenarios: click the blue number in its column Result",
     )
     def staleness(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         try:

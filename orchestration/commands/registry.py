@@ -83,7 +83,7 @@ def challenge(
         line,
         {
             "version": report["version"],
-            "registered": "now" if report["registered"] else "before: this detector was a version already",
+            "registered": "by this challenge" if report["registered"] else "earlier: the detector was a version",
             "refused": lost,
             "next": next_step(line, report),
             "champion": report["champion"] or "none yet",

@@ -78,7 +78,10 @@ def links(dagster: str, mlflow: str) -> str:
             f"{dagster}/asset-groups",
             "all assets: click one in a group, then its tab Partitions has a scenario's pictures and checks",
         ),
-        "suspects": (f"{dagster}/assets/purified", "the images of a scenario to look at first"),
+        "suspects": (
+            f"{dagster}/assets/purified",
+            "what to look at first: the tab Partitions has each scenario, the overview the one that ran last",
+        ),
         "runs": (f"{mlflow}/#/experiments", "runs beside each other; Models: what was registered"),
     }
     commands = {

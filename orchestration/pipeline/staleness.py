@@ -93,8 +93,8 @@ def propagated(
     return found
 
 
-def described(states: Mapping[str, StageState]) -> str:
-    """Return the states of a scenario's stages in a few words."""
+def described(states: Mapping[str, StageState], named: int = SHOWN_NAMES) -> str:
+    """Return the states of a scenario's stages in a few words, with the names of the first ones behind."""
     counts = Counter(state.freshness for state in states.values())
     if counts["up to date"] == len(states):
         return f"all {len(states)} up to date"
@@ -102,7 +102,7 @@ def described(states: Mapping[str, StageState]) -> str:
         return "never ran"
     names = list(dict.fromkeys(name.partition("@")[0] for name in why_behind(states)))
     kinds = [f"{counts[kind]} {kind}" for kind in ("stale", "never ran") if counts[kind]]
-    return f"{' and '.join(kinds)} of {len(states)}: {_shortened(names)}"
+    return f"{' and '.join(kinds)} of {len(states)}: {_shortened(names, named)}"
 
 
 def causes(states: Iterable[StageState]) -> list[str]:
@@ -111,8 +111,8 @@ def causes(states: Iterable[StageState]) -> list[str]:
 
 
 def in_words(states: Mapping[str, StageState]) -> str:
-    """Return the states of a scenario's stages in a few words, with the first of the changes that made them stale."""
-    reasons, words = causes(states.values()), described(states)
+    """Return the states of a scenario's stages, and the first of the changes that made them stale."""
+    reasons, words = causes(states.values()), described(states, len(states))
     more = " …" if len(reasons) > SHOWN_REASONS else ""
     return f"{words} ({'; '.join(reasons[:SHOWN_REASONS])}{more})" if reasons else words
 
@@ -143,8 +143,8 @@ def _differing(path: Path, content: Mapping[str, Any]) -> list[str]:
     return [key for key in {**content, **held} if content.get(key) != held.get(key)]
 
 
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN_NAMES]) + (" …" if len(names) > SHOWN_NAMES else "")
+def _shortened(names: Sequence[str], shown: int = SHOWN_NAMES) -> str:
+    return ", ".join(names[:shown]) + (" …" if len(names) > shown else "")
 
 
 def _overlap(one: str, other: str) -> bool:

@@ -13,7 +13,7 @@ REMEDIES = {  # by the check that refuses, where the suspects are no help
     "labelled": "train with another policy (`selection`) or detector, then challenge again, or change its limits "
     "promotion.min_auroc and promotion.max_auroc_loss in params.yaml",
     "kept_share": "if another policy (`selection`) was meant to keep another share, promote it by hand or change "
-    "promotion.max_kept_change in params.yaml; else look at the data and the policy",
+    "promotion.max_kept_change in params.yaml, else look at the data and the policy",
 }
 COMPARED = "none: it was compared with the champion of that time"  # advice on a version
 
@@ -71,8 +71,12 @@ def next_step(line: str, report: Mapping[str, Any]) -> str:
 
 
 def remedies(lost: Sequence[str]) -> str:
-    """Return what to do about refusals by these checks, where it is known; else an empty text."""
-    return "; ".join(dict.fromkeys(REMEDIES[name] for name in lost if name in REMEDIES))
+    """Return what to do about refusals by these checks, where it is known; else an empty text.
+
+    Several begin with the check that they are for.
+    """
+    known = {name: REMEDIES[name] for name in lost if name in REMEDIES}
+    return "; ".join(f"{name}: {text}" if len(known) > 1 else text for name, text in known.items())
 
 
 def _reason(finding: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from orchestration.pipeline import dvc
 from orchestration.pipeline.git import run_git
 from orchestration.pipeline.params import Params
 
+MOST_NAMED = 5  # edited files in a tag
 NO_CODE = (":!dvc.lock", ":!data/raw")  # records, not code: the tags of a run hold their hashes
 
 
@@ -32,7 +33,7 @@ def lock_tags(scenario: str, params: Params, stages: Sequence[str]) -> dict[str,
 def git_tags() -> dict[str, str]:
     """Return the git commit as a tag, with `-dirty` if tracked files have changed; empty without git.
 
-    The records that the pipeline and the ingest rewrite do not count as changes.
+    The records that the pipeline and the ingest rewrite do not count as changes. The tag `git.edited` names the others.
     """
     code = Path("orchestration").resolve().parent  # in a slice of this machine, code is a link into the workspace
 
@@ -43,10 +44,14 @@ def git_tags() -> dict[str, str]:
 
     try:
         commit = git("rev-parse", "--verify", "HEAD")
-        changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", *NO_CODE)
+        changes = git("status", "--porcelain", "--untracked-files=no", "--", ".", *NO_CODE).splitlines()
     except (OSError, subprocess.SubprocessError):  # no git, no repository, no commit
         return {}
-    return {"git.commit": commit + ("-dirty" if changes else "")}
+    if not changes:
+        return {"git.commit": commit}
+    edited = [line.split(maxsplit=1)[1] for line in changes]
+    more = [f"{len(edited) - MOST_NAMED} more"] if len(edited) > MOST_NAMED else []
+    return {"git.commit": f"{commit}-dirty", "git.edited": ", ".join([*edited[:MOST_NAMED], *more])}
 
 
 def source_tags(command: str) -> dict[str, str]:

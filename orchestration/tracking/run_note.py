@@ -15,7 +15,7 @@ import pandas as pd
 from llbnad.config import METHOD
 from llbnad.utils.files import file_digest
 from orchestration.pipeline.params import Params
-from orchestration.pipeline.paths import FINAL_STAGE, stage_dir
+from orchestration.pipeline.paths import FINAL_STAGE, PARAMS, stage_dir
 from orchestration.tracking.beside_earlier import BESIDE, beside_line
 from orchestration.tracking.beside_earlier import PICTURE as BESIDE_PICTURE
 
@@ -94,9 +94,11 @@ def _again(scenario: str, tags: Mapping[str, str]) -> str:
     if not commit:
         return f"Make it again: `{command(scenario)}`."
     if commit.endswith("-dirty"):
+        edited = tags.get("git.edited", "something")
+        held = "its settings are" if edited == str(PARAMS) else "code is not recorded, settings are"
         return (
-            f"Something was edited after commit `{commit[:10]}`: code is not recorded, settings are among the run's "
-            f"parameters. While nothing else is edited, `{command(scenario)}` makes it again."
+            f"Edited after commit `{commit[:10]}`: {edited}; {held} among the run's parameters. While nothing else is "
+            f"edited, `{command(scenario)}` makes it again."
         )
     return f"Make it again: `git checkout {commit[:10]}`, then `{command(scenario)}`."
 

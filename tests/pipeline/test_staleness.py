@@ -56,7 +56,9 @@ class Ui:
         """Return the stages that have a yellow badge, whichever partition is looked at, with its text."""
         asked = {"keys": [{"path": change_key(name).path} for name in self.found]}
         answer = execute_dagster_graphql(self.context.create_request_context(), BADGES, asked)
-        checks = {one["assetKey"]["path"][-1]: one["assetChecksOrError"]["checks"] for one in answer.data["assetNodes"]}
+        known = {change_key(name).path[-1]: name for name in self.found}
+        nodes = answer.data["assetNodes"]
+        checks = {known[one["assetKey"]["path"][-1]]: one["assetChecksOrError"]["checks"] for one in nodes}
         assert len(checks) == 12
         found = {name: check["executionForLatestMaterialization"] for name, (check,) in checks.items()}
         yellow = {name: one["evaluation"] for name, one in found.items() if one["status"] == "FAILED"}

@@ -75,7 +75,7 @@ def test_the_experiment_and_its_runs_say_what_they_are(by_dagster, monkeypatch):
     assert f"| what mad kept (*llbnad*) | {kept} |" in note and f"| everything (*none*) | {train} |" in note
     assert f"{parent.data.metrics['image_auroc_oracle']:.3f} |" in note
     assert f"`git checkout {head(by_dagster)[:10]}`, then `dvc repro evaluation@noisy20`." in note
-    assert "Something was edited" not in note
+    assert "Edited after" not in note
     shown = re.findall(r"path=([^&]*)&run_uuid=(\w+)", note)
     assert shown and {run_id for _, run_id in shown} == {parent.info.run_id}
     for path, _ in shown:  # each is an artifact of this run
@@ -110,7 +110,7 @@ def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_
     rates = [[run.data.metrics[f"{name}_at_threshold"] for run in (before, now)] for name in ("fpr", "recall")]
     said = "at their thresholds, false positives {:.1%} → {:.1%}, recall {:.1%} → {:.1%}"
     assert said.format(*rates[0], *rates[1]) in line  # as the same page says below
-    assert "Something was edited after commit" in note  # params.yaml was not committed
+    assert "`: params.yaml; its settings are among the run's parameters" in note  # it was not committed
     assert f"/runs/{before.info.run_id}" in line and re.search(r"(chance|better|worse)", line)
     path = re.search(r"path=([^&]*beside_earlier.png)&run_uuid=" + now.info.run_id, note)
     assert Path(client.download_artifacts(now.info.run_id, unquote(path[1]))).stat().st_size > 5000

@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,14 @@ def test_the_line_says_what_was_expected(folder, monkeypatch, capsys, arguments,
     with pytest.raises(SystemExit):
         pipeline.main()
     assert expected in capsys.readouterr().err
+
+
+def test_a_python_without_the_packages_is_told_which_one_has_them():
+    """As after `python -m orchestration` in a terminal where the environment is not active."""
+    command = [sys.executable, "-S", "-m", "orchestration", "status"]  # -S: nothing that was installed
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: ") and ".venv/bin/python" in line
 
 
 def test_no_file_takes_the_place_of_a_pipe(folder, monkeypatch, capsys):

@@ -6,7 +6,7 @@ from llbnad.model.bursts import Bursts
 from llbnad.monitoring.finding import decided, skipped
 from orchestration.registry import model_card
 from orchestration.registry.packaging import logged_name
-from orchestration.registry.shown import as_check
+from orchestration.registry.shown import REMEDIES, as_check, remedies
 from orchestration.tracking.metric_names import in_mlflow
 from orchestration.tracking.run_name import run_name
 from orchestration.tracking.run_note import comparison_table
@@ -106,6 +106,12 @@ def test_a_card_says_first_why_it_was_refused_and_one_thing_of_sensitivity(calib
     assert (model_card.COMPARED_ALONE in card, model_card.UNMEASURED in card) == (measured, not measured)
     of_evaluation = model_card.model_card(calibrated, {"sensitivity_line": "smallest scratch: 4 px"}, [finding])
     assert "Smallest scratch: 4 px." in of_evaluation and "sensitivity.images" not in of_evaluation
+
+
+def test_several_remedies_name_the_check_that_each_is_for():
+    one, other = REMEDIES["threshold"], REMEDIES["labelled"]
+    assert remedies(["threshold", "spread"]) == one and remedies(["spread"]) == ""
+    assert remedies(["threshold", "labelled"]) == f"threshold: {one}; labelled: {other}"
 
 
 def test_a_check_that_was_skipped_has_no_result_in_dagster():
