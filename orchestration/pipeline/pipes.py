@@ -75,7 +75,7 @@ def report(metadata: Mapping[str, Any], data_version: str | None = None, checks:
         return
     context, checks = PipesContext.get(), list(checks)
     skipped = {f"check {one.name}": f"skipped: {one.description}" for one in checks if one.passed is None}
-    context.report_asset_materialization({**skipped, **metadata}, data_version)
+    context.report_asset_materialization({**metadata, **skipped, **metadata}, data_version)  # in the order of metadata
     for check in checks:
         if check.passed is not None:
             details = {**check.metadata, DESCRIPTION: check.description}
