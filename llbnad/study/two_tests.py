@@ -88,8 +88,8 @@ def _rates(scores: pd.DataFrame, thresholds: tuple[float | None, float | None], 
         shares.append((above[~anomalous].mean(), above[anomalous].mean()))
     (alarms_before, found_before), (alarms, found) = shares
     return (
-        f"at their thresholds, false positives {alarms_before:.1%} → {alarms:.1%}, "
-        f"recall {found_before:.1%} → {found:.1%}"
+        "at their thresholds, as counted, without a test for chance: "
+        f"false positives {alarms_before:.1%} → {alarms:.1%}, recall {found_before:.1%} → {found:.1%}"
     )
 
 

@@ -18,7 +18,7 @@ def asset_spec(name: str, where: Pattern) -> dg.AssetSpec:
         deps=[change_key(name), *sorted(where.upstream | where.sources)],
         skippable=True,  # a run may select some of the stages
         description=f"{_description(template.desc, name)}. Up to date? {_link(change_key(name))} says so, and why not; "
-        "the tab Partitions shows it per scenario",
+        "the tab Partitions shows it of each scenario, once that is clicked",
         group_name=template.meta.get("group"),
         kinds={"dvc", *template.meta.get("kinds", [])},
         owners=list(template.meta.get("owners", [])),

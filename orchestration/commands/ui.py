@@ -136,9 +136,9 @@ def serve_together(
         addresses: hosts and ports at which they answer.
     """
     # a background job of a shell ignores SIGINT: SIGTERM ends all as well
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, _end)
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # under nohup, it shall outlive its terminal
-        signal.signal(signal.SIGHUP, lambda *_: sys.exit(0))
+        signal.signal(signal.SIGHUP, _end)
     own = signal.getsignal(signal.SIGINT)
     if own == signal.SIG_IGN:  # servers would inherit that, and Dagster ends its own processes by SIGINT
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -160,7 +160,8 @@ def serve_together(
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # before the line, after which people may press again
         print("ending both …", flush=True)
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # an impatient second Ctrl-C would leave servers behind
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # an impatient second signal would leave servers behind
         for command, process in zip(commands, started, strict=True):
             if process.poll() is None:
                 os.killpg(process.pid, ENDED_BY.get(Path(command[0]).name, signal.SIGINT))
@@ -169,6 +170,13 @@ def serve_together(
                 process.wait(END_SECONDS)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end(*_: object) -> None:
+    """End this program, once: a second signal, such as that which `make` passes on, must not disturb the end."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    sys.exit(0)
 
 
 def _answers(address: tuple[str, int]) -> bool:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 PREDICTIONS = "predictions.parquet"
+KEPT = "purified/kept.parquet"  # artifact of a run
 PICTURE = "beside_earlier.png"  # artifact of the run, in the folder of the evaluation
 LOOKED_AT, MOST_COMPARED = 50, 5  # newest runs of a scenario
 BESIDE = "llbnad.beside"  # tag of a run: what was compared, and what came out
@@ -58,7 +59,7 @@ def beside_earlier(client: "MlflowClient", scenario: str, params: Params, run: "
     compared, drawn = list[dict[str, str]](), False
     with tempfile.TemporaryDirectory() as folder:
         for earlier in others:
-            tested = _predictions(client, earlier, Path(folder) / earlier.info.run_id)
+            tested = _table(client, earlier, f"{FINAL_STAGE}/{PREDICTIONS}", Path(folder))
             thresholds = earlier.data.metrics.get("threshold"), metrics.get("threshold")
             if tested is None or (found := two_tests(tested, now, samples, thresholds)) is None:
                 continue
@@ -74,7 +75,9 @@ def beside_earlier(client: "MlflowClient", scenario: str, params: Params, run: "
                 client.log_artifact(run.info.run_id, str(picture), FINAL_STAGE)
                 drawn = True
             told = {"run": earlier.info.run_id, "name": earlier.info.run_name, "policy": policy}
-            compared.append({**told, "text": found.describe()})
+            kept = _table(client, earlier, KEPT, Path(folder))
+            text = found.describe() if kept is None else f"{found.describe()}; {_kept_alone(kept, scenario)}"
+            compared.append({**told, "text": text})
     if not compared:
         return None
     return json.dumps({"digest": digest, "compared": compared, "picture": drawn}, sort_keys=True)
@@ -97,13 +100,21 @@ def _policy(run: "Run") -> str:
     return json.dumps(own, sort_keys=True)
 
 
-def _predictions(client: "MlflowClient", run: "Run", folder: Path) -> pd.DataFrame | None:
-    """Return what the detector of a run said of the test images; None if somebody has deleted it."""
+def _kept_alone(earlier: pd.DataFrame, scenario: str) -> str:
+    """Return how many images one of two runs kept and the other did not; `scenario` has this run's on disk."""
+    before = set(earlier["image_id"])
+    now = set(pd.read_parquet(stage_dir("purified", scenario) / Path(KEPT).name)["image_id"])
+    return f"{len(now - before)} images are kept by this run alone, {len(before - now)} by the other alone"
+
+
+def _table(client: "MlflowClient", run: "Run", path: str, folder: Path) -> pd.DataFrame | None:
+    """Return a table that a run holds as artifact, by way of a folder; None if somebody has deleted it."""
     from mlflow.exceptions import MlflowException
 
-    folder.mkdir()
+    place = folder / run.info.run_id
+    place.mkdir(exist_ok=True)
     try:
-        return pd.read_parquet(client.download_artifacts(run.info.run_id, f"{FINAL_STAGE}/{PREDICTIONS}", str(folder)))
+        return pd.read_parquet(client.download_artifacts(run.info.run_id, path, str(place)))
     except (MlflowException, OSError):
         return None
 

@@ -11,6 +11,7 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 import yaml
 from mlflow import MlflowClient
@@ -108,8 +109,12 @@ def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_
     aurocs = [run.data.metrics["image_auroc"] for run in (before, now)]
     assert "I-AUROC {:.4f} → {:.4f} on the same".format(*aurocs) in line and "with policy `mad`" in line
     rates = [[run.data.metrics[f"{name}_at_threshold"] for run in (before, now)] for name in ("fpr", "recall")]
-    said = "at their thresholds, false positives {:.1%} → {:.1%}, recall {:.1%} → {:.1%}"
+    said = "without a test for chance: false positives {:.1%} → {:.1%}, recall {:.1%} → {:.1%}"
     assert said.format(*rates[0], *rates[1]) in line  # as the same page says below
+    kept = [{*pd.read_parquet(client.download_artifacts(run.info.run_id, "purified/kept.parquet"))["image_id"]}
+            for run in (before, now)]  # fmt: skip
+    alone = f"{len(kept[1] - kept[0])} images are kept by this run alone, {len(kept[0] - kept[1])} by the other alone"
+    assert alone in line and kept[0] != kept[1]
     assert "`: params.yaml; its settings are among the run's parameters" in note  # it was not committed
     assert f"/runs/{before.info.run_id}" in line and re.search(r"(chance|better|worse)", line)
     path = re.search(r"path=([^&]*beside_earlier.png)&run_uuid=" + now.info.run_id, note)
