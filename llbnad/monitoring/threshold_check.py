@@ -76,7 +76,7 @@ def _normal_tests(calibration: Threshold, own: Probe) -> _Part | None:
     counts = f"{alarms} of the probe's {len(normal)} labelled normal test images"
     observed = f"calls {counts} defects ({alarms / len(normal):.1%}{more})"
     promise = f"the upper end of its promise of {calibration.promised_fpr:.1%}"
-    return _Part(passed, observed, f"at most {calibration.fpr_high:.1%}, {promise}, but for chance")
+    return _Part(passed, observed, f"at most {calibration.fpr_high:.1%}, {promise}; chance may add to it")
 
 
 def _body(calibration: Threshold, bounds: Promotion) -> _Part:

@@ -76,7 +76,10 @@ def selection_notes(table: pd.DataFrame, purified: Purified, paths: Mapping[str,
         apart = f"{images} apart: {', '.join(names[:NAMED])}{more}"
     notes = [f"kept {len(purified.kept)} of {count}{nothing}; {apart}"]
     if count < FEW:
-        notes.append(f"few images: {count} where {FEW} are wanted, so look at those with the highest scores yourself")
+        notes.append(
+            f"few images: {count} where {FEW} are wanted, so defects may be among the kept: look at the highest scores "
+            "yourself"
+        )
     lowest = agreement(table)
     if lowest is not None and lowest < AGREEMENT:
         notes.append(

@@ -97,5 +97,5 @@ def next_after(line: str, version: str, champion: str, unproven: bool = False) -
     if champion == version and unproven:
         return f"`{PROGRAM} review {line} --out review.html`: version {version} is in use, compared with nothing: look"
     if champion == version:
-        return f"nothing: version {version} is champion already"
+        return f"nothing: version {version} is champion"
     return f"`{PROGRAM} registry promote {line} {version}` makes it champion instead of version {champion}"

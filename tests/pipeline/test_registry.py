@@ -115,7 +115,7 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == first["advice"]
     again = challenge(LINE)
     assert (again["registered"], again["version"], again["champion"]) == (False, "1", "1")
-    assert next_step(LINE, again) == "nothing: version 1 is champion already"
+    assert next_step(LINE, again) == "nothing: version 1 is champion"
 
     tags = client.get_model_version(model_name(LINE), "1").tags
     assert tags["model.md5"] == first["md5"] and tags["git.commit"]

@@ -139,7 +139,7 @@ def test_checks_made_outside_are_of_the_newest_materialisation_and_a_promotion_r
         wanted = dg.AssetRecordsFilter(asset_key=dg.AssetKey("challenger"), asset_partitions=["bottle"])
         (now, _) = instance.fetch_materializations(wanted, limit=9).records
         said = {name: entry.value for name, entry in now.asset_materialization.metadata.items()}
-        nothing = "nothing: version 2 is champion already"
+        nothing = "nothing: version 2 is champion"
         assert said == {"version": "2", "champion": "2", "next": nothing, "threshold": "0.7"}
         assert now.asset_materialization.tags["dagster/data_version"] == "a" and shown("challenger", "spread")
         key = dg.AssetCheckKey(dg.AssetKey("challenger"), "spread")
