@@ -344,7 +344,7 @@ class Promotion(Config):
     probe_size: int = Field(200, ge=8)  # images of each kind that detectors are compared on; scoring takes seconds
     min_agreement: float = Field(0.4, ge=-1, le=1)  # rank correlation with the champion on normal images
     min_spread: float = Field(0.01, ge=0)  # relative spread of normal scores; a collapsed detector has none
-    min_separation: float = Field(0.6, ge=0, le=1)  # AUROC of rejected against kept images; 0.5 is blind
+    min_separation: float = Field(0.6, ge=0, le=1)  # AUROC of images not kept against kept ones; 0.5 is blind
     max_separation_loss: float = Field(0.05, ge=0, le=1)  # loss of that AUROC, compared with the champion's
     # reach of the threshold above the body of its calibration scores, in spreads of the lower half of their logarithms
     min_threshold_reach: float = 0.3  # below: the threshold is inside the scores of normal images

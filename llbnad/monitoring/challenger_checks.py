@@ -86,7 +86,7 @@ def spread(scores: np.ndarray, least: float) -> Finding:
 
 
 def separation(own: Probe, champion: Probe | None, challenger: Probe | None, bounds: Promotion) -> Finding:
-    """Check the AUROC of rejected against kept images: the detector must still see what stage 1 found suspicious.
+    """Check the AUROC of images not kept against kept ones: the detector must still see what stage 1 found suspicious.
 
     The images are the champion's probe images, or the new detector's own if the champion's are too few.
     """
@@ -95,14 +95,14 @@ def separation(own: Probe, champion: Probe | None, challenger: Probe | None, bou
         found = _auroc(own.kept, own.rejected)
     if found is None:
         few = min(len(own.kept), len(own.rejected))
-        expected = f"at least {FEWEST_IMAGES} kept and rejected"
+        expected = f"at least {FEWEST_IMAGES} images kept and not kept"
         return skipped("separation", f"{few} images are too few to compare", expected)
     least, before = bounds.min_separation, _auroc(champion.kept, champion.rejected) if champion else None
     expected = f"at least {least:.3f}"
     if before is not None:
         least = max(least, before - bounds.max_separation_loss)
         expected = f"at least {least:.3f} (champion {before:.3f})"
-    return decided("separation", found >= least, f"AUROC {found:.3f} of rejected against kept images", expected)
+    return decided("separation", found >= least, f"AUROC {found:.3f} of images not kept against kept ones", expected)
 
 
 def agreement(challenger: Probe | None, champion: Probe | None, least: float) -> Finding:

@@ -21,7 +21,7 @@ from llbnad.evaluation.figures import (
 from llbnad.evaluation.heat_scale import OF_EACH, heat_scale
 from llbnad.inference.predict import Predictor
 from llbnad.inference.prediction import Prediction
-from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL
+from llbnad.model.threshold import DEFECT_LABEL, UNSURE_LABEL, Threshold
 from llbnad.monitoring.probe import Probe, values
 
 SHOWN = 6  # images they differ on most; each has two tiles
@@ -68,13 +68,15 @@ def draw_scores(champion: Probe, challenger: Probe, limits: Limits, path: Path) 
         axes.legend(frameon=False, fontsize=8)
 
 
-def most_different(champion: Probe, challenger: Probe, limits: Limits, count: int = SHOWN) -> list[str]:
-    """Return the ids of the images on which both differ most: another verdict first, then another rank.
+def most_different(
+    champion: Probe, challenger: Probe, thresholds: tuple[Threshold | None, Threshold | None], count: int = SHOWN
+) -> list[str]:
+    """Return the ids of the images on which both differ most: another label first, then another rank.
 
     Args:
         champion: scores of the champion.
         challenger: scores of the challenger, of the same images.
-        limits: their thresholds; without one of them, only ranks count.
+        thresholds: their thresholds; without one of them, only ranks count.
         count: number of images.
     """
     from scipy.stats import rankdata
@@ -83,8 +85,8 @@ def most_different(champion: Probe, challenger: Probe, limits: Limits, count: in
     ids = sorted(one for one in before.keys() & now.keys() if np.isfinite(before[one]) and np.isfinite(now[one]))
     old, new = values(before, ids), values(now, ids)
     same = np.ones(len(ids), bool)
-    if limits[0] is not None and limits[1] is not None:
-        same = (old > limits[0]) == (new > limits[1])
+    if thresholds[0] is not None and thresholds[1] is not None:
+        same = thresholds[0].labels(old) == thresholds[1].labels(new)
     moved = np.abs(rankdata(old) - rankdata(new))
     return [ids[place] for place in np.lexsort((-moved, same))[:count]]
 

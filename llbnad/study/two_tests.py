@@ -1,7 +1,8 @@
 """Two detectors tested on the same images: is the difference of their I-AUROC more than chance, and what is it worth?
 
 The comparators of the later test say what a difference is worth: training on everything (*none*), on true normals only
-(*oracle*). Intervals are those of `llbnad.study.bootstrap`, over the test images.
+(*oracle*). Intervals are those of `llbnad.study.bootstrap`, over the test images. Both detectors are of one training
+each, so that another seed may change more than an interval says.
 """
 
 from dataclasses import dataclass
@@ -13,9 +14,9 @@ from llbnad.config import METHOD
 from llbnad.data.manifest import NORMAL
 from llbnad.evaluation.figures import FALSE_ALARM_COLOUR, METHOD_COLOURS, figure
 from llbnad.evaluation.metrics import ranking
-from llbnad.study.bootstrap import LEVEL, NOISE, differences
+from llbnad.study.bootstrap import BETTER, LEVEL, NOISE, WORSE, differences
 
-EARLIER, NONE = "earlier", "none"
+EARLIER = "earlier"
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,17 @@ class TwoTests:
     high: float
     significance: str  # see `llbnad.study.bootstrap.differences`
     images: int
-    beside_none: pd.DataFrame  # difference to *none* of each detector: see `differences`; empty without that comparator
-    none: float | None  # I-AUROC of *none*
+    above: pd.DataFrame  # I-AUROC of the present detector minus that of each other one: see `differences`
     rates: str  # false positives and recall of both, each at its own threshold; empty without thresholds
 
     def describe(self) -> str:
         """Say in one sentence what changed, and whether it is more than chance."""
         said = f"I-AUROC {self.earlier:.4f} → {self.now:.4f} on the same {self.images} test images"
         interval = f"{self.now - self.earlier:+.4f}, from {self.low:+.4f} to {self.high:+.4f} at {LEVEL:.0%} confidence"
-        verdict = "no more than chance" if self.significance == NOISE else f"{self.significance} beyond chance"
+        verdict = "no more than the chance of these test images"
+        if self.significance != NOISE:
+            chance = "the chance of these test images (of one seed: another changes it too)"
+            verdict = f"{self.significance} beyond {chance}"
         return f"{said} ({interval}): {verdict}{'; ' + self.rates if self.rates else ''}"
 
 
@@ -67,15 +70,22 @@ def two_tests(
     if first is None or second is None:
         return None
     named = scores.assign(test="", seed=0, anomalous=anomalous, sample_id=samples.reindex(scores.index)).reset_index()
-    (change,) = differences(named[["test", "seed", "image_id", "sample_id", "anomalous", EARLIER, METHOD]],
-                            ["test"], EARLIER).to_dict("records")  # fmt: skip
-    everything = found.get(NONE)
-    beside = differences(named, ["test"], NONE)
+    above = _reversed(differences(named, ["test"], METHOD))
+    change = above.set_index("method").loc[EARLIER]
     return TwoTests(
         first.auroc, second.auroc, change["difference_low"], change["difference_high"], change["significance"],
-        len(scores), beside, None if everything is None else everything.auroc,
-        _rates(scores, thresholds, anomalous),
+        len(scores), above, _rates(scores, thresholds, anomalous),
     )  # fmt: skip
+
+
+def _reversed(table: pd.DataFrame) -> pd.DataFrame:
+    """Return what `base` has above each method, from a table of `differences`, which has the opposite."""
+    return table.assign(
+        difference=-table["difference"],
+        difference_low=-table["difference_high"],
+        difference_high=-table["difference_low"],
+        significance=table["significance"].replace({BETTER: WORSE, WORSE: BETTER}),
+    )
 
 
 def _rates(scores: pd.DataFrame, thresholds: tuple[float | None, float | None], anomalous: pd.Series) -> str:
@@ -94,15 +104,15 @@ def _rates(scores: pd.DataFrame, thresholds: tuple[float | None, float | None], 
 
 
 def draw_two_tests(tests: TwoTests, names: dict[str, str], path: Path, title: str) -> None:
-    """Draw the difference to *none* of each detector, with its interval, as PNG.
+    """Draw what the present detector has above each other one, with its interval, as PNG.
 
     Args:
-        tests: the comparison; *none* is among its comparators.
-        names: what the picture calls the detectors; others are left out.
+        tests: the comparison.
+        names: what the picture calls the other detectors; those without a name are left out.
         path: PNG file.
         title: title of the picture.
     """
-    rows = tests.beside_none.set_index("method")
+    rows = tests.above.set_index("method")
     shown = [name for name in names if name in rows.index]
     colours = {**METHOD_COLOURS, EARLIER: FALSE_ALARM_COLOUR}  # the remaining colour of the palette
     with figure(path, (8, 1.6 + 0.45 * len(shown))) as (axes,):
@@ -113,5 +123,7 @@ def draw_two_tests(tests: TwoTests, names: dict[str, str], path: Path, title: st
         axes.axvline(0, color="#999999", linewidth=1)
         axes.set_yticks(range(len(shown)), [names[name] for name in reversed(shown)])
         axes.set_ylim(-0.6, len(shown) - 0.4)
-        axes.set_xlabel(f"I-AUROC above that of learning everything (none: {tests.none:.4f}), {LEVEL:.0%} intervals")
+        axes.set_xlabel(
+            f"I-AUROC of this run ({tests.now:.4f}) minus that of …; {LEVEL:.0%} intervals over the test images"
+        )
         axes.set_title(title, loc="left")

@@ -2,6 +2,9 @@
 
 glibc returns the memory of large tensors to the kernel after every layer and asks for it again for the next layer. An
 EfficientNet then spends more time in page faults than in arithmetic. Higher malloc thresholds keep the memory.
+
+A thread of OpenMP that has no work spins, and where another program needs the core, it holds up the thread that it
+waits for. Threads sleep instead.
 """
 
 import ctypes
@@ -33,6 +36,7 @@ def prepare(runtime: Runtime) -> "torch.device":
                 libc.mallopt(parameter, value)
     limit(runtime.memory_limit)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read once, when torch is imported
 
     import torch
 

@@ -13,9 +13,10 @@ import dagster as dg
 from llbnad.config import METHOD
 from llbnad.utils.files import file_digest
 from orchestration.assets.pictures import picture
-from orchestration.pipeline.paths import stage_dir
+from orchestration.pipeline.paths import FINAL_STAGE, stage_dir
 from orchestration.pipeline.settings import settings_path
 from orchestration.pipeline.tables import escaped, for_people, plain_table
+from orchestration.registry.store import model_name
 from orchestration.tracking.server import run_page
 
 PREVIEW_ROWS = 100  # of a CSV file; numbers are rounded for people, the files hold all digits
@@ -23,12 +24,14 @@ PREVIEW_ROWS = 100  # of a CSV file; numbers are rounded for people, the files h
 FIRST = (
     "outcome",
     "summary",
+    "beside earlier results",
     "policy",
     "not kept",
     "all suspects",
     "images are in",
     "model file",
     "to score images",
+    "to score by the champion",
     "notes",
     "to judge the suspects",
     "mlflow",
@@ -62,6 +65,8 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
         # show the link only if the recorded run had these settings
         if settings.exists() and run.get("md5.settings") == file_digest(settings, "md5"):
             shown["mlflow"] = dg.MetadataValue.url(run_page(run))
+            if stage_dir(FINAL_STAGE, scenario).as_posix() in paths and run.get("beside"):
+                shown["beside earlier results"] = run["beside"]
     return shown
 
 
@@ -107,8 +112,12 @@ def _counts(root: Path, scenario: str) -> dict[str, str]:
 def of_detector(scenario: str) -> dict[str, str]:
     """Return which file the detector is, and how images are scored with it."""
     file = stage_dir("detector", scenario) / f"{METHOD}.safetensors"
-    score = f"llbnad predict {file} FOLDER --out SCORED"
-    return {"model file": str(file), "to score images": score}
+    return {
+        "model file": str(file),
+        "to score images": f"llbnad predict {file} FOLDER --out SCORED",
+        "to score by the champion": f"python -m orchestration predict models:/{model_name(scenario)}@champion FOLDER "
+        "--out SCORED (once there is a champion; a detector that was refused is none)",
+    }
 
 
 def in_order(shown: Mapping[str, Any]) -> dict[str, Any]:

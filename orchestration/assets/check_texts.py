@@ -30,7 +30,7 @@ TEXTS = {
     f"If it fails: {REMEDIES['threshold']}; or call what stands apart a defect in the review file.",
     "verdicts": "A detector that calls normal what people called a defect, or the reverse. "
     "If it fails: the finding names the images; correct a verdict, or keep the champion.",
-    "separation": f"A detector that no longer tells the rejected images from the kept ones. If it fails: {REVIEW}.",
+    "separation": f"A detector that no longer tells the kept images from the others. If it fails: {REVIEW}.",
     "agreement": "A detector that ranks normal images quite otherwise than the champion. "
     "If it fails: look at the images on which they differ most.",
     "labelled": "A detector that ranks labelled test images badly, or worse than the champion does. "

@@ -23,6 +23,7 @@ from orchestration.assets.changes_checks import report, results
 from orchestration.assets.partitions import Pattern, stages_of
 from orchestration.assets.retraining import run_in_progress
 from orchestration.pipeline import code, dvc, settings
+from orchestration.pipeline.busy import BusyError
 from orchestration.pipeline.import_graph import PACKAGES
 from orchestration.pipeline.left_behind import dvc_processes
 from orchestration.pipeline.params import Params, load_params
@@ -64,6 +65,9 @@ def staleness_sensor(root: Path, found: Mapping[str, Pattern]) -> dg.SensorDefin
             params = load_params(root / PARAMS)
             remembered = _remembered(context.cursor)
             seen, waiting = look(context.instance, root, found, params, remembered)
+        except BusyError:
+            again = "another process works on the same files, such as `make run`: this sensor looks again by itself"
+            return dg.SensorResult(skip_reason=again, cursor=context.cursor)
         except LlbnadError as error:
             return dg.SensorResult(skip_reason=str(error), cursor=context.cursor)
         said = "; ".join(f"{scenario}: {one.words}{waiting.get(scenario, '')}" for scenario, one in seen.items())

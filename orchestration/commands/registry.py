@@ -77,7 +77,7 @@ def challenge(
         print(f"version {report['version']}: {report['advice']}")
     lost = named(findings, "failed")
     if not promote_it or lost != "none":
-        print(f"next: {next_step(line, report)}")
+        print(f"next: {next_step(line, report, pipes.is_heard())}")
     _tell(
         "challenger",
         line,
@@ -85,7 +85,7 @@ def challenge(
             "version": report["version"],
             "registered": "by this challenge" if report["registered"] else "earlier: the detector was a version",
             "refused": lost,
-            "next": next_step(line, report),
+            "next": next_step(line, report, pipes.is_heard()),
             "champion": report["champion"] or "none yet",
             **version_facts(report["facts"], findings),
             "suspects to review": unjudged_suspects(Path(), load_params(PARAMS), line),

@@ -87,7 +87,7 @@ def status(
 
 def _reasons(row: Standing) -> Table:
     """Return a table of the stages that are not up to date, causes first."""
-    table = Table(title=f"{row.scenario}: what `make run` computes again")
+    table = Table(title=f"{row.scenario}: what `make run` computes, or finds in the cache")
     table.add_column("stage", overflow="fold")
     table.add_column("because", overflow="fold")
     for stage, why in row.because.items():

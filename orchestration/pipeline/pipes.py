@@ -74,8 +74,9 @@ def report(metadata: Mapping[str, Any], data_version: str | None = None, checks:
     if not is_heard():
         return
     context, checks = PipesContext.get(), list(checks)
-    skipped = {f"check {one.name}": f"skipped: {one.description}" for one in checks if one.passed is None}
-    context.report_asset_materialization({**metadata, **skipped, **metadata}, data_version)  # in the order of metadata
+    untold = [one for one in checks if one.passed is None and f"check {one.name}" not in metadata]
+    reasons = {f"check {one.name}": f"skipped: {one.description}" for one in untold}
+    context.report_asset_materialization({**metadata, **reasons}, data_version)
     for check in checks:
         if check.passed is not None:
             details = {**check.metadata, DESCRIPTION: check.description}

@@ -70,7 +70,8 @@ def write_comparison(
     scores, pictures, table = comparison_files(scenario)
     draw_scores(before, now, (limits[0], limits[1]), scores)
     paths = dict(zip(images["image_id"], images["path"], strict=True))
-    chosen = [paths[one] for one in most_different(before, now, (limits[0], limits[1])) if one in paths]
+    differing = most_different(before, now, (champion.threshold, challenger.threshold))
+    chosen = [paths[one] for one in differing if one in paths]
     there = [path for path in chosen if page_of(IMAGE_ROOT / path)[0].exists()]
     names = [shown_name(path) for path in there]  # the camera's
     files = {

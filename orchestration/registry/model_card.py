@@ -14,7 +14,7 @@ from llbnad.monitoring import sensitivity_check
 from llbnad.monitoring.finding import Finding
 from orchestration.pipeline.paths import stage_dir
 from orchestration.registry.comparison_files import CARD, SUSPECTS, comparison_files
-from orchestration.registry.shown import remedies
+from orchestration.registry.shown import PROGRAM, remedies
 from orchestration.registry.store import model_name
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ def model_card(
     lines = [f"{begins} {one.name}: {_seen(one)}; expected {one.expected}." for one in findings if one.failed]
     if lines and not in_use:
         advised = remedies([one.name for one in findings if one.failed]) or "look at the suspects, then challenge again"
-        lines.append(f"{NEXT}{advised}. The button *Promote model* of this page changes no alias, so nothing in use.")
+        by_hand = f"`{PROGRAM} registry promote LINE VERSION` promotes it all the same"
+        button = "the button *Promote model* of this page changes no alias, so nothing in use"
+        lines.append(f"{NEXT}{advised}. {by_hand}; {button}.")
     lines.append(f"Detector {detector['name']} on {encoder['name']} at {encoder['input_size']} px.")
     if "n_selected" in metrics:
         share = metrics["n_selected"] / metrics["n_train"]

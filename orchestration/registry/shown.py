@@ -50,21 +50,21 @@ def as_check(finding: Mapping[str, Any]) -> pipes.Check:
     return pipes.Check(finding["name"], passed, description, metadata=details)
 
 
-def next_step(line: str, report: Mapping[str, Any]) -> str:
-    """Return what to type after a challenge of LINE, from its report."""
+def next_step(line: str, report: Mapping[str, Any], in_dagster: bool = False) -> str:
+    """Return what to do after a challenge of LINE, from its report: what to type, or what Dagster does next."""
     version = report["version"]
     look, promotion = f"`{PROGRAM} review {line} --out review.html`", f"`{PROGRAM} registry promote {line} {version}`"
-    lost = named(report["findings"], "failed")
-    remedy = remedies([one["name"] for one in report["findings"] if one["outcome"] == "failed"])
-    remedy = remedy or f"{look} shows the suspects"
-    why = ", ".join(_reason(one) for one in report["findings"] if one["outcome"] == "failed")
-    if lost != "none" and version == report["champion"]:
+    failed = [one for one in report["findings"] if one["outcome"] == "failed"]
+    if failed:
+        why = _why(failed, f"{look} shows the suspects")
+        if version != report["champion"]:
+            return f"refused by {why}; {promotion} promotes it all the same"
         return (
-            f"version {version} is in use; if it came now, it would be refused by {why}: {remedy}; "
+            f"version {version} is in use; if it came now, it would be refused by {why}; "
             "train a better one, or change the limits under promotion in params.yaml"
         )
-    if lost != "none":
-        return f"refused by {why}: {remedy}; {promotion} promotes it all the same"
+    if in_dagster and version != report["champion"]:
+        return f"asset `champion` promotes it, in job run_scenario as the next step; {look} shows the suspects"
     if report["champion"] is None:
         return f"{look} shows the suspects, then {promotion} makes it champion"
     return next_after(line, version, report["champion"])
@@ -77,6 +77,14 @@ def remedies(lost: Sequence[str]) -> str:
     """
     known = {name: REMEDIES[name] for name in lost if name in REMEDIES}
     return "; ".join(f"{name}: {text}" if len(known) > 1 else text for name, text in known.items())
+
+
+def _why(failed: Sequence[Mapping[str, Any]], look: str) -> str:
+    """Return each check that refuses with what to do about it; those where it is to look at the suspects come last."""
+    parts = [f"{_reason(one)}: {REMEDIES[one['name']]}" for one in failed if one["name"] in REMEDIES]
+    if others := [_reason(one) for one in failed if one["name"] not in REMEDIES]:
+        parts.append(f"{', '.join(others)}: {look}")
+    return "; by ".join(parts)
 
 
 def _reason(finding: Mapping[str, Any]) -> str:

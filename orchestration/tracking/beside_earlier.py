@@ -1,18 +1,18 @@
 """A scenario's run beside earlier ones: what another policy, or other data, changed on the same test images.
 
-That is the run before, and of each other policy the newest run.
+That is the run whose results stood in the workspace before, and of each other policy the newest run.
 """
 
 import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from llbnad.config import METHOD
 from llbnad.study.two_tests import EARLIER, draw_two_tests, two_tests
 from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.params import Params
@@ -30,7 +30,9 @@ BESIDE = "llbnad.beside"  # tag of a run: what was compared, and what came out
 DIGESTS = f"md5.{FINAL_STAGE}"  # tag of a run: digests of the evaluation that it holds
 
 
-def beside_earlier(client: "MlflowClient", scenario: str, params: Params, run: "Run") -> str | None:
+def beside_earlier(
+    client: "MlflowClient", scenario: str, params: Params, run: "Run", stood_before: str | None
+) -> str | None:
     """Compare a run with earlier ones of its scenario, log a picture, and return the result as the tag `BESIDE`.
 
     Args:
@@ -38,11 +40,12 @@ def beside_earlier(client: "MlflowClient", scenario: str, params: Params, run: "
         scenario: name in params.yaml, whose outputs on disk are the run's.
         params: the settings.
         run: the run; it holds the evaluation on disk.
+        stood_before: id of the run whose results were on disk before; None if that is not known.
 
     Returns:
         the tag's value, or None if there is no other run, or none has labelled test images in common with it.
     """
-    others = _others(client, scenario, run)
+    others = _others(client, scenario, run, stood_before)
     if not others:
         return None
     compared_with = [f"{one.info.run_id} {one.data.tags[DIGESTS]}" for one in others]
@@ -64,17 +67,14 @@ def beside_earlier(client: "MlflowClient", scenario: str, params: Params, run: "
             if tested is None or (found := two_tests(tested, now, samples, thresholds)) is None:
                 continue
             policy, own = earlier.data.params.get("selection.policy", "?"), params.scenario(scenario).selection.policy
-            if not compared and found.none is not None:
-                which = {
-                    EARLIER: f"{policy} (run before)",
-                    METHOD: f"{own} (this run)",
-                    "oracle": "true normals (oracle)",
-                }
+            told = {"run": earlier.info.run_id, "name": earlier.info.run_name, "policy": policy, "of": _time(earlier)}
+            if not compared:
+                which = {EARLIER: f"policy {policy}, of {told['of']}", "none": "everything (none)",
+                         "oracle": "true normals (oracle)"}  # fmt: skip
                 picture = Path(folder) / PICTURE
-                draw_two_tests(found, which, picture, f"{scenario}: {found.images} test images")
+                draw_two_tests(found, which, picture, f"{scenario}, policy {own}: {found.images} test images")
                 client.log_artifact(run.info.run_id, str(picture), FINAL_STAGE)
                 drawn = True
-            told = {"run": earlier.info.run_id, "name": earlier.info.run_name, "policy": policy}
             kept = _table(client, earlier, KEPT, Path(folder))
             text = found.describe() if kept is None else f"{found.describe()}; {_kept_alone(kept, scenario)}"
             compared.append({**told, "text": text})
@@ -83,16 +83,21 @@ def beside_earlier(client: "MlflowClient", scenario: str, params: Params, run: "
     return json.dumps({"digest": digest, "compared": compared, "picture": drawn}, sort_keys=True)
 
 
-def _others(client: "MlflowClient", scenario: str, run: "Run") -> "list[Run]":
-    """Return the run before, and the newest run of each further policy but the run's own."""
+def _others(client: "MlflowClient", scenario: str, run: "Run", first: str | None) -> "list[Run]":
+    """Return the run with the id `first`, or the newest one, and the newest run of each further policy but its own."""
     wanted = f"params.scenario = '{scenario}' and tags.`{DIGESTS}` LIKE '%{PREDICTIONS}%'"
     newest = ["attributes.end_time DESC"]
     runs = client.search_runs([run.info.experiment_id], wanted, order_by=newest, max_results=LOOKED_AT)
     others = [one for one in runs if one.info.run_id != run.info.run_id]
+    others.sort(key=lambda one: one.info.run_id != first)  # stable: the others stay in the order of time
     by_policy: dict[str, Run] = {}
     for one in others[:1] + [one for one in others[1:] if _policy(one) != _policy(run)]:
         by_policy.setdefault(_policy(one), one)
     return [*by_policy.values()][:MOST_COMPARED]
+
+
+def _time(run: "Run") -> str:
+    return f"{datetime.fromtimestamp(run.info.end_time / 1000):%Y-%m-%d %H:%M}" if run.info.end_time else "?"
 
 
 def _policy(run: "Run") -> str:
@@ -120,12 +125,12 @@ def _table(client: "MlflowClient", run: "Run", path: str, folder: Path) -> pd.Da
 
 
 def beside_words(tags: Mapping[str, str]) -> str:
-    """Return how the tags of a run compare it with the run before, in one line; empty if they do not."""
+    """Return how the tags of a run compare it with what stood before, in one line; empty if they do not."""
     if BESIDE not in tags:
         return ""
     told = json.loads(tags[BESIDE])
     first = told.get("compared", [told])[0]
-    return f"beside the run before (policy {first['policy']}): {first['text']}"
+    return f"beside policy {first['policy']}{_of(first)}: {first['text']}"
 
 
 def beside_line(tags: Mapping[str, str], experiment_id: str) -> str | None:
@@ -134,10 +139,12 @@ def beside_line(tags: Mapping[str, str], experiment_id: str) -> str | None:
         return None
     told = json.loads(tags[BESIDE])
     lines = [
-        f"[{one['name']}](#/experiments/{experiment_id}/runs/{one['run']}) with policy `{one['policy']}`: {one['text']}"
+        f"* [{one['name']}](#/experiments/{experiment_id}/runs/{one['run']}), policy `{one['policy']}`{_of(one)}: "
+        f"{one['text']}."
         for one in told.get("compared", [told])  # a run of an earlier release was compared with one other
     ]
-    first = f"**Beside the run before**, {lines[0]}."
-    return "\n\n".join(
-        [first, *(["Beside other policies:", "\n".join(f"* {one}" for one in lines[1:])] if lines[1:] else [])]
-    )
+    return "\n\n".join(["**Beside other runs of this scenario**, their I-AUROC → this run's:", "\n".join(lines)])
+
+
+def _of(told: Mapping[str, str]) -> str:
+    return f", of {told['of']}" if "of" in told else ""  # an earlier release did not say

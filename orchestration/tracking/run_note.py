@@ -153,7 +153,7 @@ def _pictures(scenario: str, tags: Mapping[str, str], run_id: str) -> list[str]:
     found = []
     if BESIDE in tags and json.loads(tags[BESIDE])["picture"]:
         address = urlencode({"path": f"{FINAL_STAGE}/{BESIDE_PICTURE}", "run_uuid": run_id})
-        found.append(f"![This run and the one before, beside none and oracle](get-artifact?{address})")
+        found.append(f"![This run beside the one before it, none and oracle](get-artifact?{address})")
     for stage, name, title in PICTURES:
         if name in json.loads(tags.get(f"md5.{stage}", "{}")):
             address = urlencode({"path": f"{stage}/{name}", "run_uuid": run_id})

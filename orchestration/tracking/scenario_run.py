@@ -45,8 +45,8 @@ MOST_RUNS = 1000  # whose colours are counted
 
 
 def link_path(scenario: str) -> Path:
-    """Return the JSON file of the scenario's latest run: run_id, experiment_id, url, the MD5 of its settings, its key
-    and the hash of the evaluation that it holds."""
+    """Return the JSON file of the run whose results are on disk: run_id, experiment_id, url, the MD5 of its settings,
+    its key, the hash of the evaluation that it holds, and the run_id of the one whose results were there before."""
     return MLFLOW_FOLDER / "runs" / f"{scenario}.json"
 
 
@@ -69,18 +69,23 @@ def is_recorded(scenario: str, params: Params) -> bool:
         scenario: name in params.yaml, whose evaluation is on disk.
         params: the settings.
     """
-    link = json.loads(link_path(scenario).read_text()) if link_path(scenario).exists() else {}
+    link = _read_link(scenario)
     now = _tag_of(_digests(stage_dir(FINAL_STAGE, scenario), FINAL_STAGE))
     return link.get("key") == scenario_key(scenario, params) and link.get("evaluation") == _digest(now)
 
 
 def compared_with_earlier(scenario: str, params: Params) -> str:
-    """Return how a scenario's run compares with the run before, in one line.
+    """Return how a scenario's run compares with what stood on disk before, in one line.
 
     It is empty if there is none, or if MLflow was not sent the evaluation that is on disk. Arguments are those of
     `is_recorded`.
     """
-    return str(json.loads(link_path(scenario).read_text()).get("beside", "")) if is_recorded(scenario, params) else ""
+    return str(_read_link(scenario).get("beside", "")) if is_recorded(scenario, params) else ""
+
+
+def _read_link(scenario: str) -> dict[str, str]:
+    file = link_path(scenario)
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 class ScenarioRun:
@@ -144,7 +149,7 @@ class ScenarioRun:
         if missing := dataset_inputs(self.scenario, self.params, known):
             self.client.log_inputs(info.run_id, datasets=missing)
         if recorded(tags, FINAL_STAGE, stage_dir(FINAL_STAGE, self.scenario), PREDICTIONS):
-            beside = beside_earlier(self.client, self.scenario, self.params, self.parent)
+            beside = beside_earlier(self.client, self.scenario, self.params, self.parent, self._before())
             self._log(self.parent, {}, {} if beside is None else {BESIDE: beside})
             tags = self.parent.data.tags
         note = run_note(self.scenario, self.params, tags, self.experiment_id, info.run_id)
@@ -158,8 +163,15 @@ class ScenarioRun:
         settings = file_digest(settings_path(self.scenario), "md5")
         evaluation = _digest(self.parent.data.tags.get(f"md5.{FINAL_STAGE}", ""))
         link = {"run_id": run_id, "experiment_id": self.experiment_id, "url": url, "md5.settings": settings,
-                "key": self.key, "evaluation": evaluation, "beside": beside_words(self.parent.data.tags)}  # fmt: skip
+                "key": self.key, "evaluation": evaluation, "before": self._before(),
+                "beside": beside_words(self.parent.data.tags)}  # fmt: skip
         write_json(link, link_path(self.scenario))
+
+    def _before(self) -> str | None:
+        """Return the id of the run whose results were on disk before this run's; None if that is not known."""
+        link = _read_link(self.scenario)
+        evaluated = link.get("evaluation", _digest("")) != _digest("")
+        return link["run_id"] if evaluated and link["run_id"] != self.parent.info.run_id else link.get("before")
 
     def _version(self) -> str | None:
         """Return the number of the run's registered version, if that is still the detector of this run."""

@@ -109,6 +109,7 @@ def test_the_life_of_a_champion(workspace, capsys):
     assert first["advice"].startswith("nothing to compare with: look at the suspects before you trust it")
     assert champion(workspace) is None  # a challenge moves nothing
     assert f"orchestration review {LINE} --out review.html` shows the suspects, then " in next_step(LINE, first)
+    assert next_step(LINE, first, in_dagster=True).startswith("asset `champion` promotes it")
     assert first["page"].endswith(f"/#/models/llbnad-{LINE}/versions/1?workflowType=machine_learning")
     assert not any(file.exists() for file in comparison_files(LINE))  # there is no champion yet
     promote(LINE, first["version"])

@@ -105,7 +105,7 @@ def test_one_screen(copy_of, monkeypatch):
     done = CliRunner().invoke(application("status"), ["status", "line"])
     assert done.exit_code == 0 and "noisy20" not in done.stdout
     assert "new_line: a new line with 1 files; `… ingest` takes it in" in done.stdout.replace("\n", " ")
-    assert "what `make run` computes again" not in done.stdout  # nothing
+    assert "what `make run` computes" not in done.stdout  # nothing
     done = CliRunner().invoke(application("status"), ["status", "noisy20"])
     shown = [[cell.strip() for cell in row.split("│")[1:3]] for row in done.stdout.splitlines() if "│" in row]
     assert ["params", "review of noisy20 in params.yaml"] in shown

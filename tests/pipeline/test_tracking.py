@@ -92,7 +92,7 @@ def test_the_experiment_and_its_runs_say_what_they_are(by_dagster, monkeypatch):
     assert link["url"] == page("sqlite:///", *place)
 
 
-def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_of, monkeypatch):
+def test_another_policy_is_compared_with_what_stood_before_on_the_same_images(copy_of, monkeypatch):
     monkeypatch.chdir(copy_of)
     client = client_of(copy_of)
     params = copy_of / "params.yaml"
@@ -105,9 +105,9 @@ def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_
                if run.data.params["scenario"] == "noisy20" and "mlflow.parentRunId" not in run.data.tags}  # fmt: skip
     before, now = parents["mad"], parents["fraction"]
     note = now.data.tags["mlflow.note.content"]
-    line = next(part for part in note.split("\n\n") if part.startswith("**Beside the run before**"))
+    line = next(part for part in note.splitlines() if part.startswith("* [noisy20 mad"))
     aurocs = [run.data.metrics["image_auroc"] for run in (before, now)]
-    assert "I-AUROC {:.4f} → {:.4f} on the same".format(*aurocs) in line and "with policy `mad`" in line
+    assert "I-AUROC {:.4f} → {:.4f} on the same".format(*aurocs) in line and "policy `mad`, of 20" in line
     rates = [[run.data.metrics[f"{name}_at_threshold"] for run in (before, now)] for name in ("fpr", "recall")]
     said = "without a test for chance: false positives {:.1%} → {:.1%}, recall {:.1%} → {:.1%}"
     assert said.format(*rates[0], *rates[1]) in line  # as the same page says below
@@ -119,7 +119,7 @@ def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_
     assert f"/runs/{before.info.run_id}" in line and re.search(r"(chance|better|worse)", line)
     path = re.search(r"path=([^&]*beside_earlier.png)&run_uuid=" + now.info.run_id, note)
     assert Path(client.download_artifacts(now.info.run_id, unquote(path[1]))).stat().st_size > 5000
-    assert "Beside the run before" not in before.data.tags["mlflow.note.content"]  # the first has none before it
+    assert "Beside other runs" not in before.data.tags["mlflow.note.content"]  # the first has none before it
     text = json.loads(now.data.tags["llbnad.beside"])
     again = command(copy_of, ["python", "-m", "orchestration", "record", "noisy20"])
     assert again.returncode == 0, again.stdout + again.stderr
@@ -127,7 +127,7 @@ def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_
     # the line of `make run`, as long as the record is that of what is on disk
     monkeypatch.chdir(copy_of)
     assert compared_with_earlier("noisy20", read_settings("noisy20")).startswith(
-        f"beside the run before (policy mad): {text['compared'][0]['text']}"
+        f"beside policy mad, of {text['compared'][0]['of']}: {text['compared'][0]['text']}"
     )
     link = link_path("noisy20")
     known = link.read_text()
@@ -135,7 +135,7 @@ def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_
     assert compared_with_earlier("noisy20", read_settings("noisy20")) == ""
     link.write_text(known)
 
-    # a third one stands beside the run before, and beside the newest of each other policy
+    # a third one stands beside what was there before, and beside the newest of each other policy
     changed["scenarios"]["noisy20"]["selection"]["keep"] = 0.6
     params.write_text(yaml.safe_dump(changed, sort_keys=False))
     done = command(copy_of, ["dvc", "repro", "evaluation@noisy20"])
@@ -144,8 +144,16 @@ def test_another_policy_is_compared_with_the_run_before_on_the_same_images(copy_
     (third,) = [run for run in found if "mlflow.parentRunId" not in run.data.tags]
     compared = json.loads(third.data.tags["llbnad.beside"])["compared"]
     assert [one["run"] for one in compared] == [now.info.run_id, before.info.run_id]
-    line = next(line for line in third.data.tags["mlflow.note.content"].splitlines() if line.startswith("* ["))
-    assert f"/runs/{before.info.run_id}) with policy `mad`: I-AUROC" in line
+    lines = [line for line in third.data.tags["mlflow.note.content"].splitlines() if line.startswith("* [noisy20")]
+    assert [re.search(r"/runs/(\w+)", line)[1] for line in lines] == [now.info.run_id, before.info.run_id]
+
+    # results that come back from the cache were there, too: the next run stands beside them, though others are newer
+    for policy in ({"policy": "mad", "k": 2.5}, {"policy": "fraction", "keep": 0.5}):
+        changed["scenarios"]["noisy20"]["selection"] = policy
+        params.write_text(yaml.safe_dump(changed, sort_keys=False))
+        done = command(copy_of, ["python", "-m", "orchestration", "run"], COLUMNS="300")
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert f"beside policy mad, of {text['compared'][0]['of']}: I-AUROC" in done.stdout
 
 
 def test_no_number_has_two_names(by_dagster):

@@ -9,6 +9,7 @@ from PIL import Image
 
 from llbnad.inference.predict import Predictor
 from llbnad.model.model import Model
+from llbnad.model.threshold import threshold_at
 from llbnad.monitoring.champion_pictures import COLUMNS, draw_differences, draw_scores, most_different
 from llbnad.monitoring.probe import Probe
 
@@ -18,14 +19,25 @@ def probe(kept, rejected=None, labelled=None):
     return Probe(kept, rejected or {}, labelled, {name: name.startswith("bad") for name in labelled}, 0.9)
 
 
+def limit(value, low=None, high=None):
+    found = threshold_at(np.arange(100.0), 0.1)
+    return replace(found, value=value, unsure_low=low or value, unsure_high=high or value)
+
+
 @pytest.mark.parametrize(
-    ("limits", "shown"), [((2.5, 2.5), ["c", "b"]), ((None, 2.5), ["b", "d"]), ((None, None), ["b", "d"])]
+    ("thresholds", "shown"),
+    [
+        ((limit(2.5), limit(2.5)), ["c", "b"]),
+        ((limit(2.5, 2.4, 3.1), limit(2.5, 2.35, 2.6)), ["b", "d"]),  # c has another side, and is unsure for both
+        ((None, limit(2.5)), ["b", "d"]),
+        ((None, None), ["b", "d"]),
+    ],
 )
-def test_another_verdict_comes_first_then_another_rank(limits, shown):
+def test_another_label_comes_first_then_another_rank(thresholds, shown):
     """The champion's order is d a b c, the challenger's b a d c; only c changes its side of 2.5."""
     champion = probe({"a": 1.0, "b": 2.0, "gone": 9.0}, {"c": 3.0, "d": 0.1}, {"bad": math.nan})
     challenger = probe({"a": 2.2, "b": 2.1}, {"c": 2.4, "d": 2.3}, {"bad": 1.0})
-    assert most_different(champion, challenger, limits, 2) == shown
+    assert most_different(champion, challenger, thresholds, 2) == shown
 
 
 def test_scores_of_all_kinds_are_drawn_and_equal_bytes_come_of_equal_scores(tmp_path):

@@ -6,7 +6,7 @@ from llbnad.model.bursts import Bursts
 from llbnad.monitoring.finding import decided, skipped
 from orchestration.registry import model_card
 from orchestration.registry.packaging import logged_name
-from orchestration.registry.shown import REMEDIES, as_check, remedies
+from orchestration.registry.shown import REMEDIES, as_check, next_step, remedies
 from orchestration.tracking.metric_names import in_mlflow
 from orchestration.tracking.run_name import run_name
 from orchestration.tracking.run_note import comparison_table
@@ -112,6 +112,17 @@ def test_several_remedies_name_the_check_that_each_is_for():
     one, other = REMEDIES["threshold"], REMEDIES["labelled"]
     assert remedies(["threshold", "spread"]) == one and remedies(["spread"]) == ""
     assert remedies(["threshold", "labelled"]) == f"threshold: {one}; labelled: {other}"
+
+
+def test_a_refusal_says_of_each_check_what_was_seen_and_what_to_do():
+    names = ("spread", "threshold", "agreement", "labelled")
+    findings = [{"name": name, "outcome": "failed", "observed": "0.1", "expected": "1"} for name in names]
+    said = next_step("cells", {"version": "2", "champion": "1", "findings": findings})
+    *each, last = said.split("; by ")
+    assert each == [f"refused by threshold (0.1, expected 1): {REMEDIES['threshold']}",
+                    f"labelled (0.1, expected 1): {REMEDIES['labelled']}"]  # fmt: skip
+    assert last.startswith("spread (0.1, expected 1), agreement (0.1, expected 1): `python -m orchestration review")
+    assert said.endswith("registry promote cells 2` promotes it all the same")
 
 
 def test_a_check_that_was_skipped_has_no_result_in_dagster():

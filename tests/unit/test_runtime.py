@@ -1,7 +1,8 @@
-"""The number of threads that a process computes with."""
+"""The threads that a process computes with: how many, and what they do while they wait."""
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,13 +11,14 @@ import pytest
 CORES = os.cpu_count() or 1
 ASKED = [(1, 0), (2, 0), (2 * CORES, 0), (1, 3), (2, 3)]  # processes and threads of `runtime`, in turn
 COUNT = """
-import json, sys, torch
+import json, sys
 from llbnad.config import Runtime
 from llbnad.utils.runtime import prepare
 found = []
 for processes, threads in json.loads(sys.argv[1]):
     for _ in range(2):  # a stage may prepare more than once
         prepare(Runtime(device="cpu", processes=processes, threads=threads))
+    import torch
     found.append(torch.get_num_threads())
 print(json.dumps(found))
 """
@@ -29,6 +31,16 @@ def threads_of() -> dict[tuple[int, int], int]:
     command = [sys.executable, "-c", COUNT, json.dumps(ASKED)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return dict(zip(ASKED, json.loads(done.stdout), strict=True))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch comes with another OpenMP there")
+@pytest.mark.parametrize(("theirs", "spins"), [({}, r"0"), ({"OMP_WAIT_POLICY": "active"}, r"[1-9]\d*")])
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(theirs, spins):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    command = [sys.executable, "-c", COUNT, json.dumps([[1, 0]])]
+    shown = {"OMP_DISPLAY_ENV": "verbose"}  # OpenMP says as it starts what it has read
+    done = subprocess.run(command, env=environment | shown | theirs, capture_output=True, text=True, check=True)
+    assert re.search(f"GOMP_SPINCOUNT = '{spins}'", done.stderr)
 
 
 def test_processes_share_the_cores(threads_of):

@@ -38,18 +38,22 @@ def test_a_larger_gap_is_better_beyond_chance_and_the_reverse_worse(tmp_path):
     own = predictions(2.0)
     own = own[own["method"] == "llbnad"]
     expected = ranking(*(own["score"][own["anomaly_class"] == kind].to_numpy() for kind in ("OK", "AK")))
-    assert better.now == expected.auroc and better.describe().endswith("better beyond chance")
-    # the earlier detector had the scores of *none*
-    beside = better.beside_none.set_index("method")
-    assert beside.loc["earlier", "difference"] == 0 and beside.loc["llbnad", "significance"] == "better"
-    draw_two_tests(better, {"earlier": "before", "llbnad": "now", "oracle": "not there"}, tmp_path / "a.png", "title")
-    draw_two_tests(better, {"earlier": "before", "llbnad": "now", "oracle": "not there"}, tmp_path / "b.png", "title")
+    assert better.now == expected.auroc
+    assert "better beyond the chance of these test images (of one seed" in better.describe()
+    above = better.above.set_index("method")
+    assert above.index.tolist() == ["none", "earlier"] and (above["significance"] == "better").all()
+    assert above.loc["none", "difference"] == above.loc["earlier", "difference"]  # it had the scores of *none*
+    assert above.loc["earlier", "difference"] == pytest.approx(better.now - better.earlier)
+    assert better.low < better.now - better.earlier < better.high
+    draw_two_tests(better, {"earlier": "before", "oracle": "not there"}, tmp_path / "a.png", "title")
+    draw_two_tests(better, {"earlier": "before", "oracle": "not there"}, tmp_path / "b.png", "title")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
 def test_equal_scores_and_other_noise_are_chance():
     equal = two_tests(predictions(1.0), predictions(1.0), samples())
-    assert equal.earlier == equal.now and equal.significance == "noise" and "no more than chance" in equal.describe()
+    assert equal.earlier == equal.now and equal.significance == "noise"
+    assert "no more than the chance" in equal.describe()
     other = two_tests(predictions(1.0, seed=1), predictions(1.0, seed=2), samples())
     assert other.low < 0 < other.high
 
@@ -72,4 +76,4 @@ def test_without_labels_in_common_there_is_no_comparison():
 
 def test_without_none_both_are_compared_all_the_same():
     found = two_tests(predictions(1.0), predictions(2.0, methods=("llbnad",)), samples())
-    assert found.none is None and found.beside_none.empty and found.significance == "better"
+    assert found.above["method"].tolist() == ["earlier"] and found.significance == "better"
