@@ -71,7 +71,7 @@ def two_tests(
         return None
     named = scores.assign(test="", seed=0, anomalous=anomalous, sample_id=samples.reindex(scores.index)).reset_index()
     above = _reversed(differences(named, ["test"], METHOD))
-    change = above.set_index("method").loc[EARLIER]
+    (change,) = above[above["method"] == EARLIER].to_dict("records")
     return TwoTests(
         first.auroc, second.auroc, change["difference_low"], change["difference_high"], change["significance"],
         len(scores), above, _rates(scores, thresholds, anomalous),
