@@ -126,5 +126,6 @@ def _reason(purified: Purified, decided: str, verdict: str, beside: str) -> str:
     """
     own = {"normal": "kept by a person", "defect": "rejected by a person", "exclude": "excluded by a person"}
     rejected = decided == "rejected" and purified.by_evidence
-    parts = [purified.fate(decided, "the ") if rejected or verdict or beside else "", own.get(verdict, ""), beside]
+    fate = purified.fate(decided, "the ") + (f" (above {purified.cut:.4g})" if rejected else "")
+    parts = [fate if rejected or verdict or beside else "", own.get(verdict, ""), beside]
     return ", ".join(part for part in parts if part)

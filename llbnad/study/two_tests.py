@@ -124,6 +124,6 @@ def draw_two_tests(tests: TwoTests, names: dict[str, str], path: Path, title: st
         axes.set_yticks(range(len(shown)), [names[name] for name in reversed(shown)])
         axes.set_ylim(-0.6, len(shown) - 0.4)
         axes.set_xlabel(
-            f"I-AUROC of this run ({tests.now:.4f}) minus that of …; {LEVEL:.0%} intervals over the test images"
+            f"I-AUROC of this run ({tests.now:.4f}) minus that of …, {LEVEL:.0%} intervals over test images", fontsize=9
         )
         axes.set_title(title, loc="left")

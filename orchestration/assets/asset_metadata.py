@@ -65,7 +65,8 @@ def metadata(paths: Mapping[str, str], root: Path, scenario: str) -> dict[str, A
         # show the link only if the recorded run had these settings
         if settings.exists() and run.get("md5.settings") == file_digest(settings, "md5"):
             shown["mlflow"] = dg.MetadataValue.url(run_page(run))
-            if stage_dir(FINAL_STAGE, scenario).as_posix() in paths and run.get("beside"):
+            evaluated = any(Path(path).is_relative_to(stage_dir(FINAL_STAGE, scenario)) for path in paths)
+            if evaluated and run.get("beside"):
                 shown["beside earlier results"] = run["beside"]
     return shown
 

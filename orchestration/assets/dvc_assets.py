@@ -166,6 +166,7 @@ class _Step:
                 lock, known = self._record(root, name)
                 said = {"outcome": outcome, **stage_metadata(lock, stage), **heard}
                 if len(lines := str(heard.get("summary", "")).splitlines()) > 1:  # one line shows best as it is
+                    del said["summary"]
                     said |= lines_of("summary", lines)
                 shown = in_order({**said, **metadata(dvc.outputs(lock, stage), root, self.scenario)})
                 late = self.changes.follows_parents(name, PREREQUISITES)

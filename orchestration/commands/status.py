@@ -19,8 +19,10 @@ from llbnad.utils.files import file_digest
 from orchestration.line.inbox import look
 from orchestration.line.lines import known_lines, new_images
 from orchestration.pipeline.busy import retry_when_busy
+from orchestration.pipeline.outputs import noisy_manifest
 from orchestration.pipeline.params import Params, load_params
 from orchestration.pipeline.paths import FINAL_STAGE, INCOMING, PARAMS, stage_dir
+from orchestration.pipeline.settings import read_settings, settings_path
 from orchestration.pipeline.staleness import described, states, why_behind
 from orchestration.pipeline.suspects import unjudged_suspects
 
@@ -79,10 +81,20 @@ def status(
     for row in rows if scenarios else ():
         if row.because:
             console.print(_reasons(row))
+        elif words := _beside(row.scenario):
+            console.print(f"{row.scenario}: {words}", markup=False)
     if not scenarios and any(row.because for row in rows):
         console.print("`python -m orchestration status SCENARIO` lists its stages that are not up to date, and why")
     for line in _notes(rows, sorted(lines - {*params.scenarios}), unknown, root):
         console.print(line, markup=False)
+
+
+def _beside(scenario: str) -> str:
+    """Return how the results compare with what stood there before; empty where they are not on this machine."""
+    from orchestration.tracking.scenario_run import compared_with_earlier
+
+    here = settings_path(scenario).exists() and noisy_manifest(scenario).exists()
+    return compared_with_earlier(scenario, read_settings(scenario)) if here else ""
 
 
 def _reasons(row: Standing) -> Table:

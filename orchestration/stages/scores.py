@@ -5,6 +5,7 @@ from llbnad.model.scores import Scores
 from llbnad.purification.aggregate import rank_correlation
 from llbnad.purification.heat import StoredHeat, write_heat
 from llbnad.purification.joint_scores import consensus
+from llbnad.purification.notes import agreement
 from llbnad.purification.partition import assign_subsets, subset_numbers
 from llbnad.utils.files import write_csv, write_parquet
 from orchestration.pipeline.outputs import read_noisy
@@ -25,14 +26,14 @@ def main(scenario: str) -> Recorder:
     folders = [sub_model_dir(scenario, k % stages) / str(k) for k in subset_numbers(subsets)]
     scores = [Scores.read(folder / "scores.parquet") for folder in folders]
     found = consensus(scores, [StoredHeat(folder / "maps.safetensors") for folder in folders], subsets, config)
-    agreement = rank_correlation(found.table)
 
     out = stage_dir("scores", scenario)
     write_heat(found.maps, out / "maps.safetensors")
-    write_csv(agreement.rename_axis("sub_model").reset_index(), out / "rank_correlation.csv")
+    write_csv(rank_correlation(found.table).rename_axis("sub_model").reset_index(), out / "rank_correlation.csv")
     write_parquet(found.table.reset_index(), out / "scores.parquet")
-    lowest = float(agreement.min().min())
-    say(f"scores {scenario}: {len(found.table)} images, {config.aggregation}; lowest rank correlation {lowest:.2f}")
+    lowest = agreement(found.table)
+    said = "too few images in common to say" if lowest is None else f"{lowest:.2f}"
+    say(f"scores {scenario}: {len(found.table)} images, {config.aggregation}; lowest rank correlation {said}")
     artifacts = [out / "scores.parquet", out / "rank_correlation.csv"]
     return lambda: record_stage("scores", scenario, settings, artifacts=artifacts)
 

@@ -8,9 +8,9 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 EXPERIMENT = "llbnad"
-ABOUT = """To compare runs of a scenario, open the one whose results are in use: its description compares it on the same
-test images with the results that stood there before, and with the newest run of each other policy, says whether the
-difference is more than chance, and has a picture. (The button *Compare* begins with a plot of parameters.)
+ABOUT = """To compare runs of a scenario, open the later one: its description compares it, on the same test images, with
+the results that stood there before and with the newest run of each other policy, says whether the difference is more
+than chance, and has a picture. (The button *Compare* begins with a plot of parameters.)
 
 One run per scenario and version of its data and settings; the runs of its sub-models lie below it.
 

@@ -15,6 +15,7 @@ from llbnad.data.contaminate import sample_contamination
 from llbnad.data.manifest import contamination, training_images
 from llbnad.model.content import opened
 from llbnad.model.scores import Scores
+from llbnad.purification.notes import agreement
 from llbnad.purification.partition import assign_subsets, subset_numbers, training_masks
 from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.params import Params
@@ -66,8 +67,8 @@ def _sub_model(scenario: str, params: Params, number: int) -> Numbers:
 
 
 def _scores(scenario: str) -> Numbers:
-    table = pd.read_csv(stage_dir("scores", scenario) / "rank_correlation.csv", index_col=0)
-    return {"rank_correlation_min": float(table.min().min())}
+    table = pd.read_parquet(stage_dir("scores", scenario) / "scores.parquet").set_index("image_id")
+    return {} if (lowest := agreement(table)) is None else {"rank_correlation_min": lowest}
 
 
 def _purified(scenario: str) -> Numbers:

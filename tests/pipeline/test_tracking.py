@@ -18,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from llbnad.utils.files import file_digest
+from orchestration.assets.asset_metadata import metadata
 from orchestration.pipeline import dvc
 from orchestration.pipeline.settings import read_settings
 from orchestration.tracking.best_effort import record_scenario
@@ -131,6 +132,8 @@ def test_another_policy_is_compared_with_what_stood_before_on_the_same_images(co
     )
     link = link_path("noisy20")
     known = link.read_text()
+    outputs = dvc.outputs(dvc.read_lock(copy_of), "evaluation@noisy20")
+    assert metadata(outputs, copy_of, "noisy20")["beside earlier results"] == json.loads(known)["beside"]
     link.write_text(json.dumps({**json.loads(known), "evaluation": "another"}))
     assert compared_with_earlier("noisy20", read_settings("noisy20")) == ""
     link.write_text(known)
@@ -153,7 +156,10 @@ def test_another_policy_is_compared_with_what_stood_before_on_the_same_images(co
         params.write_text(yaml.safe_dump(changed, sort_keys=False))
         done = command(copy_of, ["python", "-m", "orchestration", "run"], COLUMNS="300")
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert f"beside policy mad, of {text['compared'][0]['of']}: I-AUROC" in done.stdout
+    words = f"beside policy mad, of {text['compared'][0]['of']}: I-AUROC"
+    assert words in done.stdout
+    done = command(copy_of, ["python", "-m", "orchestration", "status", "noisy20"], COLUMNS="300")
+    assert f"noisy20: {words}" in done.stdout
 
 
 def test_no_number_has_two_names(by_dagster):

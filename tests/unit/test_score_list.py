@@ -43,9 +43,9 @@ def test_people_and_policy_are_told_apart():
     verdicts = {IDS[0]: "defect", IDS[1]: "exclude", IDS[2]: "normal", IDS[38]: "normal", IDS[39]: "defect"}
     found = suspect_list(scores, decided, PATHS, 0, verdicts).set_index("name")
     assert found["reason"].to_dict() == {
-        "039.png": "rejected by the policy, rejected by a person, stands apart (above 1.842)",
-        "038.png": "rejected by the policy, kept by a person, stands apart (above 1.842)",
-        "037.png": "rejected by the policy, stands apart (above 1.842)",
+        "039.png": f"rejected by the policy (above {cut:.4g}), rejected by a person, stands apart (above 1.842)",
+        "038.png": f"rejected by the policy (above {cut:.4g}), kept by a person, stands apart (above 1.842)",
+        "037.png": f"rejected by the policy (above {cut:.4g}), stands apart (above 1.842)",
         "036.png": "kept by the policy, stands apart (above 1.842)",
         "002.png": "kept by the policy, kept by a person",
         "001.png": "kept by the policy, excluded by a person",
