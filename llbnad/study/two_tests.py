@@ -81,9 +81,9 @@ def two_tests(
 def _reversed(table: pd.DataFrame) -> pd.DataFrame:
     """Return what `base` has above each method, from a table of `differences`, which has the opposite."""
     return table.assign(
-        difference=-table["difference"],
-        difference_low=-table["difference_high"],
-        difference_high=-table["difference_low"],
+        difference=0 - table["difference"],  # not -0.0
+        difference_low=0 - table["difference_high"],
+        difference_high=0 - table["difference_low"],
         significance=table["significance"].replace({BETTER: WORSE, WORSE: BETTER}),
     )
 

@@ -53,7 +53,7 @@ def test_a_larger_gap_is_better_beyond_chance_and_the_reverse_worse(tmp_path):
 def test_equal_scores_and_other_noise_are_chance():
     equal = two_tests(predictions(1.0), predictions(1.0), samples())
     assert equal.earlier == equal.now and equal.significance == "noise"
-    assert "no more than the chance" in equal.describe()
+    assert "(+0.0000, from +0.0000 to +0.0000 at" in equal.describe() and "no more than the chance" in equal.describe()
     other = two_tests(predictions(1.0, seed=1), predictions(1.0, seed=2), samples())
     assert other.low < 0 < other.high
 
