@@ -8,9 +8,9 @@ A CSV file with the header `image_id,verdict`, written by the review page (`llbn
 | `defect`  | rejected                    | labelled a defect, where the data set has no label      |
 | `exclude` | neither kept nor rejected   | left out                                                |
 
-Stage 1 is not repeated for a verdict. The sub-models may have trained on any of these images, and the policy's cut is
-computed with all of them, so that a verdict on one image moves no other image. A verdict changes the images that the
-final detector and its comparators train on.
+The sub-models of the first round may have trained on any of these images, and the policy's cut is computed with all of
+them. A further round trains on what the round before kept, verdicts counted, so that its scores and its cut move with
+them. A verdict changes the images that the final detector and its comparators train on.
 
 A label is a test only of a detector that did not learn the image: metrics are of images that are set aside for testing
 (`llbnad.evaluation.evaluate`), and verdicts on other images are held against a new detector one by one

@@ -5,9 +5,8 @@ import warnings
 import dagster as dg
 
 from orchestration.pipeline.pipes import CONTROL_CHART, DRIFT, PARITY
-from orchestration.registry.shown import REMEDIES
+from orchestration.registry.shown import REMEDIES, REVIEW
 
-REVIEW = "look at the suspects, say in the review file what they are, then challenge again"
 JOINED = "The list of checks joins all scenarios, and below is the one that ran last: the tab Partitions has each."
 TEXTS = {
     "manifest": "Images that cannot be learnt from: an id that is no content hash, a double, a label of no known kind. "

@@ -78,12 +78,13 @@ def reproduce(root: Path, sliced: bool | None = None) -> None:
     late = unrecorded(name for name in worked if name not in failed)
     # a server that is down is waited for once
     if arrived := [*takewhile(lambda name: record_scenario(name, anew=False), late)]:
-        console.print(f"recorded in MLflow, which did not have them: {', '.join(arrived)}")
+        console.print(f"recorded in MLflow, from the cache or not sent before: {', '.join(arrived)}")
     if worked:
         record_materialisations(root, worked)
     console.print(results_table(params, root, failed))
     for name in worked:
-        if f"{FINAL_STAGE}@{name}" in executed and (words := compared_with_earlier(name, read_settings(name))):
+        is_new = f"{FINAL_STAGE}@{name}" in executed or name in arrived
+        if is_new and (words := compared_with_earlier(name, read_settings(name))):
             console.print(f"{name}, {words}")
     if failed:
         told = [f"{scenario}: {_short(reason)}" for scenario, reason in failed.items()]

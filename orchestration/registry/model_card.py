@@ -14,7 +14,7 @@ from llbnad.monitoring import sensitivity_check
 from llbnad.monitoring.finding import Finding
 from orchestration.pipeline.paths import stage_dir
 from orchestration.registry.comparison_files import CARD, SUSPECTS, comparison_files
-from orchestration.registry.shown import PROGRAM, remedies
+from orchestration.registry.shown import PROGRAM, REVIEW, remedies
 from orchestration.registry.store import model_name
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def model_card(
     begins = WOULD_BE if in_use else REFUSED_BY
     lines = [f"{begins} {one.name}: {_seen(one)}; expected {one.expected}." for one in findings if one.failed]
     if lines and not in_use:
-        advised = remedies([one.name for one in findings if one.failed]) or "look at the suspects, then challenge again"
+        advised = remedies([one.name for one in findings if one.failed]) or REVIEW
         by_hand = f"`{PROGRAM} registry promote LINE VERSION` promotes it all the same"
         button = "the button *Promote model* of this page changes no alias, so nothing in use"
         lines.append(f"{NEXT}{advised}. {by_hand}; {button}.")

@@ -9,12 +9,13 @@ from orchestration.pipeline import pipes
 PROGRAM = "python -m orchestration"
 SHORT = 240  # characters of a reason that are told within a sentence
 REMEDIES = {  # by the check that refuses, where the suspects are no help
-    "threshold": "train on more images, or with another policy (`selection`) or detector, then challenge again",
-    "labelled": "train with another policy (`selection`) or detector, then challenge again, or change its limits "
+    "threshold": "train on more images, or with another policy (`selection`) or detector: run the scenario again",
+    "labelled": "train with another policy (`selection`) or detector: run the scenario again; or change its limits "
     "promotion.min_auroc and promotion.max_auroc_loss in params.yaml",
     "kept_share": "if another policy (`selection`) was meant to keep another share, promote it by hand or change "
     "promotion.max_kept_change in params.yaml, else look at the data and the policy",
 }
+REVIEW = "look at the suspects, say in the review file what they are, then run the scenario again (job run_scenario)"
 COMPARED = "none: it was compared with the champion of that time"  # advice on a version
 
 
