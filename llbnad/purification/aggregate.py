@@ -14,6 +14,7 @@ leaves it out.
 """
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,8 @@ from llbnad.config import Aggregation, Partition
 from llbnad.errors import ConfigError, SubModelsError
 from llbnad.model.scores import Scores
 from llbnad.purification.partition import training_masks
+
+COMPARABLE = 8  # fewest images that a rank correlation means something for
 
 
 def score_table(per_model: Sequence[Scores], subsets: pd.Series) -> pd.DataFrame:
@@ -98,3 +101,23 @@ def aggregate(table: pd.DataFrame, method: Aggregation, partition: Partition = "
 def rank_correlation(table: pd.DataFrame) -> pd.DataFrame:
     """Return Spearman's rank correlation between the sub-models' scores, (T, T)."""
     return table[sub_model_columns(table)].rank().corr()
+
+
+def agreement(table: pd.DataFrame) -> float | None:
+    """Return the lowest rank correlation of two sub-models i and j over the images outside the subsets i and j.
+
+    Both have learnt these images, or neither has. On the other images a sub-model that knows an image by heart is
+    compared with one that does not, which says nothing about agreement.
+
+    Args:
+        table: as `score_table` returns it.
+
+    Returns:
+        a number in [-1, 1]; 0 for constant scores; None if every pair has fewer than `COMPARABLE` such images.
+    """
+    columns, found = sub_model_columns(table), []
+    for first, second in combinations(range(len(columns)), 2):
+        others = table[~table["subset"].isin([first, second])]
+        if len(others) >= COMPARABLE:
+            found.append(others[columns[first]].rank().corr(others[columns[second]].rank()))
+    return float(np.nan_to_num(found).min()) if found else None

@@ -5,7 +5,6 @@ disagree, or a threshold whose rate nobody has measured.
 """
 
 from collections.abc import Mapping
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -13,14 +12,13 @@ import pandas as pd
 from llbnad.data.names import shown_name
 from llbnad.model.robust_bound import FEWEST_SCORES
 from llbnad.model.threshold import CONFIDENCE, FalsePositives, Threshold
-from llbnad.purification.aggregate import sub_model_columns
+from llbnad.purification.aggregate import agreement
 from llbnad.purification.purify import Purified
 from llbnad.utils.lower_half import lower_half, reach
 
 FEW = 100  # images; below, the policy often finds no second mode, and 1 % of false positives cannot be promised
 APART = 1.5  # spreads above the largest score that is expected of as many normal images
 AGREEMENT = 0.5  # rank correlation below which two sub-models disagree
-COMPARABLE = 8  # fewest images that a rank correlation means something for
 NAMED = 8  # names in a line
 
 
@@ -86,26 +84,6 @@ def selection_notes(table: pd.DataFrame, purified: Purified, paths: Mapping[str,
             f"sub-models disagree: their lowest rank correlation is {lowest:.2f}, so what was rejected is uncertain"
         )
     return notes
-
-
-def agreement(table: pd.DataFrame) -> float | None:
-    """Return the lowest rank correlation of two sub-models i and j over the images outside the subsets i and j.
-
-    Both have learnt these images, or neither has. On the other images a sub-model that knows an image by heart is
-    compared with one that does not, which says nothing about agreement.
-
-    Args:
-        table: see `suspects`.
-
-    Returns:
-        a number in [-1, 1]; 0 for constant scores; None if every pair has fewer than `COMPARABLE` such images.
-    """
-    columns, found = sub_model_columns(table), []
-    for first, second in combinations(range(len(columns)), 2):
-        others = table[~table["subset"].isin([first, second])]
-        if len(others) >= COMPARABLE:
-            found.append(others[columns[first]].rank().corr(others[columns[second]].rank()))
-    return float(np.nan_to_num(found).min()) if found else None
 
 
 def threshold_notes(threshold: Threshold | None, measured: FalsePositives | None = None) -> list[str]:

@@ -26,7 +26,7 @@ from llbnad.features.store import FeatureStore
 from llbnad.model.calibrate import calibrate
 from llbnad.model.model import Model, derived_seed, train
 from llbnad.model.threshold import Threshold
-from llbnad.purification.notes import agreement
+from llbnad.purification.aggregate import agreement
 from llbnad.scenario import AnyDetector, AnyEncoder, ScenarioSettings, make_settings
 from llbnad.two_stage import select_images, train_final
 from llbnad.utils.hashing import stable_shuffle

@@ -2,10 +2,9 @@
 
 from llbnad.data.manifest import training_images
 from llbnad.model.scores import Scores
-from llbnad.purification.aggregate import rank_correlation
+from llbnad.purification.aggregate import agreement, rank_correlation
 from llbnad.purification.heat import StoredHeat, write_heat
 from llbnad.purification.joint_scores import consensus
-from llbnad.purification.notes import agreement
 from llbnad.purification.partition import assign_subsets, subset_numbers
 from llbnad.utils.files import write_csv, write_parquet
 from orchestration.pipeline.outputs import read_noisy

@@ -15,7 +15,7 @@ from llbnad.data.contaminate import sample_contamination
 from llbnad.data.manifest import contamination, training_images
 from llbnad.model.content import opened
 from llbnad.model.scores import Scores
-from llbnad.purification.notes import agreement
+from llbnad.purification.aggregate import agreement
 from llbnad.purification.partition import assign_subsets, subset_numbers, training_masks
 from orchestration.pipeline.outputs import read_noisy
 from orchestration.pipeline.params import Params

@@ -6,7 +6,8 @@ import pytest
 from scipy.stats import norm
 
 from llbnad.model.threshold import FalsePositives, threshold_at
-from llbnad.purification.notes import agreement, selection_notes, suspects, threshold_notes
+from llbnad.purification.aggregate import agreement
+from llbnad.purification.notes import selection_notes, suspects, threshold_notes
 from llbnad.purification.purify import Purified
 
 IDS = [f"{number:03d}" for number in range(200)]
