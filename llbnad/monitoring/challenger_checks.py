@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from llbnad.config import Promotion
+from llbnad.data.names import shown_name
 from llbnad.evaluation.metrics import ranking
 from llbnad.model.threshold import CHANCE, Threshold
-from llbnad.monitoring.finding import Finding, decided, skipped
+from llbnad.monitoring.finding import Finding, decided, listed, skipped
 from llbnad.monitoring.novelty import FEWEST_IMAGES, Novelty
 from llbnad.monitoring.probe import Probe, values
 from llbnad.monitoring.sensitivity_check import NO_CHAMPION, Compared, sensitivity
@@ -25,6 +26,8 @@ CHECKS = (
 )  # fmt: skip
 UNPROVEN = "nothing to compare with: look at the suspects before you trust it"  # said of a line's first detector
 NOTHING_REJECTED = 0.995  # a kept share from which on a champion has purified nothing
+NAMED = 3  # images named in a finding; the review page has them all
+MARKED = "the review page has them under `why here`"
 PEOPLE = "to accept them, call them normal in the review file, or promote by hand"
 
 
@@ -182,12 +185,13 @@ def alarms(learnt: Novelty | None, most: float) -> Finding:
     expected = f"at most {most:.0%}"
     if learnt is None or learnt.alarms is None:
         return skipped("alarms", _not_comparable(learnt), expected)
-    share = learnt.alarms / learnt.count
+    count = len(learnt.alarms)
+    share = count / learnt.count
     passed = share <= most or learnt.by_chance > CHANCE
-    observed = (
-        f"of {learnt.count} images newly learnt as normal the champion calls {learnt.alarms} ({share:.0%}) defects"
-    )
-    return decided("alarms", passed, observed, expected if passed else f"{expected}; {PEOPLE}")
+    observed = f"of {learnt.count} images newly learnt as normal the champion calls {count} ({share:.0%}) defects"
+    if learnt.alarms:
+        observed += f" ({listed([shown_name(one.path) for one in learnt.alarms], NAMED)})"
+    return decided("alarms", passed, observed, expected if passed else f"{expected}; {MARKED}; {PEOPLE}")
 
 
 def shift(learnt: Novelty | None, bounds: Promotion) -> Finding:

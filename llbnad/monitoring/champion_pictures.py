@@ -27,6 +27,7 @@ from llbnad.monitoring.probe import Probe, values
 SHOWN = 6  # images they differ on most; each has two tiles
 SIDE = 320  # pixels of a tile's longer side
 COLUMNS = ("image", "champion", "champion says", "challenger", "challenger says")
+SHOWN_ALARMS = 12  # newly learnt images that the champion calls defects
 LABEL_COLOURS = {DEFECT_LABEL: ANOMALOUS_COLOUR, UNSURE_LABEL: UNSURE_COLOUR}
 
 Limits = tuple[float | None, float | None]  # thresholds of champion and challenger; None without one
@@ -111,15 +112,38 @@ def draw_differences(
     for name, file, old, new in zip(images, files, *both, strict=True):
         if old.patch_map is None or new.patch_map is None:
             continue
-        picture = load_rgb(file, challenger.model.window)
-        picture.thumbnail((SIDE, SIDE))
+        picture = _thumbnail(file, challenger)
         for who, predictor, found in (("champion", champion, old), ("challenger", challenger, new)):
-            tiles.append(_tile(np.asarray(picture), name, who, predictor, found))
+            tiles.append(_tile(picture, name, who, predictor, found))
         rows.append((name, old.score, old.label, new.score, new.label))
     anchored = all(_limit(one) is not None for one in (champion, challenger))
     scale = heat_scale(1.0 if anchored else None, [tile.heat for tile in tiles], OF_EACH)
     contact_sheet(tiles, path, "The images on which champion and challenger differ most, side by side", scale)
     return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def draw_alarms(images: Mapping[str, Path], champion: Predictor, path: Path) -> None:
+    """Draw newly learnt images that the champion calls defects under its heat maps, as PNG.
+
+    Args:
+        images: files by the names that people know; an image that cannot be read is left out.
+        champion: the champion.
+        path: PNG file.
+    """
+    found = list(champion.predict([*images.values()], champion.model.threshold))
+    tiles = [
+        _tile(_thumbnail(file, champion), name, "champion", champion, one)
+        for (name, file), one in zip(images.items(), found, strict=True)
+        if one.patch_map is not None
+    ]
+    scale = heat_scale(1.0 if _limit(champion) is not None else None, [tile.heat for tile in tiles], OF_EACH)
+    contact_sheet(tiles, path, "Newly learnt as normal, defects to the champion", scale)
+
+
+def _thumbnail(file: Path, predictor: Predictor) -> np.ndarray:
+    picture = load_rgb(file, predictor.model.window)
+    picture.thumbnail((SIDE, SIDE))
+    return np.asarray(picture)
 
 
 def _tile(image: np.ndarray, name: str, who: str, predictor: Predictor, found: Prediction) -> Tile:

@@ -15,9 +15,20 @@ import pandas as pd
 
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
+from llbnad.model.threshold import Threshold
 from llbnad.monitoring.drift import DriftReport, drift_report
 
 FEWEST_IMAGES = 8  # fewest images that can be judged
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A newly learnt image that the detector in use calls a defect."""
+
+    image_id: str
+    path: str
+    score: float  # of the detector in use
+    label: str  # defect, or unsure where the score lies in the interval of the threshold
 
 
 @dataclass(frozen=True)
@@ -25,7 +36,7 @@ class Novelty:
     """The newly learnt images as the detector in use sees them."""
 
     count: int  # newly learnt images
-    alarms: int | None = None  # images that the detector in use calls defects; None if it cannot decide
+    alarms: tuple[Alarm, ...] | None = None  # highest score first; None if the detector in use cannot decide
     by_chance: float = 1.0  # probability of so many alarms if the images are like the calibration images
     drift: DriftReport | None = None  # against the images it learnt; None if there are too few images on a side
 
@@ -56,7 +67,17 @@ def novelty(
         return Novelty(len(new))
     alarms, by_chance = None, 1.0
     if champion is not None and champion.threshold is not None:
-        alarms = int((champion.score(features, new, "novelty").values > champion.threshold.value).sum())
-        by_chance = champion.threshold.chance_of_alarms(alarms, len(new))
+        alarms = _alarms(champion, champion.threshold, features, new, manifest)
+        by_chance = champion.threshold.chance_of_alarms(len(alarms), len(new))
     drift = drift_report(known, new, features, manifest, image_root, seed) if len(known) >= FEWEST_IMAGES else None
     return Novelty(len(new), alarms, by_chance, drift)
+
+
+def _alarms(
+    champion: Model, threshold: Threshold, features: FeatureSource, new: list[str], manifest: pd.DataFrame
+) -> tuple[Alarm, ...]:
+    scores = champion.score(features, new, "novelty").values
+    paths = dict(zip(manifest["image_id"], manifest["path"], strict=True))
+    found = zip(new, scores.tolist(), threshold.labels(scores).tolist(), strict=True)
+    above = [Alarm(one, paths[one], score, label) for one, score, label in found if score > threshold.value]
+    return tuple(sorted(above, key=lambda one: (-one.score, one.image_id)))

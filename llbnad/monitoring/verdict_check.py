@@ -8,14 +8,14 @@ A detector that misses defects is still the better one if the champion misses al
 leave the line with the worse of the two.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from llbnad.config import Promotion
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
 from llbnad.model.threshold import CHANCE, Threshold
-from llbnad.monitoring.finding import Finding, decided, skipped
+from llbnad.monitoring.finding import Finding, decided, listed, skipped
 from llbnad.monitoring.probe import score_images
 
 NAME = "verdicts"
@@ -96,13 +96,13 @@ def verdicts(judged: Judged | None, calibration: Threshold | None, bounds: Promo
     observed, better = [], False
     if judged.defects:
         observed.append(f"calls {len(missed)} of {len(judged.defects)} images normal that people called defects")
-        observed[-1] += f" ({_listed(missed)})" if missed else ""
+        observed[-1] += f" ({listed(sorted(missed), NAMED)})" if missed else ""
         better = missed < judged.missed_before
         if missed and better:
             observed[-1] += f", the champion {len(judged.missed_before)}, these among them"
     if judged.normals:
         observed.append(f"calls {len(raised)} of {len(judged.normals)} images defects that people called normal")
-        observed[-1] += f" ({_listed(raised)})" if raised else ""
+        observed[-1] += f" ({listed(sorted(raised), NAMED)})" if raised else ""
     passed = (better or len(missed) <= bounds.max_missed * len(judged.defects)) and chance > CHANCE
     return decided(NAME, passed, "; ".join(observed), expected if passed else f"{expected}; {REMEDY}")
 
@@ -110,9 +110,3 @@ def verdicts(judged: Judged | None, calibration: Threshold | None, bounds: Promo
 def _missed(defects: Mapping[str, float], calibration: Threshold) -> set[str]:
     # not above, so that a score that is no number counts as missed
     return {name for name, score in defects.items() if not score > calibration.value}
-
-
-def _listed(names: Iterable[str]) -> str:
-    shown = sorted(names)
-    rest = len(shown) - NAMED
-    return ", ".join(shown[:NAMED]) + (f" and {rest} more" if rest > 0 else "")

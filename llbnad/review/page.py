@@ -51,7 +51,13 @@ class Suspect:
     heat: str  # data URI: the image under its heat map
 
 
-def choose_suspects(scores: pd.DataFrame, purified: Purified, verdicts: Mapping[str, str], limit: int) -> pd.Series:
+def choose_suspects(
+    scores: pd.DataFrame,
+    purified: Purified,
+    verdicts: Mapping[str, str],
+    limit: int,
+    further: Mapping[str, str] = MappingProxyType({}),
+) -> pd.Series:
     """Choose the images of the page. Return the reason why each image is on it, by image id.
 
     Args:
@@ -60,6 +66,7 @@ def choose_suspects(scores: pd.DataFrame, purified: Purified, verdicts: Mapping[
         verdicts: people's verdicts so far, by image id; these images are always shown.
         limit: number of further images: half by score, and of the others a quarter by distance from the cut
             and a quarter by disagreement.
+        further: why other images are on the page, by image id.
     """
     cut = purified.cut if purified.by_evidence else scores["score"].max()  # the end of a fixed share parts nothing
     ordered = scores.assign(spread=spread(scores), distance=(scores["score"] - cut).abs()).sort_index()
@@ -76,6 +83,7 @@ def choose_suspects(scores: pd.DataFrame, purified: Purified, verdicts: Mapping[
         (kept.sort_values("spread", ascending=False, kind="stable").index, "sub-models disagree", limit // 4),
     ]
     reasons = {image_id: "judged before" for image_id in ordered.index if image_id in verdicts}
+    reasons = {**{image_id: why for image_id, why in further.items() if image_id in ordered.index}, **reasons}
     for ids, reason, count in ranked:
         fresh = [image_id for image_id in ids if image_id not in reasons][:count]
         reasons |= dict.fromkeys(fresh, reason)

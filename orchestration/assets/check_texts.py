@@ -39,7 +39,7 @@ TEXTS = {
     "kept_share": "Another share of images kept than before: other data, or a purification that went wrong. "
     f"If it fails: {REMEDIES['kept_share']}.",
     "alarms": "Defects about to be learnt as normal: the champion calls many of the newly learnt images defects. "
-    f"If it fails: {REVIEW}.",
+    f"The challenger's table newly_learnt_alarms names them. If it fails: {REVIEW}.",
     "shift": "Another lamp, camera or product about to be learnt as normal: the newly learnt images differ. "
     "If it fails: mend the line, or call these images normal in the review file.",
     "standing": "A version that people rolled back and that a schedule would promote again. "

@@ -11,9 +11,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from llbnad.errors import LlbnadError
 from orchestration.pipeline import pipes
+from orchestration.pipeline.busy import retry_when_busy
 from orchestration.pipeline.params import SCENARIO_NAME, load_params
 from orchestration.pipeline.paths import PARAMS
+from orchestration.pipeline.staleness import in_words, states, why_behind
 from orchestration.pipeline.suspects import unjudged_suspects
 from orchestration.registry.comparison_files import fetch_champion_suspects
 from orchestration.registry.model_card import say_promoted
@@ -69,6 +72,8 @@ def challenge(
 
     report = run(line)
     findings = report["findings"]
+    if not pipes.is_heard() and (behind := _behind(line)):
+        print(behind)
     for finding in findings:
         print(f"{WORDS[finding['outcome']]}  {finding['name']:14} {finding['observed']}", end="")
         print(f"  (expected {finding['expected']})")
@@ -105,6 +110,17 @@ def challenge(
         raise typer.Exit(EXIT_REFUSED)
     if promote_it:
         promote(line, report["version"], if_accepted=True)
+
+
+def _behind(line: str) -> str:
+    """Return what LINE's detector on disk does not have of the settings, code and data; empty if it has all."""
+    try:
+        found = retry_when_busy(states)(Path(), load_params(PARAMS), [line])[line]
+    except LlbnadError as error:
+        return f"note: it is not known whether the detector is up to date: {error}"
+    if not why_behind(found):
+        return ""
+    return f"note: the detector is older than the settings, code or data: {in_words(found)}; `make run` trains it anew"
 
 
 def _tell(

@@ -24,6 +24,9 @@ from orchestration.pipeline.features import IMAGE_ROOT, feature_store
 from orchestration.pipeline.outputs import read_noisy, read_purified, read_summary
 from orchestration.pipeline.params import load_params
 from orchestration.pipeline.paths import PARAMS, review_file, stage_dir
+from orchestration.registry.comparison_files import read_alarms
+
+NEWLY_LEARNT = "newly learnt, a defect to the champion"  # reason why an image is on the page
 
 
 def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
@@ -32,7 +35,8 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     Args:
         scenario: name in params.yaml.
         out: HTML file.
-        limit: number of suspects beside the images judged before.
+        limit: number of suspects beside the images judged before; and as many at most that the latest challenger newly
+            learnt as normal though the champion calls them defects.
         known: review file to start from; default: the scenario's own file.
 
     Raises:
@@ -53,7 +57,8 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     scores = pd.read_parquet(folder / "scores.parquet").set_index("image_id")
     train = read_noisy(scenario).query("split == 'train'")
 
-    reasons = choose_suspects(scores, purified, verdicts, limit)
+    doubted = [image_id for image_id in read_alarms(scenario) if image_id in set(kept)][:limit]
+    reasons = choose_suspects(scores, purified, verdicts, limit, dict.fromkeys(doubted, NEWLY_LEARNT))
     ids = sorted(reasons.index)
     store = feature_store(params, scenario)
     stored = StoredHeat(folder / "maps.safetensors")
@@ -62,7 +67,8 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     decision = decided(scores["score"], purified, config.aggregation)
     names = camera_names(Path(), config.dataset, train)
     suspects = build_suspects(train, scores, reasons, decision, groups, heat, IMAGE_ROOT, names)
-    page = review_page(scenario, suspects, verdicts, decision, decision.scale(heat), summary["notes"])
+    notes = [*summary["notes"], *([_newly_learnt(len(doubted))] if doubted else [])]
+    page = review_page(scenario, suspects, verdicts, decision, decision.scale(heat), notes)
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -74,6 +80,10 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     if Path(config.review) != target:
         steps += f" and set `review: {target.as_posix()}` for {scenario} in params.yaml (it is {config.review} now)"
     return steps + "; the next run applies it."
+
+
+def _newly_learnt(count: int) -> str:
+    return f"{count} kept images are newly learnt, and defects to the champion: “Show” has them under “why here”."
 
 
 def review(

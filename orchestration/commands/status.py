@@ -131,7 +131,7 @@ def _champions(root: Path, scenarios: list[str]) -> tuple[dict[str, str], str]:
                 said = f"version {champion.version}" if champion else "none"
                 if champion is None or int(newest.version) > int(champion.version):
                     fate = "refused" if REFUSED in newest.tags else "not promoted"
-                    said += f"; {newest.version} {fate}"
+                    said += f"; version {newest.version} {fate}"
                 detector = root / stage_dir("detector", scenario) / f"{METHOD}.safetensors"
                 if detector.exists() and file_digest(detector, "md5") not in {one.tags.get(MD5) for one in known}:
                     said += "; the newest detector was not challenged"

@@ -24,7 +24,7 @@ from orchestration.pipeline.outputs import read_noisy, read_purified, read_summa
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import stage_dir
 from orchestration.pipeline.settings import read_settings
-from orchestration.registry.comparison_files import comparison_files, write_comparison
+from orchestration.registry.comparison_files import comparison_files, write_alarms, write_comparison
 from orchestration.registry.model_card import CARD, describe, facts, model_card, read_metrics, write_card
 from orchestration.registry.packaging import contents, logged_name
 from orchestration.registry.store import (
@@ -156,6 +156,8 @@ def _judge(scenario: str, settings: Params, path: Path, version: "ModelVersion |
         learnt_before = read_manifest(held / LEARNT)["image_id"]
         seed = settings.scenario(scenario).seed
         learnt = novelty(champion, learnt_before, unseen, store, noisy, IMAGE_ROOT, seed)
+        if champion is not None and learnt.alarms:
+            write_alarms(scenario, champion, learnt.alarms, store.device)
         if readable is not None:
             pool = common_images(noisy, kept, learnt_before)
             new, old = (Predictor(one, store.device, settings.runtime.batch_size) for one in (model, readable))

@@ -15,7 +15,6 @@ import pandas as pd
 
 from llbnad.study.two_tests import EARLIER, draw_two_tests, two_tests
 from orchestration.pipeline.outputs import read_noisy
-from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import FINAL_STAGE, stage_dir
 
 if TYPE_CHECKING:
@@ -27,18 +26,16 @@ KEPT = "purified/kept.parquet"  # artifact of a run
 PICTURE = "beside_earlier.png"  # artifact of the run, in the folder of the evaluation
 LOOKED_AT, MOST_COMPARED = 50, 5  # newest runs of a scenario
 BESIDE = "llbnad.beside"  # tag of a run: what was compared, and what came out
+VERDICTS = "verdicts"  # parameter of a run: number of people's verdicts; one of an earlier release lacks it
 DIGESTS = f"md5.{FINAL_STAGE}"  # tag of a run: digests of the evaluation that it holds
 
 
-def beside_earlier(
-    client: "MlflowClient", scenario: str, params: Params, run: "Run", stood_before: str | None
-) -> str | None:
+def beside_earlier(client: "MlflowClient", scenario: str, run: "Run", stood_before: str | None) -> str | None:
     """Compare a run with earlier ones of its scenario, log a picture, and return the result as the tag `BESIDE`.
 
     Args:
         client: MLflow's client.
         scenario: name in params.yaml, whose outputs on disk are the run's.
-        params: the settings.
         run: the run; it holds the evaluation on disk.
         stood_before: id of the run whose results were on disk before; None if that is not known.
 
@@ -66,7 +63,7 @@ def beside_earlier(
             thresholds = earlier.data.metrics.get("threshold"), metrics.get("threshold")
             if tested is None or (found := two_tests(tested, now, samples, thresholds)) is None:
                 continue
-            policy, own = earlier.data.params.get("selection.policy", "?"), params.scenario(scenario).selection.policy
+            policy, own = _described(earlier), _described(run)
             told = {"run": earlier.info.run_id, "name": earlier.info.run_name, "policy": policy, "of": _time(earlier)}
             if not compared:
                 which = {EARLIER: f"policy {policy}, of {told['of']}", "none": "everything (none)",
@@ -103,6 +100,12 @@ def _time(run: "Run") -> str:
 def _policy(run: "Run") -> str:
     own = {key: value for key, value in run.data.params.items() if key.startswith("selection.")}
     return json.dumps(own, sort_keys=True)
+
+
+def _described(run: "Run") -> str:
+    """Return the policy of a run, and how many verdicts of people it had."""
+    policy, verdicts = run.data.params.get("selection.policy", "?"), run.data.params.get(VERDICTS, "0")
+    return policy if verdicts == "0" else f"{policy} with {verdicts} verdicts"
 
 
 def _kept_alone(earlier: pd.DataFrame, scenario: str) -> str:

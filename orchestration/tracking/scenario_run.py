@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llbnad.config import METHOD
+from llbnad.purification.verdicts import read_verdicts
 from llbnad.utils.files import file_digest, write_json
 from orchestration.pipeline.outputs import noisy_manifest
 from orchestration.pipeline.params import Params
 from orchestration.pipeline.paths import FINAL_STAGE, STAGES, stage_dir, sub_model_dir
 from orchestration.pipeline.settings import settings_path
-from orchestration.tracking.beside_earlier import BESIDE, PREDICTIONS, beside_earlier, beside_words
+from orchestration.tracking.beside_earlier import BESIDE, PREDICTIONS, VERDICTS, beside_earlier, beside_words
 from orchestration.tracking.datasets import dataset_inputs
 from orchestration.tracking.metric_names import in_mlflow
 from orchestration.tracking.provenance import lock_tags, source_tags
@@ -149,7 +150,7 @@ class ScenarioRun:
         if missing := dataset_inputs(self.scenario, self.params, known):
             self.client.log_inputs(info.run_id, datasets=missing)
         if recorded(tags, FINAL_STAGE, stage_dir(FINAL_STAGE, self.scenario), PREDICTIONS):
-            beside = beside_earlier(self.client, self.scenario, self.params, self.parent, self._before())
+            beside = beside_earlier(self.client, self.scenario, self.parent, self._before())
             self._log(self.parent, {}, {} if beside is None else {BESIDE: beside})
             tags = self.parent.data.tags
         note = run_note(self.scenario, self.params, tags, self.experiment_id, info.run_id)
@@ -182,7 +183,10 @@ class ScenarioRun:
 
     def _name(self, version: str | None = None) -> str:
         own = self.params.scenario(self.scenario)
-        return run_name(self.scenario, own.selection.policy, own.dataset, self.key, version)
+        return run_name(self.scenario, own.selection.policy, own.dataset, self.key, version, self._verdicts())
+
+    def _verdicts(self) -> int:
+        return len(read_verdicts(Path(self.params.scenario(self.scenario).review)))
 
     def _log(
         self, run: "Run", metrics: Mapping[str, float | None], tags: Mapping[str, str], ends_now: bool = False
@@ -233,9 +237,10 @@ class ScenarioRun:
         run = self.client.create_run(self.experiment_id, tags={**tags, KEY: key}, run_name=name)
         settings = self.params.scenario(self.scenario).model_dump(mode="json")
         stages = len(self.params.sub_models)
-        flat = {"scenario": self.scenario, "sub_model_stages": stages, **_flatten(settings), **(extra or {})}
+        about = {"scenario": self.scenario, "sub_model_stages": stages, VERDICTS: self._verdicts()}
+        flat = {**about, **_flatten(settings), **(extra or {})}
         self.client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in flat.items()])
-        return run
+        return self.client.get_run(run.info.run_id)  # with these parameters
 
     def _next_colour(self) -> str:
         """Return the colour of a new run in MLflow's charts; without one, several runs may get the same."""

@@ -27,6 +27,7 @@ from llbnad.model.model import Model as Detector
 from llbnad.model.threshold import threshold_at
 from orchestration.assets.outside_registry import MADE_BY
 from orchestration.commands.registry import app, list_versions, next_step, promote, rollback
+from orchestration.commands.review import NEWLY_LEARNT
 from orchestration.registry.comparison_files import IMAGES, SCORES, TABLE, comparison_files
 from orchestration.registry.model_card import read_metrics
 from orchestration.registry.register_version import CHECKS, challenge, report_path
@@ -222,6 +223,32 @@ def test_a_detector_that_is_blind_to_what_the_champion_saw_is_refused(workspace,
         promote(LINE, blind["version"], if_accepted=True)
     assert refusal.value.exit_code == EXIT_REFUSED and champion(workspace) == "1"
     assert "BLIND" in capsys.readouterr().out
+
+
+def test_newly_learnt_images_that_the_champion_calls_defects_are_named(workspace):
+    """In the finding, as a table and a picture, and on the review page."""
+    good, learnt = detector(workspace).read_bytes(), workspace / "data/purified" / LINE / "kept.parquet"
+    whole, kept = learnt.read_bytes(), pd.read_parquet(learnt)
+    kept.iloc[12:].to_parquet(learnt, index=False)
+    move_threshold(detector(workspace), 0.5)  # a champion that calls nearly everything a defect
+    challenge(LINE)
+    promote(LINE, "1")
+    detector(workspace).write_bytes(good)
+    learnt.write_bytes(whole)
+    refused = challenge(LINE)
+    assert "alarms" in failed(refused)
+    picture, table = comparison_files(LINE)[3:]
+    named = pd.read_csv(table)
+    assert {*named["image_id"]} <= {*kept["image_id"].iloc[:12]} and named["champion"].is_monotonic_decreasing
+    (finding,) = [one for one in refused["findings"] if one["name"] == "alarms"]
+    assert f"calls {len(named)} " in finding["observed"] and f"({named['image'][0]}, " in finding["observed"]
+    assert picture.exists() and "the review page has them" in finding["expected"]
+    assert command(workspace, ["python", "-m", "orchestration", "review", LINE, "--out", "page.html"]).returncode == 0
+    page = (workspace / "page.html").read_text()
+    assert page.count(NEWLY_LEARNT) == len(named) and f"{len(named)} kept images are newly learnt" in page
+    promote(LINE, "2")
+    challenge(LINE)  # it has learnt them itself
+    assert not table.exists() and not picture.exists()
 
 
 def test_the_version_in_use_is_not_called_refused_when_limits_change(workspace, capsys):

@@ -11,7 +11,7 @@ from llbnad.detectors.patchcore.detector import PatchcoreConfig
 from llbnad.model.threshold import threshold_at
 from llbnad.monitoring.challenger_checks import CHECKS, judge, kept_share
 from llbnad.monitoring.drift import DriftReport, DriftStatistic
-from llbnad.monitoring.novelty import Novelty
+from llbnad.monitoring.novelty import Alarm, Novelty
 from llbnad.monitoring.probe import Probe, retake, take_probe
 from llbnad.monitoring.sensitivity_check import Compared
 from llbnad.monitoring.threshold_check import reach, threshold
@@ -174,8 +174,9 @@ def test_a_detector_that_knows_its_images_by_heart_has_a_sane_threshold():
 
 
 def learnt(count=20, alarms=0, by_chance=1.0, **effects):
+    called = tuple(Alarm(f"{n:064x}", f"line/{n}.png", 9.0 - n, "defect") for n in range(alarms))
     statistics = tuple(DriftStatistic(name, 1, 2, effect, 1e-6, True) for name, effect in effects.items())
-    return Novelty(count, alarms, by_chance, DriftReport(100, count, statistics))
+    return Novelty(count, called, by_chance, DriftReport(100, count, statistics))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +199,8 @@ def test_what_is_newly_learnt_must_be_like_what_was_known(new, reasons):
 def test_a_refusal_says_what_was_seen_and_what_to_do():
     new = learnt(20, 13, 1e-6, brightness=3.7)
     findings = {one.name: one for one in judge(probe(), probe(), probe(), BOUNDS, calibrated(), new)}
-    assert "of 20 images newly learnt as normal the champion calls 13 (65%) defects" in findings["alarms"].observed
+    said = "of 20 images newly learnt as normal the champion calls 13 (65%) defects (0.png, 1.png, 2.png and 10 more)"
+    assert said == findings["alarms"].observed
     assert "brightness by 3.70 (1 → 2)" in findings["shift"].observed
     assert all("call them normal in the review file, or promote" in findings[x].expected for x in ("alarms", "shift"))
 

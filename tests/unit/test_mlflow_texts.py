@@ -64,15 +64,15 @@ def test_a_logged_model_is_called_after_its_method():
 
 
 @pytest.mark.parametrize(
-    ("scenario", "dataset", "version", "name"),
+    ("scenario", "dataset", "version", "verdicts", "name"),
     [
-        ("elpv_mono_a20", "elpv_mono", "3", "a20 adaptive v3 of elpv_mono 01234567"),
-        ("bottle", "bottle", None, "bottle adaptive 01234567"),
-        ("noisy", "a" * 30, None, f"noisy adaptive of {'a' * 15}… 01234567"),
+        ("elpv_mono_a20", "elpv_mono", "3", 0, "a20 adaptive v3 of elpv_mono 01234567"),
+        ("bottle", "bottle", None, 12, "bottle adaptive 12 verdicts 01234567"),
+        ("noisy", "a" * 30, None, 0, f"noisy adaptive of {'a' * 15}… 01234567"),
     ],
 )
-def test_the_name_of_a_run_begins_with_what_tells_it_apart(scenario, dataset, version, name):
-    assert run_name(scenario, "adaptive", dataset, "0123456789abcdef", version) == name
+def test_the_name_of_a_run_begins_with_what_tells_it_apart(scenario, dataset, version, verdicts, name):
+    assert run_name(scenario, "adaptive", dataset, "0123456789abcdef", version, verdicts) == name
 
 
 def test_a_page_opens_as_machine_learning(monkeypatch):

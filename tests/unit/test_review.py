@@ -47,6 +47,8 @@ def test_suspects_are_the_highest_the_undecided_the_disputed_and_the_judged(scor
     shuffled = choose_suspects(scores.sample(frac=1, random_state=0), PURIFIED, {IDS[3]: "normal"}, 8)
     assert shuffled.to_dict() == reasons.to_dict()
     assert len(choose_suspects(scores, PURIFIED, {}, 1000)) == 100
+    further = choose_suspects(scores, PURIFIED, {IDS[3]: "normal"}, 8, dict.fromkeys([IDS[3], IDS[5], "e" * 64], "new"))
+    assert {**reasons, IDS[5]: "new"} == further.to_dict()  # what was judged stays so, what is not there is left out
     assert spread(scores)[IDS[10]] == 10
 
 
