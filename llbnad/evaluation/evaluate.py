@@ -12,6 +12,7 @@ An image that a detector learnt is no test of it: its score is near 0 whatever i
 testing, as on a production line, all images are scored, but no metric is given. What can be said without a test set is
 `recall_of_rejected`: the share of the rejected images with a defect label that lie above the threshold. The final
 detector has not learnt them. It is no recall: defects that purification kept do not count, and `none` learnt all.
+`rejected_called_normal` counts those of the rejected images that the final detector calls normal, with a label or not.
 """
 
 from collections.abc import Mapping, Sequence
@@ -102,8 +103,9 @@ def evaluate(
             false_positives = FalsePositives(above, len(normal))
         if tested.empty:
             rejected = train[~train["image_id"].isin(training_sets[METHOD])]
-            found = threshold.rates(scores[METHOD].of(rejected["image_id"].tolist()), is_anomalous(rejected))
-            decision["recall_of_rejected"] = found["recall_at_threshold"]
+            values = scores[METHOD].of(rejected["image_id"].tolist())
+            decision["recall_of_rejected"] = threshold.rates(values, is_anomalous(rejected))["recall_at_threshold"]
+            decision["rejected_called_normal"] = int((values <= threshold.value).sum())
     if regions_of is not None and own is not None:
         decision |= {"pixel_threshold": regions_of.value, "min_area": regions_of.min_area, **results[own].regions}
     labelled, of_tested = (int(some["anomaly_class"].notna().sum()) for some in (images, tested))

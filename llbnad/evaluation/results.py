@@ -17,6 +17,7 @@ DECISION = (
     "fpr_at_threshold",
     "recall_at_threshold",
     "recall_of_rejected",
+    "rejected_called_normal",
     "unsure_share",
     "pixel_threshold",
     "min_area",
@@ -58,6 +59,8 @@ class Evaluation:
         found = self.decision.get("recall_of_rejected")
         if found is not None:
             lines.append(f"of the rejected images with a defect label {found:.0%} are called defects")
+        if calm := self.decision.get("rejected_called_normal"):
+            lines.append(f"of the images not kept {calm} are called normal: a visible defect among them is missed")
         return lines
 
     def predictions(self, images: pd.DataFrame) -> pd.DataFrame:

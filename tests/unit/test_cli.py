@@ -18,6 +18,7 @@ METRICS = {"image_auroc", "image_ap", "image_f1_max", "pixel_auroc", "pixel_ap",
 COUNTS = {"n_train", "n_selected", "contamination_before", "contamination_after"}
 DECISION = {
     "n_labelled", "n_tested", "threshold", "fpr_at_threshold", "recall_at_threshold", "recall_of_rejected",
+    "rejected_called_normal",
     "unsure_share", "pixel_threshold", "min_area", "region_recall", "false_regions_per_normal", "normal_with_region",
 }  # fmt: skip
 

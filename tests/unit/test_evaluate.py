@@ -71,7 +71,7 @@ def test_images_that_a_detector_learnt_are_no_test_of_it(calibrated):
     _, found = evaluated(calibrated, "train", LABELS)
     metrics = found.metrics()
     given = {name for name in (*IMAGE_METRICS, *PIXEL_METRICS, *DECISION) if metrics[name] is not None}
-    assert given == {"threshold", "recall_of_rejected"}
+    assert given == {"threshold", "recall_of_rejected", "rejected_called_normal"}
     assert found.comparison[[*IMAGE_METRICS, *PIXEL_METRICS]].isna().all(axis=None)
     assert set(found.comparison["method"]) == {"llbnad", "none"}
     assert len(found.scores["llbnad"].image_ids) == 43
@@ -79,6 +79,9 @@ def test_images_that_a_detector_learnt_are_no_test_of_it(calibrated):
     assert metrics["recall_of_rejected"] == 1
     assert "an image that a detector learnt is no test of it" in found.caveats()[0]
     assert found.caveats()[1] == "of the rejected images with a defect label 100% are called defects"
+    calm = int((found.scores["llbnad"].of(TESTED) <= calibrated.threshold.value).sum())
+    assert metrics["rejected_called_normal"] == calm > 0
+    assert found.caveats()[2].startswith(f"of the images not kept {calm} are called normal: ")
 
 
 def test_labels_of_learnt_images_do_not_change_what_a_test_set_says(calibrated):
@@ -98,7 +101,7 @@ def test_defects_that_were_learnt_are_not_called_found(calibrated):
     metrics = found.metrics()
     assert metrics["recall_of_rejected"] == 1 and metrics["n_labelled"] == 8 and metrics["image_auroc"] is None
     none_rejected = evaluated(calibrated, "train", ["scratch"] * 5 + [None] * 38)[1]
-    assert none_rejected.metrics()["recall_of_rejected"] is None and len(none_rejected.caveats()) == 1
+    assert none_rejected.metrics()["recall_of_rejected"] is None and len(none_rejected.caveats()) == 2
 
 
 def test_regions_are_counted_in_pixels_of_the_original_image(model, tmp_path):
