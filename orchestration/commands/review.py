@@ -57,8 +57,9 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     scores = pd.read_parquet(folder / "scores.parquet").set_index("image_id")
     train = read_noisy(scenario).query("split == 'train'")
 
-    doubted = [image_id for image_id in read_alarms(scenario) if image_id in set(kept)][:limit]
-    reasons = choose_suspects(scores, purified, verdicts, limit, dict.fromkeys(doubted, NEWLY_LEARNT))
+    still_kept = {*kept}
+    doubted = [image_id for image_id in read_alarms(scenario) if image_id in still_kept]
+    reasons = choose_suspects(scores, purified, verdicts, limit, dict.fromkeys(doubted[:limit], NEWLY_LEARNT))
     ids = sorted(reasons.index)
     store = feature_store(params, scenario)
     stored = StoredHeat(folder / "maps.safetensors")
@@ -67,7 +68,7 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     decision = decided(scores["score"], purified, config.aggregation)
     names = camera_names(Path(), config.dataset, train)
     suspects = build_suspects(train, scores, reasons, decision, groups, heat, IMAGE_ROOT, names)
-    notes = [*summary["notes"], *([_newly_learnt(len(doubted))] if doubted else [])]
+    notes = [*summary["notes"], *([_newly_learnt(len(doubted), limit)] if doubted else [])]
     page = review_page(scenario, suspects, verdicts, decision, decision.scale(heat), notes)
     with replacing(out) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -82,8 +83,9 @@ def write_page(scenario: str, out: Path, limit: int, known: Path | None) -> str:
     return steps + "; the next run applies it."
 
 
-def _newly_learnt(count: int) -> str:
-    return f"{count} kept images are newly learnt, and defects to the champion: “Show” has them under “why here”."
+def _newly_learnt(count: int, limit: int) -> str:
+    which = "them" if count <= limit else f"the {limit} with the highest scores"
+    return f"{count} kept images are newly learnt, and defects to the champion: “Show” has {which} under “why here”."
 
 
 def review(

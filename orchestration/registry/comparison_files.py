@@ -1,5 +1,7 @@
-"""Files for people beside the report of a challenge: challenger and champion compared, what the challenger newly learnt
-as normal though it is a defect to the champion, and the champion's suspects.
+"""Files for people beside the report of a challenge.
+
+They compare challenger and champion, name what the challenger newly learnt as normal though it is a defect to the
+champion, and show the champion's suspects.
 """
 
 from collections import Counter
@@ -29,7 +31,7 @@ ALARMS, ALARM_TABLE = "newly_learnt_alarms.png", "newly_learnt_alarms.csv"
 
 def comparison_files(scenario: str) -> list[Path]:
     """Return the files of a scenario's latest challenge, relative to the repository's root. They may be missing."""
-    return [MLFLOW_FOLDER / "registry" / scenario / name for name in (SCORES, IMAGES, TABLE, ALARMS, ALARM_TABLE)]
+    return [_file(scenario, name) for name in (SCORES, IMAGES, TABLE, ALARMS, ALARM_TABLE)]
 
 
 def champion_suspects(scenario: str) -> Path:
@@ -72,13 +74,12 @@ def write_comparison(
     from llbnad.monitoring.champion_pictures import draw_differences, draw_scores, most_different
 
     limits = tuple(one.threshold.value if one.threshold else None for one in (champion, challenger))
-    scores, pictures, table = comparison_files(scenario)[:3]
-    draw_scores(before, now, (limits[0], limits[1]), scores)
+    draw_scores(before, now, (limits[0], limits[1]), _file(scenario, SCORES))
     paths = dict(zip(images["image_id"], images["path"], strict=True))
     differing = most_different(before, now, (champion.threshold, challenger.threshold))
     files = _by_shown_name([paths[one] for one in differing if one in paths])
     both = (Predictor(champion, device), Predictor(challenger, device))
-    write_csv(draw_differences(files, *both, pictures), table)
+    write_csv(draw_differences(files, *both, _file(scenario, IMAGES)), _file(scenario, TABLE))
 
 
 def write_alarms(scenario: str, champion: "Model", alarms: "Sequence[Alarm]", device: str) -> None:
@@ -93,17 +94,21 @@ def write_alarms(scenario: str, champion: "Model", alarms: "Sequence[Alarm]", de
     from llbnad.inference.predict import Predictor
     from llbnad.monitoring.champion_pictures import SHOWN_ALARMS, draw_alarms
 
-    picture, table = comparison_files(scenario)[3:]
     rows = [(shown_name(one.path), one.score, one.label, one.path, one.image_id) for one in alarms]
-    write_csv(pd.DataFrame(rows, columns=["image", "champion", "champion says", "path", "image_id"]), table)
+    table = pd.DataFrame(rows, columns=["image", "champion", "champion says", "path", "image_id"])
+    write_csv(table, _file(scenario, ALARM_TABLE))
     shown = _by_shown_name([one.path for one in alarms[:SHOWN_ALARMS]])
-    draw_alarms(shown, Predictor(champion, device), picture)
+    draw_alarms(shown, Predictor(champion, device), _file(scenario, ALARMS))
 
 
 def read_alarms(scenario: str) -> list[str]:
     """Return the ids of the images in that table of the scenario's latest challenge; empty if there is none."""
-    table = comparison_files(scenario)[-1]
+    table = _file(scenario, ALARM_TABLE)
     return pd.read_csv(table)["image_id"].tolist() if table.exists() else []
+
+
+def _file(scenario: str, name: str) -> Path:
+    return MLFLOW_FOLDER / "registry" / scenario / name
 
 
 def _by_shown_name(paths: Sequence[str]) -> dict[str, Path]:
