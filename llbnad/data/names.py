@@ -5,6 +5,7 @@ results nor the search for masks depend on the name, which ends with `-` because
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 STORED = re.compile(r"(?P<content>[0-9a-f]{64})-(?P<name>.+)-(?P<suffix>\.[^.]*)")  # of a page: suffix#2
@@ -36,3 +37,9 @@ def shown_name(path: str) -> str:
     name = PurePosixPath(path).name
     found = STORED.fullmatch(name)
     return f"{found['name']}{found['suffix']}" if found else name
+
+
+def listed(names: Sequence[str], shown: int) -> str:
+    """Return the first names of images, and how many more there are."""
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")

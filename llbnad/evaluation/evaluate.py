@@ -25,6 +25,7 @@ import pandas as pd
 from llbnad.config import METHOD
 from llbnad.data.canvas import off_canvas
 from llbnad.data.manifest import NORMAL, contamination, has_labels, is_anomalous, training_images
+from llbnad.data.names import shown_name
 from llbnad.encoders.canvases import canvas_of
 from llbnad.evaluation.metrics import PixelMetrics, PixelScores, ranking
 from llbnad.evaluation.pixels import map_and_mask, region_rates
@@ -93,7 +94,7 @@ def evaluate(
     measured = [*IMAGE_METRICS, *PIXEL_METRICS, "contamination_before", "contamination_after"]
     threshold = models[METHOD].threshold if METHOD in models else None
     decision: dict[str, float | None] = {}
-    false_positives = None
+    false_positives, called_normal = None, list[str]()
     if threshold is not None:
         rates = threshold.rates(scores[METHOD].of(tested["image_id"].tolist()), is_anomalous(tested))
         decision = {"threshold": threshold.value, **rates}
@@ -104,13 +105,17 @@ def evaluate(
         if tested.empty:
             rejected = train[~train["image_id"].isin(training_sets[METHOD])]
             values = scores[METHOD].of(rejected["image_id"].tolist())
+            called_normal = [shown_name(path) for path in rejected["path"][values <= threshold.value]]
             decision["recall_of_rejected"] = threshold.rates(values, is_anomalous(rejected))["recall_at_threshold"]
-            decision["rejected_called_normal"] = int((values <= threshold.value).sum())
+            decision["rejected_called_normal"] = len(called_normal)
     if regions_of is not None and own is not None:
         decision |= {"pixel_threshold": regions_of.value, "min_area": regions_of.min_area, **results[own].regions}
     labelled, of_tested = (int(some["anomaly_class"].notna().sum()) for some in (images, tested))
     comparison = comparison.astype(dict.fromkeys(measured, "float64"))
-    return Evaluation(comparison, scores, labelled, of_tested, not tested.empty, threshold, decision, false_positives)
+    has_test = not tested.empty
+    return Evaluation(
+        comparison, scores, labelled, of_tested, has_test, threshold, decision, false_positives, called_normal
+    )
 
 
 class Scored(NamedTuple):

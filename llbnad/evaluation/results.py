@@ -1,11 +1,12 @@
 """Results of a test: one row per method, scores, and the decision of the final detector's threshold."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from llbnad.config import METHOD
+from llbnad.data.names import listed
 from llbnad.evaluation.region_rates import REGION_METRICS
 from llbnad.model.scores import Scores
 from llbnad.model.threshold import FalsePositives, Threshold
@@ -26,6 +27,7 @@ DECISION = (
 UNTESTED = (
     "no image is set aside for testing, and an image that a detector learnt is no test of it: scores only, no metrics"
 )
+NAMED = 8  # images named in a line
 COUNTS = ("n_train", "n_selected", "contamination_before", "contamination_after")
 
 
@@ -41,6 +43,7 @@ class Evaluation:
     threshold: Threshold | None = None  # threshold of the final detector's image scores
     decision: Mapping[str, float | None] = field(default_factory=dict)  # threshold and its rates, see `DECISION`
     false_positives: FalsePositives | None = None  # of the threshold; None without it, or without a normal test image
+    rejected_called_normal: Sequence[str] = ()  # names of rejected images, where none is set aside for testing
 
     def metrics(self) -> dict[str, float | int | None]:
         """Return metrics, counts and decision of the final detector. A metric that does not apply is None."""
@@ -59,8 +62,9 @@ class Evaluation:
         found = self.decision.get("recall_of_rejected")
         if found is not None:
             lines.append(f"of the rejected images with a defect label {found:.0%} are called defects")
-        if calm := self.decision.get("rejected_called_normal"):
-            lines.append(f"of the images not kept {calm} are called normal: a visible defect among them is missed")
+        if names := self.rejected_called_normal:
+            missed = "a visible defect among them is missed"
+            lines.append(f"of the images not kept {len(names)} are called normal ({listed(names, NAMED)}): {missed}")
         return lines
 
     def predictions(self, images: pd.DataFrame) -> pd.DataFrame:

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from llbnad.config import Promotion
-from llbnad.data.names import shown_name
+from llbnad.data.names import listed, shown_name
 from llbnad.evaluation.metrics import ranking
 from llbnad.model.threshold import CHANCE, Threshold
-from llbnad.monitoring.finding import Finding, decided, listed, skipped
+from llbnad.monitoring.finding import Finding, decided, skipped
 from llbnad.monitoring.novelty import FEWEST_IMAGES, Novelty
 from llbnad.monitoring.probe import Probe, values
 from llbnad.monitoring.sensitivity_check import NO_CHAMPION, Compared, sensitivity

@@ -1,6 +1,5 @@
 """The outcome of one check of a new detector: passed, failed, or skipped because there was nothing to check."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,9 +34,3 @@ def decided(name: str, passed: bool, observed: str, expected: str) -> Finding:
 def skipped(name: str, why: str, expected: str) -> Finding:
     """Return the finding of a check that could not be made."""
     return Finding(name, "skipped", why, expected)
-
-
-def listed(names: Sequence[str], shown: int) -> str:
-    """Return the first names of images, and how many more there are."""
-    rest = len(names) - shown
-    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")

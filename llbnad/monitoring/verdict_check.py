@@ -12,10 +12,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from llbnad.config import Promotion
+from llbnad.data.names import listed
 from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
 from llbnad.model.threshold import CHANCE, Threshold
-from llbnad.monitoring.finding import Finding, decided, listed, skipped
+from llbnad.monitoring.finding import Finding, decided, skipped
 from llbnad.monitoring.probe import score_images
 
 NAME = "verdicts"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from llbnad.data.names import shown_name
+from llbnad.data.names import listed, shown_name
 from llbnad.model.robust_bound import FEWEST_SCORES
 from llbnad.model.threshold import CONFIDENCE, FalsePositives, Threshold
 from llbnad.purification.aggregate import agreement
@@ -69,9 +69,8 @@ def selection_notes(table: pd.DataFrame, purified: Purified, paths: Mapping[str,
         nothing = ", a fixed share, which says nothing of the others"
     apart = "no kept image stands apart"
     if names:
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         images = "1 image stands" if len(names) == 1 else f"{len(names)} images stand"
-        apart = f"{images} apart: {', '.join(names[:NAMED])}{more}"
+        apart = f"{images} apart: {listed(names, NAMED)}"
     notes = [f"kept {len(purified.kept)} of {count}{nothing}; {apart}"]
     if count < FEW:
         notes.append(

@@ -81,7 +81,7 @@ def test_images_that_a_detector_learnt_are_no_test_of_it(calibrated):
     assert found.caveats()[1] == "of the rejected images with a defect label 100% are called defects"
     calm = int((found.scores["llbnad"].of(TESTED) <= calibrated.threshold.value).sum())
     assert metrics["rejected_called_normal"] == calm > 0
-    assert found.caveats()[2].startswith(f"of the images not kept {calm} are called normal: ")
+    assert found.caveats()[2].startswith(f"of the images not kept {calm} are called normal ({TESTED[0]}.png, ")
 
 
 def test_labels_of_learnt_images_do_not_change_what_a_test_set_says(calibrated):
