@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 from urllib.request import Request, urlopen
+from uuid import uuid4
 
 import pytest
 
@@ -86,11 +87,11 @@ def postgres() -> Iterator[str]:
 
 
 @pytest.fixture
-def database(postgres: str, tmp_path: Path) -> str:
+def database(postgres: str) -> str:
     """Return the address of an empty database, as LLBNAD_DAGSTER_DB and LLBNAD_MLFLOW_DB have it."""
     import psycopg2
 
-    name = "".join(letter for letter in tmp_path.name.lower() if letter.isalnum())[-50:]
+    name = f"test_{uuid4().hex}"
     with closing(psycopg2.connect(f"postgresql://{postgres}/postgres")) as connection:
         connection.autocommit = True
         connection.cursor().execute(f"create database {name}")
