@@ -1,4 +1,7 @@
-"""The settings of `llbnad run`: options override a file of settings, and --set overrides both."""
+"""What the options of a command mean: its data set, and its settings.
+
+Options override a file of settings, and --set overrides both.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +53,32 @@ def merged(config: Path | None, options: Mapping[str, Any], assignments: Sequenc
             raise ConfigError(f"--set {assignment!r}: {text!r} is not a YAML value") from None
         _put(found, key, value, f"--set {assignment!r}")
     return found
+
+
+def source_of(
+    images: Path | None, source: str | None, root: Path | None, category: str | None, usual: str
+) -> tuple[str, Path | None, str]:
+    """Return kind, root and product of the data set that a command is given.
+
+    Args:
+        images: a folder or a file that names images, which stands for the options on kind and root.
+        source: the kind; None if the option is not given.
+        root: the root; None if the option is not given.
+        category: the product; None if the option is not given.
+        usual: the kind where nothing is given.
+
+    Raises:
+        ConfigError: `images` are given beside a kind or a root.
+        DataError: `images` are neither a folder nor such a file.
+    """
+    if images is None:
+        return source or usual, root, category or "mono"
+    if source is not None or root is not None:
+        raise ConfigError(f"{images} is the data set already: leave out --source and --root, or leave it out")
+    from llbnad.data.sources.given import kind_and_name
+
+    kind, name = kind_and_name(images)
+    return kind, images, category or name
 
 
 def dataset_of(

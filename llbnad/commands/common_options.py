@@ -31,11 +31,19 @@ IMAGE_SIZE = typer.Option(
 CALIBRATION_IMAGES = 64  # looked at for int8 and float16
 LARGEST = typer.Option(help="Most pixels of an image, width × height; larger ones are refused.")
 
-SOURCE = Annotated[Source, typer.Option(help="Kind of data set.")]
+IMAGES = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="IMAGES", help="Folder of your images, or a CSV or JSON-lines file that names them.", show_default=False
+    ),
+]
 ROOT = Annotated[
     Path | None, typer.Option(help="Folder of the data set; manifest: its CSV or JSON-lines file (elpv needs none).")
 ]
-CATEGORY = Annotated[str, typer.Option(help="Product; for elpv: mono or poly.")]
+CATEGORY = Annotated[
+    str | None,
+    typer.Option(help="Product; for elpv: mono or poly.", show_default="the name of IMAGES, else mono"),
+]
 VARIANT = Annotated[str, typer.Option(help="real_iad: the JSON set.")]
 IMAGE_DIR = Annotated[str, typer.Option(help="real_iad: the image folder.")]
 INTENSITY = Annotated[

@@ -8,22 +8,23 @@ import typer
 from llbnad.commands.common_options import (
     CATEGORY,
     IMAGE_DIR,
+    IMAGES,
     INTENSITY,
     LARGEST,
     PAGES,
     ROOT,
-    SOURCE,
     VARIANT,
     Source,
 )
 from llbnad.config import USUAL_PIXELS
-from llbnad.options import dataset_of
+from llbnad.options import dataset_of, source_of
 
 
 def lint(
-    source: SOURCE = Source.image_folder,
+    images: IMAGES = None,
+    source: Annotated[Source | None, typer.Option(help="Kind of data set.", show_default="image_folder")] = None,
     root: ROOT = None,
-    category: CATEGORY = "mono",
+    category: CATEGORY = None,
     variant: VARIANT = "realiad_jsons",
     image_dir: IMAGE_DIR = "realiad_1024",
     intensity: INTENSITY = "auto",
@@ -36,7 +37,8 @@ def lint(
     from llbnad.data.sources import read_source
     from llbnad.utils.files import write_csv
 
-    dataset = dataset_of(source.value, root, category, variant, image_dir, intensity, pages, max_pixels, "llbnad lint")
+    kind, root, category = source_of(images, source, root, category, Source.image_folder)
+    dataset = dataset_of(kind, root, category, variant, image_dir, intensity, pages, max_pixels, "llbnad lint")
     scan, _ = read_source(dataset, None if root is None else Path(dataset.root))
     report = inspect(scan)
     for line in report.lines:

@@ -10,18 +10,18 @@ import typer
 from llbnad.commands.common_options import (
     CATEGORY,
     IMAGE_DIR,
+    IMAGES,
     INTENSITY,
     LARGEST,
     PAGES,
     ROOT,
-    SOURCE,
     VARIANT,
     Source,
 )
 from llbnad.config import METHOD, USUAL_PIXELS, InjectedNoise, Noise, NoNoise, Runtime, parse
 from llbnad.detectors import DETECTORS
 from llbnad.errors import ConfigError, TooFewImagesError
-from llbnad.options import dataset_of, merged, view_options
+from llbnad.options import dataset_of, merged, source_of, view_options
 from llbnad.policies import POLICIES
 from llbnad.scenario import ScenarioSettings, make_settings
 
@@ -47,9 +47,10 @@ def _option(default: object, help: str, min: int | None = None) -> Any:
 
 def run(
     out: Annotated[Path, typer.Option(help="Folder for tables, model and pictures.")],
-    source: SOURCE = Source.elpv,
+    images: IMAGES = None,
+    source: Annotated[Source | None, typer.Option(help="Kind of data set.", show_default="elpv")] = None,
     root: ROOT = None,
-    category: CATEGORY = "mono",
+    category: CATEGORY = None,
     variant: VARIANT = "realiad_jsons",
     image_dir: IMAGE_DIR = "realiad_1024",
     intensity: INTENSITY = "auto",
@@ -63,8 +64,12 @@ def run(
         ),
     ] = None,
     protocol: Annotated[
-        Protocol, typer.Option(help="replace and add inject labelled anomalies; as_is takes the data as it is.")
-    ] = Protocol.replace,
+        Protocol | None,
+        typer.Option(
+            help="replace and add inject labelled anomalies; as_is takes the data as it is.",
+            show_default="as_is with IMAGES, else replace",
+        ),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(help="YAML or JSON file of settings; options below and --set override it.")
     ] = None,
@@ -138,7 +143,8 @@ def run(
     from llbnad.utils.files import write_csv
     from llbnad.utils.runtime import prepare
 
-    dataset = dataset_of(source.value, root, category, variant, image_dir, intensity, pages, max_pixels, "llbnad run")
+    kind, root, category = source_of(images, source, root, category, Source.elpv)
+    dataset = dataset_of(kind, root, category, variant, image_dir, intensity, pages, max_pixels, "llbnad run")
     options = {
         "detector.name": detector,
         "selection.policy": policy if keep is None else "fraction",
@@ -153,10 +159,11 @@ def run(
         "suspects": suspects,
     }
     settings = make_settings(merged(config, options, assignments or []), "llbnad run")
-    walked = root is not None and source is not Source.manifest  # a manifest names its images
+    walked = root is not None and kind != Source.manifest  # a manifest names its images
     if root is not None and walked and out.resolve().is_relative_to(root.resolve()):
-        raise ConfigError(f"--out {out} lies in --root {root}: the next run would take its pictures for images")
-    noise = _noise(protocol, noise_ratio, max_noise_ratio)
+        raise ConfigError(f"--out {out} lies in {root}: the next run would take its pictures for images")
+    usual = Protocol.replace if images is None else Protocol.as_is
+    noise = _noise(protocol or usual, noise_ratio, max_noise_ratio)
 
     runtime = Runtime(device=device, threads=threads)
     target = str(prepare(runtime))
@@ -191,6 +198,12 @@ def run(
 
 def _noise(protocol: Protocol, ratio: float, max_ratio: float | None) -> Noise:
     if protocol is Protocol.as_is:
+        if ratio or max_ratio:
+            option = f"--noise-ratio {ratio:g}" if ratio else f"--max-noise-ratio {max_ratio:g}"
+            raise ConfigError(
+                f"{option} has no effect with protocol as_is, which takes the images as they are: leave it out, or "
+                "choose --protocol replace"
+            )
         return NoNoise()
     content = {"protocol": protocol.value, "ratio": ratio, "max_ratio": ratio if max_ratio is None else max_ratio}
     noise: Noise = parse(InjectedNoise, content, "llbnad run")

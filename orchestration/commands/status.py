@@ -72,7 +72,7 @@ def status(
         print(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
         return
     table = Table(title="scenarios")
-    for heading in ("scenario", "stages", "results from", "champion", "to review", "inbox"):
+    for heading in ("scenario", "stages", "results written", "champion", "to review", "inbox"):
         table.add_column(heading, no_wrap=heading == "scenario", overflow="fold")  # names are never cut
     for row in rows:
         table.add_row(*[getattr(row, field.name) for field in fields(row) if field.type is str])

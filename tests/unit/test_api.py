@@ -89,20 +89,24 @@ def test_the_example_of_the_package_runs(cells, tmp_path, monkeypatch, capsys):
     assert len(predictions.splitlines()) >= 31 and "path" in predictions
 
 
-@pytest.mark.parametrize("form", ["folder", "files", "manifest", "objects"])
-def test_however_images_and_settings_are_given_the_same_are_kept(form, fitted, cells, cache):
+@pytest.mark.parametrize("form", ["folder", "this folder", "files", "manifest", "objects"])
+def test_however_images_and_settings_are_given_the_same_are_kept(form, fitted, cells, cache, monkeypatch):
     files = [str(path) for path in cells.rglob("*.png")]
     images, more, detector = cells, SMALL, {"name": "patchcore", "memory_size": 512}
     if form == "files":
         images = files
+    elif form == "this folder":
+        monkeypatch.chdir(cells)
+        images = "."
     elif form == "manifest":
         scan, root = read_source(ImageFolderDataset(root=str(cells), category="c"), cells)
         images, more = scan.manifest, {**SMALL, "root": root}
     elif form == "objects":
         detector, more = PatchcoreConfig(memory_size=512), {**SMALL, "encoder": EncoderConfig(input_size=64)}
     found = llbnad.purify(images, detector, policy="mad", seed=3, cache=cache, **more)
-    assert found.kept == fitted.purification.kept
-    assert found.rejected == fitted.purification.rejected
+    where = cells if form == "this folder" else Path()
+    assert [where / path for path in found.kept] == fitted.purification.kept
+    assert [where / path for path in found.rejected] == fitted.purification.rejected
 
 
 def test_files_that_cannot_be_used_are_listed(cells, cache, tmp_path):
@@ -168,7 +172,7 @@ def test_people_s_verdicts_override_the_policy(cells, cache, tmp_path, fitted):
         ("cells", {"encoder": "resnet"}, ConfigError, r"encoder\.name: unknown encoder 'resnet'"),
         ("cells", {"subsets": 1}, ConfigError, "llbnad.fit: aggregation oof_mean needs at least 2 subsets"),
         ("cells", {"encoder": {"layers": [9]}}, ConfigError, "has the stages 0"),
-        ("nowhere/", {}, DataError, "nowhere/ is not a folder: give a folder of images, or a list of image files"),
+        ("nowhere/", {}, DataError, "nowhere is not a folder: give a folder of images, or a list of image files"),
         ([], {}, DataError, "no image is given"),
         (pd.DataFrame({"path": ["a.png"]}), {}, DataError, "manifest lacks the columns"),
     ],

@@ -144,9 +144,10 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         target.write_bytes(path.read_bytes())
     (tmp_path / "line" / "broken.png").write_bytes(b"nothing")
     out = tmp_path / "out"
-    done = llbnad("run", "--source", "image_folder", "--root", tmp_path / "line", "--protocol", "as_is", "--subsets", 2,
-                  "--detector", "padim", "--suspects", 4, "--set", "encoder.input_size=64", "--out", out)  # fmt: skip
+    done = llbnad("run", tmp_path / "line", "--subsets", 2, "--detector", "padim", "--suspects", 4,
+                  "--set", "encoder.input_size=64", "--out", out)  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert set(pd.read_parquet(out / "kept.parquet")["category"]) == {"line"}  # the name of the folder
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["image_auroc"] is None and metrics["n_train"] == 30
     assert "an image that a detector learnt is no test of it: scores only, no metrics" in done.stdout
@@ -175,8 +176,15 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         (["run", "--device", "tpu9000", "--out", "x"], "device"),
         (["predict", "gone.safetensors", "params.yaml", "--out", "x"], "no model at gone.safetensors"),
         (["predict", "gone.safetensors", "nowhere/", "--out", "x"], "does not exist"),
-        (["run", "--source", "image_folder", "--root", ".", "--out", "x"], "--out x lies in --root ."),
+        (["run", "--source", "image_folder", "--root", ".", "--out", "x"], "--out x lies in .:"),
         (["run", "--source", "ftp", "--out", "x"], "ftp"),
+        (["run", ".", "--source", "elpv", "--out", "x"], ". is the data set already: leave out --source and --root"),
+        (["run", ".", "--root", "docs", "--out", "x"], ". is the data set already: leave out --source and --root"),
+        (["run", "README.md", "--out", "x"], "README.md is not a folder: give a folder of images, or a list of"),
+        (["run", "docs", "--noise-ratio", "0.2", "--out", "x"], "--noise-ratio 0.2 has no effect with protocol as_is"),
+        (["run", "--protocol", "as_is", "--max-noise-ratio", "0.2", "--out", "x"], "--max-noise-ratio 0.2 has no"),
+        (["lint"], "--root is missing"),
+        (["lint", "nowhere"], "nowhere is not a folder"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_code_2(arguments, message, monkeypatch, capsys):
@@ -202,7 +210,7 @@ def test_output_that_is_a_file_is_one_clear_line(cells, tmp_path):
 def test_set_has_the_last_word(cells, tmp_path):
     """Also of the settings that have an option of their own: --set seed=1 is --seed 1, in every step."""
     for name, option in (("a", ["--seed", 1, "--suspects", 2]), ("b", ["--set", "seed=1", "--set", "suspects=2"])):
-        done = llbnad("run", "--source", "image_folder", "--root", cells, "--category", "c", "--subsets", 2,
+        done = llbnad("run", cells, "--category", "c", "--subsets", 2, "--protocol", "replace",
                       "--noise-ratio", 0.2, "--max-noise-ratio", 0.3, "--no-comparators", "--set",
                       "encoder.input_size=32", "--set", "detector.memory_size=64", "--cache", tmp_path / "cache",
                       *option, "--out", tmp_path / name)  # fmt: skip

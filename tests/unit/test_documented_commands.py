@@ -138,21 +138,23 @@ COMMANDS = {
     "python -m benchmarks.exported*": "takes minutes and needs data sets; `export`, `Exported` and `parity` have tests",
     "python -m benchmarks.limits*": "takes minutes; its steps are those of `run_two_stage`, which has tests",
     "python -m benchmarks.views*": "takes minutes and needs a data set; `evaluate` and `FeatureStore` have tests",
-    "llbnad run --source image_folder * --tiles *": (
+    "llbnad run * --tiles *": (
         "tests/unit/test_views.py::test_two_commands_from_wide_images_to_results"
     ),
     "llbnad run": "tests/unit/test_cli.py::test_run_writes_what_it_promises",
     "llbnad run --help": "tests/unit/test_cli.py::test_help_names_every_option",
-    "llbnad run --source image_folder *": "tests/unit/test_cli.py::test_unsorted_folder_gives_scores_only",
-    "llbnad run --source image_folder * --set *": "tests/unit/test_cli.py::test_set_has_the_last_word",
+    "llbnad run PATH/images --out OUT": "tests/unit/test_cli.py::test_unsorted_folder_gives_scores_only",
+    "llbnad run PATH/images * --set *": "tests/unit/test_cli.py::test_set_has_the_last_word",
     "llbnad run --source real_iad *": (
         "tests/unit/test_magnetic_tile.py::test_llbnad_helps_on_contaminated_magnetic_tiles"
     ),
-    "llbnad run --source manifest *": (
+    "llbnad run PATH/parts.csv *": (
         "tests/unit/test_manifest_source.py::test_a_run_on_a_manifest_prints_what_it_read_and_lists_its_bad_rows"
     ),
-    "llbnad lint*": "tests/unit/test_lint.py::test_a_sorted_set_needs_no_decision",
-    "llbnad lint --source manifest *": "tests/unit/test_lint.py::test_a_manifest_is_linted_by_its_file",
+    "llbnad lint": "tests/unit/test_lint.py::test_a_sorted_set_needs_no_decision",
+    "llbnad lint --out": "tests/unit/test_lint.py::test_a_sorted_set_needs_no_decision",
+    "llbnad lint PATH/images*": "tests/unit/test_lint.py::test_a_sorted_set_needs_no_decision",
+    "llbnad lint PATH/parts.csv": "tests/unit/test_lint.py::test_a_manifest_is_linted_by_its_file",
     "llbnad run --config FILE": "tests/unit/test_api.py::test_fit_gives_the_bytes_of_llbnad_run",
     "llbnad run --out runs/padim --detector anomalib *": (
         "tests/unit/test_anomalib.py::test_both_stages_without_features_or_files"

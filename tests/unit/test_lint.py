@@ -34,7 +34,7 @@ def sorted_set(root):
 
 def test_a_sorted_set_needs_no_decision(tmp_path, monkeypatch, capsys):
     sorted_set(tmp_path)
-    code, out, _ = lint(monkeypatch, capsys, "--root", tmp_path, "--out", tmp_path / ".findings.csv")
+    code, out, _ = lint(monkeypatch, capsys, tmp_path, "--out", tmp_path / ".findings.csv")
     assert code == 0
     assert out.splitlines() == [
         "8 images, 8 items; 3 files are left out",
@@ -158,9 +158,7 @@ def test_a_manifest_is_linted_by_its_file(tmp_path, monkeypatch, capsys):
     for number in range(3):
         save(tmp_path / f"{number}.png", photo(number))
     (tmp_path / "parts.csv").write_text("path;label;weight\n0.png;good;1\n1.png;Riss;2\n2.png;0;3\n")
-    code, out, _ = lint(
-        monkeypatch, capsys, "--source", "manifest", "--root", tmp_path / "parts.csv", "--category", "x"
-    )
+    code, out, _ = lint(monkeypatch, capsys, tmp_path / "parts.csv")
     assert code == 1
     for line in (
         "parts.csv: 3 rows, 2 images",

@@ -226,9 +226,8 @@ def cells_with_a_list(cells, folder):
 
 def test_a_run_on_a_manifest_prints_what_it_read_and_lists_its_bad_rows(cells, tmp_path):
     file = cells_with_a_list(cells, tmp_path)
-    done = llbnad("run", "--source", "manifest", "--root", file, "--category", "cell", "--protocol", "as_is",
-                  "--detector", "padim", "--set", "detector.dimensions=8", "--set", "encoder.input_size=64",
-                  "--subsets", 2, "--no-comparators", "--out", tmp_path / "out")  # fmt: skip
+    done = llbnad("run", file, "--detector", "padim", "--set", "detector.dimensions=8", "--set",
+                  "encoder.input_size=64", "--subsets", 2, "--no-comparators", "--out", tmp_path / "out")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "parts.csv: 17 rows, 16 images\nlabel (empty): 16 images, unlabelled" in done.stdout
     assert (tmp_path / "out" / "folders.csv").read_text() == "place,images,meaning\nlabel (empty),16,unlabelled\n"

@@ -314,8 +314,7 @@ def test_two_commands_from_wide_images_to_results(tmp_path):
         Image.fromarray(pixels).save(folder / f"{number}.png")
     region = tmp_path / "region.json"
     region.write_text(json.dumps({"polygon": [[64, 0], [192, 0], [192, 96], [64, 96]], "unit": "pixels"}))
-    arguments = ["--source", "image_folder", "--root", str(tmp_path / "images"), "--category", "wide"]
-    arguments += ["--protocol", "as_is", "--no-comparators", "--subsets", "2", "--tiles", "1x2", "--overlap", "0"]
+    arguments = [str(tmp_path / "images"), "--no-comparators", "--subsets", "2", "--tiles", "1x2", "--overlap", "0"]
     small = ["encoder.input_size=64", "detector.memory_size=300", "rounds=1", "calibration.folds=2", "suspects=2"]
     arguments += [part for setting in small for part in ("--set", setting)]
     run = CliRunner().invoke(app, ["run", *arguments, "--region", str(region), "--out", str(tmp_path / "out")])

@@ -1,8 +1,9 @@
-"""Images that a Python program names: a folder, files or a manifest."""
+"""Images that a program or a command names: a folder, files or a manifest."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -17,6 +18,22 @@ from llbnad.utils.pixel_limit import limit_pixels_of
 
 MANIFEST_SUFFIXES = JSON_SUFFIXES | {".csv", ".tsv"}
 Images = str | Path | Sequence[str | Path] | pd.DataFrame
+
+
+def kind_and_name(images: Path) -> tuple[Literal["image_folder", "manifest"], str]:
+    """Return which source reads `images`, and their name as a product.
+
+    Args:
+        images: a folder, or a file that names images.
+
+    Raises:
+        DataError: `images` is neither.
+    """
+    if images.is_dir():
+        return "image_folder", images.resolve().name or "images"
+    if images.suffix.lower() in MANIFEST_SUFFIXES:
+        return "manifest", images.stem
+    raise DataError(f"{images} is not a folder: give a folder of images, or a list of image files")
 
 
 def read_given(images: Images, root: Path, files: Files) -> tuple[Scan, Path]:
@@ -40,16 +57,15 @@ def read_given(images: Images, root: Path, files: Files) -> tuple[Scan, Path]:
     limit_pixels_of(files)
     if not isinstance(images, str | Path):
         listing = _files([Path(file) for file in images], files)
-    elif Path(images).is_dir():
-        folder = Path(images)
-        dataset = ImageFolderDataset(root=str(folder), category=folder.name, **dict(files))
-        listing = image_folder.records(dataset, folder)
-    elif Path(images).suffix.lower() in MANIFEST_SUFFIXES:
-        file = Path(images)
-        named = ManifestDataset(root=str(file.parent), file=file.name, category=file.stem, **dict(files))
-        listing = manifest_file.records(named, file.parent)
     else:
-        raise DataError(f"{images} is not a folder: give a folder of images, or a list of image files")
+        given = Path(images)
+        kind, name = kind_and_name(given)
+        if kind == "image_folder":
+            dataset = ImageFolderDataset(root=str(given), category=name, **dict(files))
+            listing = image_folder.records(dataset, given)
+        else:
+            named = ManifestDataset(root=str(given.parent), file=given.name, category=name, **dict(files))
+            listing = manifest_file.records(named, given.parent)
     return scan(listing), listing.root
 
 
