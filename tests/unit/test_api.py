@@ -172,7 +172,7 @@ def test_people_s_verdicts_override_the_policy(cells, cache, tmp_path, fitted):
         ("cells", {"encoder": "resnet"}, ConfigError, r"encoder\.name: unknown encoder 'resnet'"),
         ("cells", {"subsets": 1}, ConfigError, "llbnad.fit: aggregation oof_mean needs at least 2 subsets"),
         ("cells", {"encoder": {"layers": [9]}}, ConfigError, "has the stages 0"),
-        ("nowhere/", {}, DataError, "nowhere is not a folder: give a folder of images, or a list of image files"),
+        ("nowhere/", {}, DataError, "nowhere is not a folder: give a folder of images, or a CSV"),
         ([], {}, DataError, "no image is given"),
         (pd.DataFrame({"path": ["a.png"]}), {}, DataError, "manifest lacks the columns"),
     ],

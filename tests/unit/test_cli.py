@@ -180,7 +180,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         (["run", "--source", "ftp", "--out", "x"], "ftp"),
         (["run", ".", "--source", "elpv", "--out", "x"], ". is the data set already: leave out --source and --root"),
         (["run", ".", "--root", "docs", "--out", "x"], ". is the data set already: leave out --source and --root"),
-        (["run", "README.md", "--out", "x"], "README.md is not a folder: give a folder of images, or a list of"),
+        (["run", "README.md", "--out", "x"], "README.md is not a folder: give a folder of images, or a CSV"),
         (["run", "docs", "--noise-ratio", "0.2", "--out", "x"], "--noise-ratio 0.2 has no effect with protocol as_is"),
         (["run", "--protocol", "as_is", "--max-noise-ratio", "0.2", "--out", "x"], "--max-noise-ratio 0.2 has no"),
         (["lint"], "--root is missing"),

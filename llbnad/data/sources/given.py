@@ -33,7 +33,7 @@ def kind_and_name(images: Path) -> tuple[Literal["image_folder", "manifest"], st
         return "image_folder", images.resolve().name or "images"
     if images.suffix.lower() in MANIFEST_SUFFIXES:
         return "manifest", images.stem
-    raise DataError(f"{images} is not a folder: give a folder of images, or a list of image files")
+    raise DataError(f"{images} is not a folder: give a folder of images, or a CSV or JSON-lines file that names them")
 
 
 def read_given(images: Images, root: Path, files: Files) -> tuple[Scan, Path]:
