@@ -34,7 +34,7 @@ from llbnad.features.source import FeatureSource
 from llbnad.model.model import Model
 from llbnad.model.pixel_threshold import PixelThreshold
 from llbnad.model.scores import Scores
-from llbnad.model.threshold import FalsePositives
+from llbnad.model.threshold import FalsePositives, Threshold
 from llbnad.utils.progress import track
 
 
@@ -93,29 +93,48 @@ def evaluate(
     comparison = pd.DataFrame(rows)
     measured = [*IMAGE_METRICS, *PIXEL_METRICS, "contamination_before", "contamination_after"]
     threshold = models[METHOD].threshold if METHOD in models else None
-    decision: dict[str, float | None] = {}
-    false_positives, called_normal = None, list[str]()
+    decided = Decided({}, None, [])
     if threshold is not None:
-        rates = threshold.rates(scores[METHOD].of(tested["image_id"].tolist()), is_anomalous(tested))
-        decision = {"threshold": threshold.value, **rates}
-        normal = tested[tested["anomaly_class"] == NORMAL]["image_id"].tolist()
-        if normal:
-            above = int((scores[METHOD].of(normal) > threshold.value).sum())
-            false_positives = FalsePositives(above, len(normal))
-        if tested.empty:
-            rejected = train[~train["image_id"].isin(training_sets[METHOD])]
-            values = scores[METHOD].of(rejected["image_id"].tolist())
-            called_normal = [shown_name(path) for path in rejected["path"][values <= threshold.value]]
-            decision["recall_of_rejected"] = threshold.rates(values, is_anomalous(rejected))["recall_at_threshold"]
-            decision["rejected_called_normal"] = len(called_normal)
+        decided = _decide(threshold, scores[METHOD], tested, train[~train["image_id"].isin(training_sets[METHOD])])
+    decision = decided.rates
     if regions_of is not None and own is not None:
         decision |= {"pixel_threshold": regions_of.value, "min_area": regions_of.min_area, **results[own].regions}
     labelled, of_tested = (int(some["anomaly_class"].notna().sum()) for some in (images, tested))
     comparison = comparison.astype(dict.fromkeys(measured, "float64"))
     has_test = not tested.empty
     return Evaluation(
-        comparison, scores, labelled, of_tested, has_test, threshold, decision, false_positives, called_normal
+        comparison,
+        scores,
+        labelled,
+        of_tested,
+        has_test,
+        threshold,
+        decision,
+        decided.false_positives,
+        decided.called_normal,
     )
+
+
+class Decided(NamedTuple):
+    """What a threshold makes of images."""
+
+    rates: dict[str, float | None]  # the threshold itself, and shares of images above it
+    false_positives: FalsePositives | None  # None without a normal test image
+    called_normal: list[str]  # names of rejected images below it, where no image is set aside for testing
+
+
+def _decide(threshold: Threshold, scores: Scores, tested: pd.DataFrame, rejected: pd.DataFrame) -> Decided:
+    """Count the test images above a threshold, or the rejected ones where no image is set aside for testing."""
+    rates = threshold.rates(scores.of(tested["image_id"].tolist()), is_anomalous(tested))
+    found: dict[str, float | None] = {"threshold": threshold.value, **rates}
+    if tested.empty:
+        values = scores.of(rejected["image_id"].tolist())
+        called_normal = [shown_name(path) for path in rejected["path"][values <= threshold.value]]
+        found["recall_of_rejected"] = threshold.rates(values, is_anomalous(rejected))["recall_at_threshold"]
+        return Decided({**found, "rejected_called_normal": len(called_normal)}, None, called_normal)
+    normal = tested[tested["anomaly_class"] == NORMAL]["image_id"].tolist()
+    above = int((scores.of(normal) > threshold.value).sum())
+    return Decided(found, FalsePositives(above, len(normal)) if normal else None, [])
 
 
 class Scored(NamedTuple):
