@@ -116,7 +116,7 @@ def evaluate(
 
 
 class Decided(NamedTuple):
-    """What a threshold makes of images."""
+    """A threshold's decision on images, counted."""
 
     rates: dict[str, float | None]  # the threshold itself, and shares of images above it
     false_positives: FalsePositives | None  # None without a normal test image
