@@ -1,4 +1,4 @@
-"""What the options of a command mean: its data set, and its settings.
+"""The options of a command: its data set, and its settings.
 
 Options override a file of settings, and --set overrides both.
 """
