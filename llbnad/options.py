@@ -72,13 +72,13 @@ def source_of(
         DataError: `images` are neither a folder nor such a file.
     """
     if images is None:
-        return source or usual, root, category or "mono"
+        return source or usual, root, "mono" if category is None else category
     if source is not None or root is not None:
         raise ConfigError(f"{images} is the data set already: leave out --source and --root, or leave it out")
     from llbnad.data.sources.given import kind_and_name
 
     kind, name = kind_and_name(images)
-    return kind, images, category or name
+    return kind, images, name if category is None else category
 
 
 def dataset_of(

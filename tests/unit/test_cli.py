@@ -183,6 +183,7 @@ def test_unsorted_folder_gives_scores_only(cells, tmp_path):
         (["run", "README.md", "--out", "x"], "README.md is not a folder: give a folder of images, or a CSV"),
         (["run", "docs", "--noise-ratio", "0.2", "--out", "x"], "--noise-ratio 0.2 has no effect with protocol as_is"),
         (["run", "--protocol", "as_is", "--max-noise-ratio", "0.2", "--out", "x"], "--max-noise-ratio 0.2 has no"),
+        (["run", "docs", "--category", "", "--out", "x"], "category"),
         (["lint"], "--root is missing"),
         (["lint", "nowhere"], "nowhere is not a folder"),
     ],
